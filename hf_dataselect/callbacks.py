@@ -1,0 +1,115 @@
+"""Callbacks that bring the selection and its worth to every tracker that `report_to` names."""
+
+import time
+from typing import TYPE_CHECKING
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from .engines.state import preserved
+from .evaluation.benchmarks import Benchmark, as_json, from_json
+from .evaluation.pir import PIR, benchmark_pir
+from .run_folder import read_evaluation, write_evaluation
+from .selector import Account
+
+
+if TYPE_CHECKING:
+    from .trainer import DataSelectingTrainer
+
+
+class SelectionCallback(TrainerCallback):
+    """Logs, when training begins, what was kept (`sdf`) and what it cost (`selection_seconds`, rows left aside)."""
+
+    def __init__(self, trainer: "DataSelectingTrainer"):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        selection = self.trainer.selection
+        logs = {"sdf": selection.sdf, "selection_seconds": selection.seconds}
+        for kind in ("unscorable", "dropped", "truncated"):
+            logs[f"selection_{kind}"] = sum(len(rows) for rows in getattr(selection, kind).values())
+        self.trainer.log(logs)
+
+
+class PIRCallback(TrainerCallback):
+    """
+    Scores the model on the evaluation rows at every evaluation and at the end of training, compares it with the run in
+    `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark ratio), `sdf` and `str`.
+    `eval.json` in the run folder holds the last evaluation whole and the earlier ones in short.
+
+    Args:
+        trainer ([`DataSelectingTrainer`]):
+            The trainer.
+        benchmarks (`list[Benchmark]`):
+            One for each set of evaluation rows.
+        baseline_dir (`str`, *optional*):
+            Run folder of the baseline (BM).
+
+    Raises:
+        `ValueError`: `baseline_dir` holds no `eval.json`.
+    """
+
+    def __init__(self, trainer: "DataSelectingTrainer", benchmarks: list[Benchmark], baseline_dir: str | None = None):
+        self.trainer = trainer
+        self.benchmarks = benchmarks
+        self.baseline = read_evaluation(baseline_dir) if baseline_dir else None
+        self.history: list[dict] = []
+        self._evaluation: dict = {}
+        self._started = self._evaluated_before = 0.0
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.
+        if self.benchmarks and not self._evaluated(state):
+            self._evaluate(state)
+            self._write()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        evaluating = self.trainer.evaluation_seconds - self._evaluated_before
+        seconds = time.perf_counter() - self._started - evaluating
+        if not self._evaluated(state):
+            self._evaluate(state)
+        self._evaluation["train_seconds"] = seconds
+        self._write()
+
+    def _evaluated(self, state: TrainerState) -> bool:
+        return bool(self.history) and self.history[-1]["step"] == state.global_step
+
+    def _evaluate(self, state: TrainerState) -> None:
+        trainer, settings = self.trainer, {}
+        ctx = trainer.context(cache_dir=None, account=Account())
+        with preserved(trainer.model):
+            for benchmark in self.benchmarks:
+                settings.update(benchmark.run(ctx))
+        logs = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
+        self.history.append({"step": state.global_step, "epoch": state.epoch} | logs)
+        self._evaluation = {
+            "method": trainer.selection.method,
+            "train_seconds": None,
+            "steps": state.global_step,
+            "settings": as_json(settings),
+            "unscorable": ctx.account.rows("unscorable"),
+            "history": self.history,
+        }
+        if self.baseline is not None:
+            pir = benchmark_pir(settings, from_json(self.baseline["settings"]))
+            cost = selection_to_tuning_ratio(trainer.selection.seconds, self.baseline)
+            self._evaluation |= {"pir": vars(pir), "str": cost, "sdf": trainer.selection.sdf}
+            logs |= self._comparison(pir, cost)
+        if logs:
+            trainer.log(logs)
+
+    def _write(self) -> None:
+        if self.trainer.is_world_process_zero():
+            write_evaluation(self.trainer.run_folder, self._evaluation)
+
+    def _comparison(self, pir: PIR, cost: float | None) -> dict[str, float]:
+        logs = {f"pir/{name}": ratio for name, ratio in pir.settings.items()}
+        return logs | {"pir": pir.value, "sdf": self.trainer.selection.sdf} | ({} if cost is None else {"str": cost})
+
+
+def selection_to_tuning_ratio(seconds: float, baseline: dict) -> float | None:
+    """STR: selection seconds / training seconds of the baseline (evaluations not counted); `None` if unknown."""
+    tuning = baseline.get("train_seconds")
+    return seconds / tuning if tuning else None

@@ -1,0 +1,40 @@
+"""The cards of the methods as text: `hf-dataselect methods` and the table in the README."""
+
+import dataclasses
+import inspect
+
+from .registry import method_name, method_names, selector_class
+from .selector import Selector
+
+
+def method_table() -> str:
+    """Markdown table of all methods; the README holds a copy, kept in step by a test."""
+    lines = [
+        "| method | keeps | paper | features | quality label from | LLMs trained | model-free | dataset-free |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in method_names():
+        card = selector_class(name).card
+        paper = f"[{card.paper}](https://arxiv.org/abs/{card.paper})" if card.paper else ""
+        yes = {True: "yes", False: "no"}
+        lines.append(
+            f"| `{name}` | {card.title} | {paper} | {card.features} | {card.label_source} | {card.trained_llms} "
+            f"| {yes[card.model_free]} | {yes[card.dataset_free]} |"
+        )
+    return "\n".join(lines)
+
+
+def method_card(kind: type[Selector]) -> str:
+    """Everything known about a method: its module's docstring, its card and its options."""
+    card = kind.card
+    lines = [method_name(kind), "", inspect.cleandoc(inspect.getmodule(kind).__doc__ or ""), ""]
+    for field in dataclasses.fields(card):
+        value = getattr(card, field.name)
+        if isinstance(value, (tuple, frozenset)):
+            value = "; ".join(sorted(value) if isinstance(value, frozenset) else value) or "none"
+        lines.append(f"{field.name.replace('_', ' ')}: {value}")
+    lines += ["", "Options (`selection_kwargs`):"]
+    if dataclasses.is_dataclass(kind):
+        for field in dataclasses.fields(kind):
+            lines.append(f"  {field.name} = {field.default!r}")
+    return "\n".join(lines)

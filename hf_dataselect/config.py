@@ -1,0 +1,175 @@
+"""[`DataSelectingConfig`]: the arguments of [`~trl.SFTConfig`] and the few that selecting adds."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from trl import SFTConfig
+
+from .registry import load_selector
+from .selector import DEFAULT_BUDGET, Selector
+
+
+@dataclass
+class DataSelectingConfig(SFTConfig):
+    r"""
+    Configuration of [`DataSelectingTrainer`]: all of [`~trl.SFTConfig`], and:
+
+    Parameters:
+        selection_method (`str`, *optional*, defaults to `"full"`):
+            Name of a file in `hf_dataselect/selectors`, or `package.module:Class`.
+        selection_kwargs (`dict` or `str`, *optional*):
+            Options of the method, as a dict or JSON; checked against its own fields.
+        selection_budget (`float` or `str`, *optional*):
+            Rows to keep: at most 1 is a fraction, more is a count. A bare `1` is refused: write `1.0`. Defaults to
+            0.05, and to all rows for `full`.
+        selection_target (`str`, *optional*):
+            Rows of the task to be good at, for methods that want some: hub name, folder or file.
+        selection_cache_dir (`str`, *optional*, defaults to `"~/.cache/hf_dataselect"`):
+            Where scores are kept as they come; `"none"` keeps none.
+        selection_batch_tokens (`int`, *optional*):
+            Tokens of a scoring batch.
+        selection_dtype (`str`, *optional*, defaults to `"auto"`):
+            Dtype to score in: `"auto"`, `"float32"`, `"bfloat16"` or `"float16"`.
+        baseline_dir (`str`, *optional*):
+            Run folder of the baseline (BM).
+        benchmark_metrics (`list[str]`, *optional*):
+            Metrics of answers generated for the evaluation rows.
+        benchmark_max_new_tokens (`int`, *optional*, defaults to `256`):
+            Length of a generated answer at most.
+    """
+
+    _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS + ["selection_kwargs"]
+
+    selection_method: str = field(
+        default="full",
+        metadata={
+            "help": "Which rows to train on: the name of a method (`hf-dataselect methods` lists them) or "
+            "`package.module:Class`. `full` trains on everything: that run is the baseline."
+        },
+    )
+    selection_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Options of the method, a mapping in YAML or JSON on the command line (which replaces it)."},
+    )
+    selection_budget: float | str | None = field(
+        default=None,
+        metadata={
+            "help": "Rows to keep: at most 1 is a fraction (1.0 is all), more is a count. More rows cost "
+            "proportionally more training. Default: 0.05, or everything for `full`."
+        },
+    )
+    selection_target: str | None = field(
+        default=None,
+        metadata={
+            "help": "Rows of the task to be good at, for methods that want some: hub name, folder or file. More rows "
+            "cost more scoring."
+        },
+    )
+    selection_cache_dir: str | None = field(
+        default="~/.cache/hf_dataselect",
+        metadata={
+            "help": "Folder where scores are kept as they come, by content, so that a killed run resumes and no row "
+            "is scored twice (44 bytes a row and pass). 'none' keeps none. Several nodes should share it."
+        },
+    )
+    selection_batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens of a scoring batch, padding included. More takes more memory and is faster only until the "
+            "device is busy; a batch that does not fit is halved. Default: 2048 on a CPU, 16384 elsewhere."
+        },
+    )
+    selection_dtype: str = field(
+        default="auto",
+        metadata={
+            "help": "Dtype to score in. 'auto' is bfloat16 where the hardware multiplies in it; 'float32' gives the "
+            "papers' numbers at several times the cost.",
+            "choices": ["auto", "float32", "bfloat16", "float16"],
+        },
+    )
+    baseline_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Run folder of the baseline (a finished run with `selection_method: full` and the same "
+            "evaluation): PIR and STR are measured against it."
+        },
+    )
+    benchmark_metrics: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Metrics of answers generated for the evaluation rows: exact_match, rouge, chrf, bleu, or "
+            "whatever `evaluate.load` takes. Generating costs far more time than the likelihood settings do."
+        },
+    )
+    benchmark_max_new_tokens: int = field(
+        default=256,
+        metadata={"help": "Length of a generated answer at most, in tokens. Time grows with it."},
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.selector: Selector = load_selector(self.selection_method, self.selection_kwargs)
+        if self.selection_budget is not None:
+            self.selection_budget = parse_budget(self.selection_budget)
+        if self.selection_batch_tokens is not None and self.selection_batch_tokens < 1:
+            raise ValueError(f"`selection_batch_tokens={self.selection_batch_tokens}` must be at least 1.")
+        if self.selection_dtype not in ("auto", "float32", "bfloat16", "float16"):
+            raise ValueError(
+                f"`selection_dtype={self.selection_dtype!r}` must be 'auto', 'float32', 'bfloat16' or 'float16'."
+            )
+        if self.benchmark_max_new_tokens < 1:
+            raise ValueError(f"`benchmark_max_new_tokens={self.benchmark_max_new_tokens}` must be at least 1.")
+
+    def budget_of(self, selector: Selector) -> float | int:
+        """
+        The budget in force.
+
+        Raises:
+            `ValueError`: a budget that the method can't keep to (`full` keeps everything).
+        """
+        fixed = selector.fixed_budget
+        if self.selection_budget is None:
+            return fixed or DEFAULT_BUDGET
+        if fixed is not None and self.selection_budget != fixed:
+            raise ValueError(
+                f"`selection_budget={self.selection_budget}` has no meaning for a method that keeps every row: remove "
+                "it, or choose another `selection_method`."
+            )
+        return self.selection_budget
+
+    @property
+    def cache_folder(self) -> Path | None:
+        """`selection_cache_dir` as a path; `None` keeps nothing."""
+        name = self.selection_cache_dir
+        return None if name is None or str(name).lower() == "none" else Path(name).expanduser()
+
+
+def parse_budget(value: Any) -> float | int:
+    """
+    A budget from a recipe or the command line: at most 1 is a fraction, more is a count.
+
+    Raises:
+        `ValueError`: not positive, neither a fraction nor a whole count, or a bare `1`, which may mean either.
+    """
+    problem = "write a fraction such as 0.05 (1.0 is all rows) or a count such as 500"
+    number = value
+    if isinstance(value, str):
+        try:
+            number = int(value) if value.strip().lstrip("+-").isdigit() else float(value)
+        except ValueError:
+            raise ValueError(f"`selection_budget={value!r}` is not a number: {problem}.") from None
+    if isinstance(number, bool) or not isinstance(number, (int, float, np.integer, np.floating)):
+        raise ValueError(f"`selection_budget={value!r}` is not a number: {problem}.")
+    if not number > 0 or number == float("inf"):
+        raise ValueError(f"`selection_budget={value!r}` keeps nothing or can't be counted: {problem}.")
+    if isinstance(number, (int, np.integer)):
+        if number == 1:
+            raise ValueError(f"`selection_budget={value!r}` may mean one row or all of them: write 1.0 for all rows.")
+        return int(number)
+    if number <= 1:
+        return float(number)
+    if number != int(number):
+        raise ValueError(f"`selection_budget={value!r}` is neither a fraction nor a whole count: {problem}.")
+    return int(number)

@@ -1,0 +1,1 @@
+"""Shared machinery: tensors, ranks, memory and caches. No engine knows a method or a stage."""

@@ -1,0 +1,215 @@
+"""
+How likely a model finds given answers: negative log-likelihood, token count and top-1 hits of each row.
+
+What makes it fast without changing a number: rows sorted by length; no attention mask, since the padding stands on
+the right where no answer token can see it; the head only where a token is counted, in slices; softmax and sums in
+float32, totals of a row in float64.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import is_peft_model
+from torch import nn
+
+from . import batching, tokens
+from .batching import map_batches
+from .cache import RowStore, code_version, model_identity
+from .state import cast, evaluating, scoring_dtype
+from .tokens import TokenRows
+
+
+#: Float32 logits held at a time, in bytes: small enough for a CPU's cache hierarchy and never a concern on a GPU.
+LOGIT_BYTES = {"cpu": 2**25, "cuda": 2**28}
+
+
+class Likelihood(NamedTuple):
+    """Per row, in the order of the token rows. All are NaN for a row that did not fit in memory."""
+
+    #: Summed negative log-likelihood of the counted tokens, nats, float64 `(n,)`.
+    loss: np.ndarray
+    #: Counted tokens, float64 `(n,)`. A token at position 0 has no context and is never counted.
+    tokens: np.ndarray
+    #: Counted tokens that the model ranks first, float64 `(n,)`.
+    hits: np.ndarray
+    #: Rows that were read from the cache.
+    cached: int
+
+    @property
+    def mean_loss(self) -> np.ndarray:
+        """Mean loss a token, nats, float64 `(n,)`; NaN where no token is counted."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(self.tokens > 0, self.loss / self.tokens, np.nan)
+
+
+def likelihood(
+    model: nn.Module,
+    rows: TokenRows,
+    *,
+    batch_tokens: int = 4096,
+    dtype: str = "auto",
+    accelerator: Accelerator | None = None,
+    cache_dir: Path | None = None,
+    progress: str | None = None,
+) -> Likelihood:
+    """
+    Score the counted tokens of each row under `model`.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Any causal language model; full, half precision or quantized.
+        rows ([`TokenRows`]):
+            Token ids and counted spans.
+        batch_tokens (`int`, *optional*, defaults to `4096`):
+            Tokens of a batch, padding included. More needs more memory and helps only while the device is not busy.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            See [`scoring_dtype`].
+        accelerator ([`~accelerate.Accelerator`], *optional*):
+            Deals the batches over its ranks.
+        cache_dir (`Path`, *optional*):
+            Rows found there are not computed again; new ones are appended batch by batch.
+        progress (`str`, *optional*):
+            Label of the progress bar.
+
+    Returns:
+        [`Likelihood`]
+    """
+    target = scoring_dtype(model, dtype)
+    namespace = {
+        "engine": "likelihood",
+        "code": code_version(sys.modules[__name__], tokens, batching),
+        "model": model_identity(model) if cache_dir else None,
+        "dtype": str(target),
+        "attention": getattr(model.config, "_attn_implementation", None),
+    }
+    store = RowStore(cache_dir, namespace, width=3)
+    keys = rows.keys() if cache_dir else np.zeros(len(rows), "V16")
+    values, known = store.load(keys)
+    if accelerator is not None and accelerator.num_processes > 1:
+        # What the main process found decides for all: ranks must deal the same rows.
+        values[~known] = 0
+        found = np.column_stack([values, known]) * accelerator.is_main_process
+        found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
+        values, known = found[:, :3], found[:, 3] > 0
+    todo = np.flatnonzero(~known)
+    if len(todo):
+        with torch.no_grad(), evaluating(model), cast(model, target):
+            score = _scorer(model)
+
+            def compute(batch: np.ndarray) -> np.ndarray:
+                return score(rows.take(batch))
+
+            computed = map_batches(
+                compute,
+                rows.lengths,
+                3,
+                batch_tokens=batch_tokens,
+                rows=todo,
+                accelerator=accelerator,
+                progress=progress,
+                on_batch=lambda batch, result: store.append(keys[batch], result),
+            )
+        values[todo] = computed[todo]
+    store.close()
+    return Likelihood(values[:, 0], values[:, 1], values[:, 2], cached=int(known.sum()))
+
+
+Batch = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _scorer(model: nn.Module) -> Callable[[Batch], np.ndarray]:
+    """A function from a batch of `(ids, spans)` to `(rows, 3)`: summed loss, counted tokens, hits."""
+    device = next(model.parameters()).device
+    inner = model.get_base_model() if is_peft_model(model) else model
+    filler = 1 if getattr(inner.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
+    logits_of = _answer_logits(model, inner, device)
+
+    def score(batch: Batch) -> np.ndarray:
+        width = max(len(ids) for ids, _ in batch)
+        padded = np.full((len(batch), width), filler, np.int64)
+        places, targets, owners = [], [], []
+        for row, (ids, spans) in enumerate(batch):
+            padded[row, : len(ids)] = ids
+            for start, end in spans:
+                positions = np.arange(max(start, 1), min(end, len(ids)))
+                places.append(row * width + positions - 1)  # the hidden state before a token predicts it
+                targets.append(ids[positions])
+                owners.append(np.full(len(positions), row))
+        places, targets, owners = (
+            np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
+            for parts in (places, targets, owners)
+        )
+        loss, hit = np.zeros(0), np.zeros(0)
+        if len(places):
+            counted = torch.from_numpy(targets).to(device)
+            parts = []
+            for logits, part in logits_of(torch.from_numpy(padded).to(device), torch.from_numpy(places).to(device)):
+                parts.append(_token_losses(logits, counted[part].to(logits.device)))
+            loss, hit = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
+        return np.column_stack(
+            [np.bincount(owners, weights, minlength=len(batch)) for weights in (loss, np.ones(len(owners)), hit)]
+        )
+
+    return score
+
+
+def _token_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Float32 `(positions,)` each: -log p of the target, and whether no token has a higher logit."""
+    logits = logits.float()
+    chosen = logits.gather(-1, targets[:, None])[:, 0]
+    highest = logits.amax(-1)
+    total = logits.sub_(highest[:, None]).exp_().sum(-1)
+    return highest + total.log() - chosen, (chosen >= highest).float()
+
+
+def _answer_logits(model: nn.Module, inner: nn.Module, device: torch.device) -> Callable:
+    """
+    A generator function `(input_ids (rows, width), places (positions,)) -> (logits, slice of places)` a chunk.
+
+    The fast way takes the backbone's hidden states at the places and applies the head, and after it what the config
+    says of scaling and soft-capping. It is used only where it proves equal to the model's own logits on one short
+    row; adapters that change the input (prompt learning) and unusual models go through the model's own forward.
+    """
+    config = inner.config.get_text_config()
+    head, backbone = inner.get_output_embeddings(), getattr(inner, "base_model", None)
+    chunk = max(16, LOGIT_BYTES.get(device.type, 2**28) // (4 * config.vocab_size))
+    scale = _logit_scale(config)
+    cap = getattr(config, "final_logit_softcapping", None)
+
+    def fast(input_ids: torch.Tensor, places: torch.Tensor):
+        hidden = backbone(input_ids=input_ids, use_cache=False).last_hidden_state.flatten(0, 1)[places]
+        for start in range(0, len(places), chunk):
+            part = slice(start, start + chunk)
+            logits = head(hidden[part].to(next(head.parameters()).device))
+            logits = logits * scale if scale != 1 else logits
+            yield (torch.tanh(logits / cap) * cap if cap else logits), part
+
+    def plain(input_ids: torch.Tensor, places: torch.Tensor):
+        logits = model(input_ids=input_ids, use_cache=False).logits.flatten(0, 1)
+        for start in range(0, len(places), chunk):
+            part = slice(start, start + chunk)
+            yield logits[places[part]], part
+
+    learns_prompt = is_peft_model(model) and model.active_peft_config.is_prompt_learning
+    if learns_prompt or head is None or backbone is None or backbone is inner:
+        return plain
+    probe = torch.arange(3, 11, device=device)[None] % config.vocab_size
+    own = next(plain(probe, torch.arange(8, device=device)))[0]
+    mine = next(fast(probe, torch.arange(8, device=device)))[0].to(own.device)
+    tolerance = 1e-4 if own.dtype == torch.float32 else 2e-2
+    same = torch.allclose(own.float(), mine.float(), rtol=tolerance, atol=tolerance * float(own.abs().max()))
+    return fast if same or not torch.isfinite(own).all() else plain
+
+
+def _logit_scale(config) -> float:
+    """What the logits are multiplied by after the head: names differ from family to family."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if getattr(config, name, None) is not None:
+            return getattr(config, name)
+    scaling = getattr(config, "logits_scaling", None)
+    return 1.0 if scaling is None else scaling if config.model_type == "hyperclovax" else 1 / scaling

@@ -1,0 +1,119 @@
+"""The model a selector borrows goes back as it came: modes, flags, hooks, `requires_grad` and random state."""
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+
+_FLAGS = ("training", "gradient_checkpointing", "_gradient_checkpointing_func", "forward", "_forward_hooks")
+_FLAGS += ("_forward_pre_hooks", "_backward_hooks", "_require_grads_hook")
+_ABSENT = object()
+
+
+@contextmanager
+def preserved(model: nn.Module | None) -> Iterator[None]:
+    """
+    Put back, at the end and after an exception, what selecting may touch besides the weights: train or eval mode,
+    gradient-checkpointing flags, patched `forward`s and hooks of every module, `requires_grad` and `grad` of every
+    parameter, `use_cache`, and the random state of Python, NumPy and torch (all devices).
+    """
+    modules = list(model.modules()) if model is not None else []
+    flags = [{name: _copied(module.__dict__.get(name, _ABSENT)) for name in _FLAGS} for module in modules]
+    parameters = list(model.parameters()) if model is not None else []
+    trainable = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
+    use_cache = getattr(getattr(model, "config", None), "use_cache", _ABSENT)
+    with preserved_random_state():
+        try:
+            yield
+        finally:
+            for module, saved in zip(modules, flags, strict=True):
+                for name, value in saved.items():
+                    if value is _ABSENT:
+                        module.__dict__.pop(name, None)
+                    elif name.endswith("_hooks"):
+                        hooks = module.__dict__[name]  # removal handles keep a reference to this very dictionary
+                        hooks.clear()
+                        hooks.update(value)
+                    else:
+                        module.__dict__[name] = value
+            for parameter, (requires_grad, grad) in zip(parameters, trainable, strict=True):
+                parameter.requires_grad_(requires_grad)
+                parameter.grad = grad
+            if use_cache is not _ABSENT:
+                model.config.use_cache = use_cache
+
+
+def _copied(value):
+    return OrderedDict(value) if isinstance(value, OrderedDict) else value
+
+
+@contextmanager
+def preserved_random_state() -> Iterator[None]:
+    """Random state of Python, NumPy and torch (CPU and CUDA) as it was, also after an exception."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if cuda is not None:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Every module in eval mode (no dropout, no gradient checkpointing), then back to the mode each one had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
+    """
+    Floating-point weights in another dtype for a while; the original tensors are kept aside and put back, so that not
+    a bit of them changes. Costs the memory of one copy in `dtype`. Buffers (rotary frequencies) stay as they are.
+    """
+    swapped = [p for p in model.parameters() if p.is_floating_point() and p.dtype != dtype]
+    originals = [p.data for p in swapped]
+    try:
+        for parameter in swapped:
+            parameter.data = parameter.data.to(dtype)
+        yield model
+    finally:
+        for parameter, original in zip(swapped, originals, strict=True):
+            parameter.data = original
+
+
+def scoring_dtype(model: nn.Module, name: str = "auto") -> torch.dtype:
+    """
+    The dtype to score in: `"auto"` is bfloat16 where the hardware multiplies in it, the model's own dtype otherwise
+    and for quantized models and for float16 ones; `"float32"`, `"bfloat16"` and `"float16"` are taken at their word.
+    """
+    own = getattr(model, "dtype", torch.float32)
+    if getattr(model, "is_quantized", False):
+        return own
+    if name != "auto":
+        return getattr(torch, name)
+    return torch.bfloat16 if own == torch.float32 and has_fast_bfloat16(next(model.parameters()).device) else own
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 matrix products of its own (not emulated ones)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8 if torch.version.cuda else True
+    if device.type == "cpu":
+        probes = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
+        return any(probe() for probe in probes if probe)
+    return device.type in ("xpu", "npu", "hpu", "tpu")

@@ -1,0 +1,202 @@
+"""A temporarily tuned model: trained on a few rows, lent out, and put back bit for bit."""
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import is_peft_model, set_seed
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save
+from torch import nn
+
+from .cache import check_writable, digest, model_identity, write_atomic
+from .state import preserved
+
+
+logger = logging.getLogger(__name__)
+
+_ADAPTER = "hf_dataselect_warmup"
+
+
+@dataclass(frozen=True)
+class WarmupSettings:
+    """
+    How the model is tuned for a while.
+
+    Args:
+        method (`str`, *optional*, defaults to `"lora"`):
+            `"lora"`: a temporary adapter (a copy of the user's own where the model is a `PeftModel`). `"full"`: all
+            weights, with a copy of them kept in main memory.
+        epochs (`float`, *optional*, defaults to `1`):
+            Passes over the rows.
+        learning_rate (`float`, *optional*, defaults to `2e-5`):
+            Peak of a cosine schedule with 3 % linear warm-up.
+        batch_size (`int`, *optional*, defaults to `8`):
+            Rows of a step on one device.
+        gradient_accumulation (`int`, *optional*, defaults to `16`):
+            Batches of an update.
+        lora_r (`int`, *optional*, defaults to `16`):
+            Rank of the temporary adapter on all linear layers; `lora_alpha` is twice that.
+        max_length (`int`, *optional*, defaults to `512`):
+            Window in tokens.
+        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
+            Trade compute for memory.
+        seed (`int`, *optional*, defaults to `42`):
+            Of initialisation and order of rows.
+    """
+
+    method: Literal["lora", "full"] = "lora"
+    epochs: float = 1
+    learning_rate: float = 2e-5
+    batch_size: int = 8
+    gradient_accumulation: int = 16
+    lora_r: int = 16
+    max_length: int | None = 512
+    gradient_checkpointing: bool = False
+    seed: int = 42
+
+
+@contextmanager
+def warmed_up(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Dataset,
+    settings: WarmupSettings,
+    accelerator: Accelerator | None = None,
+    cache_dir: Path | None = None,
+) -> Iterator[nn.Module]:
+    """
+    Lend out `model` tuned on `rows`; afterwards, also after an exception, weights, adapters and flags are as before.
+
+    The tuned weights are kept in `cache_dir` under the content of model, rows and settings, so that a killed run goes
+    on with the very same model instead of tuning it again.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            The model; quantized ones take `method="lora"`.
+        tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
+            With a chat template if the rows are chats.
+        rows ([`~datasets.Dataset`]):
+            In any layout that [`~trl.SFTTrainer`] trains on.
+        settings ([`WarmupSettings`]):
+            How to tune.
+
+    Raises:
+        `ValueError`: `method="full"` on a quantized model.
+    """
+    if settings.method == "full" and getattr(model, "is_quantized", False):
+        raise ValueError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
+    saved = None
+    if cache_dir is not None:
+        key = digest([model_identity(model), rows[:], asdict(settings), tokenizer.chat_template, tokenizer("warm up")])
+        saved = check_writable(Path(cache_dir) / "warmup") / f"{key}.safetensors"
+    lend = _full if settings.method == "full" else _adapter_copy if is_peft_model(model) else _temporary_lora
+    with preserved(model), lend(model, settings) as (tuned, weights, load):
+        if saved is not None and saved.exists():
+            load(load_file(saved))
+        else:
+            with preserved(tuned):
+                _train(tuned, tokenizer, rows, settings, accelerator)
+            if saved is not None and (accelerator is None or accelerator.is_main_process):
+                _keep(saved, weights())
+        yield tuned
+
+
+@contextmanager
+def _temporary_lora(model: nn.Module, settings: WarmupSettings):
+    set_seed(settings.seed)
+    rank = settings.lora_r
+    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    attributes = set(model.__dict__)
+    tuned = get_peft_model(model, lora, adapter_name=_ADAPTER)
+    try:
+        yield tuned, *_adapter_state(tuned)
+    finally:
+        tuned.unload()
+        for name in set(model.__dict__) - attributes:  # `peft_config` and the like stay behind otherwise
+            delattr(model, name)
+
+
+@contextmanager
+def _adapter_copy(model: nn.Module, settings: WarmupSettings):
+    own = model.active_adapter
+    start = get_peft_model_state_dict(model, adapter_name=own)
+    start = {name: tensor.detach().clone() for name, tensor in start.items()}
+    set_seed(settings.seed)
+    config = deepcopy(model.peft_config[own])
+    config.inference_mode = False
+    model.add_adapter(_ADAPTER, config)
+    try:
+        model.set_adapter(_ADAPTER)
+        set_peft_model_state_dict(model, start, adapter_name=_ADAPTER)
+        yield model, *_adapter_state(model)
+    finally:
+        model.set_adapter(own)
+        model.delete_adapter(_ADAPTER)
+
+
+def _adapter_state(tuned: nn.Module):
+    return (
+        lambda: get_peft_model_state_dict(tuned, adapter_name=_ADAPTER),
+        lambda state: set_peft_model_state_dict(tuned, state, adapter_name=_ADAPTER),
+    )
+
+
+@contextmanager
+def _full(model: nn.Module, settings: WarmupSettings):
+    parameters = dict(model.named_parameters())
+    originals = {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
+
+    def load(state: dict[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, tensor in state.items():
+                parameters[name].copy_(tensor)
+
+    try:
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        yield model, lambda: parameters, load
+    finally:
+        load(originals)
+
+
+def _train(tuned: nn.Module, tokenizer: Any, rows: Dataset, settings: WarmupSettings, accelerator: Accelerator | None):
+    from trl import SFTConfig, SFTTrainer
+
+    precision = accelerator.mixed_precision if accelerator else "no"
+    with tempfile.TemporaryDirectory() as folder:
+        args = SFTConfig(
+            folder,
+            num_train_epochs=settings.epochs,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.03,
+            per_device_train_batch_size=settings.batch_size,
+            gradient_accumulation_steps=settings.gradient_accumulation,
+            max_length=settings.max_length,
+            gradient_checkpointing=settings.gradient_checkpointing,
+            seed=settings.seed,
+            bf16=precision == "bf16",
+            fp16=precision == "fp16",
+            use_cpu=next(tuned.parameters()).device.type == "cpu",
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+        )
+        trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=tokenizer)
+        trainer.train()
+
+
+def _keep(path: Path, state: dict[str, torch.Tensor]) -> None:
+    try:
+        write_atomic(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+    except OSError as error:
+        logger.warning("The warmed-up weights can't be saved (%s): a killed run will tune them again.", error)

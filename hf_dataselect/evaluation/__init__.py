@@ -1,0 +1,1 @@
+"""Stage 3: was the selection worth it?"""

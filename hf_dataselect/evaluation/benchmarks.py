@@ -1,0 +1,144 @@
+"""
+Benchmarks: a model's score on held-out rows, setting by setting.
+
+| setting | is | better |
+|---|---|---|
+| `answer_loss` | mean over rows of the mean loss of the answer's tokens, end of turn included, nats | lower |
+| `token_accuracy` | mean over rows of the share of answer tokens that the model ranks first | higher |
+| `exact_match`, `rouge1`, ... | metrics of greedily generated answers, see [`metrics`] | as the metric says |
+
+Both likelihood settings come from one pass of the likelihood engine.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..engines.generation import generate
+from ..preprocessing.model import answer_loss
+from ..preprocessing.records import Records, content_text
+from ..selector import Context
+
+
+@dataclass
+class Setting:
+    """
+    A model's score in one setting.
+
+    Args:
+        score (`float`):
+            Mean over rows, or a corpus metric; NaN if no row could be scored.
+        higher_is_better (`bool`):
+            Direction.
+        examples (`list[float]`, *optional*):
+            Score of each row, NaN = unscorable; none for a corpus metric.
+    """
+
+    score: float
+    higher_is_better: bool
+    examples: list[float] | None = None
+
+    @classmethod
+    def of(cls, examples: np.ndarray, higher_is_better: bool) -> "Setting":
+        """The mean over the rows that have a score."""
+        score = float(np.nanmean(examples)) if np.isfinite(examples).any() else float("nan")
+        return cls(score, higher_is_better, [float(value) for value in examples])
+
+
+@dataclass
+class Benchmark:
+    """
+    What is measured on a set of held-out rows.
+
+    Args:
+        records ([`Records`]):
+            The rows.
+        metrics (`list[str]`, *optional*):
+            Metrics of generated answers: names of [`metrics`] or what `evaluate.load` takes.
+        max_new_tokens (`int`, *optional*, defaults to `256`):
+            Length of a generated answer at most.
+        prefix (`str`, *optional*, defaults to `""`):
+            Put before the names of the settings, to tell several sets of rows apart.
+    """
+
+    records: Records
+    metrics: list[str] = field(default_factory=list)
+    max_new_tokens: int = 256
+    prefix: str = ""
+
+    def run(self, ctx: Context) -> dict[str, Setting]:
+        """Score the model of the context; nothing is cached, since a model is evaluated once at each step."""
+        settings = {**self._likelihood(ctx), **(self._generation(ctx) if self.metrics else {})}
+        return {f"{self.prefix}{name}": setting for name, setting in settings.items()}
+
+    def _likelihood(self, ctx: Context) -> dict[str, Setting]:
+        found = answer_loss(self.records, ctx, ctx.text_format(end_of_turn=True), label="Evaluating answers")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            accuracy = np.where(np.isfinite(found.mean), found.hits / found.tokens, np.nan)
+        return {
+            "answer_loss": Setting.of(found.mean, higher_is_better=False),
+            "token_accuracy": Setting.of(accuracy, higher_is_better=True),
+        }
+
+    def _generation(self, ctx: Context) -> dict[str, Setting]:
+        from .metrics import score_texts
+
+        prompts, references = [], []
+        text_format = ctx.text_format()
+        window = (ctx.max_length or 2**31) - 1
+        skipped = []
+        for record in self.records:
+            ids = None if record.problem or not record.answer else _prompt_ids(record, text_format)
+            if ids is None or not 0 < len(ids) <= window:
+                skipped.append(record.index)
+                continue
+            prompts.append(ids)
+            references.append(record.answer)
+        ctx.account.note("unscorable", "no prompt to generate from, or longer than the window", skipped)
+        if not prompts:
+            return {}
+        answers = generate(
+            ctx.model,
+            ctx.tokenizer,
+            prompts,
+            max_new_tokens=self.max_new_tokens,
+            batch_tokens=ctx.batch_tokens,
+            accelerator=ctx.accelerator,
+            progress="Generating answers",
+        )
+        scores = {}
+        for metric in self.metrics:
+            for name, found in score_texts(metric, answers, references).items():
+                scores[name] = Setting(found.score, found.higher_is_better, found.examples)
+        return scores
+
+
+def _prompt_ids(record, text_format) -> list[int] | None:
+    """Ids of all that comes before the last answer, with the template's assistant header."""
+    last = record.answer_turns[-1]
+    if last == 0:
+        return None
+    if record.chat:
+        text = text_format._render(record.messages[:last], record.tools, add_generation_prompt=True)
+        return text_format.tokenize([text], special_tokens=False)[0]
+    text = "".join(content_text(message) for message in record.messages[:last])
+    return text_format.tokenize([text], special_tokens=True)[0]
+
+
+def as_json(settings: dict[str, Setting]) -> dict[str, Any]:
+    """Settings for `eval.json`."""
+    return {name: asdict(setting) for name, setting in settings.items()}
+
+
+def from_json(described: dict[str, Any]) -> dict[str, Setting]:
+    """Settings of an `eval.json`."""
+    nan = float("nan")
+    return {
+        name: Setting(
+            nan if item["score"] is None else item["score"],
+            item["higher_is_better"],
+            None if item["examples"] is None else [nan if value is None else value for value in item["examples"]],
+        )
+        for name, item in described.items()
+    }

@@ -1,0 +1,147 @@
+"""The folder is the registry: a method's name is the name of its file in `hf_dataselect/selectors/`."""
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import inspect
+import json
+import pkgutil
+import types
+import typing
+from collections.abc import Iterable
+from typing import Any
+
+from .selector import Selector
+
+
+def method_name(selector: Selector | type[Selector]) -> str:
+    """The name users type: the file's for selectors of this package, `package.module:Class` for others."""
+    kind = selector if isinstance(selector, type) else type(selector)
+    package, _, module = kind.__module__.rpartition(".")
+    return module if package == f"{__package__}.selectors" else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def method_names() -> list[str]:
+    """Names of the selectors of this package: the files in `hf_dataselect/selectors/`."""
+    from . import selectors
+
+    return sorted(module.name for module in pkgutil.iter_modules(selectors.__path__))
+
+
+def selector_class(name: str) -> type[Selector]:
+    """
+    The class of a method: `ifd`, or `package.module:Class`.
+
+    Raises:
+        `ValueError`: no such method (with the nearest right name), or the class is no selector.
+    """
+    if ":" in name:
+        module_name, _, class_name = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), class_name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"`selection_method={name!r}` can't be imported: {error}.") from error
+        if not (isinstance(found, type) and issubclass(found, Selector)):
+            raise ValueError(f"`selection_method={name!r}` is not a `Selector`.")
+        return found
+    if name not in method_names():
+        raise ValueError(f"`selection_method={name!r}` does not exist{nearest(name, method_names())}")
+    module = importlib.import_module(f"{__package__}.selectors.{name}")
+    return next(
+        kind
+        for _, kind in inspect.getmembers(module, inspect.isclass)
+        if issubclass(kind, Selector) and kind.__module__ == module.__name__
+    )
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of an error: the nearest right name if there is one, and all names."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, 1)
+    return (f"; did you mean {close[0]!r}?" if close else ".") + (f" Known: {', '.join(names)}." if names else "")
+
+
+def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = None) -> Selector:
+    """
+    A selector by name, with its options typed and checked.
+
+    Args:
+        method (`str` or [`Selector`]):
+            `ifd`, `package.module:Class`, or an instance (then without `kwargs`).
+        kwargs (`dict` or `str`, *optional*):
+            Options, a dict or JSON; text such as `"5e-5"` becomes what the field is declared to be.
+
+    Raises:
+        `ValueError`: unknown method or option (with the nearest right name), a value of the wrong type, or one the
+        selector refuses.
+        `ImportError`: an optional package that the method needs is missing; the message names the extra.
+    """
+    if isinstance(kwargs, str):
+        try:
+            kwargs = json.loads(kwargs)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`selection_kwargs={kwargs!r}` is not JSON: {error}.") from error
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise ValueError(f"`selection_kwargs` must be a mapping of option to value, got {kwargs!r}.")
+    if isinstance(method, Selector):
+        if kwargs:
+            raise ValueError("`selection_kwargs` can't be given together with a selector instance.")
+        selector = method
+    else:
+        kind = selector_class(method)
+        hints = typing.get_type_hints(kind)
+        declared = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+        fields = {field.name: hints[field.name] for field in declared if field.init}
+        options = {}
+        for name, value in (kwargs or {}).items():
+            if name not in fields:
+                raise ValueError(f"`selection_kwargs`: {method!r} has no option {name!r}{nearest(name, fields)}")
+            options[name] = _typed(value, fields[name], f"`selection_kwargs`: {name}")
+        selector = kind(**options)
+    for module, extra in selector.extras().items():
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(
+                f"`{method_name(selector)}` needs the package `{module}`: `pip install hf_dataselect[{extra}]`."
+            )
+    return selector
+
+
+def _typed(value: Any, hint: Any, what: str) -> Any:
+    """`value` as the annotation `hint` wants it, or `ValueError`."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise ValueError(f"{what}={value!r} must be one of {', '.join(map(repr, arguments))}.")
+        return value
+    if origin is typing.Union or origin is types.UnionType:
+        if value is None and type(None) in arguments:
+            return None
+        for kind in sorted((a for a in arguments if a is not type(None)), key=lambda a: a is str):
+            try:
+                return _typed(value, kind, what)
+            except ValueError:
+                continue
+    elif origin in (list, tuple) or hint in (list, tuple):
+        if isinstance(value, (list, tuple)):
+            inner = arguments[0] if arguments else Any
+            return (origin or hint)(_typed(item, inner, what) for item in value)
+    elif origin is dict or hint is dict:
+        if isinstance(value, dict):
+            return value
+    elif hint is bool:
+        lowered = {"true": True, "yes": True, "false": False, "no": False}
+        if isinstance(value, bool) or str(value).lower() in lowered:
+            return value if isinstance(value, bool) else lowered[str(value).lower()]
+    elif hint in (int, float) and not isinstance(value, bool):
+        try:
+            if hint is float or float(value) == int(float(value)):
+                return hint(float(value)) if hint is float else int(float(value))
+        except (TypeError, ValueError, OverflowError):
+            pass
+    elif isinstance(hint, type) and isinstance(value, hint):
+        return value
+    name = getattr(hint, "__name__", str(hint))
+    raise ValueError(f"{what}={value!r} must be {name}.")

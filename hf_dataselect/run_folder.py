@@ -1,0 +1,125 @@
+"""
+A run is a folder, readable without this package:
+
+| file | holds |
+|---|---|
+| `recipe.yaml` | the resolved configuration; `hf-dataselect train --config recipe.yaml` repeats the run |
+| `versions.json` | of Python and the packages that decide numbers |
+| `selection.json` | what was chosen, best first; rows left aside, by reason; cost; model, data, template |
+| `scores.parquet` | `row`, `score` (NaN = unscorable), `kept`, `reason` of every candidate |
+| `eval.json` | every evaluation's settings (score, direction, examples), training seconds, PIR |
+"""
+
+import json
+import platform
+from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from .engines.cache import write_atomic
+from .selector import Selection
+
+
+PACKAGES = ("hf_dataselect", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
+
+
+def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
+    """Write `recipe.yaml` and `versions.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "recipe.yaml", yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True))
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    write_atomic(folder / "versions.json", json.dumps(versions, indent=1))
+
+
+def write_selection(folder: Path, selection: Selection) -> None:
+    """Write `selection.json` and `scores.parquet`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = {name: getattr(selection, name) for name in selection.__dataclass_fields__ if name != "scores"}
+    described = {"candidates": selection.candidates, "kept": len(selection.indices), "sdf": selection.sdf} | fields
+    pq.write_table(score_table(selection), folder / "scores.parquet")
+    write_atomic(folder / "selection.json", _json(described))
+
+
+def score_table(selection: Selection) -> pa.Table:
+    """One line a candidate: `row`, `score`, `kept`, and the `reason` it was left aside or cut, if there is one."""
+    n = selection.candidates
+    kept = np.zeros(n, bool)
+    kept[selection.indices] = True
+    reason = np.full(n, "", object)
+    for kind in ("truncated", "dropped", "unscorable"):
+        for why, rows in getattr(selection, kind).items():
+            reason[rows] = f"{kind}: {why}"
+    return pa.table({"row": np.arange(n), "score": selection.scores, "kept": kept, "reason": reason.astype(str)})
+
+
+def read_selection(folder: Path) -> Selection:
+    """
+    The selection of a run.
+
+    Raises:
+        `ValueError`: the folder holds none, or a broken one.
+    """
+    try:
+        described = json.loads((folder / "selection.json").read_text())
+        scores = pq.read_table(folder / "scores.parquet", columns=["score"])["score"].to_numpy()
+        fields = {name: described[name] for name in Selection.__dataclass_fields__ if name != "scores"}
+        fields["indices"] = np.array(fields["indices"], np.int64)
+        return Selection(scores=scores, **fields)
+    except (OSError, KeyError, json.JSONDecodeError, pa.ArrowInvalid) as error:
+        raise ValueError(f"{folder} holds no readable selection (selection.json, scores.parquet): {error}") from error
+
+
+def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
+    """Write `eval.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "eval.json", _json(evaluation))
+
+
+def read_evaluation(folder: Path | str, option: str = "baseline_dir") -> dict[str, Any]:
+    """
+    The evaluation of a run.
+
+    Raises:
+        `ValueError`: the folder holds none; `option` names where the folder came from.
+    """
+    try:
+        return json.loads((Path(folder) / "eval.json").read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"`{option}={str(folder)!r}` is not the folder of a finished, evaluated run ({error}): run it first, with "
+            "an `eval_dataset`."
+        ) from error
+
+
+def _json(described: dict[str, Any]) -> str:
+    """One line an entry: long lists stay readable."""
+    lines = (f" {json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in plain(described).items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def plain(value: Any) -> Any:
+    """What JSON and YAML can hold: NumPy's numbers become Python's, NaN becomes null, paths and others text."""
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple, set)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

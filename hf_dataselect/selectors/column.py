@@ -1,0 +1,67 @@
+"""
+Keep the rows that score highest in a column of the dataset: ratings of people, of a judge, or of another tool.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..preprocessing.records import Records
+from ..selector import Card, Context, Selector
+
+
+@dataclass
+class Column(Selector):
+    """
+    Args:
+        name (`str`):
+            The column; numbers, or text that is a number. Missing and unparsable values are unscorable.
+        higher_is_better (`bool`, *optional*, defaults to `True`):
+            `False` keeps the lowest.
+        threshold (`float`, *optional*):
+            Rows worse than this are dropped; the budget still caps how many are kept.
+    """
+
+    name: str = "score"
+    higher_is_better: bool = True
+    threshold: float | None = None
+
+    card: ClassVar[Card] = Card(
+        title="best rows by an existing score column",
+        features="human-designed",
+        label_source="a column of the dataset",
+        steps=("read the column", "keep the top k"),
+    )
+
+    def check(self, records: Records) -> None:
+        if self.name not in records.dataset.column_names:
+            from ..registry import nearest
+
+            raise ValueError(
+                f"`selection_kwargs`: the dataset has no column {self.name!r}"
+                f"{nearest(self.name, records.dataset.column_names)}"
+            )
+
+    def featurize(self, records: Records, ctx: Context) -> np.ndarray:
+        values = np.array([_number(value) for value in records.dataset.with_format(None)[self.name]], np.float32)
+        ctx.account.note("unscorable", f"no number in `{self.name}`", np.flatnonzero(~np.isfinite(values)))
+        return np.where(np.isfinite(values), values, np.nan).astype(np.float32)
+
+    def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
+        return features if self.higher_is_better else -features
+
+    def select(self, scores: np.ndarray, features: np.ndarray, k: int, ctx: Context) -> np.ndarray:
+        if self.threshold is not None:
+            limit = self.threshold if self.higher_is_better else -self.threshold
+            worse = scores < limit
+            ctx.account.note("dropped", f"worse than the threshold {self.threshold:g}", np.flatnonzero(worse))
+            scores = np.where(worse, np.nan, scores)
+        return super().select(scores, features, k, ctx)
+
+
+def _number(value) -> float:
+    try:
+        return float(value) if value is not None else np.nan
+    except (TypeError, ValueError):
+        return np.nan

@@ -1,0 +1,24 @@
+"""
+Everything: the baseline model (BM) is a run of this "method", and every PIR is measured against it.
+
+It changes nothing: losses and gradient norms are those of plain `SFTTrainer`, step for step.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..preprocessing.records import Records
+from ..selector import Card, Context, Selector
+
+
+@dataclass
+class Full(Selector):
+    """Keep every row, in the order of the dataset."""
+
+    card: ClassVar[Card] = Card(title="all rows: the baseline (BM)", steps=("keep all",))
+    fixed_budget: ClassVar[float | None] = 1.0
+
+    def score(self, features: Records, ctx: Context) -> np.ndarray:
+        return np.zeros(len(features), np.float32)

@@ -1,0 +1,24 @@
+"""
+The control: a random subset of the same size. A selection that does not beat it has shown nothing.
+
+Relations: [`Full`] is the baseline that PIR divides by; this is what tells a good choice from a mere small dataset.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ..preprocessing.records import Records
+from ..selector import Card, Context, Selector
+
+
+@dataclass
+class Random(Selector):
+    """Keep rows drawn without replacement; `seed` of the training arguments decides which."""
+
+    card: ClassVar[Card] = Card(title="random rows: the control", steps=("draw k rows",))
+
+    def score(self, features: Records, ctx: Context) -> np.ndarray:
+        # Ranks of a permutation: exact in float32 up to 2**24 rows, and all different below it.
+        return np.random.default_rng(ctx.seed).permutation(len(features)).astype(np.float32)

@@ -1,0 +1,370 @@
+"""[`DataSelectingTrainer`]: [`~trl.SFTTrainer`] that first chooses the rows worth training on."""
+
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from transformers import AutoProcessor, ProcessorMixin, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+from trl import SFTTrainer
+
+from .callbacks import PIRCallback, SelectionCallback
+from .config import DataSelectingConfig
+from .engines.cache import check_writable, digest, model_identity
+from .evaluation.benchmarks import Benchmark
+from .preprocessing.records import LAYOUTS, Records, load_rows
+from .preprocessing.text import default_chat_template
+from .publish import selected_dataset, selection_card
+from .registry import load_selector
+from .run_folder import read_selection, write_recipe, write_selection
+from .selector import Context, Selection, Selector, rows_to_keep, select
+
+
+logger = logging.getLogger(__name__)
+
+
+class DataSelectingTrainer(SFTTrainer):
+    """
+    Selects, then fine-tunes: `train()` runs the selector of `args.selection_method` with the very model and
+    accelerator of the training, prepares only the rows it keeps, and trains on them as [`~trl.SFTTrainer`] would.
+
+    Takes the arguments of [`~trl.SFTTrainer`] (see there), and:
+
+    Args:
+        train_dataset ([`~datasets.Dataset`]):
+            Candidate dataset: messages, prompt-completion, text, Alpaca or ShareGPT columns.
+        selector ([`Selector`], *optional*):
+            An instance, instead of `args.selection_method` and `args.selection_kwargs`.
+
+    Attributes:
+        selection ([`Selection`]):
+            After `select()` or `train()`: rows kept, scores, SDF, cost, and rows left aside by reason.
+
+    Raises, before any weights load:
+        `TypeError`: the candidate dataset is streamed.
+        `ValueError`: a wrong option, a dataset without rows or of unknown columns, a budget beyond the dataset, a
+        folder that can't be written, a baseline that was not evaluated, a model folder that does not exist.
+    """
+
+    _tag_names = [*SFTTrainer._tag_names, "hf_dataselect"]
+
+    def __init__(
+        self,
+        model: Any,
+        args: DataSelectingConfig | TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: Any = None,
+        *more: Any,
+        formatting_func: Callable[[dict], str] | None = None,
+        selector: Selector | None = None,
+        **kwargs: Any,
+    ):
+        args = _as_config(model, args)
+        if train_dataset is None:
+            raise ValueError("`train_dataset` is required: it holds the rows to select from.")
+        self.selection: Selection | None = None
+        self.selector = args.selector if selector is None else load_selector(selector)
+        self.records = Records(train_dataset, args.dataset_text_field, formatting_func)
+        self.evaluation_seconds = 0.0
+        #: Entries of `recipe.yaml` besides the arguments; the command line adds its own.
+        self.recipe: dict[str, Any] = {"model_name_or_path": _model_id(model)}
+        self._target = Records(load_rows(args.selection_target)) if args.selection_target else None
+        self._refuse_early(args, model)
+        processing_class = processing_class or _load_processing_class(model, args)
+        self._default_template = complete_tokenizer(processing_class, self.records, args)
+        self._sample = self.records.for_training([self._readable_row()])
+        self._evaluating = self._prepared = False
+        benchmarks = self._benchmarks(eval_dataset, args)
+        evaluation = PIRCallback(self, benchmarks, args.baseline_dir)
+        if formatting_func is not None:
+            kwargs["formatting_func"] = formatting_func
+        super().__init__(model, args, data_collator, self._sample, eval_dataset, processing_class, *more, **kwargs)
+        self.train_dataset = train_dataset
+        if "model" in self.selector.card.needs and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            raise ValueError(
+                f"`selection_method={args.selection_method!r}` runs the model before it is sharded, which DeepSpeed "
+                "and FSDP do not allow yet: run `hf-dataselect select` first and train on the subset it saves."
+            )
+        # Before the trackers' own callbacks, which close their files when training ends.
+        self.callback_handler.callbacks[:0] = [SelectionCallback(self), evaluation]
+
+    def _refuse_early(self, args: DataSelectingConfig, model: Any) -> None:
+        rows_to_keep(args.budget_of(self.selector), len(self.records))
+        needs, layout = self.selector.card.needs, self.records.layout
+        if "text" in needs and layout == "tokens":
+            raise ValueError(f"`{args.selection_method}` reads texts: give the rows untokenized.")
+        if "prompt" in needs and layout == "text":
+            known = "\n  ".join(LAYOUTS[name] for name in ("prompt-completion", "messages", "sharegpt", "alpaca"))
+            raise ValueError(
+                f"`{args.selection_method}` needs prompts apart from the answers, and `{self.records.text_field}` "
+                f"holds both in one text. Remove it, or give one of these layouts:\n  {known}"
+            )
+        if "target" in needs and self._target is None:
+            raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
+        self.selector.check(self.records)
+        if args.cache_folder is not None and "model" in needs:
+            check_writable(args.cache_folder)
+        looks_local = isinstance(model, str) and (model.startswith(("/", "./", "../", "~")) or model.count("/") > 1)
+        if looks_local and not Path(model).expanduser().is_dir():
+            raise ValueError(f"`model`: there is no folder {model!r}.")
+
+    def _readable_row(self) -> int:
+        """A row that TRL can look at to tell the layout."""
+        if self.records.layout == "tokens":
+            return 0
+        row = next((record.index for record in self.records if record.problem is None and record.messages), None)
+        if row is None:
+            reasons = {record.problem for record in self.records}
+            raise ValueError(f"`train_dataset` has no row that can be read: {', '.join(sorted(map(str, reasons)))}.")
+        return row
+
+    def _benchmarks(self, eval_dataset: Any, args: DataSelectingConfig) -> list[Benchmark]:
+        named = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+        options = {"metrics": args.benchmark_metrics, "max_new_tokens": args.benchmark_max_new_tokens}
+        return [
+            Benchmark(records, prefix=f"{name}/" if name else "", **options)
+            for name, rows in named.items()
+            if isinstance(rows, Dataset)
+            for records in [Records(rows, args.dataset_text_field, self.records.formatting_func, name="eval_dataset")]
+            if records.layout != "tokens"
+        ]
+
+    def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
+        if dataset is self._sample:  # the candidates stay raw until the rows to keep are known
+            return dataset
+        if isinstance(dataset, Dataset) and formatting_func is None:
+            dataset = Records(dataset, args.dataset_text_field, name="eval_dataset").for_training()
+        return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+
+    @property
+    def run_folder(self) -> Path:
+        """Where `recipe.yaml`, `selection.json`, `scores.parquet` and `eval.json` are written: `args.output_dir`."""
+        return Path(self.args.output_dir)
+
+    def context(self, **changes: Any) -> Context:
+        """What selectors and benchmarks may use of this trainer."""
+        return dataclasses.replace(
+            Context(
+                tokenizer=self._tokenizer,
+                model=self.model,
+                accelerator=self.accelerator,
+                model_id=self.recipe["model_name_or_path"],
+                target=self._target,
+                seed=self.args.seed,
+                cache_dir=self.args.cache_folder,
+                max_length=self.args.max_length,
+                batch_tokens=self.args.selection_batch_tokens,
+                dtype=self.args.selection_dtype,
+                num_proc=self.args.dataset_num_proc,
+                gradient_checkpointing=self.args.gradient_checkpointing,
+            ),
+            **changes,
+        )
+
+    def select(self) -> Selection:
+        """
+        Choose the rows, without training: sets `self.selection` and writes it into the run folder.
+
+        The model, its flags and the random state are afterwards what they were, bit for bit.
+        """
+        self.selection = select_into_folder(
+            self.records, self.selector, self.args, self.context(), self.recipe, self._default_template
+        )
+        self._prepared = False
+        return self.selection
+
+    def _read_selection_back(self, resume_from_checkpoint: str | bool) -> Selection:
+        """The selection that the checkpoint was trained on."""
+        checkpoint = resume_from_checkpoint
+        if checkpoint is True:
+            checkpoint = get_last_checkpoint(self.args.output_dir)
+        folders = [self.run_folder, *([Path(checkpoint).parent] if checkpoint else [])]
+        folder = next((folder for folder in folders if (folder / "selection.json").is_file()), None)
+        if folder is None:
+            raise ValueError(
+                f"`resume_from_checkpoint`: no selection.json in {' or '.join(map(str, folders))}, so the rows that "
+                "the checkpoint was trained on are not known. Resume in the folder of that run."
+            )
+        selection = read_selection(folder)
+        if selection.facts.get("dataset") != self.records.content_hash():
+            raise ValueError(
+                f"`resume_from_checkpoint`: the selection in {folder} was made of another `train_dataset`. Give the "
+                "same one, or start anew without resuming."
+            )
+        mine = {"method": self.args.selection_method, "options": dataclasses.asdict(self.selector)}
+        if selection.options != mine["options"]:
+            raise ValueError(
+                f"`resume_from_checkpoint`: the selection in {folder} was made by {selection.method!r} with "
+                f"{selection.options}, not by {mine['method']!r} with {mine['options']}. Restore these options, or "
+                "start anew without resuming."
+            )
+        logger.info("Resuming with the %s rows of %s.", len(selection.indices), folder)
+        return selection
+
+    def prepare_subset(self) -> None:
+        """Make the rows of `self.selection` (selected now, if need be) the training dataset, tokenized and packed."""
+        if self._prepared:
+            return
+        if self.selection is None:
+            self.select()
+        kept = np.sort(self.selection.indices)
+        everything = len(kept) == len(self.records)
+        subset = self.records.for_training(None if everything else kept, num_proc=self.args.dataset_num_proc)
+        if not self._skip_prepare_dataset:
+            prepared = super()._prepare_dataset(
+                subset, self.processing_class, self.args, self.args.packing, self._formatting_func, "train"
+            )
+            masked = len(subset) - len(prepared)
+            if not self.args.packing and masked:
+                logger.warning("%s kept rows have no answer token within `max_length` and are not trained on.", masked)
+                self.selection.facts["rows_without_answer_in_window"] = masked
+            if len(prepared) == 0:
+                raise ValueError(
+                    f"None of the {len(subset)} kept rows has an answer within `max_length={self.args.max_length}`."
+                )
+            subset = prepared
+        self.train_dataset, self._prepared = subset, True
+
+    def get_train_dataloader(self):
+        """Dataloader over the kept rows; selects first if that has not happened yet."""
+        self.prepare_subset()
+        return super().get_train_dataloader()
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any):
+        """
+        Select, prepare the subset, fit.
+
+        Args:
+            resume_from_checkpoint (`str` or `bool`, *optional*):
+                As in [`~transformers.Trainer.train`]; the rows of the interrupted run are read back, never chosen
+                again.
+        """
+        if resume_from_checkpoint and self.selection is None:
+            self.selection = self._read_selection_back(resume_from_checkpoint)
+        self.prepare_subset()
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As [`~trl.SFTTrainer.evaluate`]; its time does not count as training time."""
+        if self._evaluating:  # one call for each of several datasets, within the outer one
+            return super().evaluate(*args, **kwargs)
+        self._evaluating, started = True, time.perf_counter()
+        try:
+            return super().evaluate(*args, **kwargs)
+        finally:
+            self._evaluating = False
+            self.evaluation_seconds += time.perf_counter() - started
+
+    def selected_dataset(self) -> Dataset:
+        """The rows kept, best first, in their own columns, with `selection_row` and `selection_score`."""
+        return selected_dataset(self.records, self.selection or self.select())
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The card of [`~trl.SFTTrainer`], and what the model was trained on."""
+        super().create_model_card(*args, **kwargs)
+        if self.selection is not None and self.is_world_process_zero():
+            path = os.path.join(self.args.output_dir, "README.md")
+            with open(path, "a", encoding="utf-8") as card:
+                card.write("\n\n" + selection_card(self.selection, self.recipe | changed_arguments(self.args)))
+
+
+def select_into_folder(
+    records: Records,
+    selector: Selector,
+    args: DataSelectingConfig,
+    ctx: Context,
+    recipe: dict[str, Any],
+    default_template: bool = False,
+) -> Selection:
+    """[`select`] with the budget of `args`, written into the run folder `args.output_dir` by the main process."""
+    selection = select(records, selector, args.budget_of(selector), ctx)
+    template = ctx.tokenizer.chat_template
+    selection.facts = {
+        "model": ctx.model_id,
+        "model_identity": model_identity(ctx.model) if "model" in selector.card.needs else None,
+        "dataset": records.content_hash(),
+        "layout": records.layout,
+        "chat_template": digest(template) if template else None,
+        "default_chat_template": default_template,
+        "max_length": ctx.max_length,
+        "dtype": ctx.dtype,
+        "seed": ctx.seed,
+        "processes": ctx.accelerator.num_processes if ctx.accelerator else 1,
+    }
+    if ctx.accelerator is None or ctx.accelerator.is_main_process:
+        logger.info(selection.summary())
+        write_recipe(Path(args.output_dir), recipe | changed_arguments(args))
+        write_selection(Path(args.output_dir), selection)
+    if ctx.accelerator is not None:
+        ctx.accelerator.wait_for_everyone()
+    return selection
+
+
+def complete_tokenizer(processing_class: Any, records: Records, args: DataSelectingConfig) -> bool:
+    """
+    Give a tokenizer without chat template the one explicit default, if the rows are chats.
+
+    Returns:
+        `bool`: whether that was needed.
+
+    Raises:
+        `ValueError`: the tokenizer has no end-of-sequence token.
+    """
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    if tokenizer.eos_token is None and args.eos_token is None:
+        raise ValueError("The tokenizer has no end-of-sequence token, so no model can learn to stop: set `eos_token`.")
+    chats = records.layout not in ("tokens", "text")
+    if not chats or processing_class.chat_template is not None or args.chat_template_path is not None:
+        return False
+    processing_class.chat_template = default_chat_template(tokenizer)
+    logger.warning("The tokenizer has no chat template: the default of hf_dataselect is set and saved with it.")
+    return True
+
+
+def changed_arguments(args: DataSelectingConfig) -> dict[str, Any]:
+    """Arguments that differ from what they are by default on this machine, without secrets."""
+    secret = ("hub_token", "push_to_hub_token")
+    default = DataSelectingConfig(use_cpu=args.use_cpu)
+    changed = {}
+    for field in dataclasses.fields(args):
+        value = getattr(args, field.name)
+        if field.init and field.name not in secret and value != getattr(default, field.name):
+            changed[field.name] = value.to_dict() if hasattr(value, "to_dict") else value
+    changed["report_to"] = args.report_to or "none"
+    return changed
+
+
+def _as_config(model: Any, args: Any) -> DataSelectingConfig:
+    """What the user gave as a [`DataSelectingConfig`], as [`~trl.SFTTrainer`] does with its own."""
+    if isinstance(args, DataSelectingConfig):
+        return args
+    if args is None:
+        return DataSelectingConfig(f"{(_model_id(model) or 'model').split('/')[-1]}-SFT")
+    given = args.to_dict()
+    given["hub_token"] = args.hub_token  # `to_dict` hides it
+    known = {field.name for field in dataclasses.fields(DataSelectingConfig) if field.init}
+    return DataSelectingConfig(**{name: value for name, value in given.items() if name in known})
+
+
+def _model_id(model: Any) -> str | None:
+    if isinstance(model, str):
+        return model
+    return getattr(model.config, "_name_or_path", None) or None
+
+
+def _load_processing_class(model: Any, args: DataSelectingConfig) -> Any:
+    options = dict(args.model_init_kwargs or {}) if isinstance(model, str) else {}
+    name = _model_id(model)
+    if name is None:
+        raise ValueError("`processing_class` is required: the model has no name to load its tokenizer by.")
+    return AutoProcessor.from_pretrained(
+        name, revision=options.get("revision"), trust_remote_code=args.trust_remote_code
+    )
