@@ -53,7 +53,6 @@ def train(argv: Sequence[str]) -> None:
 def select(argv: Sequence[str]) -> None:
     """Select without training: writes `selection.json`, `scores.parquet` and `selected.parquet`."""
     from .publish import push_selected, selected_dataset
-    from .trainer import changed_arguments
 
     arguments = _checked(_parse, argv, "select")
     records, selection, main_process = _checked(_select, arguments)
@@ -64,7 +63,7 @@ def select(argv: Sequence[str]) -> None:
     print(selection.summary())
     print(f"Rows: {folder / 'selected.parquet'}")
     if arguments.args.push_to_hub:
-        recipe = arguments.recipe | changed_arguments(arguments.args)
+        recipe = arguments.recipe | arguments.args.given
         push_selected(records, selection, recipe, arguments.args.hub_model_id or folder.name)
 
 

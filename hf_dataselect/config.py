@@ -1,6 +1,6 @@
 """[`DataSelectingConfig`]: the arguments of [`~trl.SFTConfig`] and the few that selecting adds."""
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +109,10 @@ class DataSelectingConfig(SFTConfig):
     )
 
     def __post_init__(self):
-        super().__post_init__()
+        # Read before anything is derived: what the user gave is what repeats the run.
+        self._given = {item.name: getattr(self, item.name) for item in fields(self) if item.init}
         self.selector: Selector = load_selector(self.selection_method, self.selection_kwargs)
+        super().__post_init__()
         if self.selection_budget is not None:
             self.selection_budget = parse_budget(self.selection_budget)
         if self.selection_batch_tokens is not None and self.selection_batch_tokens < 1:
@@ -138,6 +140,16 @@ class DataSelectingConfig(SFTConfig):
                 "it, or choose another `selection_method`."
             )
         return self.selection_budget
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Arguments that were given other values than their defaults, without secrets."""
+        defaults = {
+            item.name: item.default if item.default_factory is MISSING else item.default_factory()
+            for item in fields(self)
+        }
+        secrets = ("hub_token", "push_to_hub_token")
+        return {name: value for name, value in self._given.items() if value != defaults[name] and name not in secrets}
 
     @property
     def cache_folder(self) -> Path | None:

@@ -273,7 +273,7 @@ class DataSelectingTrainer(SFTTrainer):
         if self.selection is not None and self.is_world_process_zero():
             path = os.path.join(self.args.output_dir, "README.md")
             with open(path, "a", encoding="utf-8") as card:
-                card.write("\n\n" + selection_card(self.selection, self.recipe | changed_arguments(self.args)))
+                card.write("\n\n" + selection_card(self.selection, self.recipe | self.args.given))
 
 
 def select_into_folder(
@@ -301,7 +301,7 @@ def select_into_folder(
     }
     if ctx.accelerator is None or ctx.accelerator.is_main_process:
         logger.info(selection.summary())
-        write_recipe(Path(args.output_dir), recipe | changed_arguments(args))
+        write_recipe(Path(args.output_dir), recipe | args.given)
         write_selection(Path(args.output_dir), selection)
     if ctx.accelerator is not None:
         ctx.accelerator.wait_for_everyone()
@@ -329,28 +329,14 @@ def complete_tokenizer(processing_class: Any, records: Records, args: DataSelect
     return True
 
 
-def changed_arguments(args: DataSelectingConfig) -> dict[str, Any]:
-    """Arguments that differ from what they are by default on this machine, without secrets."""
-    secret = ("hub_token", "push_to_hub_token")
-    default = DataSelectingConfig(use_cpu=args.use_cpu)
-    changed = {}
-    for field in dataclasses.fields(args):
-        value = getattr(args, field.name)
-        if field.init and field.name not in secret and value != getattr(default, field.name):
-            changed[field.name] = value.to_dict() if hasattr(value, "to_dict") else value
-    changed["report_to"] = args.report_to or "none"
-    return changed
-
-
 def _as_config(model: Any, args: Any) -> DataSelectingConfig:
     """What the user gave as a [`DataSelectingConfig`], as [`~trl.SFTTrainer`] does with its own."""
     if isinstance(args, DataSelectingConfig):
         return args
     if args is None:
         return DataSelectingConfig(f"{(_model_id(model) or 'model').split('/')[-1]}-SFT")
-    given = args.to_dict()
-    given["hub_token"] = args.hub_token  # `to_dict` hides it
-    known = {field.name for field in dataclasses.fields(DataSelectingConfig) if field.init}
+    given = {item.name: getattr(args, item.name) for item in dataclasses.fields(args) if item.init}
+    known = {item.name for item in dataclasses.fields(DataSelectingConfig)}
     return DataSelectingConfig(**{name: value for name, value in given.items() if name in known})
 
 

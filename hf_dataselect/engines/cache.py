@@ -30,8 +30,13 @@ logger = logging.getLogger(__name__)
 
 def digest(value: Any) -> str:
     """Short hexadecimal hash of anything JSON can hold (unknown objects count by their `str`)."""
-    text = json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
+    text = json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False)
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    # The order of a set (PEFT's target modules) differs from process to process.
+    return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
 def code_version(*modules: ModuleType) -> str:
@@ -43,27 +48,45 @@ def model_identity(model: nn.Module) -> str:
     """
     Content hash of a model: its configuration and all its weights, adapters included.
 
-    Each tensor counts with its name, shape, dtype, the exact integer sum of its bits (any single change shows, on any
-    device, in any order of summation) and 256 evenly spaced elements (an exchange of rows shows). About 0.1 s a GB.
+    Each tensor counts with its name, shape, dtype, the exact integer sum of the bits of each row (any single change and
+    any exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements. About 0.1 s a
+    GB.
     """
     config = model.config.to_dict() if hasattr(model, "config") else {}
     adapters = {
-        name: (name in _active_adapters(model), adapter.to_dict())
+        name: (name in _active_adapters(model), {k: v for k, v in adapter.to_dict().items() if k not in _VOLATILE})
         for name, adapter in getattr(model, "peft_config", {}).items()
     }
-    volatile = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
-    described = [{k: v for k, v in config.items() if k not in volatile}, adapters]
+    described = [{k: v for k, v in config.items() if k not in _VOLATILE}, adapters]
     hasher = hashlib.blake2b(digest(described).encode(), digest_size=16)
-    for name, tensor in sorted(model.state_dict().items()):
+    for name, tensor in sorted(_state(model).items()):
         if isinstance(tensor, torch.Tensor):
             bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
-            total = int(bits.sum(dtype=torch.int64))
-            hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}{total}".encode())
+            width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)
+            totals = bits.reshape(-1, max(1, width)).sum(1, dtype=torch.int64)
+            hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+            hasher.update(totals.cpu().numpy().tobytes())
             hasher.update(bits[:: max(1, len(bits) // 256)].cpu().numpy().tobytes())
     return hasher.hexdigest()
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+#: Entries of a model's or an adapter's configuration that change no number.
+_VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures"}
+_VOLATILE |= {"base_model_name_or_path", "revision", "inference_mode", "peft_version"}
+
+
+def _state(model: nn.Module) -> dict[str, Any]:
+    # Where bitsandbytes has repacked 4-bit weights for a CPU, `state_dict` would repack them back, and not the same.
+    states = [getattr(parameter, "quant_state", None) for parameter in model.parameters()]
+    repacked = [state for state in states if getattr(state, "packing_format_for_cpu", False)]
+    try:
+        for state in repacked:
+            state.packing_format_for_cpu = False
+        return model.state_dict()
+    finally:
+        for state in repacked:
+            state.packing_format_for_cpu = True
 
 
 def _active_adapters(model: nn.Module) -> list[str]:
@@ -139,7 +162,10 @@ class RowStore:
         try:
             if self._file is None:
                 self._file = open(self.folder / f"{uuid.uuid4().hex}.rows", "ab", buffering=0)  # noqa: SIM115
-            self._file.write(records.tobytes())
+            if (
+                self._file.write(records.tobytes()) < records.nbytes
+            ):  # the next record would not stand where it belongs
+                raise OSError("no room for all of it")
         except OSError as error:
             logger.warning(
                 "Results can't be saved in %s (%s): the run goes on, but what it computes from here on is computed "

@@ -69,14 +69,27 @@ def preserved_random_state() -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Every module in eval mode (no dropout, no gradient checkpointing), then back to the mode each one had."""
-    modes = [(module, module.training) for module in model.modules()]
+    """
+    Every module in eval mode (no dropout, no gradient checkpointing), then back to the mode each one had.
+
+    On a CPU, the 4-bit layers of bitsandbytes are kept from repacking their weights, which they do for faster
+    inference and which rounds the scales for good.
+    """
+    saved = [
+        (module, name, module.__dict__[name]) for module in model.modules() for name in _MODES if name in vars(module)
+    ]
     model.eval()
+    for module, name, _ in saved:
+        if name != "training":
+            setattr(module, name, False)
     try:
         yield model
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module, name, value in saved:
+            setattr(module, name, value)
+
+
+_MODES = ("training", "support_avx512bf16_for_cpu")
 
 
 @contextmanager

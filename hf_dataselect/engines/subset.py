@@ -55,7 +55,8 @@ def facility_location(
     heap = []
     for start in range(0, n, block):
         sums = similarity(vectors, vectors[start : start + block]).sum(0)
-        heap += [(-gain, start + place, 0) for place, gain in enumerate(sums)]
+        # A block rounds otherwise than a single row: a hair more keeps these upper bounds, and so the order of ties.
+        heap += [(-gain * (1 + 1e-9), start + place, 0) for place, gain in enumerate(sums)]
     heapq.heapify(heap)
     rows, gains = [], []
     while len(rows) < min(k, n):

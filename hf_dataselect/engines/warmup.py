@@ -38,7 +38,7 @@ class WarmupSettings:
         epochs (`float`, *optional*, defaults to `1`):
             Passes over the rows.
         learning_rate (`float`, *optional*, defaults to `2e-5`):
-            Peak of a cosine schedule with 3 % linear warm-up.
+            Peak of a cosine schedule; 3 % of the updates, rounded down, lead up to it.
         batch_size (`int`, *optional*, defaults to `8`):
             Rows of a step on one device.
         gradient_accumulation (`int`, *optional*, defaults to `16`):
@@ -172,13 +172,15 @@ def _train(tuned: nn.Module, tokenizer: Any, rows: Dataset, settings: WarmupSett
     from trl import SFTConfig, SFTTrainer
 
     precision = accelerator.mixed_precision if accelerator else "no"
+    processes = accelerator.num_processes if accelerator else 1
+    updates = settings.epochs * len(rows) / (settings.batch_size * settings.gradient_accumulation * processes)
     with tempfile.TemporaryDirectory() as folder:
         args = SFTConfig(
             folder,
             num_train_epochs=settings.epochs,
             learning_rate=settings.learning_rate,
             lr_scheduler_type="cosine",
-            warmup_steps=0.03,
+            warmup_steps=int(0.03 * updates),
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.gradient_accumulation,
             max_length=settings.max_length,

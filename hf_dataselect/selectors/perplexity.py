@@ -46,7 +46,7 @@ class Perplexity(Selector):
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
         # exp() is monotonous, so the rank may be taken of the loss; only the printed score is the perplexity.
         if self.keep == "middle":
-            share = rankdata(features, nan_policy="omit") / max(1, np.isfinite(features).sum())
+            share = (rankdata(features, nan_policy="omit") - 0.5) / max(1, np.isfinite(features).sum())
             return -np.abs(share - 0.5).astype(np.float32)
         with np.errstate(over="ignore"):
             perplexity = np.minimum(np.exp(features), np.finfo(np.float32).max).astype(np.float32)

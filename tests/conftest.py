@@ -1,0 +1,17 @@
+"""No test reaches a hub or the user's own cache; tiny models are fastest on one thread."""
+
+import os
+import warnings
+
+import pytest
+
+
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1"
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_DATASELECT_CACHE", str(tmp_path / "cache"))
+    warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,0 +1,76 @@
+"""`full`, `random`, `length`, `perplexity`, `column`: small methods with one promise each."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_dataselect.preprocessing.model import answer_loss
+from hf_dataselect.preprocessing.records import Records
+from hf_dataselect.selector import Context, select
+from hf_dataselect.selectors.column import Column
+from hf_dataselect.selectors.full import Full
+from hf_dataselect.selectors.length import Length
+from hf_dataselect.selectors.perplexity import Perplexity
+from hf_dataselect.selectors.random import Random
+from tests.rows import alpaca, layout
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+def context(**changes) -> Context:
+    tokenizer = tiny_tokenizer()
+    return Context(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32", **changes)
+
+
+def test_full_keeps_everything_in_order():
+    assert select(alpaca(), Full(), 1.0, context()).indices.tolist() == list(range(24))
+
+
+def test_random_draws_every_row_equally_often():
+    drawn = np.zeros(24)
+    for seed in range(200):
+        drawn[select(alpaca(), Random(), 6, Context(None, seed=seed)).indices] += 1
+    assert 25 < drawn.min() and drawn.max() < 80  # 50 expected, four standard deviations are 24
+
+
+def test_length_counts_the_tokens_of_all_answers_beyond_the_window():
+    tokenizer = tiny_tokenizer()
+    for name in ("alpaca", "messages"):
+        rows = layout(name)
+        scores = select(rows, Length(), 1.0, Context(tokenizer, max_length=8)).scores
+        answers = [[t["content"] for t in record.messages if t["role"] == "assistant"] for record in Records(rows)]
+        counted = [sum(len(tokenizer(a, add_special_tokens=False)["input_ids"]) for a in turns) for turns in answers]
+        assert scores.tolist() == counted
+
+
+@pytest.mark.parametrize("keep", ["top", "middle", "bottom"])
+def test_perplexity_keeps_the_end_it_is_told(keep):
+    ctx = context()
+    loss = answer_loss(Records(alpaca(25)), ctx).mean
+    order = np.argsort(loss)
+    kept = set(select(alpaca(25), Perplexity(keep=keep), 5, ctx).indices.tolist())
+    assert kept == set({"top": order[-5:], "bottom": order[:5], "middle": order[10:15]}[keep].tolist())
+
+
+def test_perplexity_is_exp_of_the_mean_loss():
+    ctx = context()
+    scores = select(alpaca(), Perplexity(keep="top"), 5, ctx).scores
+    np.testing.assert_allclose(scores, np.exp(answer_loss(Records(alpaca()), ctx).mean), rtol=1e-6)
+
+
+def test_a_column_ranks_and_thresholds():
+    rows, ctx = alpaca(), Context(None)
+    ratings = np.array(rows["rating"][:])
+    best = select(rows, Column(name="rating"), 5, ctx).indices
+    assert best.tolist() == np.argsort(-ratings, kind="stable")[:5].tolist()
+    worst = select(rows, Column(name="rating", higher_is_better=False), 5, ctx).indices
+    assert worst.tolist() == np.argsort(ratings, kind="stable")[:5].tolist()
+    ctx = Context(None)
+    selection = select(rows, Column(name="rating", threshold=7), 1.0, ctx)
+    assert (ratings[selection.indices] >= 7).all() and len(selection.indices) == (ratings >= 7).sum()
+    assert sum(map(len, selection.dropped.values())) == (ratings < 7).sum()
+
+
+def test_what_is_no_number_in_a_column_is_unscorable():
+    rows = Dataset.from_dict({"text": list("abcd"), "score": ["4.5", None, "good", "nan"]})
+    selection = select(rows, Column(), 4, Context(None))
+    assert selection.indices.tolist() == [0] and selection.unscorable == {"no number in `score`": [1, 2, 3]}

@@ -1,0 +1,40 @@
+"""Files that are too big for this repository: golden numbers of other people's code, and real rows. Skips without."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+
+_BESIDE = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+def _file(variable: str, folder: str, name: str) -> Path:
+    path = Path(os.environ.get(variable) or _BESIDE / folder) / name
+    if not path.exists():
+        pytest.skip(f"there is no {folder}/{name}; {variable} names the folder it is looked for in")
+    return path
+
+
+def golden_path(name: str) -> Path:
+    """A file or folder of golden numbers; its folder is `HF_DATASELECT_GOLDEN`, or `shared/golden` beside the clone."""
+    return _file("HF_DATASELECT_GOLDEN", "golden", name)
+
+
+def golden(name: str) -> dict[str, Any]:
+    """A JSON file of golden numbers, by its name without `.json`."""
+    return json.loads(golden_path(f"{name}.json").read_text(encoding="utf-8"))
+
+
+def golden_arrays(name: str) -> dict[str, np.ndarray]:
+    """Arrays of a golden `.npz` file, by its name without the ending."""
+    with np.load(golden_path(f"{name}.npz")) as arrays:
+        return dict(arrays)
+
+
+def data_path(name: str) -> Path:
+    """A file or folder of real rows; its folder is `HF_DATASELECT_DATA`, or `shared/data` beside the clone."""
+    return _file("HF_DATASELECT_DATA", "data", name)

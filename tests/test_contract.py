@@ -1,0 +1,167 @@
+"""One suite for every selector file: whatever lies in `hf_dataselect/selectors` has to keep the contract."""
+
+import ast
+import dataclasses
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import hf_dataselect
+from hf_dataselect.engines.cache import model_identity
+from hf_dataselect.preprocessing.records import Records
+from hf_dataselect.registry import load_selector, method_name, method_names, selector_class
+from hf_dataselect.selector import Card, Context, Selector, select
+from tests.rows import alpaca
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+PACKAGE = Path(hf_dataselect.__file__).parent
+
+#: Options that make a method small enough for a test, or that it can't do without.
+SMALL = {
+    "column": {"name": "rating"},
+    "ifd": {"warmup_clusters": 2, "warmup_rows_per_cluster": 2},
+    "superfiltering": {"model": "TINY"},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory) -> str:
+    folder, tokenizer = str(tmp_path_factory.mktemp("model")), tiny_tokenizer()
+    tiny_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(params=method_names())
+def selector(request, tiny_folder) -> Selector:
+    options = {k: tiny_folder if v == "TINY" else v for k, v in SMALL.get(request.param, {}).items()}
+    return load_selector(request.param, options)
+
+
+def context(**changes) -> Context:
+    tokenizer = tiny_tokenizer()
+    return Context(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32", **changes)
+
+
+def test_names_and_cards(selector):
+    kind = type(selector)
+    assert dataclasses.is_dataclass(kind) and isinstance(kind.card, Card)
+    assert selector_class(method_name(selector)) is kind
+    assert kind.card.title and kind.card.steps and kind.card.multi_turn
+    module = inspect.getmodule(kind)
+    assert len(module.__doc__.strip()) > 80, "a selector module opens with what the method claims"
+    if kind.card.paper:
+        assert kind.card.paper in module.__doc__
+    documented = inspect.cleandoc(kind.__doc__)
+    assert all(field.name in documented for field in dataclasses.fields(kind)), "every option is documented"
+
+
+def test_scores_and_rows_keep_the_contract(selector):
+    rows, ctx = alpaca(24), context()
+    before = model_identity(ctx.model)
+    selection = select(rows, selector, 0.25, ctx)
+    assert selection.scores.dtype == np.float32 and selection.scores.shape == (24,)
+    assert selection.indices.dtype == np.int64
+    assert len(set(selection.indices.tolist())) == len(selection.indices) <= (24 if selector.fixed_budget else 6)
+    assert np.isfinite(selection.scores[selection.indices]).all()
+    assert model_identity(ctx.model) == before
+    scored = selection.scores[selection.indices]
+    assert (np.diff(scored) <= 0).all(), "best first"
+
+
+def test_same_seed_same_rows(selector):
+    first, second = (select(alpaca(24), selector, 6, context(seed=3)).indices.tolist() for _ in range(2))
+    assert first == second
+
+
+def test_random_state_is_untouched(selector):
+    torch.manual_seed(5)
+    before = torch.get_rng_state().clone(), str(np.random.get_state())
+    select(alpaca(12), selector, 3, context())
+    assert torch.equal(before[0], torch.get_rng_state()) and before[1] == str(np.random.get_state())
+
+
+def test_rows_that_cannot_be_scored_are_nan_and_named(selector):
+    rows = alpaca(16).to_list()
+    rows[2]["output"], rows[5]["output"], rows[5]["rating"] = "", None, None
+    rows = [{**row, "rating": float("nan")} if i == 2 else row for i, row in enumerate(rows)]
+    records = Records(type(alpaca(1)).from_list(rows))
+    selection = select(records, selector, 4, context())
+    assert 5 not in selection.indices
+    nan = set(np.flatnonzero(np.isnan(selection.scores)).tolist())
+    named = {row for kind in (selection.unscorable, selection.dropped) for rows in kind.values() for row in rows}
+    assert nan <= named and not nan & set(selection.indices.tolist())
+
+
+def test_one_row_is_enough(selector):
+    if method_name(selector) in ("ifd", "superfiltering"):
+        selector = dataclasses.replace(selector)
+    rows = next(alpaca(1, seed) for seed in range(50) if _selectable(selector, alpaca(1, seed)))
+    assert select(rows, selector, 1.0, context()).indices.tolist() == [0]
+
+
+def _selectable(selector: Selector, rows) -> bool:
+    """Whether the method does not refuse this very row (IFD drops ratios above 1)."""
+    try:
+        return len(select(rows, selector, 1.0, context()).indices) == 1
+    except ValueError as error:
+        assert "no row to keep" in str(error)
+        return False
+
+
+# The laws of imports -------------------------------------------------------------------------------------------------
+
+
+def imports_of(path: Path) -> set[str]:
+    """Absolute names of the modules a file imports, at any depth in it."""
+    package = ("hf_dataselect", *path.relative_to(PACKAGE).parts[:-1])
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            found |= {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    stage, imported = path.relative_to(PACKAGE).parts[0], imports_of(path)
+    forbidden = {
+        "engines": (
+            "preprocessing",
+            "selectors",
+            "evaluation",
+            "selector",
+            "registry",
+            "trainer",
+            "callbacks",
+            "config",
+        ),
+        "preprocessing": ("selectors", "evaluation", "registry", "trainer", "callbacks", "config"),
+        "selectors": ("selectors", "evaluation", "trainer", "callbacks", "config"),
+        "evaluation": ("selectors", "trainer", "callbacks", "config"),
+    }.get(stage, ())
+    names = [f"hf_dataselect.{name}" for name in forbidden]
+    if stage == "selectors":
+        names += ["torch.distributed", "trl", "transformers.Trainer", "accelerate"]
+    wrong = {i for i in imported for name in names if i == name or i.startswith(name + ".")}
+    assert not wrong, f"{path.name} imports {wrong}"
+
+
+def test_the_optional_packages_of_other_methods_are_never_imported():
+    optional = ("sentence_transformers", "rouge_score", "sacrebleu", "matplotlib", "gguf", "openai")
+    for path in PACKAGE.rglob("*.py"):
+        top = {
+            name
+            for node in ast.parse(path.read_text()).body
+            if isinstance(node, (ast.Import, ast.ImportFrom))
+            for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
+        }
+        assert not {name.split(".")[0] for name in top} & set(optional), path

@@ -1,0 +1,296 @@
+"""The plug-in: what `DataSelectingTrainer` keeps, changes and refuses."""
+
+import inspect
+import json
+import random
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, IterableDataset
+from peft import LoraConfig, get_peft_model
+from trl import SFTConfig, SFTTrainer
+
+from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
+from hf_dataselect.engines.cache import model_identity
+from hf_dataselect.run_folder import read_selection
+from hf_dataselect.selectors.random import Random
+from tests.rows import LAYOUTS, alpaca, layout
+from tests.tiny import tiny_model, tiny_tokenizer
+from tests.training import PLAIN, tiny_trainer
+
+
+LORA = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+NO_WARMUP = {"warmup": "none"}
+
+
+def losses(trainer: SFTTrainer) -> list[tuple[float, float]]:
+    return [(entry["loss"], entry["grad_norm"]) for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("options", [{}, {"packing": True}, {"lora": True}, {"gradient_checkpointing": True}], ids=str)
+@pytest.mark.parametrize("name", ["messages", "chat prompt-completion", "prompt-completion", "text"])
+def test_full_trains_step_for_step_as_plain_sft(tmp_path, name, options):
+    options = dict(options)
+    peft_config = LORA if options.pop("lora", False) else None
+    rows, tokenizer = layout(name), tiny_tokenizer()
+    plain = SFTTrainer(
+        tiny_model(tokenizer),
+        SFTConfig(str(tmp_path / "plain"), **{**PLAIN, **options}),
+        train_dataset=rows,
+        processing_class=tokenizer,
+        peft_config=peft_config,
+    )
+    plain.train()
+    mine = tiny_trainer(tmp_path, train_dataset=rows, peft_config=peft_config, **options)
+    mine.train()
+    assert losses(mine) == losses(plain) and len(losses(mine)) == 3
+    assert torch.equal(torch.random.get_rng_state(), torch.random.get_rng_state())
+    for (name, one), (other_name, other) in zip(
+        plain.model.named_parameters(), mine.model.named_parameters(), strict=True
+    ):
+        assert name == other_name and torch.equal(one, other)
+
+
+def test_it_takes_every_argument_of_sft_trainer():
+    accepted = inspect.signature(DataSelectingTrainer.__init__).parameters
+    assert any(p.kind is inspect.Parameter.VAR_KEYWORD for p in accepted.values())
+    named = [name for name, p in accepted.items() if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert named == list(inspect.signature(SFTTrainer.__init__).parameters)[: len(named)]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("method", ["random", "length", "perplexity"])
+def test_every_layout_trains_on_the_rows_kept(tmp_path, name, method):
+    trainer = tiny_trainer(tmp_path, method, train_dataset=layout(name), selection_budget=6)
+    trainer.train()
+    assert len(trainer.train_dataset) == 6 == len(trainer.selection.indices)
+    assert np.isfinite([loss for loss, _ in losses(trainer)]).all()
+
+
+@pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "text"])
+def test_ifd_scores_every_layout_with_prompts(tmp_path, name):
+    selection = tiny_trainer(tmp_path, "ifd", NO_WARMUP, train_dataset=layout(name), selection_budget=0.25).select()
+    assert np.isfinite(selection.scores).sum() >= 20
+    assert (selection.scores[selection.indices] <= 1).all()
+    assert (np.diff(selection.scores[selection.indices]) <= 0).all()
+
+
+def test_only_the_rows_kept_are_trained_on(tmp_path):
+    rows = alpaca(24)
+    trainer = tiny_trainer(tmp_path, "length", train_dataset=rows, selection_budget=5)
+    trainer.train()
+    decoded = trainer.processing_class.batch_decode(trainer.train_dataset["input_ids"][:])
+    longest = sorted(trainer.selection.indices)
+    assert all(rows[int(i)]["output"] in text for i, text in zip(longest, decoded, strict=True))
+
+
+@pytest.mark.parametrize("loss", ["assistant_only_loss", "completion_only_loss"])
+def test_masked_losses_work(tmp_path, loss):
+    rows = layout("messages" if loss == "assistant_only_loss" else "chat prompt-completion")
+    trainer = tiny_trainer(tmp_path, "random", train_dataset=rows, selection_budget=6, **{loss: True})
+    trainer.train()
+    assert all(-100 in labels for labels in trainer.train_dataset["labels"])
+
+
+def test_packing_packs_only_the_rows_kept(tmp_path):
+    trainer = tiny_trainer(tmp_path, "random", train_dataset=layout("messages"), selection_budget=6, packing=True)
+    trainer.train()
+    assert sum(map(len, trainer.train_dataset["seq_lengths"])) == 6
+
+
+def test_select_leaves_the_trainer_as_it_was(tmp_path):
+    peft_model = get_peft_model(tiny_model(tiny_tokenizer()), LORA)
+    for model in (tiny_model(tiny_tokenizer()), peft_model):
+        trainer = tiny_trainer(tmp_path, "ifd", {"warmup_clusters": 3}, model=model, gradient_checkpointing=True)
+        trainer.model.train()
+        before = snapshot(trainer.model)
+        trainer.select()
+        assert snapshot(trainer.model) == before
+
+
+def snapshot(model) -> dict:
+    return {
+        "weights": model_identity(model),
+        "names": [name for name, _ in model.named_parameters()],
+        "requires_grad": [p.requires_grad for p in model.parameters()],
+        "grad": [p.grad for p in model.parameters()],
+        "modes": [m.training for m in model.modules()],
+        "checkpointing": [getattr(m, "gradient_checkpointing", None) for m in model.modules()],
+        "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
+        "forwards": [m.__dict__.get("forward") for m in model.modules()],
+        "random": (random.getstate(), torch.get_rng_state().sum().item(), str(np.random.get_state())),
+        "use_cache": model.config.use_cache,
+    }
+
+
+def test_same_seed_same_rows_and_another_seed_others(tmp_path):
+    chosen = [
+        tiny_trainer(tmp_path / str(i), "random", seed=seed, selection_budget=8).select().indices.tolist()
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert chosen[0] == chosen[1] != chosen[2]
+
+
+def test_a_peft_model_of_the_user_trains(tmp_path):
+    model = get_peft_model(tiny_model(tiny_tokenizer()), LORA)
+    trainer = tiny_trainer(tmp_path, "ifd", {"warmup_clusters": 3}, model=model, selection_budget=6)
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    trainer.train()
+    assert frozen and all(torch.equal(p, dict(model.named_parameters())[name]) for name, p in frozen.items())
+    assert list(model.peft_config) == ["default"]
+
+
+@pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
+def test_quantized_models_select_and_train(tmp_path, bits):
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    tokenizer = tiny_tokenizer()
+    tiny_model(tokenizer).save_pretrained(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "model", quantization_config=BitsAndBytesConfig(**{bits: True}), dtype=torch.float32
+    )
+    trainer = tiny_trainer(
+        tmp_path, "ifd", {"warmup_clusters": 2}, model=model, peft_config=LORA, selection_budget=6, max_steps=1
+    )
+    trainer.train()
+    assert np.isfinite(trainer.selection.scores).sum() >= 20 and np.isfinite(losses(trainer)).all()
+
+
+def test_a_model_without_template_gets_the_one_default(tmp_path):
+    trainer = tiny_trainer(tmp_path, "random", processing_class=tiny_tokenizer(chat_template=False))
+    trainer.train()
+    facts = json.loads((tmp_path / "run" / "selection.json").read_text())["facts"]
+    assert facts["default_chat_template"] is True and len(facts["chat_template"]) == 24
+    assert "### Assistant:" in trainer.processing_class.chat_template
+
+
+def test_resuming_reads_the_rows_back(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 2, "selection_budget": 8, "max_steps": 4}
+    whole = tiny_trainer(tmp_path, "random", **options)
+    whole.train()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-4")  # as if it had been killed after step 2
+
+    class Refuses(Random):
+        def score(self, features, ctx):
+            raise AssertionError("selected again")
+
+    resumed = tiny_trainer(tmp_path, "random", selector=Refuses(), **options)
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.selection.indices.tolist() == whole.selection.indices.tolist()
+    assert losses(resumed) == losses(whole)
+
+
+@pytest.mark.parametrize("change", ["dataset", "options", "nothing there"])
+def test_resuming_with_another_selection_is_refused(tmp_path, change):
+    options = {"save_strategy": "steps", "save_steps": 1, "selection_budget": 8, "max_steps": 1}
+    tiny_trainer(tmp_path, "perplexity", **options).train()
+    kwargs = {"keep": "top"} if change == "options" else {}
+    rows = alpaca(24, seed=1) if change == "dataset" else alpaca(24)
+    if change == "nothing there":
+        (tmp_path / "run" / "selection.json").unlink()
+    trainer = tiny_trainer(tmp_path, "perplexity", kwargs, train_dataset=rows, **options)
+    with pytest.raises(ValueError, match="resume_from_checkpoint"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_the_run_folder_says_everything(tmp_path):
+    trainer = tiny_trainer(tmp_path, "ifd", NO_WARMUP, selection_budget=6, eval_dataset=alpaca(6, seed=9))
+    trainer.train()
+    folder = tmp_path / "run"
+    assert {"recipe.yaml", "versions.json", "selection.json", "scores.parquet", "eval.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    stored = read_selection(folder)
+    assert np.array_equal(stored.scores, trainer.selection.scores, equal_nan=True)
+    assert stored.indices.tolist() == trainer.selection.indices.tolist()
+    scores = Dataset.from_parquet(str(folder / "scores.parquet"))
+    assert sum(scores["kept"]) == 6 and len(scores) == 24
+    assert all(reason for row, reason in zip(scores, scores["reason"], strict=True) if row["score"] > 1)
+    evaluation = json.loads((folder / "eval.json").read_text())
+    assert len(evaluation["settings"]["answer_loss"]["examples"]) == 6 and evaluation["train_seconds"] > 0
+
+
+def test_the_selected_rows_can_be_kept_and_described(tmp_path):
+    trainer = tiny_trainer(tmp_path, "column", {"name": "rating"}, selection_budget=5)
+    subset = trainer.selected_dataset()
+    assert subset.column_names == ["instruction", "input", "output", "rating", "selection_row", "selection_score"]
+    assert subset["rating"] == sorted(alpaca(24)["rating"], reverse=True)[:5]
+    trainer.create_model_card()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "5 of 24" in card and "selection_method: column" in card
+
+
+def test_streamed_rows_are_refused_with_advice(tmp_path):
+    stream = IterableDataset.from_generator(lambda: iter([{"text": "a"}]))
+    with pytest.raises(TypeError, match="without `streaming=True`"):
+        tiny_trainer(tmp_path, "random", train_dataset=stream)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_dataset": alpaca(24).select([])}, "no rows"),
+        ({"train_dataset": Dataset.from_dict({"question": ["a"]})}, "expected one of these layouts"),
+        ({"selection_budget": 25}, "more rows than the 24"),
+        ({"method": "ifd", "train_dataset": layout("text")}, "needs prompts apart from the answers"),
+        ({"method": "column", "kwargs": {"name": "ratings"}}, "did you mean 'rating'"),
+        ({"baseline_dir": "/nowhere/bm"}, "baseline_dir"),
+        ({"model": "./no/such/model"}, "no folder"),
+        ({"method": "full", "selection_budget": 0.5}, "keeps every row"),
+        ({"method": "ifd", "selection_cache_dir": "/proc/cache"}, "selection_cache_dir"),
+        ({"processing_class": tiny_tokenizer(eos=False)}, "end-of-sequence"),
+        ({"train_dataset": Dataset.from_dict({"instruction": ["a"], "output": [None]})}, "no row that can be read"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_input_is_refused_before_any_model_loads(tmp_path, monkeypatch, options, message):
+    def loads(*args, **kwargs):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("trl.trainer.sft_trainer.create_model_from_path", loads)
+    options = {"method": "random", "model": "some/model", **options}
+    with pytest.raises(ValueError, match=message):
+        tiny_trainer(tmp_path, options.pop("method"), options.pop("kwargs", None), **options)
+
+
+def test_rows_that_cannot_be_used_are_counted_and_never_kept(tmp_path):
+    rows = alpaca(24).to_list()
+    rows[3]["output"], rows[4]["output"], rows[5]["instruction"] = None, "", None
+    rows[6]["output"] = "émoji 👍 и текст 你好 " * 3
+    rows[7]["output"] = "long " * 300
+    rows[8]["instruction"] = "long " * 300
+    rows, kwargs = Dataset.from_list(rows), NO_WARMUP | {"drop_above_one": False}
+    trainer = tiny_trainer(tmp_path, "ifd", kwargs, train_dataset=rows)
+    selection = trainer.select()
+    assert selection.dropped == {"missing value in `instruction`": [5], "missing value in `output`": [3]}
+    assert set(selection.unscorable) >= {"no answer", "the prompt fills the window"}
+    assert selection.unscorable["no answer"] == [4] and selection.unscorable["the prompt fills the window"] == [8]
+    assert 7 in selection.truncated["the answer is longer than the window"]
+    assert np.isfinite(selection.scores[[6, 7]]).all() and np.isnan(selection.scores[[3, 4, 5, 8]]).all()
+    for method in ("random", "length", "full"):
+        chosen = tiny_trainer(tmp_path, method, train_dataset=rows).select()
+        assert not {3, 5} & set(chosen.indices.tolist())
+
+
+def test_nan_losses_are_counted_not_invented(tmp_path):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(tokenizer)
+    with torch.no_grad():
+        model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="no row to keep.*the loss is not finite"):
+        tiny_trainer(tmp_path, "perplexity", model=model).select()
+
+
+def test_a_plain_config_and_no_config_are_taken(tmp_path):
+    tokenizer, rows = tiny_tokenizer(), alpaca(24)
+    args = SFTConfig(str(tmp_path / "run"), **PLAIN)
+    trainer = DataSelectingTrainer(tiny_model(tokenizer), args, train_dataset=rows, processing_class=tokenizer)
+    assert isinstance(trainer.args, DataSelectingConfig) and trainer.args.selection_method == "full"
+    assert trainer.args.learning_rate == 1e-2
+
+
+def test_the_dataloader_selects_first(tmp_path):
+    trainer = tiny_trainer(tmp_path, "random", selection_budget=6)
+    assert len(trainer.get_train_dataloader().dataset) == 6
