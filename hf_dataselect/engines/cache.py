@@ -48,9 +48,8 @@ def model_identity(model: nn.Module) -> str:
     """
     Content hash of a model: its configuration and all its weights, adapters included.
 
-    Each tensor counts with its name, shape, dtype, the exact integer sum of the bits of each row (any single change and
-    any exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements. About 0.1 s a
-    GB.
+    Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
+    exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements. About 0.1 s a GB.
     """
     config = model.config.to_dict() if hasattr(model, "config") else {}
     adapters = {

@@ -20,13 +20,17 @@ def preserved(model: nn.Module | None) -> Iterator[None]:
     """
     Put back, at the end and after an exception, what selecting may touch besides the weights: train or eval mode,
     gradient-checkpointing flags, patched `forward`s and hooks of every module, `requires_grad` and `grad` of every
-    parameter, `use_cache`, and the random state of Python, NumPy and torch (all devices).
+    parameter, settings (`use_cache`, special tokens, generation), and the random state of Python, NumPy and torch (all
+    devices).
     """
     modules = list(model.modules()) if model is not None else []
     flags = [{name: _copied(module.__dict__.get(name, _ABSENT)) for name in _FLAGS} for module in modules]
     parameters = list(model.parameters()) if model is not None else []
     trainable = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
-    use_cache = getattr(getattr(model, "config", None), "use_cache", _ABSENT)
+    # `Trainer` writes the tokenizer's special tokens into them.
+    configs = [getattr(model, name, None) for name in ("config", "generation_config")]
+    configs += [config.get_text_config() for config in configs if hasattr(config, "get_text_config")]
+    settings = [(config, dict(vars(config))) for config in configs if hasattr(config, "__dict__")]
     with preserved_random_state():
         try:
             yield
@@ -44,8 +48,9 @@ def preserved(model: nn.Module | None) -> Iterator[None]:
             for parameter, (requires_grad, grad) in zip(parameters, trainable, strict=True):
                 parameter.requires_grad_(requires_grad)
                 parameter.grad = grad
-            if use_cache is not _ABSENT:
-                model.config.use_cache = use_cache
+            for config, values in settings:
+                vars(config).clear()
+                vars(config).update(values)
 
 
 def _copied(value):

@@ -19,7 +19,7 @@ def some_lengths(n=200, seed=0):
 
 
 def on_ranks(world, work):
-    """Run `work(accelerator)` on `world` fake ranks at once; `reduce` adds up what the ranks bring, as real ones do."""
+    """Run `work(accelerator)` on `world` fake ranks at once; `reduce` adds up what they bring, as real ranks do."""
     brought, barrier, results = [None] * world, threading.Barrier(world, timeout=30), [None] * world
 
     def accelerator(rank):

@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -194,7 +194,8 @@ def test_the_probe_of_a_folder_leaves_nothing_behind(tmp_path):
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
     expected = likelihood(tiny(), some_rows(), dtype="float32", batch_tokens=20)
-    monkeypatch.setattr(cache, "open", lambda *_, **options: open("/dev/full", "ab", **options), raising=False)
+    full = lambda *_, **options: open("/dev/full", "ab", **options)  # noqa: E731, SIM115
+    monkeypatch.setattr(cache, "open", full, raising=False)
     with caplog.at_level(logging.WARNING, logger="hf_dataselect"):
         found = likelihood(tiny(), some_rows(), dtype="float32", batch_tokens=20, cache_dir=tmp_path)
     np.testing.assert_array_equal(found.loss, expected.loss)
@@ -205,21 +206,12 @@ def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, cap
 
 
 def test_a_record_that_was_written_in_part_stops_the_saving(tmp_path, monkeypatch, caplog):
-    class AlmostFull:
-        """A disk with room for 50 bytes: the system writes what fits and says how much that was."""
+    def almost_full(*args, **options):
+        """A file on a disk with room for 50 bytes, and then, because someone else makes room, for any number."""
+        file, room = open(*args, **options), [10_000, 50]  # noqa: SIM115
+        return SimpleNamespace(write=lambda data: file.write(data[: room.pop()]), close=file.close)
 
-        def __init__(self, file):
-            self.file, self.room = file, 50
-
-        def write(self, data):
-            written = self.file.write(data[: self.room])
-            self.room += 10_000  # someone else makes room
-            return written
-
-        def close(self):
-            self.file.close()
-
-    monkeypatch.setattr(cache, "open", lambda *args, **options: AlmostFull(open(*args, **options)), raising=False)
+    monkeypatch.setattr(cache, "open", almost_full, raising=False)
     store = RowStore(tmp_path, NAMESPACE, 3)
     with caplog.at_level(logging.WARNING, logger="hf_dataselect"):
         store.append(keys(2), np.zeros((2, 3)))

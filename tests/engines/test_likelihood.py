@@ -127,7 +127,7 @@ MODELS = {
 
 
 def some_rows(vocabulary=VOCABULARY, n=14, seed=0, longest=40):
-    """Token rows of 0 to `longest` tokens: no span, one, two; at the start, to the end, over everything, empty ones."""
+    """Token rows of 0 to `longest` tokens with no, one, two spans; at the start, to the end, over all, empty ones."""
     draw = np.random.default_rng(seed)
     ids, spans = [], []
     for row in range(n):

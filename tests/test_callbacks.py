@@ -1,0 +1,87 @@
+"""What reaches the trackers, and when."""
+
+import json
+
+import pytest
+from datasets import Dataset
+
+from tests.rows import alpaca
+from tests.training import tiny_trainer
+
+
+@pytest.fixture
+def baseline(tmp_path):
+    trainer = tiny_trainer(tmp_path / "bm", eval_dataset=alpaca(6, seed=9))
+    trainer.train()
+    return tmp_path / "bm" / "run"
+
+
+def entries(trainer, key: str) -> list:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def test_pir_is_logged_at_every_evaluation_and_at_the_end(tmp_path, baseline):
+    options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(6, seed=9), "selection_budget": 6}
+    trainer = tiny_trainer(tmp_path, "random", eval_strategy="steps", eval_steps=2, **options)
+    trainer.train()
+    assert len(entries(trainer, "pir")) == 2 == len(entries(trainer, "pir/answer_loss"))  # steps 2 and 3
+    assert entries(trainer, "sdf")[0] == 0.25 and entries(trainer, "str")[0] > 0
+    mine = json.loads((tmp_path / "run" / "eval.json").read_text())
+    other = json.loads((baseline / "eval.json").read_text())
+    loss = [run["settings"]["answer_loss"]["score"] for run in (other, mine)]
+    accuracy = [run["settings"]["token_accuracy"]["score"] for run in (mine, other)]
+    assert mine["pir"]["settings"]["answer_loss"] == pytest.approx(loss[0] / loss[1])
+    if accuracy[0] and accuracy[1]:
+        assert mine["pir"]["settings"]["token_accuracy"] == pytest.approx(accuracy[0] / accuracy[1])
+    else:
+        assert "token_accuracy" in mine["pir"]["left_out"]
+    assert [entry["step"] for entry in mine["history"]] == [2, 3]
+
+
+def test_the_numbers_reach_tensorboard(tmp_path, baseline, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tb"))
+    options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(6, seed=9), "selection_budget": 6}
+    tiny_trainer(tmp_path, "random", **{"report_to": "tensorboard", **options}).train()
+    found = set()
+    for file in (tmp_path / "tb").rglob("events*"):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        found |= set(events.Tags()["scalars"])
+    assert {"train/pir", "train/sdf", "train/str", "train/pir/answer_loss", "train/selection_seconds"} <= found
+
+
+def test_several_sets_of_evaluation_rows_are_told_apart(tmp_path):
+    rows = {"one": alpaca(4, seed=7), "two": alpaca(4, seed=8)}
+    trainer = tiny_trainer(tmp_path, eval_dataset=rows, eval_strategy="steps", eval_steps=3)
+    trainer.train()
+    settings = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]
+    assert {"one/answer_loss", "two/answer_loss", "one/token_accuracy", "two/token_accuracy"} == set(settings)
+    assert len(entries(trainer, "benchmark/one/answer_loss")) == 1
+
+
+def test_generated_answers_are_scored(tmp_path):
+    options = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 4}
+    trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options)
+    trainer.train()
+    setting = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]["exact_match"]
+    assert setting["higher_is_better"] and len(setting["examples"]) == 4
+
+
+def test_held_out_rows_that_cannot_be_scored_are_counted(tmp_path):
+    rows = alpaca(4, seed=7).to_list()
+    rows[1]["output"] = ""
+    trainer = tiny_trainer(tmp_path, eval_dataset=Dataset.from_list(rows))
+    trainer.train()
+    evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert evaluation["unscorable"] == {"no answer": [1]}
+    assert evaluation["settings"]["answer_loss"]["examples"][1] is None
+
+
+def test_answer_loss_is_what_training_sees(tmp_path):
+    trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(1, seed=7))
+    trainer.train()
+    settings = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]
+    # One row, so TRL's token mean is the row's mean; TRL also counts the newline after the end of turn.
+    assert settings["answer_loss"]["score"] == pytest.approx(trainer.evaluate()["eval_loss"], rel=0.2)

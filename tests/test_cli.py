@@ -1,0 +1,141 @@
+"""The command line: recipes, overrides, and one clear line for what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from datasets import Dataset
+
+from hf_dataselect.cards import method_table
+from hf_dataselect.cli import main
+from hf_dataselect.registry import method_names
+from tests.rows import alpaca
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    """A recipe, its model and its rows in a folder."""
+    tokenizer = tiny_tokenizer()
+    tiny_model(tokenizer).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    alpaca(24).to_json(tmp_path / "rows.jsonl")
+    alpaca(6, seed=5).to_json(tmp_path / "heldout.jsonl")
+    options = {
+        "model_name_or_path": str(tmp_path / "model"),
+        "dataset_name": str(tmp_path / "rows.jsonl"),
+        "eval_dataset_name": str(tmp_path / "heldout.jsonl"),
+        "output_dir": str(tmp_path / "run"),
+        "selection_cache_dir": str(tmp_path / "cache"),
+        "selection_method": "ifd",
+        "selection_kwargs": {"warmup": "none", "warmup_learning_rate": "5e-5"},
+        "selection_budget": 6,
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(options))
+    return tmp_path / "recipe.yaml"
+
+
+def test_train_select_and_report(recipe, tmp_path, capsys):
+    main(
+        ["train", "--config", str(recipe), "--selection_method", "full", "--selection_kwargs", "{}"]
+        + ["--selection_budget", "1.0", "--output_dir", str(tmp_path / "bm")]
+    )
+    main(["train", "--config", str(recipe), "--baseline_dir", str(tmp_path / "bm")])
+    run = json.loads((tmp_path / "run" / "eval.json").read_text())
+    compared = {**run["pir"]["settings"], **run["pir"]["left_out"]}  # a tiny model may hit no token at all
+    assert set(compared) == {"answer_loss", "token_accuracy"} and run["str"] > 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
+    capsys.readouterr()
+    main(["report", str(tmp_path / "run"), str(tmp_path / "bm"), "--output_dir", str(tmp_path / "report")])
+    printed = capsys.readouterr().out
+    assert "PIR" in printed and "ifd" in printed and (tmp_path / "report" / "report.json").exists()
+
+
+def test_the_recipe_in_a_run_folder_repeats_the_run(recipe, tmp_path):
+    main(["select", "--config", str(recipe)])
+    first = json.loads((tmp_path / "run" / "selection.json").read_text())
+    repeated = tmp_path / "again.yaml"
+    repeated.write_text((tmp_path / "run" / "recipe.yaml").read_text())
+    main(["select", "--config", str(repeated), "--output_dir", str(tmp_path / "run2")])
+    second = json.loads((tmp_path / "run2" / "selection.json").read_text())
+    assert first["indices"] == second["indices"] and second["passes"]["cached_rows"] == 48
+
+
+def test_select_writes_the_rows_without_training(recipe, tmp_path, capsys):
+    main(["select", "--config", str(recipe)])
+    rows = Dataset.from_parquet(str(tmp_path / "run" / "selected.parquet"))
+    assert len(rows) == 6 and {"instruction", "selection_row", "selection_score"} <= set(rows.column_names)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+    assert "kept 6 of 24" in capsys.readouterr().out
+    main(
+        ["train", "--config", str(recipe), "--dataset_name", str(tmp_path / "run" / "selected.parquet")]
+        + ["--selection_method", "random", "--selection_kwargs", "{}", "--output_dir", str(tmp_path / "next")]
+    )
+
+
+def test_a_method_without_a_model_loads_none(recipe, tmp_path, monkeypatch):
+    def loads(*args, **kwargs):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("trl.trainer.sft_trainer.create_model_from_path", loads)
+    main(["select", "--config", str(recipe), "--selection_method", "length", "--selection_kwargs", "{}"])
+    assert json.loads((tmp_path / "run" / "selection.json").read_text())["kept"] == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--selection_method", "idf"], "did you mean 'ifd'"),
+        (["--selection_kwargs", '{"warm": 1}'], "no option 'warm'"),
+        (["--selection_budget", "1"], "one row or all of them"),
+        (["--selection_budget", "0"], "keeps nothing"),
+        (["--selection_budget", "99"], "more rows than the 24"),
+        (["--dataset_name", "./nothing.jsonl"], "there is no file"),
+        (["--model_name_or_path", "./nothing"], "no folder"),
+        (["--baseline_dir", "./nothing"], "baseline_dir"),
+        (["--dataset_streaming", "true"], "can't be chosen from"),
+    ],
+    ids=lambda value: value[1] if isinstance(value, list) else "",
+)
+@pytest.mark.parametrize("command", ["train", "select"])
+def test_wrong_options_end_with_one_line_and_exit_code_2(recipe, capsys, command, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--config", str(recipe), *arguments])
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert stopped.value.code == 2 and error.startswith("hf-dataselect: error:") and message in error
+
+
+def test_a_misspelt_entry_of_a_recipe_is_refused(recipe, capsys):
+    recipe.write_text(recipe.read_text() + "selection_metod: ifd\n")
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(recipe)])
+    assert "selection_metod" in capsys.readouterr().err
+
+
+def test_methods_prints_the_cards(capsys):
+    main(["methods"])
+    printed = capsys.readouterr().out
+    assert all(f"`{name}`" in printed for name in method_names())
+    main(["methods", "ifd"])
+    printed = capsys.readouterr().out
+    assert "warmup_clusters = 100" in printed and "2308.12032" in printed and "deviations" in printed
+
+
+def test_help_and_unknown_commands(capsys):
+    main([])
+    assert "train" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["tain"])
+    assert "unknown command" in capsys.readouterr().err
+
+
+def test_the_readme_table_is_in_step_with_the_cards():
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    assert method_table() in readme, "paste the output of `hf-dataselect methods` into README.md"

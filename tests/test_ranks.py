@@ -1,0 +1,117 @@
+"""Several ranks, and kills: the same rows, and nothing scored twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.rows import alpaca
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def write_recipe(folder: Path, n: int = 48, **options) -> Path:
+    tokenizer = tiny_tokenizer()
+    tiny_model(tokenizer).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    alpaca(n).to_json(folder / "rows.jsonl")
+    alpaca(6, seed=5).to_json(folder / "heldout.jsonl")
+    recipe = {
+        "model_name_or_path": str(folder / "model"),
+        "dataset_name": str(folder / "rows.jsonl"),
+        "eval_dataset_name": str(folder / "heldout.jsonl"),
+        "selection_method": "ifd",
+        "selection_kwargs": {"warmup": "none"},
+        "selection_budget": 0.25,
+        "selection_dtype": "float32",
+        "selection_batch_tokens": 256,
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        "benchmark_metrics": ["exact_match"],
+        "benchmark_max_new_tokens": 4,
+        **options,
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
+
+
+def environment(**extra: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
+
+
+def run(processes: int, recipe: Path, *options: str, command: str = "train") -> subprocess.CompletedProcess:
+    launch = [sys.executable, "-m"]
+    if processes > 1:
+        # Without MPI, `accelerate launch` starts several processes only with `--multi_gpu`; `use_cpu` keeps them here.
+        launch += ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        launch += ["--main_process_port", "0", "-m"]
+    done = subprocess.run(
+        [*launch, "hf_dataselect", command, "--config", str(recipe), *options],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=600,
+        cwd=recipe.parent,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done
+
+
+def selection(folder: Path) -> dict:
+    return json.loads((folder / "selection.json").read_text())
+
+
+@pytest.mark.parametrize("kwargs", [{"warmup": "none"}, {"warmup_clusters": 2, "warmup_batch_size": 1}], ids=str)
+def test_two_ranks_choose_the_rows_of_one(tmp_path, kwargs):
+    # A warm-up averages over both ranks' batches: with half the accumulation the updates are the same.
+    recipe = write_recipe(tmp_path, selection_kwargs=kwargs, selection_cache_dir="none")
+    for processes in (1, 2):
+        given = kwargs | ({"warmup_gradient_accumulation": 16 // processes} if "warmup_clusters" in kwargs else {})
+        run(processes, recipe, "--output_dir", str(tmp_path / f"{processes}"), "--selection_kwargs", json.dumps(given))
+    one, two = selection(tmp_path / "1"), selection(tmp_path / "2")
+    assert two["facts"]["processes"] == 2 and one["facts"]["processes"] == 1
+    assert one["indices"] == two["indices"] and one["dropped"] == two["dropped"]
+    evaluations = [json.loads((tmp_path / name / "eval.json").read_text()) for name in "12"]
+    assert evaluations[0]["settings"].keys() == evaluations[1]["settings"].keys() >= {"answer_loss", "exact_match"}
+
+
+def test_a_killed_run_scores_only_what_is_missing(tmp_path):
+    recipe = write_recipe(tmp_path, n=400, selection_batch_tokens=128)
+    whole = tmp_path / "whole"
+    run(1, recipe, "--output_dir", str(whole), "--selection_cache_dir", "none", command="select")
+    cache = tmp_path / "cache"
+    command = [sys.executable, "-m", "hf_dataselect", "select", "--config", str(recipe)]
+    command += ["--output_dir", str(tmp_path / "cut"), "--selection_cache_dir", str(cache)]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while stored(cache) < 2_000 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None, "the run ended before it could be killed"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (tmp_path / "cut" / "selection.json").exists()
+    run(1, recipe, "--output_dir", str(tmp_path / "cut"), "--selection_cache_dir", str(cache), command="select")
+    resumed, reference = selection(tmp_path / "cut"), selection(whole)
+    assert resumed["indices"] == reference["indices"] and resumed["dropped"] == reference["dropped"]
+    passes = resumed["passes"]
+    assert passes["cached_rows"] >= 2_000 // 44 and passes["cached_rows"] + passes["forward_rows"] == 800
+
+
+def stored(cache: Path) -> int:
+    """Bytes of results in a cache folder."""
+    return sum(path.stat().st_size for path in cache.glob("*/*.rows"))
