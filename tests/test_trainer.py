@@ -4,6 +4,8 @@ import inspect
 import json
 import random
 import shutil
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -12,13 +14,23 @@ from datasets import Dataset, IterableDataset
 from peft import LoraConfig, get_peft_model
 from trl import SFTConfig, SFTTrainer
 
-from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
+from hf_dataselect import Card, DataSelectingConfig, DataSelectingTrainer
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.run_folder import read_selection
 from hf_dataselect.selectors.random import Random
 from tests.rows import LAYOUTS, alpaca, layout
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training import PLAIN, tiny_trainer
+
+
+@dataclass
+class WantsTarget(Random):
+    """A method that needs rows of the task."""
+
+    card: ClassVar[Card] = Card(title="for a task", needs=frozenset({"target"}))
+
+    def score(self, features, ctx):
+        return np.full(len(features), float(len(ctx.target)), np.float32)
 
 
 LORA = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -239,6 +251,9 @@ def test_streamed_rows_are_refused_with_advice(tmp_path):
         ({"baseline_dir": "/nowhere/bm"}, "baseline_dir"),
         ({"model": "./no/such/model"}, "no folder"),
         ({"method": "full", "selection_budget": 0.5}, "keeps every row"),
+        ({"method": "superfiltering", "kwargs": {"model": "./no/gpt2"}}, "can't be found"),
+        ({"method": "tests.test_trainer:WantsTarget"}, "needs `selection_target`"),
+        ({"method": "tests.test_trainer:WantsTarget", "selection_target": "./none.jsonl"}, "there is no file"),
         ({"method": "ifd", "selection_cache_dir": "/proc/cache"}, "selection_cache_dir"),
         ({"processing_class": tiny_tokenizer(eos=False)}, "end-of-sequence"),
         ({"train_dataset": Dataset.from_dict({"instruction": ["a"], "output": [None]})}, "no row that can be read"),
@@ -294,3 +309,40 @@ def test_a_plain_config_and_no_config_are_taken(tmp_path):
 def test_the_dataloader_selects_first(tmp_path):
     trainer = tiny_trainer(tmp_path, "random", selection_budget=6)
     assert len(trainer.get_train_dataloader().dataset) == 6
+
+
+def test_a_target_reaches_the_method(tmp_path):
+    alpaca(7).to_json(tmp_path / "target.jsonl")
+    trainer = tiny_trainer(tmp_path, "tests.test_trainer:WantsTarget", selection_target=str(tmp_path / "target.jsonl"))
+    assert (trainer.select().scores == 7).all()
+
+
+def test_tokenized_rows_are_chosen_without_texts(tmp_path):
+    rows = Dataset.from_dict({"input_ids": [[5, 6, 7, i + 8] for i in range(9)], "score": list(range(9))})
+    trainer = tiny_trainer(tmp_path, "column", {"name": "score"}, train_dataset=rows, selection_budget=3)
+    trainer.train()
+    assert [ids[-1] for ids in trainer.train_dataset["input_ids"]] == [14, 15, 16]
+    with pytest.raises(ValueError, match="untokenized"):
+        tiny_trainer(tmp_path, "length", train_dataset=rows)
+
+
+def test_several_processes_tokenize_the_same(tmp_path):
+    one = tiny_trainer(tmp_path / "1", "ifd", NO_WARMUP).select()
+    two = tiny_trainer(tmp_path / "2", "ifd", NO_WARMUP, dataset_num_proc=2).select()
+    assert np.array_equal(one.scores, two.scores, equal_nan=True)
+
+
+def test_a_second_budget_scores_nothing_again(tmp_path):
+    first = tiny_trainer(tmp_path, "ifd", NO_WARMUP, selection_budget=4).select()
+    second = tiny_trainer(tmp_path, "ifd", NO_WARMUP, selection_budget=8).select()
+    assert first.passes["forward_rows"] == 48 and second.passes == {
+        "forward_rows": 0,
+        "forward_tokens": 0,
+        "cached_rows": 48,
+    }
+    assert second.indices[:4].tolist() == first.indices.tolist()
+
+
+def test_ifd_and_perplexity_share_a_pass(tmp_path):
+    tiny_trainer(tmp_path, "ifd", NO_WARMUP).select()
+    assert tiny_trainer(tmp_path, "perplexity").select().passes["cached_rows"] == 24

@@ -193,7 +193,8 @@ def _train(tuned: nn.Module, tokenizer: Any, rows: Dataset, settings: WarmupSett
             logging_strategy="no",
             report_to="none",
         )
-        trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=tokenizer)
+        # A copy, because a tokenizer without a pad token is given one.
+        trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
         trainer.train()
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from transformers import AutoConfig
 
 from ..engines.embedding import sentence_embeddings
 from ..engines.subset import exponential_distance, facility_location, top_k
@@ -70,6 +71,12 @@ class Superfiltering(Selector):
 
     def extras(self) -> dict[str, str]:
         return {"sentence_transformers": "embed"} if self.diversity else {}
+
+    def check(self, records: Records) -> None:
+        try:
+            AutoConfig.from_pretrained(self.model)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"`selection_kwargs`: model={self.model!r} can't be found: {error}") from error
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         small = ctx.with_model(self.model)

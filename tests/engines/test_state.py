@@ -38,7 +38,9 @@ def described(model):
         hooks(model),
         [(name, parameter.requires_grad) for name, parameter in model.named_parameters()],
         [None if parameter.grad is None else parameter.grad.data_ptr() for parameter in model.parameters()],
-        model.config.use_cache,
+        dict(vars(model.config)),
+        dict(vars(model.generation_config)),
+        sorted(name for module in model.modules() for name in vars(module)),
     )
 
 
@@ -49,6 +51,9 @@ def disturb(model):
     model.gradient_checkpointing_enable()
     model.enable_input_require_grads()
     model.config.use_cache = not model.config.use_cache
+    model.config.bos_token_id = model.generation_config.eos_token_id = 77
+    model.generation_config.new = 1
+    model._is_accelerate_prepared = True
     model.requires_grad_(False)
     model.lm_head.weight.requires_grad_(True)
     model.lm_head.weight.grad = torch.ones_like(model.lm_head.weight)
@@ -64,7 +69,6 @@ def used_model(checkpointing):
     model = tiny().train()
     model.model.layers[1].eval()
     model.model.norm.weight.requires_grad_(False)
-    model.model.norm.bias_grad = None
     model.lm_head.weight.grad = torch.zeros_like(model.lm_head.weight)
     model.model.embed_tokens.register_forward_hook(lambda *_: None)
     if checkpointing:
