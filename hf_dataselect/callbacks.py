@@ -1,10 +1,13 @@
 """Callbacks that bring the selection and its worth to every tracker that `report_to` names."""
 
+import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from .engines.cache import write_atomic
 from .engines.state import preserved
 from .evaluation.benchmarks import Benchmark, as_json, from_json
 from .evaluation.pir import PIR, benchmark_pir
@@ -14,6 +17,9 @@ from .selector import Account
 
 if TYPE_CHECKING:
     from .trainer import DataSelectingTrainer
+
+#: Beside each checkpoint: seconds trained so far, so that a resumed run knows its whole cost.
+TRAIN_SECONDS = "train_seconds.json"
 
 
 class SelectionCallback(TrainerCallback):
@@ -55,9 +61,15 @@ class PIRCallback(TrainerCallback):
         self.history: list[dict] = []
         self._evaluation: dict = {}
         self._started = self._evaluated_before = 0.0
+        self._seconds_before: float | None = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
+        self._seconds_before = _seconds_at(args, state) if state.global_step else 0.0
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if state.is_world_process_zero and self._train_seconds() is not None:
+            write_atomic(_checkpoint(args, state) / TRAIN_SECONDS, json.dumps(self._train_seconds()))
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.
@@ -66,12 +78,17 @@ class PIRCallback(TrainerCallback):
             self._write()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        evaluating = self.trainer.evaluation_seconds - self._evaluated_before
-        seconds = time.perf_counter() - self._started - evaluating
+        seconds = self._train_seconds()
         if not self._evaluated(state):
             self._evaluate(state)
         self._evaluation["train_seconds"] = seconds
         self._write()
+
+    def _train_seconds(self) -> float | None:
+        """Training time so far, evaluations not counted; unknown if a resumed checkpoint does not say its own."""
+        evaluating = self.trainer.evaluation_seconds - self._evaluated_before
+        now = time.perf_counter() - self._started - evaluating
+        return None if self._seconds_before is None else self._seconds_before + now
 
     def _evaluated(self, state: TrainerState) -> bool:
         return bool(self.history) and self.history[-1]["step"] == state.global_step
@@ -84,6 +101,9 @@ class PIRCallback(TrainerCallback):
                 settings.update(benchmark.run(ctx))
         logs = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
         self.history.append({"step": state.global_step, "epoch": state.epoch} | logs)
+        if trainer.selection is None:  # evaluated before anything was selected: a run has yet to begin
+            trainer.log(logs)
+            return
         self._evaluation = {
             "method": trainer.selection.method,
             "train_seconds": None,
@@ -101,12 +121,22 @@ class PIRCallback(TrainerCallback):
             trainer.log(logs)
 
     def _write(self) -> None:
-        if self.trainer.is_world_process_zero():
+        if self._evaluation and self.trainer.is_world_process_zero():
             write_evaluation(self.trainer.run_folder, self._evaluation)
 
     def _comparison(self, pir: PIR, cost: float | None) -> dict[str, float]:
         logs = {f"pir/{name}": ratio for name, ratio in pir.settings.items()}
         return logs | {"pir": pir.value, "sdf": self.trainer.selection.sdf} | ({} if cost is None else {"str": cost})
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def _seconds_at(args: TrainingArguments, state: TrainerState) -> float | None:
+    """Training seconds up to the checkpoint that the state came from."""
+    path = _checkpoint(args, state) / TRAIN_SECONDS
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def selection_to_tuning_ratio(seconds: float, baseline: dict) -> float | None:

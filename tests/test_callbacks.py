@@ -85,3 +85,11 @@ def test_answer_loss_is_what_training_sees(tmp_path):
     settings = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]
     # One row, so TRL's token mean is the row's mean; TRL also counts the newline after the end of turn.
     assert settings["answer_loss"]["score"] == pytest.approx(trainer.evaluate()["eval_loss"], rel=0.2)
+
+
+def test_an_evaluation_before_any_selection_only_logs(tmp_path):
+    trainer = tiny_trainer(tmp_path, "random", eval_dataset=alpaca(4, seed=7))
+    trainer.evaluate()
+    assert len(entries(trainer, "benchmark/answer_loss")) == 1 and not (tmp_path / "run" / "eval.json").exists()
+    trainer.train()
+    assert (tmp_path / "run" / "eval.json").exists()

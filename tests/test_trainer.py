@@ -55,10 +55,11 @@ def test_full_trains_step_for_step_as_plain_sft(tmp_path, name, options):
         peft_config=peft_config,
     )
     plain.train()
-    mine = tiny_trainer(tmp_path, train_dataset=rows, peft_config=peft_config, **options)
+    random_state = torch.get_rng_state()
+    mine = tiny_trainer(tmp_path, train_dataset=rows, peft_config=peft_config, eval_dataset=rows, **options)
     mine.train()
     assert losses(mine) == losses(plain) and len(losses(mine)) == 3
-    assert torch.equal(torch.random.get_rng_state(), torch.random.get_rng_state())
+    assert torch.equal(torch.get_rng_state(), random_state)
     for (name, one), (other_name, other) in zip(
         plain.model.named_parameters(), mine.model.named_parameters(), strict=True
     ):
@@ -192,6 +193,8 @@ def test_resuming_reads_the_rows_back(tmp_path):
     resumed.train(resume_from_checkpoint=True)
     assert resumed.selection.indices.tolist() == whole.selection.indices.tolist()
     assert losses(resumed) == losses(whole)
+    seconds = [json.loads((tmp_path / "run" / f"checkpoint-{i}" / "train_seconds.json").read_text()) for i in (2, 4)]
+    assert 0 < seconds[0] < seconds[1], "the resumed run counts the time before the kill"
 
 
 @pytest.mark.parametrize("change", ["dataset", "options", "nothing there"])

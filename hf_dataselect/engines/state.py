@@ -41,7 +41,7 @@ def preserved(model: nn.Module | None) -> Iterator[None]:
                 for name, value in saved.items():
                     if value is _ABSENT:
                         module.__dict__.pop(name, None)
-                    elif name.endswith("_hooks"):
+                    elif isinstance(value, OrderedDict):
                         hooks = module.__dict__[name]  # removal handles keep a reference to this very dictionary
                         hooks.clear()
                         hooks.update(value)
