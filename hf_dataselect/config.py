@@ -71,7 +71,7 @@ class DataSelectingConfig(SFTConfig):
         default="~/.cache/hf_dataselect",
         metadata={
             "help": "Folder where scores are kept as they come, by content, so that a killed run resumes and no row "
-            "is scored twice (44 bytes a row and pass). 'none' keeps none. Several nodes should share it."
+            "is scored twice (52 bytes a row and pass). 'none' keeps none. Several nodes should share it."
         },
     )
     selection_batch_tokens: int | None = field(

@@ -78,6 +78,8 @@ class Account:
         self._rows: dict[str, dict[str, set[int]]] = {"unscorable": {}, "dropped": {}, "truncated": {}}
         #: Forward and backward passes: rows and tokens of each, and rows that came from the cache instead.
         self.passes: dict[str, int] = {}
+        #: Seconds that an earlier run spent on what came from the cache.
+        self.cached_seconds = 0.0
 
     def note(self, kind: str, reason: str, rows: Iterable[int]) -> None:
         """
@@ -92,6 +94,10 @@ class Account:
         """Add to the passes."""
         for name, number in passes.items():
             self.passes[name] = self.passes.get(name, 0) + int(number)
+
+    def add_cached_seconds(self, seconds: float) -> None:
+        """Add what an earlier run spent on results found in the cache."""
+        self.cached_seconds += seconds
 
     def rows(self, kind: str) -> dict[str, list[int]]:
         """Rows by reason, sorted."""
@@ -243,7 +249,10 @@ class Selection:
         budget (`float` or `int`):
             As asked for.
         seconds (`float`):
-            Wall-clock time of selecting.
+            What selecting cost: wall-clock time, and what an earlier run spent on the results that were found in the
+            cache, so that STR does not flatter a second run.
+        cached_seconds (`float`):
+            The part of it that this run was spared.
         passes (`dict[str, int]`):
             Rows and tokens that went through a model.
         unscorable, dropped, truncated (`dict[str, list[int]]`):
@@ -258,6 +267,7 @@ class Selection:
     scores: np.ndarray
     budget: float | int
     seconds: float
+    cached_seconds: float = 0.0
     passes: dict[str, int] = field(default_factory=dict)
     unscorable: dict[str, list[int]] = field(default_factory=dict)
     dropped: dict[str, list[int]] = field(default_factory=dict)
@@ -278,7 +288,7 @@ class Selection:
         """Two lines for a log: how much was kept, at what cost, and what was left aside."""
         lines = [
             f"{self.method}: kept {len(self.indices):,} of {self.candidates:,} rows (SDF {self.sdf:.3f}) "
-            f"in {self.seconds:.1f} s"
+            f"in {self.seconds:.1f} s" + (f", {self.cached_seconds:.1f} s of it cached" if self.cached_seconds else "")
         ]
         for kind in ("unscorable", "dropped", "truncated"):
             lines += [f"  {kind}: {len(rows):,} rows, {reason}" for reason, rows in getattr(self, kind).items()]
@@ -348,7 +358,8 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
         indices=chosen,
         scores=ctx.agreed(scores),
         budget=budget,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + ctx.account.cached_seconds,
+        cached_seconds=ctx.account.cached_seconds,
         passes=dict(ctx.account.passes),
         **{kind: ctx.account.rows(kind) for kind in ("unscorable", "dropped", "truncated")},
     )

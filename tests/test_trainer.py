@@ -344,6 +344,7 @@ def test_a_second_budget_scores_nothing_again(tmp_path):
         "cached_rows": 48,
     }
     assert second.indices[:4].tolist() == first.indices.tolist()
+    assert second.seconds > second.cached_seconds > 0 == first.cached_seconds, "STR counts what the first run spent"
 
 
 def test_ifd_and_perplexity_share_a_pass(tmp_path):

@@ -7,6 +7,7 @@ float32, totals of a row in float64.
 """
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +40,10 @@ class Likelihood(NamedTuple):
     hits: np.ndarray
     #: Rows that were read from the cache.
     cached: int
+    #: Tokens of the rows that were not.
+    forward_tokens: int
+    #: Seconds that the cached rows took when they were computed.
+    cached_seconds: float
 
     @property
     def mean_loss(self) -> np.ndarray:
@@ -87,7 +92,7 @@ def likelihood(
         "dtype": str(target),
         "attention": getattr(model.config, "_attn_implementation", None),
     }
-    store = RowStore(cache_dir, namespace, width=3)
+    store = RowStore(cache_dir, namespace, width=4)
     keys = rows.keys() if cache_dir else np.zeros(len(rows), "V16")
     values, known = store.load(keys)
     if accelerator is not None and accelerator.num_processes > 1:
@@ -95,19 +100,22 @@ def likelihood(
         values[~known] = 0
         found = np.column_stack([values, known]) * accelerator.is_main_process
         found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
-        values, known = found[:, :3], found[:, 3] > 0
+        values, known = found[:, :4], found[:, 4] > 0
     todo = np.flatnonzero(~known)
     if len(todo):
         with torch.no_grad(), evaluating(model), cast(model, target):
             score = _scorer(model)
 
             def compute(batch: np.ndarray) -> np.ndarray:
-                return score(rows.take(batch))
+                started = time.perf_counter()
+                result = score(rows.take(batch))
+                seconds = (time.perf_counter() - started) / len(batch)
+                return np.column_stack([result, np.full(len(batch), seconds)])
 
             computed = map_batches(
                 compute,
                 rows.lengths,
-                3,
+                4,
                 batch_tokens=batch_tokens,
                 rows=todo,
                 accelerator=accelerator,
@@ -116,7 +124,10 @@ def likelihood(
             )
         values[todo] = computed[todo]
     store.close()
-    return Likelihood(values[:, 0], values[:, 1], values[:, 2], cached=int(known.sum()))
+    ranks = accelerator.num_processes if accelerator else 1
+    cached_seconds = float(values[known, 3].sum()) / ranks
+    computed_tokens = int(rows.lengths[todo].sum())
+    return Likelihood(*values.T[:3], int(known.sum()), computed_tokens, cached_seconds)
 
 
 Batch = list[tuple[np.ndarray, np.ndarray]]

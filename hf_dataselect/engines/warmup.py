@@ -2,7 +2,8 @@
 
 import logging
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -11,9 +12,10 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import is_peft_model, set_seed
+from accelerate.utils import gather_object, is_peft_model, set_seed
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 
@@ -72,6 +74,7 @@ def warmed_up(
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
+    on_cached: Callable[[float], None] | None = None,
 ) -> Iterator[nn.Module]:
     """
     Lend out `model` tuned on `rows`; afterwards, also after an exception, weights, adapters and flags are as before.
@@ -88,6 +91,8 @@ def warmed_up(
             In any layout that [`~trl.SFTTrainer`] trains on.
         settings ([`WarmupSettings`]):
             How to tune.
+        on_cached (`Callable`, *optional*):
+            Told how many seconds the tuning once took, where its result is found in `cache_dir`.
 
     Raises:
         `ValueError`: `method="full"` on a quantized model.
@@ -100,13 +105,19 @@ def warmed_up(
         saved = check_writable(Path(cache_dir) / "warmup") / f"{key}.safetensors"
     lend = _full if settings.method == "full" else _adapter_copy if is_peft_model(model) else _temporary_lora
     with preserved(model), lend(model, settings) as (tuned, weights, load):
-        if saved is not None and saved.exists():
+        # Ranks that do not see the file have to tune, and tuning takes all of them.
+        if saved is not None and all(gather_object([saved.exists()])):
             load(load_file(saved))
+            with safe_open(saved, "pt") as file:
+                seconds = float(file.metadata()["seconds"])
+            if on_cached is not None:
+                on_cached(seconds)
         else:
+            started = time.perf_counter()
             with preserved(tuned):
                 _train(tuned, tokenizer, rows, settings, accelerator)
             if saved is not None and (accelerator is None or accelerator.is_main_process):
-                _keep(saved, weights())
+                _keep(saved, weights(), time.perf_counter() - started)
         yield tuned
 
 
@@ -198,8 +209,9 @@ def _train(tuned: nn.Module, tokenizer: Any, rows: Dataset, settings: WarmupSett
         trainer.train()
 
 
-def _keep(path: Path, state: dict[str, torch.Tensor]) -> None:
+def _keep(path: Path, state: dict[str, torch.Tensor], seconds: float) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
-        write_atomic(path, save({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}))
+        write_atomic(path, save(tensors, metadata={"seconds": str(seconds)}))
     except OSError as error:
         logger.warning("The warmed-up weights can't be saved (%s): a killed run will tune them again.", error)

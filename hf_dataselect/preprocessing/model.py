@@ -63,9 +63,10 @@ def answer_loss(
     )
     ctx.account.count(
         forward_rows=len(encoded.tokens) - found.cached,
-        forward_tokens=encoded.tokens.lengths.sum() if not found.cached else 0,
+        forward_tokens=found.forward_tokens,
         cached_rows=found.cached,
     )
+    ctx.account.add_cached_seconds(found.cached_seconds)
     n = len(records)
     loss, tokens, hits = (np.bincount(encoded.row, column, minlength=n) for column in found[:3])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -106,5 +107,10 @@ def prompt_features(records: Records, ctx: Context, text_format: TextFormat | No
     options = {"batch_tokens": ctx.batch_tokens, "dtype": ctx.dtype, "accelerator": ctx.accelerator}
     embedding = mean_hidden_state(ctx.model, prompts, progress="Embedding prompts", **options)
     found = likelihood(ctx.model, prompts, cache_dir=ctx.cache_dir, progress="Scoring prompts", **options)
-    ctx.account.count(forward_rows=2 * len(records) - found.cached, forward_tokens=2 * prompts.lengths.sum())
+    ctx.account.count(
+        forward_rows=2 * len(records) - found.cached,
+        forward_tokens=prompts.lengths.sum() + found.forward_tokens,
+        cached_rows=found.cached,
+    )
+    ctx.account.add_cached_seconds(found.cached_seconds)
     return PromptFeatures(embedding, np.exp(found.mean_loss))

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, IterableDataset, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
 
 
 #: Layouts in the order they are looked for; those that TRL knows come first, so that a dataset trains as TRL would.
@@ -173,6 +174,8 @@ class Records(Sequence):
         try:
             return _PARSERS[self.layout](self, row, index)
         except (_Unreadable, AttributeError, TypeError, KeyError) as error:
+            if self.layout == "text" and not isinstance(error, _Unreadable):
+                raise  # a fault in the user's `formatting_func`
             reason = str(error) if isinstance(error, _Unreadable) else f"malformed {self.layout} row"
             return Record(index, problem=reason)
 
@@ -181,6 +184,9 @@ class Records(Sequence):
 
     def _parse_prompt_completion(self, row, index):
         prompt, completion = row["prompt"], row["completion"]
+        for column in ("prompt", "completion"):
+            if row[column] is None:
+                raise _Unreadable(f"missing value in `{column}`")
         if isinstance(prompt, list) and isinstance(completion, list):
             messages = _messages(prompt) + _messages(completion)
             return Record(index, messages, len(prompt), tools=_tools(row))
@@ -221,9 +227,16 @@ class Records(Sequence):
 
     def unreadable(self) -> dict[str, np.ndarray]:
         """
-        Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout.
-        Found from Arrow's own null counts, without reading the rows.
+        Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout, or
+        a chat without turns. Found from Arrow's own null counts and lengths, without reading the rows; only ShareGPT
+        rows are read, as each of their turns has to become a message.
         """
+        if self.layout == "sharegpt":
+            problems = {}
+            for record in self:
+                if record.problem is not None:
+                    problems.setdefault(record.problem, []).append(record.index)
+            return {reason: np.array(rows) for reason, rows in problems.items()}
         columns = {
             "tokens": ["input_ids"],
             "prompt-completion": ["prompt", "completion"],
@@ -235,11 +248,13 @@ class Records(Sequence):
         found = {}
         for column in columns:
             table = self.dataset.select_columns([column]).with_format("arrow")
-            if table.data.column(column).null_count == 0:
-                continue
-            empty = np.concatenate([pc.is_null(part[column]).to_numpy() for part in table.iter(10_000)])
-            if empty.any():
-                found[f"missing value in `{column}`"] = np.flatnonzero(empty)
+            tests = {f"missing value in `{column}`": pc.is_null} if table.data.column(column).null_count else {}
+            if self.layout != "tokens" and isinstance(table.features[column], List):
+                tests[f"no turns in `{column}`"] = _has_no_items
+            for reason, test in tests.items():
+                failed = np.concatenate([test(part[column]).to_numpy() for part in table.iter(10_000)])
+                if failed.any():
+                    found[reason] = np.flatnonzero(failed)
         return found
 
     def for_training(self, indices: Sequence[int] | None = None, num_proc: int | None = None) -> Dataset:
@@ -288,6 +303,10 @@ class _Unreadable(Exception):
     pass
 
 
+def _has_no_items(lists: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.equal(pc.list_value_length(lists), 0).fill_null(False)
+
+
 def _text(value: Any, column: str) -> str:
     if value is None:
         raise _Unreadable(f"missing value in `{column}`")
@@ -307,14 +326,19 @@ def _messages(turns: list[dict] | None) -> tuple[dict[str, Any], ...]:
         content = turn.get("content", turn.get("value"))
         if content is None and not turn.get("tool_calls"):
             raise _Unreadable("missing content in a turn")
+        if not isinstance(content, (str, list, type(None))):
+            raise _Unreadable("the content of a turn is not text")
         rest = {k: v for k, v in turn.items() if k not in ("role", "from", "content", "value") and v is not None}
         messages.append({"role": _ROLES[name], "content": content, **rest})
     return tuple(messages)
 
 
 def _tools(row: dict[str, Any]) -> list | None:
-    tools = row.get("tools")
-    return (json.loads(tools) if isinstance(tools, str) else tools) or None
+    tools = row.get("tools") or None
+    try:
+        return (json.loads(tools) if isinstance(tools, str) else tools) or None
+    except json.JSONDecodeError as error:
+        raise _Unreadable("`tools` is no JSON") from error
 
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
@@ -332,9 +356,12 @@ def load_rows(name: str, config: str | None = None, split: str = "train") -> Dat
     suffix = next((suffix for suffix in reversed(path.suffixes) if suffix not in (".gz", ".zst", ".bz2", ".xz")), "")
     try:
         if path.is_file() and suffix in _BUILDERS:
-            return load_dataset(_BUILDERS[suffix], data_files=str(path), split="train")
+            options = {"sep": "\t"} if suffix == ".tsv" else {}
+            return load_dataset(_BUILDERS[suffix], data_files=str(path), split="train", **options)
         if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             loaded = load_from_disk(str(path))
+            if isinstance(loaded, DatasetDict) and split not in loaded:
+                raise KeyError(f"it has the splits {', '.join(loaded)}")
             return loaded[split] if isinstance(loaded, DatasetDict) else loaded
         if suffix in _BUILDERS:
             raise FileNotFoundError(f"there is no file {name!r}")

@@ -34,6 +34,10 @@ DEFAULT_CHAT_TEMPLATE = (
 )
 
 
+#: A private character in place of an answer: templates neither strip, split nor escape it.
+_MARK = "\U000f1d5e"
+
+
 def default_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The one explicit default; it starts with the beginning-of-sequence token where the tokenizer adds one itself."""
     adds_bos = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
@@ -121,7 +125,8 @@ class TextFormat:
                 if i in record.answer_turns:
                     places.append((len(text), len(text) + len(content)))
                 text += content
-            if self.end_of_turn and places and not text.endswith(self.tokenizer.eos_token or ""):
+            ends_with_answer = places and places[-1][1] == len(text)
+            if self.end_of_turn and ends_with_answer and not text.endswith(self.tokenizer.eos_token or ""):
                 text += self.tokenizer.eos_token
                 places[-1] = (places[-1][0], len(text))
             return text, places
@@ -131,24 +136,50 @@ class TextFormat:
             raise ValueError(f"the chat template refuses the turns ({_first_line(error)})") from error
 
     def _spell_chat(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
-        messages, tools = record.messages, record.tools
-        whole = self._render(messages, tools)
-        places = []
-        for turn in record.answer_turns:
-            before = self._render(messages[:turn], tools, add_generation_prompt=True) if turn else ""
-            start = len(commonprefix([before, whole]))
-            last = turn == len(messages) - 1
-            stop = len(whole) if last else len(commonprefix([self._render(messages[: turn + 1], tools), whole]))
-            content = content_text(messages[turn]).strip()
-            found = whole.find(content, start, stop)
-            # A template that rewrites the content (tool calls, reasoning) leaves only its turn to go by.
-            start, end = (found, found + len(content)) if content and found >= 0 else (start, stop)
-            if not content and not messages[turn].get("tool_calls"):
-                end = start
-            elif self.end_of_turn or found < 0:
-                end = _end_of_turn(whole, end, stop, tuple(self.tokenizer.get_added_vocab()))
-            places.append((start, end))
-        return whole, places
+        whole = self._render(record.messages, record.tools)
+        return whole, [self._place(whole, record, turn) for turn in record.answer_turns]
+
+    def _place(self, whole: str, record: Record, turn: int) -> tuple[int, int]:
+        """
+        Characters of an answer in the text of its chat.
+
+        They are what changes when a mark stands in the answer's place, whatever the template makes of turns: reasoning
+        left out of all but the last, an empty thought put into the last.
+        """
+        messages, message = record.messages, record.messages[turn]
+        content, calls = content_text(message).strip(), message.get("tool_calls")
+        if not content and not calls:
+            return 0, 0
+        marked = {**message, "content": _MARK}
+        marked.pop("tool_calls", None)
+        later = messages[turn + 1 :]
+        before, mark, after = self._render((*messages[:turn], marked, *later), record.tools).partition(_MARK)
+        if not mark:
+            raise ValueError("it leaves the text of an answer out")
+        start = _shared(before, whole)
+        end = behind = max(start, len(whole) - _shared(after[::-1], whole[::-1]))
+        added = tuple(self.tokenizer.get_added_vocab()) if calls or self.end_of_turn else ()
+        if calls:
+            end = behind = _around(whole, end, added)[0]
+        elif whole[start:end].strip() != content:
+            # The template rewrote the answer, or the generation prompt holds its beginning (an opening thought tag).
+            prompt = self._render(messages[:turn], record.tools, add_generation_prompt=True) if turn else before
+            header = min(start, _shared(prompt, whole))
+            found = whole.find(content, header, end)
+            if found >= 0:
+                start, end = found, found + len(content)
+            elif not content.endswith(whole[start:end].strip()):
+                start = header
+        text = whole[start:end]
+        start, end = start + len(text) - len(text.lstrip()), start + len(text.rstrip())
+        if self.end_of_turn and start < end:
+            stop = len(whole)
+            if later:
+                own = self._render((*messages[:turn], marked), record.tools).partition(_MARK)[2]
+                token, stop = _around(whole, behind + _shared(own, whole[behind:]), added)
+                stop = token if whole[behind:token].strip() else stop
+            end = _end_of_turn(whole, end, stop, added)
+        return start, end
 
     def tokenize(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
         """Token ids of texts, with the tokenizer's own start token for plain ones, never with an added end token."""
@@ -258,6 +289,17 @@ def _added_token(added: tuple[str, ...]) -> re.Pattern:
     return re.compile("|".join(re.escape(token) for token in sorted(added, key=len, reverse=True)) or r"(?!)")
 
 
+def _shared(beginning: str, text: str) -> int:
+    """Length of what two texts have in common at their beginnings."""
+    return len(beginning) if text.startswith(beginning) else len(commonprefix([beginning, text]))
+
+
+def _around(whole: str, place: int, added: tuple[str, ...]) -> tuple[int, int]:
+    """Start and end of the added token that `place` lies in; of none, `place` itself."""
+    near = _added_token(added).finditer(whole, max(0, place - max(map(len, added), default=0)))
+    return next((token.span() for token in near if token.start() < place < token.end()), (place, place))
+
+
 def _end_of_turn(whole: str, end: int, stop: int, added: tuple[str, ...]) -> int:
     """End of the turn's own text: after its first special token, or without the white space that follows."""
     found = _added_token(added).search(whole, end, stop)
@@ -322,4 +364,4 @@ def encode(records: Records, text_format: TextFormat, alone: bool = False, num_p
 
 
 #: Raised whenever this module gives other tokens than before, so that no stored encoding outlives its code.
-_ENCODING = 1
+_ENCODING = 2

@@ -151,7 +151,9 @@ class IFD(Selector):
         )
         chosen = records.for_training(rows)
         ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
-        with warmed_up(ctx.model, ctx.tokenizer, chosen, settings, ctx.accelerator, ctx.cache_dir) as model:
+        with warmed_up(
+            ctx.model, ctx.tokenizer, chosen, settings, ctx.accelerator, ctx.cache_dir, ctx.account.add_cached_seconds
+        ) as model:
             yield ctx.using(model)
 
     def _warmup_rows(self, records: Records, ctx: Context) -> np.ndarray:
