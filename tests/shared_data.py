@@ -20,7 +20,7 @@ def _file(variable: str, folder: str, name: str) -> Path:
 
 
 def golden_path(name: str) -> Path:
-    """A file or folder of golden numbers; its folder is `HF_DATASELECT_GOLDEN`, or `shared/golden` beside the clone."""
+    """A file or folder of golden numbers; its folder is `HF_DATASELECT_GOLDEN`, or `shared/golden` beside it."""
     return _file("HF_DATASELECT_GOLDEN", "golden", name)
 
 
@@ -38,3 +38,12 @@ def golden_arrays(name: str) -> dict[str, np.ndarray]:
 def data_path(name: str) -> Path:
     """A file or folder of real rows; its folder is `HF_DATASELECT_DATA`, or `shared/data` beside the clone."""
     return _file("HF_DATASELECT_DATA", "data", name)
+
+
+def smollm2_path() -> Path:
+    """The model that `make quickstart` fetches; its folder is `HF_DATASELECT_SMOLLM2`, or where that puts it."""
+    default = Path("~/.cache/hf_dataselect/smollm2-135m-instruct").expanduser()
+    folder = Path(os.environ.get("HF_DATASELECT_SMOLLM2") or default)
+    if not (folder / "config.json").exists():
+        pytest.skip("SmolLM2 is not here: `make quickstart` fetches it, or HF_DATASELECT_SMOLLM2 names its folder")
+    return folder

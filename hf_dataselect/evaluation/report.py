@@ -6,17 +6,25 @@ show again is not known from it.
 """
 
 import json
+import unicodedata
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from ..preprocessing.records import Records
 from ..run_folder import plain, read_evaluation, read_selection
 from ..selector import Selection
 from .benchmarks import Setting, from_json
+from .picture import draw
 from .pir import PIR, benchmark_pir
+
+
+#: Options that may differ between runs that are compared: what is chosen, and where things are written.
+_FREE = ("selection_", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "eval_on_start")
 
 
 @dataclass
@@ -26,13 +34,17 @@ class Run:
 
     Args:
         name (`str`):
-            Folder name.
+            Folder name; the path where two folders have the same.
         selection ([`Selection`]):
             What it kept.
         settings (`dict[str, Setting]`):
             Its scores.
         train_seconds (`float`, *optional*):
             Training time without evaluations.
+        untrained (`dict[str, float]`, *optional*):
+            Scores before training, where the run was evaluated then (`eval_on_start`).
+        recipe (`dict`, *optional*):
+            Its resolved configuration.
         pir ([`PIR`], *optional*):
             Against the baseline; `None` for the baseline itself and where there is none.
         str_ratio (`float`, *optional*):
@@ -43,6 +55,8 @@ class Run:
     selection: Selection
     settings: dict[str, Setting]
     train_seconds: float | None
+    untrained: dict[str, float] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
     pir: PIR | None = None
     str_ratio: float | None = None
 
@@ -57,14 +71,17 @@ class Comparison:
             In the order given, the baseline first.
         baseline (`Run`, *optional*):
             The run that the others are measured against.
+        column (`str`, *optional*):
+            What `tallies` count by.
         tallies (`dict[str, dict[str, int]]`, *optional*):
-            Rows kept by value of a column, of the candidates (`"candidates"`) and of each run.
+            Rows kept by value of that column, of the candidates (`"candidates"`) and of each run.
         examples (`dict[str, list[dict]]`, *optional*):
             A few rows of a run with their scores.
     """
 
     runs: list[Run]
     baseline: Run | None
+    column: str | None = None
     tallies: dict[str, dict[str, int]] = field(default_factory=dict)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -76,19 +93,10 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
     Raises:
         `ValueError`: a folder is no finished run, or several runs are `full` and none is named.
     """
-    folders = [Path(folder) for folder in folders]
-    if baseline is not None and Path(baseline) not in folders:
-        folders = [Path(baseline), *folders]
-    runs = []
-    for folder in folders:
-        evaluation = read_evaluation(folder, "runs")
-        seconds = evaluation.get("train_seconds")
-        runs.append(Run(folder.name, read_selection(folder), from_json(evaluation["settings"]), seconds))
-    full = [
-        run
-        for run, folder in zip(runs, folders, strict=True)
-        if folder == baseline or baseline is None and run.selection.method == "full"
-    ]
+    folders = list({Path(f).resolve(): Path(f) for f in [*([baseline] if baseline else []), *folders]}.values())
+    shared = [name for name, times in Counter(folder.resolve().name for folder in folders).items() if times > 1]
+    runs = [_read_run(folder, shared) for folder in folders]
+    full = runs[:1] if baseline else [run for run in runs if run.selection.method == "full"]
     if len(full) > 1:
         raise ValueError(f"Several runs are `full` ({', '.join(run.name for run in full)}): name one with --baseline.")
     reference = full[0] if full else None
@@ -101,6 +109,17 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
     return Comparison(runs, reference)
 
 
+def _read_run(folder: Path, shared_names: list[str]) -> Run:
+    evaluation, name = read_evaluation(folder, "runs"), folder.resolve().name
+    settings, history = from_json(evaluation["settings"]), evaluation.get("history") or [{}]
+    before = history[0] if history[0].get("step") == 0 else {}
+    before = {s: before[f"benchmark/{s}"] for s in settings if before.get(f"benchmark/{s}") is not None}
+    path = folder / "recipe.yaml"
+    recipe = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
+    name = str(folder) if name in shared_names else name
+    return Run(name, read_selection(folder), settings, evaluation.get("train_seconds"), before, recipe)
+
+
 def add_rows(comparison: Comparison, records: Records, column: str | None = None, examples: int = 3) -> None:
     """
     Show the candidate rows themselves: how many each run kept by value of `column`, and a few rows with their scores.
@@ -108,105 +127,156 @@ def add_rows(comparison: Comparison, records: Records, column: str | None = None
     Raises:
         `ValueError`: the rows are not those that the runs chose from, or have no such column.
     """
-    if any(run.selection.candidates != len(records) for run in comparison.runs):
-        raise ValueError(f"The runs chose from {comparison.runs[0].selection.candidates} rows, not {len(records)}.")
+    for run in comparison.runs:
+        if run.selection.candidates != len(records):
+            raise ValueError(f"{run.name} chose from {run.selection.candidates:,} rows, not from {len(records):,}.")
+    values = None
     if column is not None:
         if column not in records.dataset.column_names:
             raise ValueError(f"The dataset has no column {column!r}.")
-        values = np.array([str(value) for value in records.dataset.with_format(None)[column]])
+        known = records.dataset.with_format(None)[column]
+        values = np.array(["none" if value is None else str(value) for value in known])
         groups = {"candidates": np.arange(len(records))} | {run.name: run.selection.indices for run in comparison.runs}
-        names = sorted(set(values))
-        comparison.tallies = {
-            name: {v: int((values[rows] == v).sum()) for v in names} for name, rows in groups.items()
-        }
+        names = [name for name, _ in Counter(values.tolist()).most_common()]
+        comparison.column = column
+        comparison.tallies = {n: {v: int((values[rows] == v).sum()) for v in names} for n, rows in groups.items()}
     for run in comparison.runs:
         if run.selection.method in ("full", "random"):
             continue
         scores, kept = run.selection.scores, run.selection.indices
-        left = np.setdiff1d(np.flatnonzero(np.isfinite(scores)), kept)
         dropped = sorted({row for rows in run.selection.dropped.values() for row in rows})
-        left = left[~np.isin(left, dropped)]
+        left = np.setdiff1d(np.flatnonzero(np.isfinite(scores)), [*kept, *dropped])
         shown = {"kept": kept[:examples], "left out": left[np.argsort(scores[left], kind="stable")][:examples]}
         shown["dropped"] = np.array(dropped, np.int64)[:examples]
         comparison.examples[run.name] = [
-            {"what": what, "row": int(row), "score": float(scores[row])} | _texts(records[int(row)])
+            {"what": what, "row": int(row), "score": float(scores[row])}
+            | ({} if values is None else {f"`{column}`": str(values[row])})
+            | {"prompt": _short(records[int(row)].prompt), "answer": _short(records[int(row)].answer)}
             for what, rows in shown.items()
             for row in rows
         ]
 
 
-def _texts(record) -> dict[str, str]:
-    return {"prompt": _short(record.prompt), "answer": _short(record.answer)}
-
-
-def _short(text: str, length: int = 90) -> str:
-    text = " ".join(text.split()).replace("|", "/")
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
 def to_markdown(comparison: Comparison) -> str:
-    """The comparison as Markdown tables."""
-    settings = list(dict.fromkeys(name for run in comparison.runs for name in run.settings))
-    arrow = {
-        name: "↑" if run.settings[name].higher_is_better else "↓" for run in comparison.runs for name in run.settings
-    }
-    head = ["run", "method", "rows kept", "SDF", *(f"{name} {arrow[name]}" for name in settings)]
-    head += ["PIR (benchmark ratio)", "STR", "selection s", "training s"]
-    lines = [_line(head), _line(["---"] * len(head))]
-    for run in comparison.runs:
-        cells = [run.name, run.selection.method, f"{len(run.selection.indices):,}", f"{run.selection.sdf:.3f}"]
-        for name in settings:
-            setting = run.settings.get(name)
-            ratio = run.pir.settings.get(name) if run.pir else None
-            score = "" if setting is None else f"{setting.score:.4f}"
-            cells.append(score if ratio is None else f"{score} ({ratio:.3f})")
-        cells += [_number(run.pir and run.pir.value), _number(run.str_ratio), f"{run.selection.seconds:.1f}"]
-        lines.append(_line([*cells, _number(run.train_seconds, 1)]))
-    lines += ["", _verdict(comparison)]
-    for run in comparison.runs:
-        if run.pir and run.pir.left_out:
-            named = "; ".join(f"{name}: {why}" for name, why in run.pir.left_out.items())
-            lines.append(f"Left out of the PIR of {run.name}: {named}.")
-        for kind in ("unscorable", "dropped", "truncated"):
-            for reason, rows in getattr(run.selection, kind).items():
-                lines.append(f"{run.name}: {len(rows):,} rows {kind}: {reason}.")
-    if comparison.tallies:
-        values = list(next(iter(comparison.tallies.values())))
-        lines += ["", _line(["rows kept", *values]), _line(["---"] * (len(values) + 1))]
-        for name, tally in comparison.tallies.items():
-            total = max(1, sum(tally.values()))
-            lines.append(_line([name, *(f"{number} ({number / total:.0%})" for number in tally.values())]))
-    for name, rows in comparison.examples.items():
-        lines += [
-            "",
-            f"Rows of {name}, by score:",
-            "",
-            _line(["", "row", "score", "prompt", "answer"]),
-            _line(["---"] * 5),
+    """The comparison as Markdown whose tables are aligned, so that it reads well on a terminal too."""
+    runs, reference = comparison.runs, comparison.baseline
+    named = {run.name: f"{run.name} (BM)" if run is reference else run.name for run in runs}
+    head = ["run", "method", "rows kept", "SDF", "PIR (benchmark ratio)", "STR", "selection s", "training s"]
+    rows = [
+        [named[run.name], run.selection.method, f"{len(run.selection.indices):,}", f"{run.selection.sdf:.3f}"]
+        + [_number(run.pir and run.pir.value), _number(run.str_ratio)]
+        + [f"{run.selection.seconds:.1f}", _number(run.train_seconds, 1)]
+        for run in runs
+    ]
+    lines = ["## Runs", "", *_table(head, rows, left=2), "", *(f"- {line}" for line in _verdicts(comparison))]
+    settings = {name: setting.higher_is_better for run in runs for name, setting in run.settings.items()}
+    if settings:
+        before = reference.untrained if reference else {}
+        head = ["setting", *(["before training"] if before else []), *named.values()]
+        rows = [
+            [f"{name} ({'higher' if higher else 'lower'} is better)"]
+            + ([_number(before.get(name), 4)] if before else [])
+            + [_score(run, name) for run in runs]
+            for name, higher in settings.items()
         ]
-        lines += [_line([r["what"], r["row"], _number(r["score"]), r["prompt"], r["answer"]]) for r in rows]
+        note = "" if reference is None else ": score (score / baseline, inverted where lower is better)"
+        lines += ["", f"## Held-out rows{note}", "", *_table(head, rows)]
+    if comparison.tallies:
+        totals = {name: max(1, sum(tally.values())) for name, tally in comparison.tallies.items()}
+        head = [str(comparison.column), *(named.get(name, name) for name in totals)]
+        rows = [
+            [value, *(f"{tally[value]:,} ({tally[value] / totals[n]:.0%})" for n, tally in comparison.tallies.items())]
+            for value in comparison.tallies["candidates"]
+        ]
+        lines += ["", f"## Rows kept by `{comparison.column}` (share of the run's rows)", "", *_table(head, rows)]
+    for name, found in comparison.examples.items():
+        rows = [[_number(v) if isinstance(v, float) else str(v) for v in row.values()] for row in found]
+        lines += ["", f"## Rows of {name} with their scores", "", *_table(list(found[0]), rows, left=None)]
     return "\n".join(lines)
 
 
-def _verdict(comparison: Comparison) -> str:
-    if comparison.baseline is None:
-        return "No run of `full` among these: PIR and STR need a baseline."
-    text = (
-        "In brackets: score / baseline, inverted where lower is better (↓); PIR is their mean, above 1 is better than "
-    )
-    text += f"training on everything ({comparison.baseline.name}). One run each, so a small difference may be chance."
-    costly = [run.name for run in comparison.runs if run.str_ratio is not None and run.str_ratio > 1]
-    if costly:
-        text += f" Selecting cost more than training on everything: {', '.join(costly)}."
-    return text
+def _verdicts(comparison: Comparison) -> list[str]:
+    """What the numbers say and what they don't, in plain words."""
+    reference, lines = comparison.baseline, []
+    if reference is None:
+        lines.append("No run of `full` among these: PIR and STR need a baseline.")
+    controls = [run for run in comparison.runs if run.selection.method == "random" and run.pir]
+    for run in comparison.runs:
+        if run.pir and np.isfinite(run.pir.value):
+            line = f"{run.name}: {_better(run.pir.value, 1)} training on everything"
+            for control in controls if run not in controls else []:
+                same = len(control.selection.indices) == len(run.selection.indices)
+                line += f", {_better(run.pir.value, control.pir.value)} as many random rows" if same else ""
+            lines.append(f"{line}, with {run.selection.sdf:.1%} of the rows.")
+        if run.str_ratio is not None and run.str_ratio > 1:
+            lines.append(f"{run.name}: selecting alone took longer than training on everything (STR above 1).")
+        if cached := run.selection.passes.get("cached_rows"):
+            spared = f"{run.selection.cached_seconds:.1f} s of its selection"
+            lines.append(f"{run.name}: {cached:,} scores came from the cache, which spared {spared} this time.")
+        for kind in ("unscorable", "dropped", "truncated"):
+            for reason, rows in getattr(run.selection, kind).items():
+                lines.append(f"{run.name}: {len(rows):,} rows {kind}: {reason}.")
+        if run.pir and run.pir.left_out:
+            named = "; ".join(f"{name}: {why}" for name, why in run.pir.left_out.items())
+            lines.append(f"{run.name}: left out of the PIR: {named}.")
+        if reference is not None and run is not reference and (differing := _differences(run, reference)):
+            lines.append(f"{run.name}: differs from the baseline in more than the rows: {', '.join(differing)}.")
+    if reference is not None:
+        lines.append("PIR is the mean of score / baseline. One run each: a small difference may be chance.")
+    return lines
 
 
-def _line(cells: list) -> str:
-    return "| " + " | ".join(map(str, cells)) + " |"
+def _better(value: float, other: float) -> str:
+    change = f"{abs(value / other - 1):.1%}"
+    return "as good as" if change == "0.0%" else f"{change} {'better' if value > other else 'worse'} than"
+
+
+def _differences(run: Run, other: Run) -> list[str]:
+    """Options and data that both runs name and that differ, so that PIR measures more than the selection."""
+    names = {**other.recipe, **run.recipe} if other.recipe and run.recipe else {}
+    found = [f"`{n}`" for n in names if not n.startswith(_FREE) and run.recipe.get(n) != other.recipe.get(n)]
+    same_rows = run.selection.facts.get("dataset") == other.selection.facts.get("dataset")
+    return found + ([] if same_rows else ["the candidate rows"])
+
+
+def _score(run: Run, name: str) -> str:
+    if name not in run.settings:
+        return ""
+    ratio = run.pir.settings.get(name) if run.pir else None
+    score = _number(run.settings[name].score, 4) or "none"
+    return score if ratio is None else f"{score} ({ratio:.3f})"
 
 
 def _number(value: float | None, digits: int = 3) -> str:
     return "" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _short(text: str, length: int = 44) -> str:
+    text = " ".join(text.split()).replace("|", "/")
+    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+
+
+def _table(head: list[str], rows: list[list[str]], left: int | None = 1) -> list[str]:
+    """Markdown table; the first `left` columns are words, the others numbers. `None`: all are words."""
+    columns = list(zip(head, *rows, strict=True))
+    widths = [max(3, *map(_width, column)) for column in columns]
+    words = [left is None or place < left for place in range(len(head))]
+
+    def line(cells: list[str]) -> str:
+        gaps = [" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
+        padded = [cell + gap if word else gap + cell for cell, gap, word in zip(cells, gaps, words, strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * (width - 1) + ("-" if word else ":") for width, word in zip(widths, words, strict=True)]
+    return [line(head), line(rule), *map(line, rows)]
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that the text takes: Chinese characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
 
 
 def write_report(comparison: Comparison, folder: Path) -> list[Path]:
@@ -225,58 +295,3 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
         return paths
     figure.savefig(folder / "report.png", dpi=150)
     return [*paths, folder / "report.png"]
-
-
-def draw(comparison: Comparison):
-    """
-    Picture of the comparison, a `matplotlib` figure: settings of each run, scores of kept and other rows, and rows
-    kept by value of a column, where there is one.
-
-    Raises:
-        `ImportError`: matplotlib is missing (extra `quickstart`).
-    """
-    from matplotlib.figure import Figure
-
-    scored = [run for run in comparison.runs if run.selection.method not in ("full", "random")]
-    panels = 1 + bool(comparison.tallies) + len(scored)
-    figure = Figure(figsize=(4.6 * panels, 3.8), layout="constrained")
-    axes = iter(np.atleast_1d(figure.subplots(1, panels)))
-    _draw_ratios(next(axes), comparison)
-    if comparison.tallies:
-        _draw_tallies(next(axes), comparison)
-    for run in scored:
-        axis, scores = next(axes), run.selection.scores
-        kept = np.zeros(len(scores), bool)
-        kept[run.selection.indices] = True
-        shown = [scores[~kept & np.isfinite(scores)], scores[kept]]
-        axis.hist(shown, bins=40, stacked=True, label=["other rows", "kept"], color=["#b8c4ce", "#c0392b"])
-        axis.set(title=f"{run.name}: scores", xlabel="quality label", ylabel="rows")
-        axis.legend()
-    return figure
-
-
-def _draw_ratios(axis, comparison: Comparison) -> None:
-    runs = [run for run in comparison.runs if run.pir]
-    names = list(dict.fromkeys(name for run in runs for name in run.pir.settings))
-    for place, run in enumerate(runs):
-        x = np.arange(len(names)) + 0.8 * (place + 0.5) / len(runs) - 0.4
-        bars = axis.bar(x, [run.pir.settings.get(n, np.nan) for n in names], 0.75 / len(runs), label=run.name)
-        axis.bar_label(bars, fmt="%.3f", fontsize=8)
-    axis.axhline(1, color="black", linewidth=1)
-    axis.set_xticks(range(len(names)), names)
-    axis.set(title="score / baseline (above 1 is better)")
-    ratios = [ratio for run in runs for ratio in run.pir.settings.values()] or [1]
-    axis.set_ylim(min(0.95, min(ratios) - 0.03), max(1.05, max(ratios) + 0.05))
-    if runs:
-        axis.legend()
-
-
-def _draw_tallies(axis, comparison: Comparison) -> None:
-    names = list(comparison.tallies)
-    bottom = np.zeros(len(names))
-    for value in next(iter(comparison.tallies.values())):
-        share = [tally[value] / max(1, sum(tally.values())) for tally in comparison.tallies.values()]
-        axis.bar(names, share, bottom=bottom, label=value)
-        bottom += share
-    axis.set(title="share of rows kept")
-    axis.legend(fontsize=8)

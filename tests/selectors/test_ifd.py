@@ -12,34 +12,44 @@ from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.ifd import IFD
 from hf_dataselect.selectors.superfiltering import Superfiltering
 from tests.rows import alpaca, layout
-from tests.shared_data import golden_path
+from tests.shared_data import golden_path, smollm2_path
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
-def golden(name: str, window: int | None = None):
-    """The reference's run with the tiny model, the rows, and that model's folder."""
-    folder = str(golden_path("tiny_model"))
+RUNS = [("tiny", 512), ("smollm2", 512)]
+SUPERFILTERING_RUNS = [("tiny", 512), ("smollm2", 128)]
+
+
+def golden(name: str, model: str, window: int):
+    """The reference's run, the rows, the model's folder, and the prompts of Cherry_LLM's texts."""
+    folder = golden_path("tiny_model") if model == "tiny" else smollm2_path()
     content = json.loads(golden_path(name).read_text())
-    run = next(r for r in content["runs"] if r["model"] == "tiny" and window in (None, r["window"]))
-    return run, content["rows"], folder
+    runs = [run for run in content["runs"] if run["model"] == model]
+    return next(run for run in runs if run["window"] == window), content["rows"], str(folder), runs
+
+
+def prompts_of(runs: list[dict], rows: list[dict], tokenizer) -> list[str]:
+    """The reference's own prompts, out of its tokens: what stands before the answer; if it fills the window, all."""
+    prompts = []
+    for row, scored in zip(rows, max(runs, key=lambda run: run["window"])["rows"], strict=True):
+        ids, answer = scored["conditional"]["input_ids"], row["output"]
+        text = tokenizer.decode(ids, skip_special_tokens=True)
+        if not answer or not text.endswith(answer):
+            text, answer = tokenizer.decode(ids[: scored["n_prompt"]], skip_special_tokens=True), ""
+        prompts.append(text.removesuffix(answer))
+    return prompts
 
 
 def as_numbers(values: list) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values])
 
 
-def test_ifd_equals_its_authors_code():
-    run, rows, folder = golden("ifd_cherry.json")
+@pytest.mark.parametrize(("model", "window"), RUNS)
+def test_ifd_equals_its_authors_code(model, window):
+    run, rows, folder, runs = golden("ifd_cherry.json", model, window)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    texts = []
-    for row, scored in zip(rows, run["rows"], strict=True):
-        text = tokenizer.decode(scored["conditional"]["input_ids"], skip_special_tokens=True)
-        # The reference's own prompt, out of its tokens: what stands before the answer; if it fills the window, all.
-        prompt, answer = text.removesuffix(row["output"]), row["output"]
-        if not text.endswith(answer) or not answer:
-            ids = scored["conditional"]["input_ids"][: scored["n_prompt"]]
-            prompt = tokenizer.decode(ids, skip_special_tokens=True)
-        texts.append({"prompt": prompt, "completion": answer})
+    prompts = prompts_of(runs, rows, tokenizer)
+    texts = [{"prompt": p, "completion": row["output"]} for p, row in zip(prompts, rows, strict=True)]
     selector = IFD(warmup="none", response_header="### Response:", header_tokens=4, drop_overlong=True)
     ctx = Context(tokenizer, model, max_length=run["window"], dtype="float32")
     selection = select(Dataset.from_list(texts), selector, run["sample_number"], ctx)
@@ -49,16 +59,16 @@ def test_ifd_equals_its_authors_code():
     assert sorted(left_out) == run["dropped_rows"]
 
 
-def test_superfiltering_equals_its_authors_code():
-    run, rows, folder = golden("ifd_superfiltering.json")
+@pytest.mark.parametrize(("model", "window"), SUPERFILTERING_RUNS)
+def test_superfiltering_equals_its_authors_code(model, window):
+    run, rows, folder, _ = golden("ifd_superfiltering.json", model, window)
     names = ("instruction", "input", "output")
     dataset = Dataset.from_list([{name: row.get(name, "") for name in names} for row in rows])
     ctx = Context(tiny_tokenizer(), max_length=run["window"], dtype="float32")
-    selection = select(dataset, Superfiltering(model=folder), 8, ctx)
+    selection = select(dataset, Superfiltering(model=folder), 1.0, ctx)
     np.testing.assert_allclose(selection.scores, as_numbers([row["ifd_ppl"] for row in run["rows"]]), rtol=2e-4)
-    assert selection.indices.tolist() == run["picked_8"]
-    everything = select(dataset, Superfiltering(model=folder), 1.0, ctx)
-    assert everything.indices.tolist() == run["rows_below_1_best_first"]
+    assert selection.indices.tolist() == run["rows_below_1_best_first"]
+    assert selection.indices[:8].tolist() == run["picked_8"]
 
 
 def context(**changes) -> Context:

@@ -1,0 +1,35 @@
+# On a machine with Python 3.11 or later and nothing installed:
+#
+#   make quickstart   fetch a small model, train a baseline, a random control and an IFD selection, compare them
+#   make test         lint and run the tests
+#
+# Each makes .venv and installs everything there, once; afterwards neither needs a network. PYTHON=python3.12 chooses
+# the interpreter, MODEL=folder a model of your own for the quickstart.
+
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+MODEL ?=
+export MODEL
+
+.PHONY: quickstart test lint clean
+
+quickstart: .venv/.installed
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/quickstart/run.sh
+
+test: lint
+	.venv/bin/python -m pytest
+
+lint: .venv/.installed
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+
+clean:
+	rm -rf .venv runs/quickstart build hf_dataselect.egg-info .pytest_cache .ruff_cache
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "hf_dataselect needs Python 3.11 or later, as TRL does: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+	@echo "Installing into .venv (once, a few minutes) ..."
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[test]'
+	@touch $@
