@@ -4,42 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
 from datasets import Dataset
 
 from hf_dataselect.cards import method_table
 from hf_dataselect.cli import main
 from hf_dataselect.registry import method_names
-from tests.rows import alpaca
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.training import write_recipe
 
 
 @pytest.fixture
 def recipe(tmp_path) -> Path:
-    """A recipe, its model and its rows in a folder."""
-    tokenizer = tiny_tokenizer()
-    tiny_model(tokenizer).save_pretrained(tmp_path / "model")
-    tokenizer.save_pretrained(tmp_path / "model")
-    alpaca(24).to_json(tmp_path / "rows.jsonl")
-    alpaca(6, seed=5).to_json(tmp_path / "heldout.jsonl")
-    options = {
-        "model_name_or_path": str(tmp_path / "model"),
-        "dataset_name": str(tmp_path / "rows.jsonl"),
-        "eval_dataset_name": str(tmp_path / "heldout.jsonl"),
-        "output_dir": str(tmp_path / "run"),
-        "selection_cache_dir": str(tmp_path / "cache"),
-        "selection_method": "ifd",
-        "selection_kwargs": {"warmup": "none", "warmup_learning_rate": "5e-5"},
-        "selection_budget": 6,
-        "max_steps": 2,
-        "per_device_train_batch_size": 2,
-        "save_strategy": "no",
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-    }
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(options))
-    return tmp_path / "recipe.yaml"
+    return write_recipe(tmp_path, selection_kwargs={"warmup": "none", "warmup_learning_rate": "5e-5"})
 
 
 def test_train_select_and_report(recipe, tmp_path, capsys):

@@ -9,42 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.rows import alpaca
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.training import write_recipe
 
 
 ROOT = Path(__file__).parents[1]
-
-
-def write_recipe(folder: Path, n: int = 48, **options) -> Path:
-    tokenizer = tiny_tokenizer()
-    tiny_model(tokenizer).save_pretrained(folder / "model")
-    tokenizer.save_pretrained(folder / "model")
-    alpaca(n).to_json(folder / "rows.jsonl")
-    alpaca(6, seed=5).to_json(folder / "heldout.jsonl")
-    recipe = {
-        "model_name_or_path": str(folder / "model"),
-        "dataset_name": str(folder / "rows.jsonl"),
-        "eval_dataset_name": str(folder / "heldout.jsonl"),
-        "selection_method": "ifd",
-        "selection_kwargs": {"warmup": "none"},
-        "selection_budget": 0.25,
-        "selection_dtype": "float32",
-        "selection_batch_tokens": 256,
-        "max_steps": 2,
-        "per_device_train_batch_size": 2,
-        "save_strategy": "no",
-        "report_to": "none",
-        "use_cpu": True,
-        "bf16": False,
-        "benchmark_metrics": ["exact_match"],
-        "benchmark_max_new_tokens": 4,
-        **options,
-    }
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    return folder / "recipe.yaml"
+SMALL = {"selection_budget": 0.25, "selection_dtype": "float32", "selection_batch_tokens": 256}
+GENERATED = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 4}
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -77,7 +48,7 @@ def selection(folder: Path) -> dict:
 @pytest.mark.parametrize("kwargs", [{"warmup": "none"}, {"warmup_clusters": 2, "warmup_batch_size": 1}], ids=str)
 def test_two_ranks_choose_the_rows_of_one(tmp_path, kwargs):
     # A warm-up averages over both ranks' batches: with half the accumulation the updates are the same.
-    recipe = write_recipe(tmp_path, selection_kwargs=kwargs, selection_cache_dir="none")
+    recipe = write_recipe(tmp_path, n=48, **SMALL, **GENERATED, selection_kwargs=kwargs, selection_cache_dir="none")
     for processes in (1, 2):
         given = kwargs | ({"warmup_gradient_accumulation": 16 // processes} if "warmup_clusters" in kwargs else {})
         run(processes, recipe, "--output_dir", str(tmp_path / f"{processes}"), "--selection_kwargs", json.dumps(given))
@@ -89,7 +60,7 @@ def test_two_ranks_choose_the_rows_of_one(tmp_path, kwargs):
 
 
 def test_a_killed_run_scores_only_what_is_missing(tmp_path):
-    recipe = write_recipe(tmp_path, n=400, selection_batch_tokens=128)
+    recipe = write_recipe(tmp_path, n=400, **{**SMALL, "selection_batch_tokens": 128})
     whole = tmp_path / "whole"
     run(1, recipe, "--output_dir", str(whole), "--selection_cache_dir", "none", command="select")
     cache = tmp_path / "cache"

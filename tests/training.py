@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import yaml
+
 from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
 from tests.rows import alpaca
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -38,3 +40,31 @@ def tiny_trainer(folder: Path, method: str = "full", kwargs: dict | None = None,
     return DataSelectingTrainer(
         tiny_model(tokenizer) if model is None else model, args, processing_class=tokenizer, **given
     )
+
+
+def write_recipe(folder: Path, n: int = 24, **options) -> Path:
+    """A recipe that selects 6 of `n` rows by IFD, with its model and rows beside it."""
+    tokenizer = tiny_tokenizer()
+    tiny_model(tokenizer).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    alpaca(n).to_json(folder / "rows.jsonl")
+    alpaca(6, seed=5).to_json(folder / "heldout.jsonl")
+    recipe = {
+        "model_name_or_path": str(folder / "model"),
+        "dataset_name": str(folder / "rows.jsonl"),
+        "eval_dataset_name": str(folder / "heldout.jsonl"),
+        "output_dir": str(folder / "run"),
+        "selection_cache_dir": str(folder / "cache"),
+        "selection_method": "ifd",
+        "selection_kwargs": {"warmup": "none"},
+        "selection_budget": 6,
+        "max_steps": 2,
+        "per_device_train_batch_size": 2,
+        "save_strategy": "no",
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+        **options,
+    }
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    return folder / "recipe.yaml"
