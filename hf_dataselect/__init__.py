@@ -13,7 +13,7 @@ _PUBLIC = {
     "DataSelectingConfig": "config",
     "DataSelectingTrainer": "trainer",
     "PIRCallback": "callbacks",
-    "Record": "preprocessing.records",
+    "Record": "preprocessing.layouts",
     "Records": "preprocessing.records",
     "Selection": "selector",
     "SelectionCallback": "callbacks",
@@ -27,7 +27,8 @@ __all__ = ["__version__", *_PUBLIC]
 if TYPE_CHECKING:
     from .callbacks import PIRCallback, SelectionCallback
     from .config import DataSelectingConfig
-    from .preprocessing.records import Record, Records
+    from .preprocessing.layouts import Record
+    from .preprocessing.records import Records
     from .registry import load_selector
     from .selector import Card, Context, Selection, Selector, select
     from .trainer import DataSelectingTrainer

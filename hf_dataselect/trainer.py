@@ -18,7 +18,8 @@ from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
 from .engines.cache import check_writable, digest, model_identity
 from .evaluation.benchmarks import Benchmark
-from .preprocessing.records import LAYOUTS, Records, load_rows
+from .preprocessing.layouts import LAYOUTS
+from .preprocessing.records import Records, load_rows
 from .preprocessing.text import default_chat_template
 from .publish import selected_dataset, selection_card
 from .registry import load_selector

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engines.generation import generate
 from ..preprocessing.model import answer_loss
-from ..preprocessing.records import Records, content_text
+from ..preprocessing.records import Records
 from ..selector import Context
 
 
@@ -89,8 +89,9 @@ class Benchmark:
         window = (ctx.max_length or 2**31) - 1
         skipped = []
         for record in self.records:
-            ids = None if record.problem or not record.answer else _prompt_ids(record, text_format)
-            if ids is None or not 0 < len(ids) <= window:
+            readable = record.problem is None and record.answer and record.answer_turns[-1] > 0
+            ids = text_format.prompt_ids(record) if readable else []
+            if not 0 < len(ids) <= window:
                 skipped.append(record.index)
                 continue
             prompts.append(ids)
@@ -112,18 +113,6 @@ class Benchmark:
             for name, found in score_texts(metric, answers, references).items():
                 scores[name] = Setting(found.score, found.higher_is_better, found.examples)
         return scores
-
-
-def _prompt_ids(record, text_format) -> list[int] | None:
-    """Ids of all that comes before the last answer, with the template's assistant header."""
-    last = record.answer_turns[-1]
-    if last == 0:
-        return None
-    if record.chat:
-        text = text_format._render(record.messages[:last], record.tools, add_generation_prompt=True)
-        return text_format.tokenize([text], special_tokens=False)[0]
-    text = "".join(content_text(message) for message in record.messages[:last])
-    return text_format.tokenize([text], special_tokens=True)[0]
 
 
 def as_json(settings: dict[str, Setting]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from transformers import PreTrainedTokenizerBase
 
 from ..engines.cache import digest
 from ..engines.tokens import TOKEN_FEATURES, TokenRows
-from .records import Record, Records, content_text
+from .layouts import Record, content_text
+from .records import Records
 
 
 #: For a tokenizer that has no chat template of its own. Needs no special token besides the end-of-sequence token.
@@ -181,6 +182,14 @@ class TextFormat:
             end = _end_of_turn(whole, end, stop, added)
         return start, end
 
+    def prompt_ids(self, record: Record) -> list[int]:
+        """Token ids of all that comes before the last answer, with the template's assistant header for chats."""
+        before = record.messages[: record.answer_turns[-1]]
+        if self.style == "plain" or not record.chat:
+            text = ("\n" if record.chat else "").join(map(content_text, before))
+            return self.tokenize([text], special_tokens=True)[0]
+        return self.tokenize([self._render(before, record.tools, add_generation_prompt=True)], special_tokens=False)[0]
+
     def tokenize(self, texts: list[str], special_tokens: bool) -> list[list[int]]:
         """Token ids of texts, with the tokenizer's own start token for plain ones, never with an added end token."""
         if not texts:
@@ -236,9 +245,11 @@ class TextFormat:
             whole = wholes.get(i, [])
             spans = list(zip(borders.get(i, [])[::2], borders.get(i, [])[1::2], strict=True))
             spans = [
-                (start, len(whole) if place[1] == len(text) else min(end, len(whole)))
+                (min(start, len(whole)), len(whole) if place[1] == len(text) else min(end, len(whole)))
                 for (start, end), place in zip(spans, places, strict=True)
             ]
+            # Where tokens merge across the border, a prompt alone can be of more tokens than with its answer.
+            spans = [(start, max(start, end)) for start, end in spans]
             if alone:
                 answers.append(
                     [(first, text[start:end]) for (start, end), (first, _) in zip(places, spans, strict=True)]
@@ -347,8 +358,10 @@ def encode(records: Records, text_format: TextFormat, alone: bool = False, num_p
     fingerprint = digest([records.dataset._fingerprint, text_format.key, alone, records.text_field, _ENCODING])
     text_format = replace(text_format)  # cached properties of the caller's copy stay out of worker processes
 
+    parser = records.parser
+
     def encode_batch(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
-        return text_format.encode(records.parse(batch, indices), alone)
+        return text_format.encode(parser.parse(batch, indices), alone)
 
     rows = records.dataset.with_format(None).map(
         encode_batch,

@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, GPT2Config
 
+from hf_dataselect.engines import batching
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.engines.embedding import mean_hidden_state, sentence_embeddings
 from hf_dataselect.engines.tokens import TokenRows
@@ -71,7 +74,8 @@ def test_an_empty_row_is_nan_alone_and_among_others():
     assert np.isnan(embedded(model, TokenRows.from_lists([[], []], [[]] * 2))).all()
 
 
-def test_a_row_that_does_not_fit_in_memory_is_nan_and_the_others_are_right():
+def test_a_row_that_does_not_fit_in_memory_is_nan_and_the_others_are_right(monkeypatch):
+    monkeypatch.setattr(batching, "gc", SimpleNamespace(collect=lambda: None))  # slow, and of no matter here
     model, rows = tiny(), some_rows()
     expected = embedded(model, rows)
 

@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from transformers import (
     Qwen2MoeConfig,
 )
 
+from hf_dataselect.engines import batching
 from hf_dataselect.engines import likelihood as engine
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.engines.likelihood import likelihood
@@ -326,7 +328,8 @@ def out_of_memory_above(model, tokens):
 
 
 @pytest.mark.parametrize("name", ["llama", "lora"])
-def test_running_out_of_memory_changes_no_number_and_a_row_that_never_fits_is_nan(name):
+def test_running_out_of_memory_changes_no_number_and_a_row_that_never_fits_is_nan(name, monkeypatch):
+    monkeypatch.setattr(batching, "gc", SimpleNamespace(collect=lambda: None))  # slow, and of no matter here
     model, rows = MODELS[name](), some_rows(n=8)
     expected = scored(model, rows)
     handle = out_of_memory_above(model, 80)

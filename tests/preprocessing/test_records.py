@@ -7,8 +7,9 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDataset
 from trl.data_utils import is_conversational
 
-from hf_dataselect.preprocessing import records as module
-from hf_dataselect.preprocessing.records import LAYOUTS, Record, Records, content_text, load_rows
+from hf_dataselect.preprocessing import layouts as module
+from hf_dataselect.preprocessing.layouts import LAYOUTS, Record, content_text
+from hf_dataselect.preprocessing.records import Records, load_rows
 
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
