@@ -1,6 +1,7 @@
 """Callbacks that bring the selection and its worth to every tracker that `report_to` names."""
 
 import json
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,8 @@ from .evaluation.pir import PIR, benchmark_pir
 from .run_folder import read_evaluation, write_evaluation
 from .selector import Account
 
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from .trainer import DataSelectingTrainer
@@ -51,21 +54,38 @@ class PIRCallback(TrainerCallback):
             Run folder of the baseline (BM).
 
     Raises:
-        `ValueError`: `baseline_dir` holds no `eval.json`.
+        `ValueError`: `baseline_dir` holds no `eval.json`, or one of other evaluation rows or settings.
     """
 
     def __init__(self, trainer: "DataSelectingTrainer", benchmarks: list[Benchmark], baseline_dir: str | None = None):
         self.trainer = trainer
         self.benchmarks = benchmarks
-        self.baseline = read_evaluation(baseline_dir) if baseline_dir else None
+        self.protocol = {benchmark.prefix: benchmark.protocol() for benchmark in benchmarks}
+        self.baseline = self._comparable(read_evaluation(baseline_dir), baseline_dir) if baseline_dir else None
         self.history: list[dict] = []
         self._evaluation: dict = {}
         self._started = self._evaluated_before = 0.0
         self._seconds_before: float | None = 0.0
 
+    def _comparable(self, baseline: dict, folder: str) -> dict:
+        """The baseline's evaluation, if it was of the same rows in the same way."""
+        if not self.benchmarks:
+            raise ValueError(f"`baseline_dir={folder!r}` needs an `eval_dataset` to compare with it on.")
+        if baseline.get("protocol") != self.protocol:
+            raise ValueError(
+                f"`baseline_dir={folder!r}` was not evaluated on the same rows, metrics and answer length: then "
+                f"{baseline.get('protocol')}, now {self.protocol}. Run the baseline again with this evaluation."
+            )
+        if baseline.get("method") != "full":
+            logger.warning("`baseline_dir` was trained by %r, not on all rows.", baseline.get("method"))
+        return baseline
+
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
         self._seconds_before = _seconds_at(args, state) if state.global_step else 0.0
+        if state.global_step and not self.history and (self.trainer.run_folder / "eval.json").exists():
+            earlier = read_evaluation(self.trainer.run_folder).get("history", [])
+            self.history = [entry for entry in earlier if entry["step"] <= state.global_step]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if state.is_world_process_zero and self._train_seconds() is not None:
@@ -79,7 +99,7 @@ class PIRCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         seconds = self._train_seconds()
-        if not self._evaluated(state):
+        if not self._evaluated(state) or args.load_best_model_at_end:  # the model held may be an earlier one
             self._evaluate(state)
         self._evaluation["train_seconds"] = seconds
         self._write()
@@ -100,6 +120,7 @@ class PIRCallback(TrainerCallback):
             for benchmark in self.benchmarks:
                 settings.update(benchmark.run(ctx))
         logs = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
+        self.history = [entry for entry in self.history if entry["step"] != state.global_step]
         self.history.append({"step": state.global_step, "epoch": state.epoch} | logs)
         if trainer.selection is None:  # evaluated before anything was selected: a run has yet to begin
             trainer.log(logs)
@@ -108,6 +129,7 @@ class PIRCallback(TrainerCallback):
             "method": trainer.selection.method,
             "train_seconds": None,
             "steps": state.global_step,
+            "protocol": self.protocol,
             "settings": as_json(settings),
             "unscorable": ctx.account.rows("unscorable"),
             "history": self.history,

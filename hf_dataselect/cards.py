@@ -36,5 +36,7 @@ def method_card(kind: type[Selector]) -> str:
     lines += ["", "Options (`selection_kwargs`):"]
     if dataclasses.is_dataclass(kind):
         for field in dataclasses.fields(kind):
-            lines.append(f"  {field.name} = {field.default!r}")
+            made = field.default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING
+            lines.append(f"  {field.name} = {field.default_factory() if made else field.default!r}")
+    lines += ["", inspect.cleandoc(kind.__doc__ or "")]
     return "\n".join(lines)

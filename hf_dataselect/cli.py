@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,14 +35,21 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if argv[0] not in commands:
         _refuse(f"unknown command {argv[0]!r}; known: {', '.join(commands)}")
-    commands[argv[0]](argv[1:])
+    sys.path.insert(0, os.getcwd())  # where `selection_method: my_module:MyClass` lies, as under `python -m`
+    from .selector import SelectionError
+
+    try:
+        commands[argv[0]](argv[1:])
+    except SelectionError as error:
+        _refuse(str(error))
 
 
 def train(argv: Sequence[str]) -> None:
     """Select, train, evaluate, save the model."""
     trainer, arguments = _checked(_build_trainer, argv)
     resume = trainer.args.resume_from_checkpoint
-    trainer.train(resume_from_checkpoint=True if str(resume).lower() == "true" else resume)
+    resume = {"true": True, "false": None, "none": None}.get(str(resume).lower(), resume)
+    trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(trainer.args.output_dir)
     trainer.create_model_card()
     if trainer.args.push_to_hub:
@@ -55,7 +63,8 @@ def select(argv: Sequence[str]) -> None:
     from .publish import push_selected, selected_dataset
 
     arguments = _checked(_parse, argv, "select")
-    records, selection, main_process = _checked(_select, arguments)
+    records, choose, main_process = _checked(_prepare_select, arguments)
+    selection = choose()
     if not main_process:
         return
     folder = Path(arguments.args.output_dir)
@@ -184,11 +193,17 @@ def _build_trainer(argv: Sequence[str] | _Arguments) -> "tuple[DataSelectingTrai
     return trainer, arguments
 
 
-def _select(arguments: _Arguments):
-    """Records, selection, and whether this is the main process; a method that needs no model gets none loaded."""
+def _prepare_select(arguments: _Arguments):
+    """Records, a function that selects, and whether this is the main process; nothing slow has happened yet."""
+    arguments.args.baseline_dir, arguments.args.eval_strategy = None, "no"  # nothing is trained or evaluated here
+    arguments.data.eval_dataset_name = None
     if "model" in arguments.args.selector.card.needs or arguments.args.selection_target:
         trainer, _ = _build_trainer(arguments)
-        return trainer.records, trainer.select(), trainer.is_world_process_zero()
+        return trainer.records, trainer.select, trainer.is_world_process_zero()
+    # A method that needs no model gets none loaded.
+    from functools import partial
+
+    from accelerate import Accelerator
     from transformers import AutoTokenizer
 
     from .preprocessing.records import Records, load_rows
@@ -204,6 +219,7 @@ def _select(arguments: _Arguments):
     default_template = complete_tokenizer(tokenizer, records, args)
     ctx = Context(
         tokenizer,
+        accelerator=Accelerator(cpu=args.use_cpu),
         model_id=model.model_name_or_path,
         seed=args.seed,
         cache_dir=args.cache_folder,
@@ -212,8 +228,8 @@ def _select(arguments: _Arguments):
         dtype=args.selection_dtype,
         num_proc=args.dataset_num_proc,
     )
-    selection = select_into_folder(records, args.selector, args, ctx, arguments.recipe, default_template)
-    return records, selection, args.process_index == 0
+    choose = partial(select_into_folder, records, args.selector, args, ctx, arguments.recipe, default_template)
+    return records, choose, ctx.accelerator.is_main_process
 
 
 def _log_to_console() -> None:

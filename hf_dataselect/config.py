@@ -1,13 +1,13 @@
 """[`DataSelectingConfig`]: the arguments of [`~trl.SFTConfig`] and the few that selecting adds."""
 
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from trl import SFTConfig
 
-from .registry import load_selector
+from .registry import load_selector, method_name
 from .selector import DEFAULT_BUDGET, Selector
 
 
@@ -123,6 +123,13 @@ class DataSelectingConfig(SFTConfig):
             )
         if self.benchmark_max_new_tokens < 1:
             raise ValueError(f"`benchmark_max_new_tokens={self.benchmark_max_new_tokens}` must be at least 1.")
+
+    def use(self, selector: Selector) -> None:
+        """Take a selector instance in place of `selection_method` and `selection_kwargs`, also for the recipe."""
+        self.selector = selector
+        self.selection_method = method_name(selector)
+        self.selection_kwargs = asdict(selector) if is_dataclass(selector) else {}
+        self._given |= {"selection_method": self.selection_method, "selection_kwargs": self.selection_kwargs}
 
     def budget_of(self, selector: Selector) -> float | int:
         """

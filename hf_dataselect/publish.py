@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCard
 
 from .preprocessing.records import Records
 from .run_folder import plain
-from .selector import Selection
+from .selector import SHOWN_REASONS, Selection
 
 
 def selected_dataset(records: Records, selection: Selection) -> Dataset:
@@ -18,7 +18,9 @@ def selected_dataset(records: Records, selection: Selection) -> Dataset:
     `selection_score`.
     """
     rows = selection.indices
-    subset = records.dataset.with_format(None).select(rows).flatten_indices()
+    subset = records.dataset.with_format(None).select(rows)
+    earlier = [name for name in ("selection_row", "selection_score") if name in subset.column_names]
+    subset = subset.remove_columns(earlier).flatten_indices()  # of a selection that these rows came from
     return subset.add_column("selection_row", rows).add_column("selection_score", selection.scores[rows])
 
 
@@ -36,7 +38,7 @@ def selection_card(selection: Selection, recipe: dict[str, Any]) -> str:
         f"| options | `{json.dumps(plain(selection.options))}` |",
     ]
     for kind in ("unscorable", "dropped", "truncated"):
-        for reason, rows in getattr(selection, kind).items():
+        for reason, rows in list(getattr(selection, kind).items())[:SHOWN_REASONS]:
             lines.append(f"| {kind} | {len(rows):,} rows: {reason} |")
     facts = {name: value for name, value in selection.facts.items() if value is not None}
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in facts.items()]

@@ -10,6 +10,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from .selector import Selector
@@ -96,7 +97,10 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
         options = {}
         for name, value in (kwargs or {}).items():
             if name not in fields:
-                raise ValueError(f"`selection_kwargs`: {method!r} has no option {name!r}{nearest(name, fields)}")
+                raise ValueError(
+                    f"`selection_kwargs`: {method!r} has no option {name!r}{nearest(name, fields)} "
+                    "(Those of a recipe's other method are cleared by `--selection_kwargs '{}'`.)"
+                )
             options[name] = _typed(value, fields[name], f"`selection_kwargs`: {name}")
         selector = kind(**options)
     for module, extra in selector.extras().items():
@@ -141,6 +145,8 @@ def _typed(value: Any, hint: Any, what: str) -> Any:
                 return hint(float(value)) if hint is float else int(float(value))
         except (TypeError, ValueError, OverflowError):
             pass
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
     name = getattr(hint, "__name__", str(hint))

@@ -56,11 +56,13 @@ def score_table(selection: Selection) -> pa.Table:
     n = selection.candidates
     kept = np.zeros(n, bool)
     kept[selection.indices] = True
-    reason = np.full(n, "", object)
+    reasons, reason = [""], np.zeros(n, np.int32)
     for kind in ("truncated", "dropped", "unscorable"):
         for why, rows in getattr(selection, kind).items():
-            reason[rows] = f"{kind}: {why}"
-    return pa.table({"row": np.arange(n), "score": selection.scores, "kept": kept, "reason": reason.astype(str)})
+            reason[rows] = len(reasons)
+            reasons.append(f"{kind}: {why}")
+    named = pa.DictionaryArray.from_arrays(reason, pa.array(reasons))
+    return pa.table({"row": np.arange(n), "score": selection.scores, "kept": kept, "reason": named})
 
 
 def read_selection(folder: Path) -> Selection:

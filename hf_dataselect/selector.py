@@ -21,6 +21,9 @@ from .preprocessing.records import Records
 from .preprocessing.text import TextFormat
 
 
+#: Reasons shown in a summary; a chat template may give one for every row.
+SHOWN_REASONS = 8
+
 #: Part of the rows kept where no `selection_budget` is given (IFD, Superfiltering and LESS report 5 %).
 DEFAULT_BUDGET = 0.05
 
@@ -69,6 +72,10 @@ class Card:
     multi_turn: str = "rows are taken whole"
     needs: frozenset[str] = frozenset()
     deviations: tuple[str, ...] = ()
+
+
+class SelectionError(ValueError):
+    """The rows or the run at hand leave nothing to select or to resume: for the user to mend."""
 
 
 class Account:
@@ -166,7 +173,8 @@ class Context:
 
     def with_model(self, name: str) -> "Context":
         """
-        The same context with another model, loaded by hub name or folder; it is never replaced by a third one.
+        The same context with another model, loaded by hub name or folder; it is never replaced by a third one. The
+        window shrinks to the positions that it has.
 
         Raises:
             `ValueError`: it can't be loaded.
@@ -180,7 +188,9 @@ class Context:
             raise ValueError(f"Can't load the scoring model {name!r}: {error}") from error
         if self.accelerator is not None:
             model.to(self.accelerator.device)
-        return dataclasses.replace(self, model=model, tokenizer=tokenizer, model_id=name)
+        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        window = min(filter(None, (self.max_length, positions)), default=None)
+        return dataclasses.replace(self, model=model, tokenizer=tokenizer, model_id=name, max_length=window)
 
     def using(self, model: Any) -> "Context":
         """The same context with a model at hand (a warmed-up one)."""
@@ -291,7 +301,10 @@ class Selection:
             f"in {self.seconds:.1f} s" + (f", {self.cached_seconds:.1f} s of it cached" if self.cached_seconds else "")
         ]
         for kind in ("unscorable", "dropped", "truncated"):
-            lines += [f"  {kind}: {len(rows):,} rows, {reason}" for reason, rows in getattr(self, kind).items()]
+            reasons = sorted(getattr(self, kind).items(), key=lambda item: -len(item[1]))
+            lines += [f"  {kind}: {len(rows):,} rows, {reason}" for reason, rows in reasons[:SHOWN_REASONS]]
+            if len(reasons) > SHOWN_REASONS:
+                lines.append(f"  {kind}: {len(reasons) - SHOWN_REASONS} more reasons, see selection.json")
         return "\n".join(lines)
 
 
@@ -351,7 +364,7 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
     chosen = _checked_rows(chosen, n, k, method, set().union(*unreadable.values()))
     if len(chosen) == 0:
         reasons = [*ctx.account.rows("unscorable"), *ctx.account.rows("dropped")]
-        raise ValueError(f"`selection_method={method!r}` found no row to keep of {n}: {'; '.join(reasons)}.")
+        raise SelectionError(f"`selection_method={method!r}` found no row to keep of {n}: {'; '.join(reasons)}.")
     return Selection(
         method=method,
         options=dataclasses.asdict(selector) if dataclasses.is_dataclass(selector) else {},

@@ -22,9 +22,9 @@ from .preprocessing.layouts import LAYOUTS
 from .preprocessing.records import Records, load_rows
 from .preprocessing.text import default_chat_template
 from .publish import selected_dataset, selection_card
-from .registry import load_selector
-from .run_folder import read_selection, write_recipe, write_selection
-from .selector import Context, Selection, Selector, rows_to_keep, select
+from .registry import load_selector, method_name
+from .run_folder import plain, read_selection, write_recipe, write_selection
+from .selector import Context, Selection, SelectionError, Selector, rows_to_keep, select
 
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,9 @@ class DataSelectingTrainer(SFTTrainer):
         if train_dataset is None:
             raise ValueError("`train_dataset` is required: it holds the rows to select from.")
         self.selection: Selection | None = None
-        self.selector = args.selector if selector is None else load_selector(selector)
+        if selector is not None:
+            args.use(load_selector(selector))
+        self.selector = args.selector
         self.records = Records(train_dataset, args.dataset_text_field, formatting_func)
         self.evaluation_seconds = 0.0
         #: Entries of `recipe.yaml` besides the arguments; the command line adds its own.
@@ -89,17 +91,21 @@ class DataSelectingTrainer(SFTTrainer):
             kwargs["formatting_func"] = formatting_func
         super().__init__(model, args, data_collator, self._sample, eval_dataset, processing_class, *more, **kwargs)
         self.train_dataset = train_dataset
-        if "model" in self.selector.card.needs and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            raise ValueError(
-                f"`selection_method={args.selection_method!r}` runs the model before it is sharded, which DeepSpeed "
-                "and FSDP do not allow yet: run `hf-dataselect select` first and train on the subset it saves."
-            )
+        if benchmarks and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            logger.warning("Benchmarks can't run on a sharded model (DeepSpeed, FSDP): this run will have no PIR.")
+            evaluation.benchmarks = []
         # Before the trackers' own callbacks, which close their files when training ends.
         self.callback_handler.callbacks[:0] = [SelectionCallback(self), evaluation]
 
     def _refuse_early(self, args: DataSelectingConfig, model: Any) -> None:
         rows_to_keep(args.budget_of(self.selector), len(self.records))
         needs, layout = self.selector.card.needs, self.records.layout
+        sharded = [f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP")]
+        if "model" in needs and (args.deepspeed or args.fsdp or any(os.environ.get(n) == "true" for n in sharded)):
+            raise ValueError(
+                f"`selection_method={args.selection_method!r}` runs the model before it is sharded, which DeepSpeed "
+                "and FSDP do not allow yet: run `hf-dataselect select` first and train on the subset it saves."
+            )
         if "text" in needs and layout == "tokens":
             raise ValueError(f"`{args.selection_method}` reads texts: give the rows untokenized.")
         if "prompt" in needs and layout == "text":
@@ -142,7 +148,12 @@ class DataSelectingTrainer(SFTTrainer):
         if dataset is self._sample:  # the candidates stay raw until the rows to keep are known
             return dataset
         if isinstance(dataset, Dataset) and formatting_func is None:
-            dataset = Records(dataset, args.dataset_text_field, name="eval_dataset").for_training()
+            records = Records(dataset, args.dataset_text_field, name="eval_dataset")
+            unreadable = records.unreadable()
+            kept = np.setdiff1d(np.arange(len(records)), np.concatenate([[], *unreadable.values()]))
+            for reason, rows in unreadable.items():
+                logger.warning("`eval_dataset`: %s rows are left out: %s.", len(rows), reason)
+            dataset = records.for_training(kept if unreadable else None)
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
 
     @property
@@ -187,26 +198,36 @@ class DataSelectingTrainer(SFTTrainer):
         checkpoint = resume_from_checkpoint
         if checkpoint is True:
             checkpoint = get_last_checkpoint(self.args.output_dir)
-        folders = [self.run_folder, *([Path(checkpoint).parent] if checkpoint else [])]
+        folders = [*([Path(checkpoint).parent] if checkpoint else []), self.run_folder]
         folder = next((folder for folder in folders if (folder / "selection.json").is_file()), None)
         if folder is None:
-            raise ValueError(
+            raise SelectionError(
                 f"`resume_from_checkpoint`: no selection.json in {' or '.join(map(str, folders))}, so the rows that "
                 "the checkpoint was trained on are not known. Resume in the folder of that run."
             )
         selection = read_selection(folder)
         if selection.facts.get("dataset") != self.records.content_hash():
-            raise ValueError(
+            raise SelectionError(
                 f"`resume_from_checkpoint`: the selection in {folder} was made of another `train_dataset`. Give the "
                 "same one, or start anew without resuming."
             )
-        mine = {"method": self.args.selection_method, "options": dataclasses.asdict(self.selector)}
-        if selection.options != mine["options"]:
-            raise ValueError(
-                f"`resume_from_checkpoint`: the selection in {folder} was made by {selection.method!r} with "
-                f"{selection.options}, not by {mine['method']!r} with {mine['options']}. Restore these options, or "
-                "start anew without resuming."
+        mine = {
+            "method": method_name(self.selector),
+            "options": plain(dataclasses.asdict(self.selector)),
+            "budget": self.args.budget_of(self.selector),
+            "seed": self.args.seed,
+        }
+        then = {"method": selection.method, "options": plain(selection.options), "budget": selection.budget}
+        then["seed"] = selection.facts.get("seed")
+        changed = [f"{name} (then {then[name]}, now {mine[name]})" for name in mine if mine[name] != then[name]]
+        if changed:
+            raise SelectionError(
+                f"`resume_from_checkpoint`: the selection in {folder} was made with other options: "
+                f"{', '.join(changed)}. Restore them, or start anew without resuming."
             )
+        if folder.resolve() != self.run_folder.resolve() and self.is_world_process_zero():
+            write_recipe(self.run_folder, self.recipe | self.args.given)
+            write_selection(self.run_folder, selection)
         logger.info("Resuming with the %s rows of %s.", len(selection.indices), folder)
         return selection
 
@@ -301,7 +322,6 @@ def select_into_folder(
         "processes": ctx.accelerator.num_processes if ctx.accelerator else 1,
     }
     if ctx.accelerator is None or ctx.accelerator.is_main_process:
-        logger.info(selection.summary())
         write_recipe(Path(args.output_dir), recipe | args.given)
         write_selection(Path(args.output_dir), selection)
     if ctx.accelerator is not None:
@@ -338,6 +358,8 @@ def _as_config(model: Any, args: Any) -> DataSelectingConfig:
         return DataSelectingConfig(f"{(_model_id(model) or 'model').split('/')[-1]}-SFT")
     given = {item.name: getattr(args, item.name) for item in dataclasses.fields(args) if item.init}
     known = {item.name for item in dataclasses.fields(DataSelectingConfig)}
+    if foreign := sorted(given.keys() - known):
+        logger.warning("Arguments that `DataSelectingConfig` does not have are ignored: %s.", ", ".join(foreign))
     return DataSelectingConfig(**{name: value for name, value in given.items() if name in known})
 
 

@@ -93,3 +93,41 @@ def test_an_evaluation_before_any_selection_only_logs(tmp_path):
     assert len(entries(trainer, "benchmark/answer_loss")) == 1 and not (tmp_path / "run" / "eval.json").exists()
     trainer.train()
     assert (tmp_path / "run" / "eval.json").exists()
+
+
+def test_a_baseline_of_another_evaluation_is_refused(tmp_path, baseline):
+    with pytest.raises(ValueError, match="not evaluated on the same rows"):
+        tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(6, seed=10))
+    with pytest.raises(ValueError, match="needs an `eval_dataset`"):
+        tiny_trainer(tmp_path, "random", baseline_dir=str(baseline))
+
+
+def test_a_prompt_too_long_to_answer_is_counted_and_loses_nothing(tmp_path):
+    rows = alpaca(4, seed=7).to_list()
+    rows[2]["instruction"] = "long " * 300
+    options = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 4, "max_length": None}
+    trainer = tiny_trainer(tmp_path, eval_dataset=Dataset.from_list(rows), **options)
+    trainer.model.config.max_position_embeddings = 512
+    trainer.train()
+    evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert evaluation["unscorable"] == {"no prompt to generate from, or one that is too long": [2]}
+
+
+def test_the_best_model_is_the_one_that_is_scored(tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options, **best)
+    trainer.train()
+    history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
+    final = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]["answer_loss"]["score"]
+    losses = [entry["benchmark/answer_loss"] for entry in history]
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-1") and final == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_history_goes_on_after_a_resume(tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options).train()
+    resumed = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [1, 2, 3]

@@ -9,6 +9,7 @@ from datasets import Dataset
 from hf_dataselect.cards import method_table
 from hf_dataselect.cli import main
 from hf_dataselect.registry import method_names
+from tests.rows import alpaca
 from tests.training import write_recipe
 
 
@@ -74,7 +75,6 @@ def test_a_method_without_a_model_loads_none(recipe, tmp_path, monkeypatch):
         (["--selection_budget", "99"], "more rows than the 24"),
         (["--dataset_name", "./nothing.jsonl"], "there is no file"),
         (["--model_name_or_path", "./nothing"], "no folder"),
-        (["--baseline_dir", "./nothing"], "baseline_dir"),
         (["--dataset_streaming", "true"], "can't be chosen from"),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else "",
@@ -85,6 +85,30 @@ def test_wrong_options_end_with_one_line_and_exit_code_2(recipe, capsys, command
         main([command, "--config", str(recipe), *arguments])
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert stopped.value.code == 2 and error.startswith("hf-dataselect: error:") and message in error
+
+
+def test_a_baseline_that_is_not_there_is_refused_for_training_only(recipe, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(recipe), "--baseline_dir", "./nothing"])
+    assert "baseline_dir" in capsys.readouterr().err
+    main(["select", "--config", str(recipe), "--baseline_dir", "./nothing"])
+
+
+def test_a_selector_in_the_working_folder_is_found(recipe, tmp_path, monkeypatch):
+    code = "from hf_dataselect.selectors.random import Random\n\n\nclass Mine(Random):\n    pass\n"
+    (tmp_path / "my_own_module.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    options = ["--selection_method", "my_own_module:Mine", "--selection_kwargs", "{}"]
+    main(["select", "--config", str(recipe), *options])
+    assert json.loads((tmp_path / "run" / "selection.json").read_text())["method"] == "my_own_module:Mine"
+
+
+def test_nothing_to_keep_is_one_line_too(recipe, tmp_path, capsys):
+    rows = alpaca(3).map(lambda row: {"output": ""})
+    rows.to_json(tmp_path / "rows.jsonl")
+    with pytest.raises(SystemExit):
+        main(["train", "--config", str(recipe), "--selection_budget", "2"])
+    assert "found no row to keep of 3: no answer" in capsys.readouterr().err
 
 
 def test_a_misspelt_entry_of_a_recipe_is_refused(recipe, capsys):

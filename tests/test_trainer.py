@@ -179,17 +179,17 @@ def test_a_model_without_template_gets_the_one_default(tmp_path):
     assert "### Assistant:" in trainer.processing_class.chat_template
 
 
-def test_resuming_reads_the_rows_back(tmp_path):
+def test_resuming_reads_the_rows_back(tmp_path, monkeypatch):
     options = {"save_strategy": "steps", "save_steps": 2, "selection_budget": 8, "max_steps": 4}
     whole = tiny_trainer(tmp_path, "random", **options)
     whole.train()
     shutil.rmtree(tmp_path / "run" / "checkpoint-4")  # as if it had been killed after step 2
 
-    class Refuses(Random):
-        def score(self, features, ctx):
-            raise AssertionError("selected again")
+    def score(self, features, ctx):
+        raise AssertionError("selected again")
 
-    resumed = tiny_trainer(tmp_path, "random", selector=Refuses(), **options)
+    monkeypatch.setattr(Random, "score", score)
+    resumed = tiny_trainer(tmp_path, "random", **options)
     resumed.train(resume_from_checkpoint=True)
     assert resumed.selection.indices.tolist() == whole.selection.indices.tolist()
     assert losses(resumed) == losses(whole)
@@ -197,7 +197,7 @@ def test_resuming_reads_the_rows_back(tmp_path):
     assert 0 < seconds[0] < seconds[1], "the resumed run counts the time before the kill"
 
 
-@pytest.mark.parametrize("change", ["dataset", "options", "nothing there"])
+@pytest.mark.parametrize("change", ["dataset", "options", "method", "budget", "seed", "nothing there"])
 def test_resuming_with_another_selection_is_refused(tmp_path, change):
     options = {"save_strategy": "steps", "save_steps": 1, "selection_budget": 8, "max_steps": 1}
     tiny_trainer(tmp_path, "perplexity", **options).train()
@@ -205,7 +205,9 @@ def test_resuming_with_another_selection_is_refused(tmp_path, change):
     rows = alpaca(24, seed=1) if change == "dataset" else alpaca(24)
     if change == "nothing there":
         (tmp_path / "run" / "selection.json").unlink()
-    trainer = tiny_trainer(tmp_path, "perplexity", kwargs, train_dataset=rows, **options)
+    method = "length" if change == "method" else "perplexity"
+    options |= {"budget": {"selection_budget": 9}, "seed": {"seed": 1}}.get(change, {})
+    trainer = tiny_trainer(tmp_path, method, kwargs, train_dataset=rows, **options)
     with pytest.raises(ValueError, match="resume_from_checkpoint"):
         trainer.train(resume_from_checkpoint=True)
 
@@ -350,3 +352,60 @@ def test_a_second_budget_scores_nothing_again(tmp_path):
 def test_ifd_and_perplexity_share_a_pass(tmp_path):
     tiny_trainer(tmp_path, "ifd", NO_WARMUP).select()
     assert tiny_trainer(tmp_path, "perplexity").select().passes["cached_rows"] == 24
+
+
+@dataclass
+class TakesAPair(Random):
+    """Options that JSON spells otherwise."""
+
+    pair: tuple[str, ...] = ("a", "b")
+
+
+def test_resuming_elsewhere_takes_the_rows_of_the_checkpoints_own_run(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2, "selection_budget": 6}
+    first = tiny_trainer(tmp_path / "a", selector=TakesAPair(), **options)
+    first.train()
+    tiny_trainer(tmp_path / "b", selector=TakesAPair(), **options, train_dataset=alpaca(24, seed=3)).select()
+    resumed = tiny_trainer(tmp_path / "b", selector=TakesAPair(), **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "run" / "checkpoint-1"))
+    assert resumed.selection.indices.tolist() == first.selection.indices.tolist()
+    assert read_selection(tmp_path / "b" / "run").indices.tolist() == first.selection.indices.tolist()
+
+
+def test_a_selector_instance_is_in_the_recipe(tmp_path):
+    trainer = tiny_trainer(tmp_path, selector=TakesAPair(), selection_budget=6)
+    trainer.select()
+    recipe = (tmp_path / "run" / "recipe.yaml").read_text()
+    assert "selection_method: tests.test_trainer:TakesAPair" in recipe and "pair:" in recipe
+
+
+def test_evaluation_rows_that_cannot_be_read_are_left_out(tmp_path):
+    rows = alpaca(4, seed=7).to_list()
+    rows[1]["output"] = None
+    trainer = tiny_trainer(tmp_path, eval_dataset=Dataset.from_list(rows))
+    trainer.train()
+    evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert len(trainer.eval_dataset) == 3 and evaluation["unscorable"] == {"missing value in `output`": [1]}
+
+
+def test_a_chat_with_a_missing_content_is_never_kept(tmp_path):
+    rows = layout("messages").to_list()
+    rows[4]["messages"][1]["content"] = None
+    selection = tiny_trainer(tmp_path, "random", train_dataset=Dataset.from_list(rows), selection_budget=1.0).select()
+    assert selection.dropped == {"missing content in a turn": [4]} and 4 not in selection.indices
+
+
+def test_a_small_scorer_shortens_the_window(tmp_path):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(tokenizer)
+    model.config.max_position_embeddings = 16
+    model.save_pretrained(tmp_path / "small")
+    tokenizer.save_pretrained(tmp_path / "small")
+    trainer = tiny_trainer(tmp_path, "superfiltering", {"model": str(tmp_path / "small")}, selection_budget=0.1)
+    assert trainer.context().with_model(str(tmp_path / "small")).max_length == 16
+
+
+def test_a_selected_dataset_can_be_selected_from(tmp_path):
+    first = tiny_trainer(tmp_path, "random", selection_budget=12).selected_dataset()
+    again = tiny_trainer(tmp_path, "random", train_dataset=first, selection_budget=3).selected_dataset()
+    assert len(again) == 3 and max(again["selection_row"]) < 12

@@ -1,13 +1,28 @@
 """Length-sorted batches by token budget, dealt over the ranks, halved on out-of-memory, gathered and un-sorted."""
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils.memory import should_reduce_batch_size
+from datasets import Dataset
 from tqdm.auto import tqdm
+
+
+@contextmanager
+def main_process_first(dataset: Dataset) -> Iterator[None]:
+    """
+    Let each node's main process do a [`~datasets.Dataset.map`] alone where the other ranks can then read its result
+    from the disk; a dataset in memory leaves no file, so that all ranks work at once.
+    """
+    if dataset.cache_files and PartialState._shared_state and PartialState().num_processes > 1:
+        with PartialState().local_main_process_first():
+            yield
+    else:
+        yield
 
 
 def batches_by_tokens(lengths: Sequence[int], batch_tokens: int, rows: np.ndarray | None = None) -> list[np.ndarray]:

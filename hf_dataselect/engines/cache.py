@@ -62,9 +62,10 @@ def model_identity(model: nn.Module) -> str:
         if isinstance(tensor, torch.Tensor):
             bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
             width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)
-            totals = bits.reshape(-1, max(1, width)).sum(1, dtype=torch.int64)
             hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            hasher.update(totals.cpu().numpy().tobytes())
+            rows = bits.reshape(-1, max(1, width))
+            for block in rows.split(max(1, 2**24 // max(1, width))):  # the sum makes an int64 copy of what it sums
+                hasher.update(block.sum(1, dtype=torch.int64).cpu().numpy().tobytes())
             hasher.update(bits[:: max(1, len(bits) // 256)].cpu().numpy().tobytes())
     return hasher.hexdigest()
 

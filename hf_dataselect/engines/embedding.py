@@ -38,6 +38,7 @@ def mean_hidden_state(
         if padded.shape[1] == 0:
             return np.full((len(ids), inner.config.get_text_config().hidden_size), np.nan, np.float32)
         hidden = inner.base_model(input_ids=padded, use_cache=False).last_hidden_state.float()
+        real = real.to(hidden.device)
         total = (hidden * real[..., None]).sum(1)
         return (total / real.sum(1, keepdim=True)).cpu().numpy()
 

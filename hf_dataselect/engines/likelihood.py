@@ -102,6 +102,7 @@ def likelihood(
         found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
         values, known = found[:, :4], found[:, 4] > 0
     todo = np.flatnonzero(~known)
+    ranks = accelerator.num_processes if accelerator else 1
     if len(todo):
         with torch.no_grad(), evaluating(model), cast(model, target):
             score = _scorer(model)
@@ -109,7 +110,7 @@ def likelihood(
             def compute(batch: np.ndarray) -> np.ndarray:
                 started = time.perf_counter()
                 result = score(rows.take(batch))
-                seconds = (time.perf_counter() - started) / len(batch)
+                seconds = (time.perf_counter() - started) / len(batch) / ranks
                 return np.column_stack([result, np.full(len(batch), seconds)])
 
             computed = map_batches(
@@ -124,8 +125,7 @@ def likelihood(
             )
         values[todo] = computed[todo]
     store.close()
-    ranks = accelerator.num_processes if accelerator else 1
-    cached_seconds = float(values[known, 3].sum()) / ranks
+    cached_seconds = float(values[known, 3].sum())
     computed_tokens = int(rows.lengths[todo].sum())
     return Likelihood(*values.T[:3], int(known.sum()), computed_tokens, cached_seconds)
 
@@ -193,7 +193,8 @@ def _answer_logits(model: nn.Module, inner: nn.Module, device: torch.device) -> 
     cap = getattr(config, "final_logit_softcapping", None)
 
     def fast(input_ids: torch.Tensor, places: torch.Tensor):
-        hidden = backbone(input_ids=input_ids, use_cache=False).last_hidden_state.flatten(0, 1)[places]
+        hidden = backbone(input_ids=input_ids, use_cache=False).last_hidden_state.flatten(0, 1)
+        hidden = hidden[places.to(hidden.device)]  # a model split over devices ends on another than it begins
         for start in range(0, len(places), chunk):
             part = slice(start, start + chunk)
             logits = head(hidden[part].to(next(head.parameters()).device))
@@ -205,7 +206,7 @@ def _answer_logits(model: nn.Module, inner: nn.Module, device: torch.device) -> 
         logits = logits[:, -input_ids.shape[1] :].flatten(0, 1)  # learned prompt tokens come in front
         for start in range(0, len(places), chunk):
             part = slice(start, start + chunk)
-            yield logits[places[part]], part
+            yield logits[places[part].to(logits.device)], part
 
     learns_prompt = is_peft_model(model) and model.active_peft_config.is_prompt_learning
     if learns_prompt or head is None or backbone is None or backbone is inner:

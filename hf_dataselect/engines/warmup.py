@@ -1,12 +1,14 @@
 """A temporarily tuned model: trained on a few rows, lent out, and put back bit for bit."""
 
 import logging
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +20,9 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
+from transformers import PrinterCallback, ProgressCallback
 
-from .cache import check_writable, digest, model_identity, write_atomic
+from .cache import check_writable, code_version, digest, model_identity, write_atomic
 from .state import preserved
 
 
@@ -101,7 +104,16 @@ def warmed_up(
         raise ValueError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
     saved = None
     if cache_dir is not None:
-        key = digest([model_identity(model), rows[:], asdict(settings), tokenizer.chat_template, tokenizer("warm up")])
+        processes, precision = (accelerator.num_processes, accelerator.mixed_precision) if accelerator else (1, "no")
+        code = [code_version(sys.modules[__name__]), *map(version, ("torch", "transformers", "trl", "peft"))]
+        texts = [
+            tokenizer.chat_template,
+            tokenizer("warm up: 1 + 1 = 2"),
+            tokenizer.special_tokens_map,
+            len(tokenizer),
+        ]
+        described = [model_identity(model), rows[:], asdict(settings), processes, precision]
+        key = digest([code, described, texts])
         saved = check_writable(Path(cache_dir) / "warmup") / f"{key}.safetensors"
     lend = _full if settings.method == "full" else _adapter_copy if is_peft_model(model) else _temporary_lora
     with preserved(model), lend(model, settings) as (tuned, weights, load):
@@ -206,7 +218,22 @@ def _train(tuned: nn.Module, tokenizer: Any, rows: Dataset, settings: WarmupSett
         )
         # A copy, because a tokenizer without a pad token is given one.
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
+        for callback in (ProgressCallback, PrinterCallback):
+            trainer.remove_callback(callback)
+        trainer.add_callback(_WarmupBar)
         trainer.train()
+
+
+class _WarmupBar(ProgressCallback):
+    """A progress bar that says what it is of, and nothing else."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.training_bar is not None:
+            self.training_bar.set_description("Warming up")
+
+    def on_log(self, args, state, control, **kwargs):
+        pass
 
 
 def _keep(path: Path, state: dict[str, torch.Tensor], seconds: float) -> None:

@@ -67,6 +67,14 @@ class Benchmark:
     max_new_tokens: int = 256
     prefix: str = ""
 
+    def protocol(self) -> dict[str, Any]:
+        """What two evaluations must share to be compared: rows, metrics, length of answers."""
+        return {
+            "rows": self.records.content_hash(),
+            "metrics": sorted(self.metrics),
+            "max_new_tokens": self.max_new_tokens if self.metrics else None,
+        }
+
     def run(self, ctx: Context) -> dict[str, Setting]:
         """Score the model of the context; nothing is cached, since a model is evaluated once at each step."""
         settings = {**self._likelihood(ctx), **(self._generation(ctx) if self.metrics else {})}
@@ -86,7 +94,9 @@ class Benchmark:
 
         prompts, references = [], []
         text_format = ctx.text_format()
-        window = (ctx.max_length or 2**31) - 1
+        # A prompt and its longest answer have to fit the model, and a prompt the window that it was trained with.
+        positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+        window = min((ctx.max_length or 2**31) - 1, positions - self.max_new_tokens)
         skipped = []
         for record in self.records:
             readable = record.problem is None and record.answer and record.answer_turns[-1] > 0
@@ -96,7 +106,7 @@ class Benchmark:
                 continue
             prompts.append(ids)
             references.append(record.answer)
-        ctx.account.note("unscorable", "no prompt to generate from, or longer than the window", skipped)
+        ctx.account.note("unscorable", "no prompt to generate from, or one that is too long", skipped)
         if not prompts:
             return {}
         answers = generate(

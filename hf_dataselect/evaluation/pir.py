@@ -40,8 +40,8 @@ def benchmark_pir(model: dict[str, Setting], baseline: dict[str, Setting]) -> PI
             Settings of the model and of the baseline (BM), by name.
 
     Returns:
-        [`PIR`]: settings that only one of them has, whose directions differ, or whose ratio has no meaning (a score
-        that is not positive, or NaN) are left out and named.
+        [`PIR`]: settings that only one of them has, whose directions differ, or whose ratio has no meaning (division
+        by a score that is not positive, a negative score, or NaN) are left out and named.
     """
     ratios, left_out = {}, {}
     for name in sorted({*model, *baseline}):
@@ -51,9 +51,11 @@ def benchmark_pir(model: dict[str, Setting], baseline: dict[str, Setting]) -> PI
         mine, other = model[name], baseline[name]
         if mine.higher_is_better != other.higher_is_better:
             left_out[name] = "the two runs disagree on its direction"
-        elif not (0 < mine.score < math.inf and 0 < other.score < math.inf):
-            left_out[name] = f"no ratio of {mine.score:g} and {other.score:g}"
+            continue
+        above, below = (mine, other) if mine.higher_is_better else (other, mine)
+        if not (0 <= above.score < math.inf and 0 < below.score < math.inf):
+            left_out[name] = f"no ratio of {above.score:g} and {below.score:g}"
         else:
-            ratios[name] = mine.score / other.score if mine.higher_is_better else other.score / mine.score
+            ratios[name] = above.score / below.score
     value = sum(ratios.values()) / len(ratios) if ratios else math.nan
     return PIR(value, settings=ratios, left_out=left_out)

@@ -89,7 +89,8 @@ class PromptFeatures(NamedTuple):
 
     #: Mean last hidden state, float32 `(n, width)`; NaN for an empty prompt.
     embedding: np.ndarray
-    #: Perplexity, float64 `(n,)`; NaN for a prompt of fewer than two tokens.
+    #: Perplexity, float64 `(n,)`; NaN for a prompt of fewer than two tokens, and for a row
+    #: that has no answer within the window.
     perplexity: np.ndarray
 
 
@@ -113,4 +114,7 @@ def prompt_features(records: Records, ctx: Context, text_format: TextFormat | No
         cached_rows=found.cached,
     )
     ctx.account.add_cached_seconds(found.cached_seconds)
-    return PromptFeatures(embedding, np.exp(found.mean_loss))
+    perplexity = np.exp(found.mean_loss)
+    for rows in encoded.problems.values():  # no answer, or a prompt that fills the window
+        perplexity[rows] = np.nan
+    return PromptFeatures(embedding, perplexity)

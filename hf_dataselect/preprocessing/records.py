@@ -8,12 +8,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
 
+from ..engines.batching import main_process_first
 from .layouts import LAYOUTS, Record, RowParser, find_layout
 
 
@@ -78,6 +80,10 @@ class Records(Sequence):
             yield from self.parser.parse(batch, range(start, start + size))
             start += size
 
+    def subset(self, rows: Sequence[int]) -> "Records":
+        """A view of some rows, in this order; they count anew from 0."""
+        return Records(self.dataset.select(rows), self.text_field, self.formatting_func, self.name)
+
     def unreadable(self) -> dict[str, np.ndarray]:
         """
         Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout, or
@@ -103,6 +109,8 @@ class Records(Sequence):
             tests = {f"missing value in `{column}`": pc.is_null} if table.data.column(column).null_count else {}
             if self.layout != "tokens" and isinstance(table.features[column], List):
                 tests[f"no turns in `{column}`"] = _has_no_items
+            if self.layout == "messages" and "tool_calls" not in _turn_columns(table.features[column]):
+                tests["missing content in a turn"] = _has_no_content
             for reason, test in tests.items():
                 failed = np.concatenate([test(part[column]).to_numpy() for part in table.iter(10_000)])
                 if failed.any():
@@ -123,9 +131,9 @@ class Records(Sequence):
             return rows
 
         dropped = [name for name in rows.column_names if name not in ("tools", "chat_template_kwargs")]
-        return rows.map(
-            self.parser.as_chats, batched=True, remove_columns=dropped, num_proc=num_proc, desc="Reading rows as chats"
-        )
+        options = {"batched": True, "remove_columns": dropped, "num_proc": num_proc, "desc": "Reading rows as chats"}
+        with main_process_first(rows):
+            return rows.map(self.parser.as_chats, **options)
 
     def content_hash(self, indices: Sequence[int] | None = None, sample: int = 256) -> str:
         """Hash of the number of rows, the columns and up to `sample` evenly spaced rows (of `indices`, if given)."""
@@ -134,6 +142,21 @@ class Records(Sequence):
         rows = [self.dataset.with_format(None)[int(chosen[place])] for place in places]
         described = json.dumps([len(self), sorted(self.dataset.column_names), len(chosen), rows], default=str)
         return hashlib.blake2b(described.encode(), digest_size=12).hexdigest()
+
+
+def _turn_columns(feature: Any) -> set[str]:
+    """Columns of the turns of a chat column; none if its turns are no structs."""
+    return set(feature.feature) if isinstance(feature, List) and isinstance(feature.feature, dict) else {"tool_calls"}
+
+
+def _has_no_content(chats: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Whether some turn of a chat has a null for its content."""
+    chats = chats.combine_chunks()
+    turns, missing = pc.list_flatten(chats), np.zeros(len(chats), bool)
+    if turns.type.get_field_index("content") >= 0:
+        null = pc.is_null(pc.struct_field(turns, "content")).to_numpy(zero_copy_only=False)
+        missing[pc.list_parent_indices(chats).to_numpy()[null]] = True
+    return pa.chunked_array([missing])
 
 
 def _has_no_items(lists: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -166,4 +189,6 @@ def load_rows(name: str, config: str | None = None, split: str = "train") -> Dat
             raise FileNotFoundError(f"there is no file {name!r}")
         return load_dataset(name, config, split=split)
     except Exception as error:  # the libraries below raise a dozen kinds
-        raise ValueError(f"Can't load the dataset {name!r} (split {split!r}): {error}") from error
+        raise ValueError(
+            f"Can't load the dataset {name!r} (split {split!r}): {str(error) or type(error).__name__}"
+        ) from error

@@ -18,6 +18,7 @@ import numpy as np
 from datasets import Dataset, Features, Value
 from transformers import PreTrainedTokenizerBase
 
+from ..engines.batching import main_process_first
 from ..engines.cache import digest
 from ..engines.tokens import TOKEN_FEATURES, TokenRows
 from .layouts import Record, content_text
@@ -363,16 +364,17 @@ def encode(records: Records, text_format: TextFormat, alone: bool = False, num_p
     def encode_batch(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
         return text_format.encode(parser.parse(batch, indices), alone)
 
-    rows = records.dataset.with_format(None).map(
-        encode_batch,
-        batched=True,
-        with_indices=True,
-        remove_columns=records.dataset.column_names,
-        features=_COLUMNS,
-        num_proc=num_proc,
-        new_fingerprint=fingerprint if records.formatting_func is None else None,
-        desc="Tokenizing answers" if alone else "Tokenizing rows",
-    )
+    with main_process_first(records.dataset):
+        rows = records.dataset.with_format(None).map(
+            encode_batch,
+            batched=True,
+            with_indices=True,
+            remove_columns=records.dataset.column_names,
+            features=_COLUMNS,
+            num_proc=num_proc,
+            new_fingerprint=fingerprint if records.formatting_func is None else None,
+            desc="Tokenizing answers" if alone else "Tokenizing rows",
+        )
     return Encoded(rows, len(records))
 
 

@@ -29,7 +29,7 @@ from ..engines.subset import top_k
 from ..engines.warmup import WarmupSettings, warmed_up
 from ..preprocessing.model import answer_loss, prompt_features
 from ..preprocessing.records import Records
-from ..selector import Card, Context, Selector
+from ..selector import Card, Context, SelectionError, Selector
 
 
 @dataclass
@@ -159,10 +159,10 @@ class IFD(Selector):
     def _warmup_rows(self, records: Records, ctx: Context) -> np.ndarray:
         """Diverse rows of middling prompt perplexity (paper, section 2.1; its code's k-means and percentiles)."""
         pool = np.sort(np.random.default_rng(ctx.seed).permutation(len(records))[: self.warmup_pool])
-        features = prompt_features(Records(records.dataset.select(pool)), ctx)
+        features = prompt_features(records.subset(pool), ctx)
         usable = np.flatnonzero(np.isfinite(features.perplexity) & np.isfinite(features.embedding).all(1))
         if len(usable) == 0:
-            return ctx.agreed(pool)
+            raise SelectionError("`ifd`: no row has a prompt and an answer within the window to warm up on.")
         clusters = min(self.warmup_clusters, len(usable))
         labels = KMeans(clusters, random_state=0).fit_predict(features.embedding[usable])
         rows = []

@@ -97,8 +97,8 @@ class Superfiltering(Selector):
         if not self.diversity:
             return top_k(scores, k)
         pool = top_k(scores, max(k, round(self.diversity_pool * len(scores))))
-        records = features["records"]
-        texts = ["\n".join(filter(None, (records[i].prompt, records[i].answer))) for i in map(int, pool)]
+        chosen = features["records"].subset(pool)
+        texts = ["\n".join(filter(None, (record.prompt, record.answer))) for record in chosen]
         vectors = sentence_embeddings(texts, self.encoder, ctx.accelerator)
         picked, _ = facility_location(vectors, k, exponential_distance)
         return pool[picked]

@@ -4,6 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false PYTHONWARNINGS=ignore
+cache="$HOME/.cache/hf_dataselect" # besides runs/quickstart, all that is written goes there
+export HF_DATASETS_CACHE="${HF_DATASETS_CACHE:-$cache/datasets}" MPLCONFIGDIR="${MPLCONFIGDIR:-$cache/matplotlib}"
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-PASSIVE}" # threads that spin while they wait slow a busy machine down
 
 started=$SECONDS

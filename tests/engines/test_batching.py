@@ -151,7 +151,7 @@ def test_whole_numbers_survive_the_sum_over_ranks_exactly():
 
 
 @pytest.mark.parametrize("error", [RuntimeError(OUT_OF_MEMORY), MemoryError()], ids=["cuda", "main memory"])
-@pytest.mark.parametrize("room", [151, 31, 8])
+@pytest.mark.parametrize("room", [301, 61, 15])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(room, error, monkeypatch):
     monkeypatch.setattr(batching, "gc", SimpleNamespace(collect=lambda: None))  # slow, and of no matter here
     lengths, sizes = np.array(some_lengths(24)), []
@@ -168,8 +168,9 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(room, error, monkeypa
     np.testing.assert_array_equal(found[fits], squares(np.flatnonzero(fits)))
     assert np.isnan(found[~fits]).all()
     refused = [size for size, rows in sizes if size > room and rows > 1]
-    # Halved for good: not every later batch has to fail on its own.
+    # Halved for good: not every later batch has to fail on its own. Nor is any cut smaller than it has to be.
     assert refused == sorted(set(refused), reverse=True)
+    assert max(rows for size, rows in sizes if size <= room) > 1
 
 
 def test_what_did_not_fit_in_memory_is_let_go_before_the_next_try():
@@ -251,3 +252,12 @@ def test_only_the_main_process_shows_a_progress_bar_and_it_ends_at_all_rows(monk
     bars.clear()
     map_batches(squares, [4] * 21, 2, batch_tokens=8)
     assert bars[0][1], "no label, no bar"
+    bars.clear()
+
+    def compute(batch):
+        if 3 in batch:
+            raise MemoryError
+        return squares(batch)
+
+    map_batches(compute, [4] * 21, 2, batch_tokens=8, progress="Scoring")
+    assert bars[0][0].n == 21, "a row that never fits is done with too"

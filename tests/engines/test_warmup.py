@@ -33,8 +33,9 @@ def user_adapter():
     """A `PeftModel` with two adapters under names of the user's, on some layers only, trained a little."""
     torch.manual_seed(0)
     options = {"target_modules": ["q_proj", "down_proj"], "task_type": "CAUSAL_LM"}
-    model = get_peft_model(plain(), LoraConfig(r=3, lora_alpha=5, **options), adapter_name="mine")
-    model.add_adapter("other", LoraConfig(r=2, **options))
+    model = get_peft_model(plain(), LoraConfig(r=2, **options), adapter_name="other")
+    model.add_adapter("mine", LoraConfig(r=3, lora_alpha=5, **options))
+    model.set_adapter("mine")
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.05)
@@ -165,6 +166,16 @@ def test_the_tuned_model_knows_its_rows_better_and_the_returned_one_as_before(bo
     before, tuned, after = borrowed.losses
     assert tuned < before - 0.02
     assert after == pytest.approx(before, rel=1e-9)
+
+
+def test_the_temporary_adapter_of_a_user_s_model_starts_as_a_copy_of_the_active_one(monkeypatch):
+    monkeypatch.setattr(warmup, "_train", lambda *_: None)
+    model = user_adapter()
+    own = loss(model)
+    with warmed_up(model, TOKENIZER, ROWS, SETTINGS) as tuned:
+        assert tuned.active_adapter not in ("mine", "other")
+        assert loss(tuned) == pytest.approx(own, rel=1e-9)
+        assert own != pytest.approx(loss(plain()), rel=1e-5)
 
 
 def pretend_to_train(monkeypatch):
