@@ -48,6 +48,7 @@ def _ratios(axis: "Axes", comparison: "Comparison") -> None:
     axis.axvline(1, color="black", linewidth=1)
     axis.set_yticks(range(len(names)), names)
     axis.invert_yaxis()
+    axis.use_sticky_edges = False  # room on both sides of 1
     axis.margins(x=0.2)
     axis.set(title="Held-out rows: score / baseline", xlabel="above 1: better than training on everything")
     _legend_below(axis)

@@ -43,8 +43,8 @@ class Run:
             Training time without evaluations.
         untrained (`dict[str, float]`, *optional*):
             Scores before training, where the run was evaluated then (`eval_on_start`).
-        recipe (`dict`, *optional*):
-            Its resolved configuration.
+        recipe, protocol (`dict`, *optional*):
+            Its resolved configuration; rows, metrics and answer length of its evaluation.
         pir ([`PIR`], *optional*):
             Against the baseline; `None` for the baseline itself and where there is none.
         str_ratio (`float`, *optional*):
@@ -57,6 +57,7 @@ class Run:
     train_seconds: float | None
     untrained: dict[str, float] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] | None = None
     pir: PIR | None = None
     str_ratio: float | None = None
 
@@ -103,6 +104,8 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
     for run in runs:
         if reference is not None and run is not reference:
             run.pir = benchmark_pir(run.settings, reference.settings)
+            if run.protocol != reference.protocol:
+                run.pir = PIR(float("nan"), left_out={"all": "evaluated on other rows, metrics or answer lengths"})
             if reference.train_seconds:
                 run.str_ratio = run.selection.seconds / reference.train_seconds
     runs.sort(key=lambda run: run is not reference)
@@ -110,14 +113,15 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
 
 
 def _read_run(folder: Path, shared_names: list[str]) -> Run:
-    evaluation, name = read_evaluation(folder, "runs"), folder.resolve().name
+    evaluation = read_evaluation(folder, "runs")
+    name = str(folder) if folder.resolve().name in shared_names else folder.resolve().name
     settings, history = from_json(evaluation["settings"]), evaluation.get("history") or [{}]
     before = history[0] if history[0].get("step") == 0 else {}
     before = {s: before[f"benchmark/{s}"] for s in settings if before.get(f"benchmark/{s}") is not None}
     path = folder / "recipe.yaml"
     recipe = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
-    name = str(folder) if name in shared_names else name
-    return Run(name, read_selection(folder), settings, evaluation.get("train_seconds"), before, recipe)
+    seconds, protocol = evaluation.get("train_seconds"), evaluation.get("protocol")
+    return Run(name, read_selection(folder), settings, seconds, before, recipe, protocol)
 
 
 def add_rows(comparison: Comparison, records: Records, column: str | None = None, examples: int = 3) -> None:
@@ -134,8 +138,7 @@ def add_rows(comparison: Comparison, records: Records, column: str | None = None
     if column is not None:
         if column not in records.dataset.column_names:
             raise ValueError(f"The dataset has no column {column!r}.")
-        known = records.dataset.with_format(None)[column]
-        values = np.array(["none" if value is None else str(value) for value in known])
+        values = np.array(["none" if v is None else str(v) for v in records.dataset.with_format(None)[column]])
         groups = {"candidates": np.arange(len(records))} | {run.name: run.selection.indices for run in comparison.runs}
         names = [name for name, _ in Counter(values.tolist()).most_common()]
         comparison.column = column
@@ -211,8 +214,8 @@ def _verdicts(comparison: Comparison) -> list[str]:
         if run.str_ratio is not None and run.str_ratio > 1:
             lines.append(f"{run.name}: selecting alone took longer than training on everything (STR above 1).")
         if cached := run.selection.passes.get("cached_rows"):
-            spared = f"{run.selection.cached_seconds:.1f} s of its selection"
-            lines.append(f"{run.name}: {cached:,} scores came from the cache, which spared {spared} this time.")
+            spared = f"{run.selection.cached_seconds:.1f} of the {run.selection.seconds:.1f} selection seconds"
+            lines.append(f"{run.name}: {cached:,} scores came from the cache; it spared {spared} this time.")
         for kind in ("unscorable", "dropped", "truncated"):
             for reason, rows in getattr(run.selection, kind).items():
                 lines.append(f"{run.name}: {len(rows):,} rows {kind}: {reason}.")
@@ -258,8 +261,7 @@ def _short(text: str, length: int = 44) -> str:
 
 def _table(head: list[str], rows: list[list[str]], left: int | None = 1) -> list[str]:
     """Markdown table; the first `left` columns are words, the others numbers. `None`: all are words."""
-    columns = list(zip(head, *rows, strict=True))
-    widths = [max(3, *map(_width, column)) for column in columns]
+    widths = [max(3, *map(_width, column)) for column in zip(head, *rows, strict=True)]
     words = [left is None or place < left for place in range(len(head))]
 
     def line(cells: list[str]) -> str:
