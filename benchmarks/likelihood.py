@@ -26,7 +26,7 @@ def plain(model, rows: TokenRows, places: range) -> list[float]:
     losses = []
     with torch.no_grad():
         for ids, spans in rows.take(places):
-            ids = torch.from_numpy(ids).long()[None]
+            ids = torch.tensor(ids).long()[None]
             logits = model(ids).logits[0, :-1].float()
             counted = torch.zeros(ids.shape[1], dtype=torch.bool)
             for start, end in spans:

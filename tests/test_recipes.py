@@ -1,5 +1,6 @@
-"""Recipes and quickstart data: they parse, name what exists, and the data is what its generator says."""
+"""The recipes: each parses, says where its values come from, and the quickstart's rows are what their maker says."""
 
+import filecmp
 import json
 import subprocess
 import sys
@@ -10,57 +11,110 @@ import pytest
 import yaml
 
 from hf_dataselect.cli import _parse
-from hf_dataselect.registry import load_selector
+from hf_dataselect.registry import selector_class
 
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
+QUICKSTART = ROOT / "recipes" / "quickstart"
+COLUMNS = ["instruction", "input", "output", "topic", "fault"]
 
 
-def test_every_method_asked_for_has_a_recipe():
-    named = {path.stem for path in RECIPES}
-    assert named >= {"full", "random", "length", "perplexity", "ifd", "superfiltering", "quickstart"}
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipes_parse(path):
-    monkeypatch.setattr()
-    options = yaml.safe_load(path.read_text())
-    selector = load_selector(options["selection_method"], options.get("selection_kwargs"))
-    arguments = _parse(["--config", str(path), "--use_cpu", "true", "--bf16", "false"])
-    assert arguments.args.selector == selector and arguments.data.dataset_name and arguments.model.model_name_or_path
-    assert arguments.args.budget_of(selector)
-    if selector.card.paper:
-        assert f"arXiv {selector.card.paper}" in path.read_text()
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes" / "accelerate").glob("*.yaml")), ids=lambda path: path.stem)
-def test_launch_configs_are_accelerates_own(path):
-    from accelerate.commands.config.config_args import load_config_from_file
-
-    config = load_config_from_file(str(path))
-    assert config.num_processes >= 1 and (path.stem == "cpu") == bool(config.use_cpu)
+def recipe(name: str) -> dict:
+    return yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
 
 
 def rows(name: str) -> list[dict]:
-    lines = (ROOT / "recipes" / "quickstart" / name).read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
+    return [json.loads(line) for line in (QUICKSTART / name).read_text(encoding="utf-8").splitlines()]
 
 
-def test_a_known_share_of_the_quickstart_rows_is_faulty():
-    candidates, held_out = rows("candidates.jsonl"), rows("heldout.jsonl")
-    faults = Counter(row["fault"] for row in candidates)
-    assert len(candidates) == 352 and len(held_out) == 60
-    names = ("wrong_answer", "cut_answer", "other_question", "near_duplicate")
-    assert {name: faults[name] for name in names} == dict.fromkeys(names, 22) and faults[None] == 264
-    assert all(row["fault"] is None for row in held_out)
-    questions = [(row["instruction"], row["input"]) for row in candidates if row["fault"] is None]
-    assert not set(questions) & {(row["instruction"], row["input"]) for row in held_out}
-    assert all(row["output"].strip() for row in candidates + held_out)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_parses_and_names_a_method_and_its_options(path):
+    found = _parse(["--config", str(path), "--use_cpu", "true"])
+    assert found.args.selection_method == recipe(path.stem)["selection_method"]
+    assert found.args.budget_of(found.args.selector) > 0
+    assert found.data.dataset_name and found.data.eval_dataset_name and found.model.model_name_or_path
+    if path.stem != "quickstart":
+        assert found.args.selection_method == path.stem and found.args.output_dir == f"runs/{path.stem}"
 
 
-def test_the_quickstart_data_is_what_its_generator_writes(tmp_path):
-    script = ROOT / "recipes" / "quickstart" / "make_data.py"
-    subprocess.run([sys.executable, str(script), "--out", str(tmp_path)], check=True, capture_output=True)
-    for name in ("candidates.jsonl", "heldout.jsonl"):
-        assert (tmp_path / name).read_bytes() == (script.parent / name).read_bytes()
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_names_the_paper_of_its_values(path):
+    comments = " ".join(line.partition("#")[2] for line in path.read_text(encoding="utf-8").splitlines())
+    paper = selector_class(recipe(path.stem)["selection_method"]).card.paper
+    assert f"arXiv {paper}" in comments if paper else "arXiv 2" in comments
+
+
+def test_recipes_differ_in_the_selection_only():
+    free = ("selection_method", "selection_budget", "selection_kwargs", "output_dir", "baseline_dir")
+    kept = {
+        path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free}
+        for path in RECIPES
+        if path.stem != "quickstart"
+    }
+    full = kept.pop("full")
+    for name, found in kept.items():
+        assert {key: value for key, value in found.items() if key != "seed"} == full, name
+        assert recipe(name)["baseline_dir"] == recipe("full")["output_dir"]
+
+
+def test_values_of_the_papers():
+    found = {name: recipe(name) for name in ("ifd", "length", "superfiltering")}
+    assert found["ifd"]["selection_budget"] == found["superfiltering"]["selection_budget"] == 0.05
+    options = found["ifd"]["selection_kwargs"]
+    assert options["warmup_clusters"] * options["warmup_rows_per_cluster"] == 1000 and options["warmup_epochs"] == 1
+    assert found["superfiltering"]["selection_kwargs"]["model"] == "gpt2"
+    assert found["length"]["selection_budget"] == 1000
+    training = found["ifd"]
+    assert training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] == 128
+    assert (training["num_train_epochs"], training["learning_rate"], training["max_length"]) == (3, 2e-5, 512)
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)
+def test_accelerate_takes_the_launch_configuration(path):
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    command = ["--config_file", str(path), "-m", "hf_dataselect", "train", "--config", "recipes/ifd.yaml"]
+    args, config, _ = _validate_launch_command(launch_command_parser().parse_args(command))
+    assert args.module and args.training_script == "hf_dataselect"
+    assert bool(args.multi_gpu) is (path.stem == "multi_gpu") and config.use_cpu is (path.stem == "cpu")
+    assert (args.num_processes > 1) is (path.stem == "multi_gpu")
+
+
+def test_there_are_launch_configurations_for_cpu_one_gpu_and_several():
+    assert [path.stem for path in LAUNCHERS] == ["cpu", "multi_gpu", "single_gpu"]
+
+
+def test_quickstart_rows_are_as_many_and_as_faulty_as_said():
+    found, held_out = rows("candidates.jsonl"), rows("heldout.jsonl")
+    assert len(found) == 352 and len(held_out) == 60
+    assert all(list(row) == COLUMNS and row["instruction"] and row["output"] for row in found + held_out)
+    faults = Counter(row["fault"] for row in found)
+    assert faults.pop(None) == 264 and set(faults.values()) == {22}
+    assert set(faults) == {"wrong_answer", "cut_answer", "other_question", "near_duplicate"}
+    assert {row["fault"] for row in held_out} == {None}
+
+
+def test_no_held_out_row_is_a_candidate():
+    def texts(name: str) -> set:
+        return {(row["instruction"], row["input"]) for row in rows(name)}
+
+    assert not texts("candidates.jsonl") & texts("heldout.jsonl")
+    assert {row["topic"] for row in rows("heldout.jsonl")} <= {row["topic"] for row in rows("candidates.jsonl")}
+
+
+def test_quickstart_rows_are_made_again_to_the_byte(tmp_path):
+    subprocess.run([sys.executable, str(QUICKSTART / "make_data.py"), "--out", str(tmp_path)], check=True)
+    names = ["candidates.jsonl", "heldout.jsonl"]
+    assert filecmp.cmpfiles(tmp_path, QUICKSTART, names, shallow=False)[0] == names
+
+
+def test_quickstart_runs_share_one_recipe_and_its_options_exist(tmp_path):
+    script = (QUICKSTART / "run.sh").read_text(encoding="utf-8")
+    assert script.count("--config recipes/quickstart.yaml") == 1 and "set -euo pipefail" in script
+    options = script.partition("--selection_kwargs '")[2].partition("'")[0]
+    given = ["--config", str(ROOT / "recipes" / "quickstart.yaml"), "--selection_method", "ifd"]
+    found = _parse([*given, "--selection_budget", "0.25", "--selection_kwargs", options])
+    assert found.args.selector.warmup_clusters == json.loads(options)["warmup_clusters"]
+    assert round(found.args.selection_budget * 352) == 88

@@ -218,7 +218,7 @@ def _verdicts(comparison: Comparison) -> list[str]:
             lines.append(f"{run.name}: {cached:,} scores came from the cache; it spared {spared} this time.")
         for kind in ("unscorable", "dropped", "truncated"):
             for reason, rows in getattr(run.selection, kind).items():
-                lines.append(f"{run.name}: {len(rows):,} rows {kind}: {reason}.")
+                lines.append(f"{run.name}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'} {kind}: {reason}.")
         if run.pir and run.pir.left_out:
             named = "; ".join(f"{name}: {why}" for name, why in run.pir.left_out.items())
             lines.append(f"{run.name}: left out of the PIR: {named}.")

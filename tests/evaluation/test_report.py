@@ -1,101 +1,230 @@
-"""The report: from run folders alone, against the right baseline, with rows and a picture."""
+"""The report: what it reads from run folders, what it says, and what it writes."""
 
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_dataselect.evaluation.report import add_rows, compare_runs, to_markdown, write_report
+from hf_dataselect.cli import main
+from hf_dataselect.evaluation.benchmarks import Setting, as_json
+from hf_dataselect.evaluation.report import _width, add_rows, compare_runs, to_markdown, write_report
 from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.run_folder import write_evaluation, write_selection
+from hf_dataselect.run_folder import write_evaluation, write_recipe, write_selection
 from hf_dataselect.selector import Selection
 
 
-def write_run(folder, method: str, kept: list[int], loss: float, accuracy: float, seconds=(1.0, 10.0)):
-    scores = np.linspace(1, 0, 8, dtype=np.float32)
-    scores[7] = np.nan
-    selection = Selection(method, {}, np.array(kept), scores, 0.5, seconds[0])
-    selection.unscorable, selection.dropped = {"no answer": [7]}, {"IFD above 1": [6]}
-    write_selection(folder, selection)
-    settings = {
-        "answer_loss": {"score": loss, "higher_is_better": False, "examples": [loss]},
-        "token_accuracy": {"score": accuracy, "higher_is_better": True, "examples": [accuracy]},
-    }
-    write_evaluation(folder, {"method": method, "train_seconds": seconds[1], "settings": settings, "history": []})
+ROWS = 12
+
+
+def make_run(folder: Path, method: str = "full", loss: float = 2.0, accuracy: float = 0.5, **more) -> Path:
+    """A finished run: `rows` it kept, `selection` and `evaluation` entries, `recipe` options."""
+    rows = np.array(more.pop("rows", range(ROWS)), np.int64)
+    scores = np.array(more.pop("scores", np.linspace(0, 1, ROWS)), np.float32)
+    selection = {"seconds": 0.0, "facts": {"dataset": "these rows"}} | more.pop("selection", {})
+    write_selection(folder, Selection(method, {}, rows, scores, budget=len(rows), **selection))
+    settings = {"answer_loss": Setting(loss, False, [loss]), "token_accuracy": Setting(accuracy, True, [accuracy])}
+    evaluation = {"settings": as_json(settings), "train_seconds": 100.0, "protocol": {"": {"rows": "held out"}}}
+    write_evaluation(folder, evaluation | more.pop("evaluation", {}))
+    write_recipe(folder, {"selection_method": method, "learning_rate": 1e-3, "output_dir": str(folder)} | more)
     return folder
 
 
 @pytest.fixture
-def runs(tmp_path):
-    full = write_run(tmp_path / "bm", "full", list(range(8)), 2.0, 0.5)
-    ifd = write_run(tmp_path / "ifd", "ifd", [0, 1, 2, 3], 1.6, 0.6, seconds=(30.0, 5.0))
-    return [ifd, full]
+def runs(tmp_path) -> list[Path]:
+    return [
+        make_run(tmp_path / "ifd", "ifd", 1.6, 0.4, rows=[11, 10, 9], selection={"seconds": 30.0}),
+        make_run(tmp_path / "full"),
+        make_run(tmp_path / "random", "random", 2.5, 0.5, rows=[0, 5, 7]),
+    ]
 
 
-def rows() -> Records:
-    faults = [None, "cut", None, "wrong", None, "cut", "wrong", None]
-    table = {"instruction": [f"question {i}" for i in range(8)], "output": [f"answer {i}" for i in range(8)]}
-    return Records(Dataset.from_dict(table | {"fault": faults}))
+def candidates(column: str = "fault") -> Records:
+    faults = [None] * 6 + ["cut"] * 4 + ["false"] * 2
+    return Records(
+        Dataset.from_list(
+            [
+                {"instruction": f"Question {i}?", "input": "", "output": f"Answer {i} " * 20, column: fault}
+                for i, fault in enumerate(faults)
+            ]
+        )
+    )
 
 
-def test_runs_are_measured_against_the_one_of_full(runs):
+def test_the_baseline_comes_first_and_the_others_are_measured_against_it(runs):
     found = compare_runs(runs)
-    assert [run.name for run in found.runs] == ["bm", "ifd"] and found.baseline.name == "bm"
-    ifd = found.runs[1]
-    assert ifd.pir.settings == {"answer_loss": pytest.approx(1.25), "token_accuracy": pytest.approx(1.2)}
-    assert ifd.str_ratio == pytest.approx(3.0)
-    text = to_markdown(found)
-    assert "1.225" in text and "benchmark ratio" in text and "0.500" in text
-    assert "no answer" in text and "IFD above 1" in text
-    assert "took longer than training on everything" in text, "STR above 1 is said in words"
+    assert [run.name for run in found.runs] == ["full", "ifd", "random"] and found.baseline is found.runs[0]
+    full, ifd, random = found.runs
+    assert full.pir is None and full.str_ratio is None
+    assert ifd.pir.settings == pytest.approx({"answer_loss": 1.25, "token_accuracy": 0.8})
+    assert ifd.pir.value == pytest.approx(1.025) and ifd.str_ratio == pytest.approx(0.3)
+    assert random.pir.value == pytest.approx(0.9) and random.str_ratio == 0
 
 
-def test_two_baselines_have_to_be_told_apart(runs, tmp_path):
-    other = write_run(tmp_path / "bm2", "full", list(range(8)), 2.1, 0.4)
-    with pytest.raises(ValueError, match="--baseline"):
-        compare_runs([*runs, other])
-    assert compare_runs([*runs, other], other).baseline.name == "bm2"
+def test_the_verdict_compares_with_everything_and_with_the_control(runs):
+    text = to_markdown(compare_runs(runs))
+    assert "ifd: 2.5% better than training on everything, 13.9% better than as many random rows" in text
+    assert "random: 10.0% worse than training on everything, with 25.0% of the rows." in text
+    assert "may be chance" in text
+
+
+def test_a_control_of_another_size_is_no_control(runs, tmp_path):
+    make_run(tmp_path / "random", "random", rows=[0, 1])
+    assert "random rows" not in to_markdown(compare_runs(runs))
+
+
+def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp_path):
+    make_run(tmp_path / "ifd", "ifd", rows=[1], selection={"seconds": 101.0})
+    assert "ifd: selecting alone took longer than training on everything" in to_markdown(compare_runs(runs))
+
+
+def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
+    account = {"unscorable": {"empty answer": [1, 2]}, "dropped": {"IFD above 1": [3]}, "passes": {"cached_rows": 24}}
+    make_run(tmp_path / "ifd", "ifd", rows=[9], selection=account | {"seconds": 30.0, "cached_seconds": 12.0})
+    text = to_markdown(compare_runs(runs))
+    assert "ifd: 2 rows unscorable: empty answer." in text and "ifd: 1 row dropped: IFD above 1." in text
+    assert "ifd: 24 scores came from the cache; it spared 12.0 of the 30.0 selection seconds" in text
+
+
+def test_several_full_runs_need_a_choice(runs, tmp_path):
+    runs.append(make_run(tmp_path / "full2", loss=4.0))
+    with pytest.raises(ValueError, match="full, full2.*--baseline"):
+        compare_runs(runs)
+    found = compare_runs(runs, baseline=tmp_path / "full2")
+    assert found.baseline.name == "full2" and found.runs[1].pir.settings["answer_loss"] == 2.5
+
+
+def test_the_baseline_may_be_named_in_another_way_and_need_not_be_listed(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(compare_runs(runs, baseline=Path("random")).runs) == 3
+    assert [run.name for run in compare_runs(runs[:1], baseline=Path("full")).runs] == ["full", "ifd"]
 
 
 def test_without_a_baseline_there_is_no_pir(runs):
-    found = compare_runs(runs[:1])
-    assert found.baseline is None and found.runs[0].pir is None and to_markdown(found)
+    found = compare_runs([runs[0], runs[2]])
+    assert found.baseline is None and all(run.pir is None for run in found.runs)
+    assert "PIR and STR need a baseline" in to_markdown(found)
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="not the folder of a finished"):
-        compare_runs([tmp_path])
+def test_folders_of_one_name_are_told_apart(runs, tmp_path):
+    other = make_run(tmp_path / "more" / "ifd", "ifd", rows=[3, 4, 5])
+    names = [run.name for run in compare_runs([*runs, other]).runs]
+    assert names == ["full", str(runs[0]), "random", str(other)]
 
 
-def test_rows_kept_are_counted_and_shown(runs):
+def test_a_folder_without_a_finished_run_is_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match="`runs='.*nothing'` is not the folder of a finished, evaluated run"):
+        compare_runs([*runs, tmp_path / "nothing"])
+    (runs[0] / "scores.parquet").unlink()
+    with pytest.raises(ValueError, match="holds no readable selection"):
+        compare_runs(runs)
+
+
+def test_scores_of_zero_and_nan_are_left_out_of_pir_by_name(runs, tmp_path):
+    make_run(tmp_path / "full", accuracy=0.0)
+    make_run(tmp_path / "random", "random", math.nan, rows=[1])
     found = compare_runs(runs)
-    add_rows(found, rows(), "fault")
-    assert found.tallies["ifd"] == {"none": 2, "cut": 1, "wrong": 1} or sorted(found.tallies["ifd"].values()) == [
-        1,
-        1,
-        2,
-    ]
-    assert sum(found.tallies["candidates"].values()) == 8
+    assert list(found.runs[1].pir.settings) == ["answer_loss"] and math.isnan(found.runs[2].pir.value)
+    text = to_markdown(found)
+    assert "ifd: left out of the PIR: token_accuracy: no ratio of 0.4 and 0." in text
+    assert "nan" not in text.split("##")[1].splitlines()[4]
+
+
+def test_runs_evaluated_otherwise_have_no_pir(runs, tmp_path):
+    make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation={"protocol": {"": {"rows": "others"}}})
+    found = compare_runs(runs)
+    assert math.isnan(found.runs[1].pir.value)
+    assert "ifd: left out of the PIR: all: evaluated on other rows" in to_markdown(found)
+
+
+def test_other_training_or_rows_are_pointed_out(runs, tmp_path):
+    assert "differs from the baseline" not in to_markdown(compare_runs(runs))
+    make_run(tmp_path / "ifd", "ifd", rows=[1], learning_rate=1e-4, num_train_epochs=9)
+    make_run(tmp_path / "random", "random", rows=[1], selection={"facts": {"dataset": "others"}})
+    text = to_markdown(compare_runs(runs))
+    assert "ifd: differs from the baseline in more than the rows: `learning_rate`, `num_train_epochs`." in text
+    assert "random: differs from the baseline in more than the rows: the candidate rows." in text
+
+
+def test_scores_before_training_are_shown_where_they_are_known(runs, tmp_path):
+    assert "before training" not in to_markdown(compare_runs(runs))
+    make_run(tmp_path / "full", evaluation={"history": [{"step": 0, "benchmark/answer_loss": 3.25}]})
+    text = to_markdown(compare_runs(runs))
+    assert "before training" in text and "3.2500" in text
+
+
+def test_tallies_and_examples_of_the_candidate_rows(runs):
+    found, records = compare_runs(runs), candidates()
+    add_rows(found, records, "fault", examples=2)
+    assert found.tallies["candidates"] == {"none": 6, "cut": 4, "false": 2}
+    assert found.tallies["ifd"] == {"none": 0, "cut": 1, "false": 2}
+    assert found.tallies["random"] == {"none": 2, "cut": 1, "false": 0}
     shown = found.examples["ifd"]
-    assert {row["what"] for row in shown} == {"kept", "left out", "dropped"}
-    assert "question 0" in to_markdown(found)
+    assert [f"{row['what']} {row['row']}" for row in shown] == ["kept 11", "kept 10", "left out 0", "left out 1"]
+    assert shown[0]["`fault`"] == "false" and shown[0]["prompt"] == "Question 11?" and shown[0]["answer"].endswith("…")
+    assert set(found.examples) == {"ifd"}  # the others did not score
+    text = to_markdown(found)
+    assert " 4 (33%) |" in text and "Rows kept by `fault`" in text
 
 
-def test_rows_of_another_dataset_are_refused(runs):
+def test_dropped_rows_are_shown_apart(runs, tmp_path):
+    make_run(tmp_path / "ifd", "ifd", rows=[9], selection={"dropped": {"IFD above 1": [2, 11]}})
     found = compare_runs(runs)
-    with pytest.raises(ValueError, match="8 rows"):
-        add_rows(found, Records(Dataset.from_dict({"text": ["a"]})))
-    with pytest.raises(ValueError, match="no column"):
-        add_rows(found, rows(), "faults")
+    add_rows(found, candidates(), examples=1)
+    shown = [f"{row['what']} {row['row']}" for row in found.examples["ifd"]]
+    assert shown == ["kept 9", "left out 0", "dropped 2"]
 
 
-def test_report_files_are_written(runs, tmp_path):
+def test_other_rows_and_unknown_columns_are_refused(runs):
+    found, records = compare_runs(runs), candidates()
+    with pytest.raises(ValueError, match="no column 'colour'"):
+        add_rows(found, records, "colour")
+    with pytest.raises(ValueError, match="chose from 12 rows, not from 3"):
+        add_rows(found, Records(records.dataset.select(range(3))))
+
+
+def test_tables_line_up_also_with_wide_characters(runs):
     found = compare_runs(runs)
-    add_rows(found, rows(), "fault")
-    paths = write_report(found, tmp_path / "report")
-    assert {path.name for path in paths} >= {"report.md", "report.json"}
-    content = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert len(content["runs"]) == 2
+    add_rows(found, candidates())
+    found.examples["ifd"][0]["answer"] = "春天来了,花儿开了。"
+    tables, table = [], []
+    for line in [*to_markdown(found).splitlines(), ""]:
+        if line.startswith("|"):
+            table.append(_width(line))
+        elif table:
+            tables.append(table)
+            table = []
+    assert len(tables) == 3 and all(len(set(widths)) == 1 for widths in tables)
+
+
+def test_the_report_is_written_with_a_picture(runs, tmp_path):
     pytest.importorskip("matplotlib")
-    assert (tmp_path / "report" / "report.png").read_bytes()[:4] == b"\x89PNG"
+    found = compare_runs(runs)
+    add_rows(found, candidates(), "fault")
+    paths = write_report(found, tmp_path / "new" / "report")
+    assert [path.name for path in paths] == ["report.md", "report.json", "report.png"]
+    assert paths[0].read_text() == to_markdown(found) + "\n"
+    written = json.loads(paths[1].read_text())
+    assert written["runs"][1]["pir"]["kind"] == "benchmark ratio" and written["tallies"]["ifd"]["cut"] == 1
+    assert paths[2].read_bytes().startswith(b"\x89PNG") and paths[2].stat().st_size > 10_000
+
+
+def test_a_picture_is_drawn_of_whatever_there_is(runs, tmp_path):
+    pytest.importorskip("matplotlib")
+    make_run(tmp_path / "random", "random", math.nan, math.nan, rows=[1])
+    make_run(tmp_path / "ifd", "ifd", rows=[1], scores=[math.nan] + [1.0] * (ROWS - 1))
+    for chosen in (runs, runs[1:2], [runs[0]], [runs[2]]):
+        assert write_report(compare_runs(chosen), tmp_path / "report")[-1].suffix == ".png"
+
+
+def test_the_command_reads_folders_and_rows(runs, tmp_path, capsys):
+    candidates().dataset.to_json(tmp_path / "rows.jsonl")
+    rows = ["--dataset_name", str(tmp_path / "rows.jsonl"), "--count_by", "fault"]
+    main(["report", *map(str, runs), *rows, "--output_dir", str(tmp_path / "report")])
+    printed = capsys.readouterr().out
+    assert "## Rows kept by `fault`" in printed and str(tmp_path / "report" / "report.md") in printed
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "nothing")])
+    assert "hf-dataselect: error: `runs=" in capsys.readouterr().err
