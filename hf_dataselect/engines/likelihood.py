@@ -27,6 +27,8 @@ from .tokens import TokenRows
 
 #: Float32 logits held at a time, in bytes: small enough for a CPU's cache hierarchy and never a concern on a GPU.
 LOGIT_BYTES = {"cpu": 2**25, "cuda": 2**28}
+#: Of these, what a CPU takes the softmax of at a time.
+SOFTMAX_BYTES = 2**22
 
 
 class Likelihood(NamedTuple):
@@ -171,11 +173,17 @@ def _scorer(model: nn.Module) -> Callable[[Batch], np.ndarray]:
 
 def _token_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Float32 `(positions,)` each: -log p of the target, and whether no token has a higher logit."""
-    logits = logits.float()
-    chosen = logits.gather(-1, targets[:, None])[:, 0]
-    highest = logits.amax(-1)
-    total = logits.sub_(highest[:, None]).exp_().sum(-1)
-    return highest + total.log() - chosen, (chosen >= highest).float()
+    # On a CPU, the passes over the float32 copy are as fast as the cache that holds it.
+    rows = max(1, SOFTMAX_BYTES // (4 * logits.shape[-1])) if logits.device.type == "cpu" else len(logits)
+    losses, hits = [], []
+    for part, target in zip(logits.split(rows), targets.split(rows), strict=True):
+        part = part.float()
+        chosen = part.gather(-1, target[:, None])[:, 0]
+        highest = part.amax(-1)
+        total = part.sub_(highest[:, None]).exp_().sum(-1)
+        losses.append(highest + total.log() - chosen)
+        hits.append((chosen >= highest).float())
+    return torch.cat(losses), torch.cat(hits)
 
 
 def _answer_logits(model: nn.Module, inner: nn.Module, device: torch.device) -> Callable:

@@ -203,7 +203,7 @@ def _verdicts(comparison: Comparison) -> list[str]:
     reference, lines = comparison.baseline, []
     if reference is None:
         lines.append("No run of `full` among these: PIR and STR need a baseline.")
-    controls = [run for run in comparison.runs if run.selection.method == "random" and run.pir]
+    controls = [run for run in comparison.runs if run.selection.method == "random" and run.pir and run.pir.value > 0]
     for run in comparison.runs:
         if run.pir and np.isfinite(run.pir.value):
             line = f"{run.name}: {_better(run.pir.value, 1)} training on everything"

@@ -75,6 +75,12 @@ def test_a_control_of_another_size_is_no_control(runs, tmp_path):
     assert "random rows" not in to_markdown(compare_runs(runs))
 
 
+@pytest.mark.parametrize("loss, accuracy", [(math.nan, math.nan), (math.nan, 0.0)])
+def test_a_control_without_a_pir_is_not_compared_with(runs, tmp_path, loss, accuracy):
+    make_run(tmp_path / "random", "random", loss, accuracy, rows=[0, 5, 7])
+    assert "random rows" not in to_markdown(compare_runs(runs))
+
+
 def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[1], selection={"seconds": 101.0})
     assert "ifd: selecting alone took longer than training on everything" in to_markdown(compare_runs(runs))
