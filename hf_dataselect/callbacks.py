@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from .engines.cache import write_atomic
 from .engines.state import preserved
 from .evaluation.benchmarks import Benchmark, as_json, from_json
-from .evaluation.pir import PIR, benchmark_pir
+from .evaluation.pir import PIR, benchmark_pir, selection_to_tuning_ratio
 from .run_folder import read_evaluation, write_evaluation
 from .selector import Account
 
@@ -136,7 +136,7 @@ class PIRCallback(TrainerCallback):
         }
         if self.baseline is not None:
             pir = benchmark_pir(settings, from_json(self.baseline["settings"]))
-            cost = selection_to_tuning_ratio(trainer.selection.seconds, self.baseline)
+            cost = selection_to_tuning_ratio(trainer.selection.seconds, self.baseline.get("train_seconds"))
             self._evaluation |= {"pir": vars(pir), "str": cost, "sdf": trainer.selection.sdf}
             logs |= self._comparison(pir, cost)
         if logs:
@@ -159,9 +159,3 @@ def _seconds_at(args: TrainingArguments, state: TrainerState) -> float | None:
     """Training seconds up to the checkpoint that the state came from."""
     path = _checkpoint(args, state) / TRAIN_SECONDS
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def selection_to_tuning_ratio(seconds: float, baseline: dict) -> float | None:
-    """STR: selection seconds / training seconds of the baseline (evaluations not counted); `None` if unknown."""
-    tuning = baseline.get("train_seconds")
-    return seconds / tuning if tuning else None

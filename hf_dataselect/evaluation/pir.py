@@ -59,3 +59,8 @@ def benchmark_pir(model: dict[str, Setting], baseline: dict[str, Setting]) -> PI
             ratios[name] = above.score / below.score
     value = sum(ratios.values()) / len(ratios) if ratios else math.nan
     return PIR(value, settings=ratios, left_out=left_out)
+
+
+def selection_to_tuning_ratio(seconds: float, baseline_seconds: float | None) -> float | None:
+    """STR: selection seconds / training seconds of the baseline (evaluations not counted); `None` if unknown."""
+    return seconds / baseline_seconds if baseline_seconds else None

@@ -20,7 +20,7 @@ from ..run_folder import plain, read_evaluation, read_selection
 from ..selector import Selection
 from .benchmarks import Setting, from_json
 from .picture import draw
-from .pir import PIR, benchmark_pir
+from .pir import PIR, benchmark_pir, selection_to_tuning_ratio
 
 
 #: Options that may differ between runs that are compared: what is chosen, and where things are written.
@@ -106,8 +106,7 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
             run.pir = benchmark_pir(run.settings, reference.settings)
             if run.protocol != reference.protocol:
                 run.pir = PIR(float("nan"), left_out={"all": "evaluated on other rows, metrics or answer lengths"})
-            if reference.train_seconds:
-                run.str_ratio = run.selection.seconds / reference.train_seconds
+            run.str_ratio = selection_to_tuning_ratio(run.selection.seconds, reference.train_seconds)
     runs.sort(key=lambda run: run is not reference)
     return Comparison(runs, reference)
 

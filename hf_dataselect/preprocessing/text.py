@@ -42,8 +42,12 @@ _MARK = "\U000f1d5e"
 
 def default_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
     """The one explicit default; it starts with the beginning-of-sequence token where the tokenizer adds one itself."""
-    adds_bos = tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return ("{{ bos_token }}" if adds_bos else "") + DEFAULT_CHAT_TEMPLATE
+    return ("{{ bos_token }}" if adds_bos(tokenizer) else "") + DEFAULT_CHAT_TEMPLATE
+
+
+def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the tokenizer puts a beginning-of-sequence token in front of a text by itself."""
+    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 @dataclass(frozen=True)
@@ -103,13 +107,8 @@ class TextFormat:
         turn = ({"role": "user", "content": "x"},)
         before, whole = self._render(turn, None), self._render(turn, None, add_generation_prompt=True)
         start = self.tokenizer.bos_token or ""
-        start = start if start and whole.startswith(start) and self._adds_bos else ""
+        start = start if start and whole.startswith(start) and adds_bos(self.tokenizer) else ""
         return start + whole[len(commonprefix([before, whole])) :]
-
-    @cached_property
-    def _adds_bos(self) -> bool:
-        ids = self.tokenizer("a")["input_ids"]
-        return bool(ids) and ids[0] == self.tokenizer.bos_token_id
 
     def spell(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
         """
