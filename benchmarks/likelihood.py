@@ -12,10 +12,11 @@ import argparse
 import statistics
 import time
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-from hf_dataselect.engines.likelihood import likelihood
+from hf_dataselect.engines.likelihood import likelihood, shared_start
 from hf_dataselect.engines.tokens import TokenRows
 from hf_dataselect.preprocessing.records import Records, load_rows
 from hf_dataselect.preprocessing.text import TextFormat, encode
@@ -37,15 +38,29 @@ def plain(model, rows: TokenRows, places: range) -> list[float]:
 
 
 def product_rate(model, dtype: torch.dtype, tokens: int = 2048, seconds: float = 1.5) -> float:
-    """FLOP/s of the model's own largest linear layer on `tokens` rows, median."""
-    weight = max((p for n, p in model.named_parameters() if "layers" in n and p.ndim == 2), key=torch.numel)
-    a, w = torch.randn(tokens, weight.shape[1], dtype=dtype), weight.detach().to(dtype)
-    rates, end = [], time.perf_counter() + seconds
+    """FLOP/s of the model's own linear layers, one after another on `tokens` rows, nothing between them; median."""
+    weights = [p.detach() for n, p in model.named_parameters() if "layers" in n and p.ndim == 2]
+    inputs = {width: torch.randn(tokens, width, dtype=dtype) for width in {w.shape[1] for w in weights}}
+    flops, rates, end = 2 * tokens * sum(map(torch.numel, weights)), [], time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
-        torch.nn.functional.linear(a, w)
-        rates.append(2 * tokens * w.numel() / (time.perf_counter() - start))
+        for weight in weights:
+            torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+        rates.append(flops / (time.perf_counter() - start))
     return statistics.median(rates)
+
+
+def computed_flops(model, rows: TokenRows) -> int:
+    """Matrix products of the engine: layers, causal attention, and the head where a token is counted; no padding."""
+    weights = sum(p.numel() for n, p in model.named_parameters() if "layers" in n and p.ndim == 2)
+    head, start = model.get_output_embeddings().weight, shared_start(rows, np.arange(len(rows)))
+    total = 0
+    for ids, spans in rows.take(range(len(rows))):
+        skipped = len(start) if np.array_equal(ids[: len(start)], start) else 0
+        seen = (len(ids) * (len(ids) + 1) - skipped * (skipped + 1)) // 2  # pairs of a token and one it attends to
+        total += 2 * weights * (len(ids) - skipped) + 2 * head.numel() * int((spans[:, 1] - spans[:, 0]).sum())
+        total += 4 * model.config.num_hidden_layers * head.shape[1] * seen
+    return total
 
 
 def main() -> None:
@@ -55,7 +70,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--plain_rows", type=int, default=100, help="rows of one plain round (an even sample)")
-    parser.add_argument("--batch_tokens", type=int, default=2048)
+    parser.add_argument("--batch_tokens", type=int, default=1536)
     options = parser.parse_args()
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
@@ -67,9 +82,7 @@ def main() -> None:
     print(f"{len(rows)} rows, {rows.lengths.sum()} tokens, {answers} answer tokens; {torch.get_num_threads()} threads")
 
     models = {d: AutoModelForCausalLM.from_pretrained(options.model, dtype=d) for d in (torch.float32, torch.bfloat16)}
-    body = sum(p.numel() for n, p in models[torch.float32].named_parameters() if "layers" in n and p.ndim == 2)
-    head = models[torch.float32].get_output_embeddings().weight.numel()
-    flops = 2 * (body * int(rows.lengths.sum()) + head * answers)
+    flops = computed_flops(models[torch.float32], rows)
     rates = {"plain": []} | {d: [] for d in models} | {(d, "share"): [] for d in models}
     losses = {}
     for _ in range(options.repeat):
@@ -84,6 +97,10 @@ def main() -> None:
             seconds = time.perf_counter() - start
             rates[dtype].append(int(rows.lengths.sum()) / seconds)
             rates[dtype, "share"].append(flops / seconds / statistics.mean([before, product_rate(model, dtype)]))
+            print(
+                f"{name}: {rates[dtype][-1] / rates['plain'][-1]:.2f} x plain, {rates[dtype, 'share'][-1]:.0%}",
+                flush=True,
+            )
     one = statistics.median(rates["plain"])
     print(f"plain, one row at a time, full logits, float32: {one:,.0f} tokens/s")
     for dtype in models:

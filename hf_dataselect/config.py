@@ -78,7 +78,7 @@ class DataSelectingConfig(SFTConfig):
         default=None,
         metadata={
             "help": "Tokens of a scoring batch, padding included. More takes more memory and is faster only until the "
-            "device is busy; a batch that does not fit is halved. Default: 2048 on a CPU, 16384 elsewhere."
+            "device is busy; a batch that does not fit is halved. Default: 1536 on a CPU, 16384 elsewhere."
         },
     )
     selection_dtype: str = field(

@@ -136,7 +136,7 @@ class Context:
         max_length (`int`, *optional*, defaults to `1024`):
             Window in tokens, for scoring as for training.
         batch_tokens (`int`, *optional*):
-            Tokens of a scoring batch; by default 2,048 on a CPU and 16,384 elsewhere.
+            Tokens of a scoring batch; by default 1,536 on a CPU and 16,384 elsewhere.
         dtype (`str`, *optional*, defaults to `"auto"`):
             Dtype to score in.
         num_proc (`int`, *optional*):
@@ -165,7 +165,7 @@ class Context:
     def __post_init__(self):
         if self.batch_tokens is None:
             on_cpu = self.accelerator is None or self.accelerator.device.type == "cpu"
-            object.__setattr__(self, "batch_tokens", 2048 if on_cpu else 16384)
+            object.__setattr__(self, "batch_tokens", 1536 if on_cpu else 16384)
 
     def text_format(self, **options: Any) -> TextFormat:
         """[`TextFormat`] with this context's tokenizer and window."""

@@ -2,13 +2,16 @@
 How likely a model finds given answers: negative log-likelihood, token count and top-1 hits of each row.
 
 What makes it fast without changing a number: rows sorted by length; no attention mask, since the padding stands on
-the right where no answer token can see it; the head only where a token is counted, in slices; softmax and sums in
-float32, totals of a row in float64.
+the right where no answer token can see it; the start that most rows share (a system prompt, a template's header) is
+computed once; the head only where a token is counted, in slices; softmax and sums in float32, totals of a row in
+float64.
 """
 
+import copy
 import sys
 import time
 from collections.abc import Callable
+from os.path import commonprefix
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import is_peft_model
 from torch import nn
+from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from . import batching, tokens
 from .batching import map_batches
@@ -29,6 +33,8 @@ from .tokens import TokenRows
 LOGIT_BYTES = {"cpu": 2**25, "cuda": 2**28}
 #: Of these, what a CPU takes the softmax of at a time.
 SOFTMAX_BYTES = 2**22
+#: A shared start of fewer tokens than this is not worth its masks.
+SHORTEST_START = 8
 
 
 class Likelihood(NamedTuple):
@@ -107,7 +113,7 @@ def likelihood(
     ranks = accelerator.num_processes if accelerator else 1
     if len(todo):
         with torch.no_grad(), evaluating(model), cast(model, target):
-            score = _scorer(model)
+            score = _scorer(model, shared_start(rows, todo))
 
             def compute(batch: np.ndarray) -> np.ndarray:
                 started = time.perf_counter()
@@ -135,22 +141,47 @@ def likelihood(
 Batch = list[tuple[np.ndarray, np.ndarray]]
 
 
-def _scorer(model: nn.Module) -> Callable[[Batch], np.ndarray]:
+def shared_start(rows: TokenRows, places: np.ndarray) -> np.ndarray:
+    """
+    Token ids that at least half of the rows begin with, before the first token that is counted or predicts one; empty
+    where these are too few to matter. Taken from a sample, always the same for the same rows.
+    """
+    sample = rows.take(places[:: max(1, len(places) // 512)])
+    contexts = sorted(ids[: max(0, int(spans[:, 0].min()) - 1)].tolist() for ids, spans in sample if len(spans))
+    if len(contexts) < 2:
+        return np.zeros(0, np.int32)
+    # In sorted order, what two rows share is shared by all rows between them.
+    start = commonprefix([contexts[len(contexts) // 4], contexts[3 * len(contexts) // 4]])
+    return np.array(start if len(start) >= SHORTEST_START else [], np.int32)
+
+
+def _scorer(model: nn.Module, start: np.ndarray) -> Callable[[Batch], np.ndarray]:
     """A function from a batch of `(ids, spans)` to `(rows, 3)`: summed loss, counted tokens, hits."""
     device = next(model.parameters()).device
     inner = model.get_base_model() if is_peft_model(model) else model
     filler = 1 if getattr(inner.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
-    logits_of = _answer_logits(model, inner, device)
+    logits_of, skipped = _answer_logits(model, inner, device, start)
 
     def score(batch: Batch) -> np.ndarray:
-        width = max(len(ids) for ids, _ in batch)
+        shares = [
+            len(spans) and spans[:, 0].min() > skipped > 0 and np.array_equal(ids[:skipped], start)
+            for ids, spans in batch
+        ]
+        result = np.zeros((len(batch), 3))
+        for group, skip in ((np.flatnonzero(shares), skipped), (np.flatnonzero(np.logical_not(shares)), 0)):
+            if len(group):
+                result[group] = score_behind(skip, [batch[row] for row in group])
+        return result
+
+    def score_behind(skip: int, batch: Batch) -> np.ndarray:
+        width = max(len(ids) for ids, _ in batch) - skip
         padded = np.full((len(batch), width), filler, np.int64)
         places, targets, owners = [], [], []
         for row, (ids, spans) in enumerate(batch):
-            padded[row, : len(ids)] = ids
-            for start, end in spans:
-                positions = np.arange(max(start, 1), min(end, len(ids)))
-                places.append(row * width + positions - 1)  # the hidden state before a token predicts it
+            padded[row, : len(ids) - skip] = ids[skip:]
+            for first, end in spans:
+                positions = np.arange(max(first, 1), min(end, len(ids)))
+                places.append(row * width + positions - skip - 1)  # the hidden state before a token predicts it
                 targets.append(ids[positions])
                 owners.append(np.full(len(positions), row))
         places, targets, owners = (
@@ -160,9 +191,8 @@ def _scorer(model: nn.Module) -> Callable[[Batch], np.ndarray]:
         loss, hit = np.zeros(0), np.zeros(0)
         if len(places):
             counted = torch.from_numpy(targets).to(device)
-            parts = []
-            for logits, part in logits_of(torch.from_numpy(padded).to(device), torch.from_numpy(places).to(device)):
-                parts.append(_token_losses(logits, counted[part].to(logits.device)))
+            chunks = logits_of(torch.from_numpy(padded).to(device), torch.from_numpy(places).to(device), skip)
+            parts = [_token_losses(logits, counted[part].to(logits.device)) for logits, part in chunks]
             loss, hit = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
         return np.column_stack(
             [np.bincount(owners, weights, minlength=len(batch)) for weights in (loss, np.ones(len(owners)), hit)]
@@ -186,47 +216,69 @@ def _token_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Te
     return torch.cat(losses), torch.cat(hits)
 
 
-def _answer_logits(model: nn.Module, inner: nn.Module, device: torch.device) -> Callable:
+def _answer_logits(
+    model: nn.Module, inner: nn.Module, device: torch.device, start: np.ndarray
+) -> tuple[Callable, int]:
     """
-    A generator function `(input_ids (rows, width), places (positions,)) -> (logits, slice of places)` a chunk.
+    A generator function `(input_ids (rows, width), places (positions,), skipped) -> (logits, slice of places)` a
+    chunk, and how many tokens of `start` it lets the caller leave out (`skipped` says of a batch whether it did).
 
     The fast way takes the backbone's hidden states at the places and applies the head, and after it what the config
-    says of scaling and soft-capping. It is used only where it proves equal to the model's own logits on one short
-    row; adapters that change the input (prompt learning) and unusual models go through the model's own forward.
+    says of scaling and soft-capping; the start's keys and values come from a cache. Each of the two is used only where
+    it proves equal to the model's own logits on one short row; adapters that change the input (prompt learning) and
+    unusual models go through the model's own forward.
     """
     config = inner.config.get_text_config()
     head, backbone = inner.get_output_embeddings(), getattr(inner, "base_model", None)
     chunk = max(16, LOGIT_BYTES.get(device.type, 2**28) // (4 * config.vocab_size))
     scale = _logit_scale(config)
     cap = getattr(config, "final_logit_softcapping", None)
+    past = None
 
-    def fast(input_ids: torch.Tensor, places: torch.Tensor):
-        hidden = backbone(input_ids=input_ids, use_cache=False).last_hidden_state.flatten(0, 1)
+    def fast(input_ids: torch.Tensor, places: torch.Tensor, skipped: int):
+        begun = {"use_cache": False}
+        if skipped:
+            begun = {"use_cache": True, "past_key_values": copy.deepcopy(past)}
+            begun["past_key_values"].batch_repeat_interleave(len(input_ids))
+        hidden = backbone(input_ids=input_ids, **begun).last_hidden_state.flatten(0, 1)
+        del begun
         hidden = hidden[places.to(hidden.device)]  # a model split over devices ends on another than it begins
-        for start in range(0, len(places), chunk):
-            part = slice(start, start + chunk)
+        for first in range(0, len(places), chunk):
+            part = slice(first, first + chunk)
             logits = head(hidden[part].to(next(head.parameters()).device))
             logits = logits * scale if scale != 1 else logits
             yield (torch.tanh(logits / cap) * cap if cap else logits), part
 
-    def plain(input_ids: torch.Tensor, places: torch.Tensor):
+    def plain(input_ids: torch.Tensor, places: torch.Tensor, skipped: int = 0):
         logits = model(input_ids=input_ids, use_cache=False).logits
         logits = logits[:, -input_ids.shape[1] :].flatten(0, 1)  # learned prompt tokens come in front
-        for start in range(0, len(places), chunk):
-            part = slice(start, start + chunk)
+        for first in range(0, len(places), chunk):
+            part = slice(first, first + chunk)
             yield logits[places[part].to(logits.device)], part
 
+    def proves_equal(skipped: int) -> bool:
+        begin = torch.from_numpy(start[:skipped]).long().to(device)
+        probe = torch.cat([begin, torch.arange(3, 11, device=device) % config.vocab_size])[None]
+        last = torch.arange(8, device=device)
+        own = next(plain(probe, last + skipped))[0]
+        mine = next(fast(probe[:, skipped:], last, skipped))[0].to(own.device)
+        if not torch.isfinite(own).all():  # nothing to compare; the losses will say so
+            return not skipped
+        tolerance = 1e-4 if own.dtype == torch.float32 else 2e-2
+        return torch.allclose(own.float(), mine.float(), rtol=tolerance, atol=tolerance * float(own.abs().max()))
+
     learns_prompt = is_peft_model(model) and model.active_peft_config.is_prompt_learning
-    if learns_prompt or head is None or backbone is None or backbone is inner:
-        return plain
-    probe = torch.arange(3, 11, device=device)[None] % config.vocab_size
-    own = next(plain(probe, torch.arange(8, device=device)))[0]
-    mine = next(fast(probe, torch.arange(8, device=device)))[0].to(own.device)
-    if not torch.isfinite(own).all():  # nothing to compare; the losses will say so
-        return fast
-    tolerance = 1e-4 if own.dtype == torch.float32 else 2e-2
-    same = torch.allclose(own.float(), mine.float(), rtol=tolerance, atol=tolerance * float(own.abs().max()))
-    return fast if same else plain
+    if learns_prompt or head is None or backbone is None or backbone is inner or not proves_equal(0):
+        return plain, 0
+    if len(start):
+        begin = torch.from_numpy(start).long().to(device)[None]
+        past = getattr(backbone(input_ids=begin, use_cache=True), "past_key_values", None)
+        if isinstance(past, Cache) and {type(layer) for layer in past.layers} <= {
+            DynamicLayer,
+            DynamicSlidingWindowLayer,
+        }:
+            return fast, len(start) if proves_equal(len(start)) else 0
+    return fast, 0
 
 
 def _logit_scale(config) -> float:

@@ -201,7 +201,7 @@ def test_hits_are_the_tokens_that_the_model_ranks_first(name):
 def way(model):
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     with torch.no_grad():
-        return engine._answer_logits(model, inner, torch.device("cpu")).__name__
+        return engine._answer_logits(model, inner, torch.device("cpu"), np.zeros(0))[0].__name__
 
 
 @pytest.mark.parametrize("name", ["llama", "lora", "gemma2, soft-capped", "cohere, scaled", "granite, scaled", "gpt2"])
@@ -214,6 +214,46 @@ def test_known_models_take_the_fast_way(name):
 def test_models_that_the_fast_way_would_get_wrong_go_through_their_own_forward(name):
     model = MODELS[name]()
     assert way(model) == "plain"
+
+
+def rows_of_one_start(length=12, n=24):
+    """Most rows begin alike; some begin otherwise, end early, count a token of the start or the one behind it."""
+    draw = np.random.default_rng(3)
+    start, ids, spans = list(range(3, 3 + length)), [], []
+    for _ in range(n):
+        size = length + int(draw.integers(4, 20))
+        ids.append(start + draw.integers(0, VOCABULARY, size - length).tolist())
+        spans.append([(length + 2, size)])
+    spans[1], spans[2] = [(length, length + 3)], [(length - 3, length - 1), (length + 2, length + 3)]
+    ids[3][2], ids[4], spans[4], spans[5] = 95, ids[4][:5], [(2, 5)], []
+    return TokenRows.from_lists(ids, spans)
+
+
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_a_start_that_rows_share_changes_no_number(build):
+    model, rows = build(), rows_of_one_start()
+    assert engine.shared_start(rows, np.arange(24)).tolist() == list(range(3, 15))
+    expected, found = naive(model, rows), scored(model, rows)
+    np.testing.assert_array_equal(found[:, 1:], expected[:, 1:])
+    np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["llama", "lora", "gpt2", "mistral, sliding window", "mixtral"])
+def test_a_start_that_rows_share_is_computed_once(name):
+    model, rows, seen = MODELS[name](), rows_of_one_start(), []
+    inner = model.get_base_model() if hasattr(model, "peft_config") else model
+    inner.get_input_embeddings().register_forward_hook(lambda module, args, out: seen.append(args[0].numel()))
+    likelihood(model, rows, batch_tokens=1, dtype="float32")  # one row a batch: no padding
+    proofs = 8 + 8 + 12 + (12 + 8) + 8
+    rest = sum(rows.lengths) - rows.lengths[5] - 12 * 19  # row 5 counts nothing, rows 1 to 4 do not share
+    assert sum(seen) == proofs + rest
+
+
+def test_rows_that_share_little_or_that_count_from_the_first_token_have_no_start():
+    counted = TokenRows.from_lists([list(range(3, 40))] * 9, [[(0, 37)]] * 9)
+    assert len(engine.shared_start(counted, np.arange(9))) == 0
+    assert len(engine.shared_start(some_rows(), np.arange(14))) == 0
+    assert len(engine.shared_start(TokenRows.from_lists([list(range(20))], [[(15, 20)]]), np.arange(1))) == 0
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 41, 300, 10**9])
