@@ -4,8 +4,9 @@ Speed of likelihood scoring, beside the plain way, in one run.
     python benchmarks/likelihood.py MODEL_FOLDER ROWS.jsonl[.gz] [--rows 500] [--repeat 3]
 
 Prints, for each dtype: tokens/s of one row at a time with full logits (the plain way), tokens/s of the engine, their
-ratio, and the engine's matrix-product rate as a share of the machine's own, measured between the passes. Rounds are
-interleaved and medians are taken, because other work on the machine slows everything.
+ratio, and the engine's matrix-product rate as a share of what the machine does when it does nothing but these
+products, measured between the passes. Rounds are interleaved and medians are taken, because other work on the machine
+slows everything.
 """
 
 import argparse
@@ -37,15 +38,20 @@ def plain(model, rows: TokenRows, places: range) -> list[float]:
     return losses
 
 
-def product_rate(model, dtype: torch.dtype, tokens: int = 2048, seconds: float = 1.5) -> float:
-    """FLOP/s of the model's own linear layers, one after another on `tokens` rows, nothing between them; median."""
-    weights = [p.detach() for n, p in model.named_parameters() if "layers" in n and p.ndim == 2]
-    inputs = {width: torch.randn(tokens, width, dtype=dtype) for width in {w.shape[1] for w in weights}}
-    flops, rates, end = 2 * tokens * sum(map(torch.numel, weights)), [], time.perf_counter() + seconds
+def product_rate(model, dtype: torch.dtype, tokens: int, counted: int, seconds: float = 2.0) -> float:
+    """
+    FLOP/s of the matrix products alone, as the machine does them: the model's linear layers one after another on
+    `tokens` rows, then the head on the `counted` of them; median.
+    """
+    layers = [p.detach() for n, p in model.named_parameters() if "layers" in n and p.ndim == 2]
+    weights = [(weight, tokens) for weight in layers] + [(model.get_output_embeddings().weight.detach(), counted)]
+    shapes = {(rows, weight.shape[1]) for weight, rows in weights}
+    inputs = {shape: torch.randn(shape, dtype=dtype) for shape in shapes}
+    flops, rates, end = sum(2 * rows * weight.numel() for weight, rows in weights), [], time.perf_counter() + seconds
     while time.perf_counter() < end:
         start = time.perf_counter()
-        for weight in weights:
-            torch.nn.functional.linear(inputs[weight.shape[1]], weight)
+        for weight, rows in weights:
+            torch.nn.functional.linear(inputs[rows, weight.shape[1]], weight)
         rates.append(flops / (time.perf_counter() - start))
     return statistics.median(rates)
 
@@ -83,6 +89,7 @@ def main() -> None:
 
     models = {d: AutoModelForCausalLM.from_pretrained(options.model, dtype=d) for d in (torch.float32, torch.bfloat16)}
     flops = computed_flops(models[torch.float32], rows)
+    shape = options.batch_tokens, options.batch_tokens * answers // int(rows.lengths.sum())
     rates = {"plain": []} | {d: [] for d in models} | {(d, "share"): [] for d in models}
     losses = {}
     for _ in range(options.repeat):
@@ -91,12 +98,14 @@ def main() -> None:
         rates["plain"].append(sampled / (time.perf_counter() - start))
         for dtype, model in models.items():
             name = str(dtype).removeprefix("torch.")
-            before = product_rate(model, dtype)
+            before = product_rate(model, dtype, *shape)
             start = time.perf_counter()
             losses[dtype] = likelihood(model, rows, batch_tokens=options.batch_tokens, dtype=name).mean_loss
             seconds = time.perf_counter() - start
             rates[dtype].append(int(rows.lengths.sum()) / seconds)
-            rates[dtype, "share"].append(flops / seconds / statistics.mean([before, product_rate(model, dtype)]))
+            rates[dtype, "share"].append(
+                flops / seconds / statistics.mean([before, product_rate(model, dtype, *shape)])
+            )
             print(
                 f"{name}: {rates[dtype][-1] / rates['plain'][-1]:.2f} x plain, {rates[dtype, 'share'][-1]:.0%}",
                 flush=True,

@@ -207,12 +207,10 @@ def _token_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Te
     rows = max(1, SOFTMAX_BYTES // (4 * logits.shape[-1])) if logits.device.type == "cpu" else len(logits)
     losses, hits = [], []
     for part, target in zip(logits.split(rows), targets.split(rows), strict=True):
-        part = part.float()
+        part = part.log_softmax(-1, dtype=torch.float32)
         chosen = part.gather(-1, target[:, None])[:, 0]
-        highest = part.amax(-1)
-        total = part.sub_(highest[:, None]).exp_().sum(-1)
-        losses.append(highest + total.log() - chosen)
-        hits.append((chosen >= highest).float())
+        losses.append(-chosen)
+        hits.append((chosen >= part.amax(-1)).float())
     return torch.cat(losses), torch.cat(hits)
 
 
