@@ -75,10 +75,11 @@ def read_selection(folder: Path) -> Selection:
     try:
         described = json.loads((folder / "selection.json").read_text())
         scores = pq.read_table(folder / "scores.parquet", columns=["score"])["score"].to_numpy()
-        fields = {name: described[name] for name in Selection.__dataclass_fields__ if name != "scores"}
+        known = Selection.__dataclass_fields__.keys() - {"scores"}
+        fields = {name: value for name, value in described.items() if name in known}
         fields["indices"] = np.array(fields["indices"], np.int64)
         return Selection(scores=scores, **fields)
-    except (OSError, KeyError, json.JSONDecodeError, pa.ArrowInvalid) as error:
+    except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise ValueError(f"{folder} holds no readable selection (selection.json, scores.parquet): {error}") from error
 
 

@@ -44,10 +44,14 @@ class Card:
             Where the quality label comes from.
         trained_llms (`int`):
             Language models trained to build the selector.
+        small_llm (`bool`):
+            Whether those are small ones, as GPT-2 is beside the pending fine-tune model.
         steps (`tuple[str]`):
             Steps of the selection algorithm.
         llm_uses (`int`):
             Steps that run a language model.
+        code (`bool`):
+            Whether the authors publish their code.
         model_free, dataset_free, chatgpt_free (`bool`):
             Whether it works on unchanged for another pending fine-tune model, another dataset, without ChatGPT/GPT-4.
         multi_turn (`str`):
@@ -64,8 +68,10 @@ class Card:
     features: str = "none"
     label_source: str = "none"
     trained_llms: int = 0
+    small_llm: bool = False
     steps: tuple[str, ...] = ("rank", "keep the top k")
     llm_uses: int = 0
+    code: bool = True
     model_free: bool = True
     dataset_free: bool = True
     chatgpt_free: bool = True
@@ -265,6 +271,8 @@ class Selection:
             The part of it that this run was spared.
         passes (`dict[str, int]`):
             Rows and tokens that went through a model.
+        peak_memory (`dict[str, int]`):
+            Most bytes that the process had held until then, see [`~engines.memory.peak_memory`].
         unscorable, dropped, truncated (`dict[str, list[int]]`):
             Rows by reason: without a score; refused by the method or unusable; scored on a cut text.
         facts (`dict`):
@@ -279,6 +287,7 @@ class Selection:
     seconds: float
     cached_seconds: float = 0.0
     passes: dict[str, int] = field(default_factory=dict)
+    peak_memory: dict[str, int] = field(default_factory=dict)
     unscorable: dict[str, list[int]] = field(default_factory=dict)
     dropped: dict[str, list[int]] = field(default_factory=dict)
     truncated: dict[str, list[int]] = field(default_factory=dict)
@@ -344,6 +353,7 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
         `ValueError`: the selector broke the contract (shape, dtype, order of rows) or changed the model's weights, or
         no row could be kept.
     """
+    from .engines.memory import peak_memory
     from .engines.state import preserved
     from .registry import method_name
 
@@ -374,6 +384,7 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
         seconds=time.perf_counter() - started + ctx.account.cached_seconds,
         cached_seconds=ctx.account.cached_seconds,
         passes=dict(ctx.account.passes),
+        peak_memory=peak_memory(),
         **{kind: ctx.account.rows(kind) for kind in ("unscorable", "dropped", "truncated")},
     )
 
