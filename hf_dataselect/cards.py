@@ -3,23 +3,34 @@
 import dataclasses
 import inspect
 
+from .evaluation.feasibility import Facts, Feasibility, rank_by_feasibility
 from .registry import method_name, method_names, selector_class
 from .selector import Selector
+
+
+def method_ranks() -> dict[str, Feasibility]:
+    """Feasibility ranks of the methods that have a paper, among each other."""
+    cards = {name: selector_class(name).card for name in method_names()}
+    return rank_by_feasibility({name: Facts.of(card) for name, card in cards.items() if card.paper})
 
 
 def method_table() -> str:
     """Markdown table of all methods; the README holds a copy, kept in step by a test."""
     lines = [
-        "| method | keeps | paper | features | quality label from | LLMs trained | model-free | dataset-free |",
-        "|---|---|---|---|---|---|---|---|",
+        "| method | keeps | paper | features | quality label from | LLMs trained | model-free | dataset-free "
+        "| feasibility rank (simplicity, flexibility) |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
+    ranks = method_ranks()
     for name in method_names():
         card = selector_class(name).card
         paper = f"[{card.paper}](https://arxiv.org/abs/{card.paper})" if card.paper else ""
         yes = {True: "yes", False: "no"}
+        rank = ranks.get(name)
+        rank = f"{rank.feasibility} ({rank.simplicity}, {rank.flexibility})" if rank else ""
         lines.append(
             f"| `{name}` | {card.title} | {paper} | {card.features} | {card.label_source} | {card.trained_llms} "
-            f"| {yes[card.model_free]} | {yes[card.dataset_free]} |"
+            f"| {yes[card.model_free]} | {yes[card.dataset_free]} | {rank} |"
         )
     return "\n".join(lines)
 
@@ -33,6 +44,8 @@ def method_card(kind: type[Selector]) -> str:
         if isinstance(value, (tuple, frozenset)):
             value = "; ".join(sorted(value) if isinstance(value, frozenset) else value) or "none"
         lines.append(f"{field.name.replace('_', ' ')}: {value}")
+    if rank := method_ranks().get(method_name(kind)):
+        lines.append(f"ranks among methods with a paper: {', '.join(f'{n} {r}' for n, r in rank._asdict().items())}")
     lines += ["", "Options (`selection_kwargs`):"]
     if dataclasses.is_dataclass(kind):
         for field in dataclasses.fields(kind):

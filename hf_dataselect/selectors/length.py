@@ -28,6 +28,7 @@ class Length(Selector):
         features="human-designed",
         label_source="answer length",
         steps=("count answer tokens", "keep the top k"),
+        code=False,
         multi_turn="tokens of all assistant turns",
         needs=frozenset({"text"}),
         deviations=("counted with the model's own tokenizer; the authors publish no script",),

@@ -51,6 +51,7 @@ class Superfiltering(Selector):
         features="model-oriented",
         label_source="loss of GPT-2",
         trained_llms=1,
+        small_llm=True,
         steps=("score answers with and without their prompt", "drop ratios from 1", "keep the top k"),
         llm_uses=1,
         model_free=False,
