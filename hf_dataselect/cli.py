@@ -1,23 +1,23 @@
-"""The command `hf-dataselect`: train · select · report · methods."""
+"""The command `hf-dataselect`: train · select · compare · report · methods."""
 
 import argparse
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
-    from .trainer import DataSelectingTrainer
+    from .recipe import Recipe
 
 USAGE = """\
 usage: hf-dataselect COMMAND [options]
 
   train    select rows, train on them, evaluate:  hf-dataselect train --config recipes/ifd.yaml
   select   select only, and save the rows:        hf-dataselect select --config recipes/ifd.yaml
+  compare  train by several methods and compare:  hf-dataselect compare --config recipes/compare.yaml
   report   compare finished runs:                 hf-dataselect report runs/*
   methods  the methods and their cards:           hf-dataselect methods [NAME]
 
@@ -29,7 +29,7 @@ wins. On several GPUs: `accelerate launch -m hf_dataselect train --config ...`.
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; wrong options end with one line on stderr and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = {"train": train, "select": select, "report": report, "methods": methods}
+    commands = {"train": train, "select": select, "compare": compare, "report": report, "methods": methods}
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
@@ -46,14 +46,18 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(argv: Sequence[str]) -> None:
     """Select, train, evaluate, save the model."""
-    trainer, arguments = _checked(_build_trainer, argv)
+    from .recipe import build_trainer, parse_recipe
+
+    _log_to_console()
+    recipe = _checked(parse_recipe, argv)
+    trainer = _checked(build_trainer, recipe)
     resume = trainer.args.resume_from_checkpoint
     resume = {"true": True, "false": None, "none": None}.get(str(resume).lower(), resume)
     trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(trainer.args.output_dir)
     trainer.create_model_card()
     if trainer.args.push_to_hub:
-        trainer.push_to_hub(dataset_name=arguments.data.dataset_name)
+        trainer.push_to_hub(dataset_name=recipe.data.dataset_name)
     trainer.accelerator.print(trainer.selection.summary())
     trainer.accelerator.print(f"Run folder: {trainer.args.output_dir}")
 
@@ -61,30 +65,56 @@ def train(argv: Sequence[str]) -> None:
 def select(argv: Sequence[str]) -> None:
     """Select without training: writes `selection.json`, `scores.parquet` and `selected.parquet`."""
     from .publish import push_selected, selected_dataset
+    from .recipe import parse_recipe
 
-    arguments = _checked(_parse, argv, "select")
-    records, choose, main_process = _checked(_prepare_select, arguments)
+    _log_to_console()
+    recipe = _checked(parse_recipe, argv, "select")
+    records, choose, main_process = _checked(_prepare_select, recipe)
     selection = choose()
     if not main_process:
         return
-    folder = Path(arguments.args.output_dir)
+    folder = Path(recipe.args.output_dir)
     selected_dataset(records, selection).to_parquet(folder / "selected.parquet")
     print(selection.summary())
     print(f"Rows: {folder / 'selected.parquet'}")
-    if arguments.args.push_to_hub:
-        recipe = arguments.recipe | arguments.args.given
-        push_selected(records, selection, recipe, arguments.args.hub_model_id or folder.name)
+    if recipe.args.push_to_hub:
+        resolved = recipe.sources | recipe.args.given
+        push_selected(records, selection, resolved, recipe.args.hub_model_id or folder.name)
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Train by every method, budget and seed with equal settings, and report; finished runs are not repeated."""
+    from accelerate import PartialState
+
+    from .compare import CompareArguments, carry_out, plan
+    from .evaluation.comparison import compare_runs
+    from .evaluation.report import to_markdown, write_report
+    from .recipe import parse_recipe
+
+    _log_to_console()
+    recipe = _checked(parse_recipe, argv, "compare", CompareArguments)
+    runs = _checked(plan, recipe)
+    for run in runs:
+        carry_out(run, recipe.more.save_models)
+    if PartialState().is_main_process:
+        found = compare_runs([run.folder for run in runs])
+        print(to_markdown(found))
+        written = write_report(found, Path(recipe.args.output_dir) / "report")
+        print(f"Written: {', '.join(map(str, written))}")
 
 
 def report(argv: Sequence[str]) -> None:
     """Table of finished runs: SDF, PIR by setting, STR, seconds."""
-    from .evaluation.report import add_rows, compare_runs, to_markdown, write_report
+    from .evaluation.comparison import add_rows, compare_runs
+    from .evaluation.report import to_markdown, write_report
     from .preprocessing.records import Records, load_rows
 
     parser = argparse.ArgumentParser("hf-dataselect report", description=report.__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="run folders; one of `full` is the baseline")
     parser.add_argument("--baseline", type=Path, help="the baseline's folder, if several runs are `full`")
-    parser.add_argument("--output_dir", type=Path, help="also write report.md, report.json and report.png there")
+    parser.add_argument(
+        "--output_dir", type=Path, help="also write report.html, report.md, report.json and the pictures there"
+    )
     parser.add_argument("--dataset_name", help="the candidate dataset, to show rows kept and left out")
     parser.add_argument("--dataset_train_split", default="train", help="its split")
     parser.add_argument("--count_by", metavar="COLUMN", help="count the rows kept by this column of it")
@@ -111,94 +141,14 @@ def methods(argv: Sequence[str]) -> None:
     print(method_table() if name is None else method_card(_checked(selector_class, name)))
 
 
-@dataclass
-class _Arguments:
-    """Parsed options of a run."""
-
-    data: Any
-    args: Any
-    model: Any
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """What the run folder's `recipe.yaml` holds besides the changed training arguments."""
-        import dataclasses
-
-        recipe = {}
-        for part in (self.data, self.model):
-            for item in dataclasses.fields(part):
-                default = item.default_factory() if item.default is dataclasses.MISSING else item.default
-                if item.init and getattr(part, item.name) != default:
-                    recipe[item.name] = getattr(part, item.name)
-        return recipe
-
-
-def _parse(argv: Sequence[str], command: str = "train") -> _Arguments:
-    from trl import ModelConfig, ScriptArguments, TrlParser
-
-    from .config import DataSelectingConfig
-
-    @dataclass
-    class DataArguments(ScriptArguments):
-        """Where the rows come from: hub name, local folder, or path of a .json, .jsonl, .parquet or .csv file."""
-
-        eval_dataset_name: str | None = field(
-            default=None,
-            metadata={
-                "help": "Held-out rows: hub name, folder or file. Default: `dataset_test_split` of `dataset_name`, if "
-                "`eval_strategy` is not 'no'. More rows cost more time at every evaluation."
-            },
-        )
-
-    _log_to_console()
-    parser = TrlParser((DataArguments, DataSelectingConfig, ModelConfig), prog=f"hf-dataselect {command}")
-    data, args, model = parser.parse_args_and_config(argv)
-    if not data.dataset_name:
-        raise ValueError("`dataset_name` is required: a hub name, a local folder, or a file.")
-    if not model.model_name_or_path:
-        raise ValueError("`model_name_or_path` is required: a hub name or a local folder.")
-    if data.dataset_streaming:
-        raise ValueError("`dataset_streaming` can't be used: rows that are only streamed past can't be chosen from.")
-    return _Arguments(data, args, model)
-
-
-def _build_trainer(argv: Sequence[str] | _Arguments) -> "tuple[DataSelectingTrainer, _Arguments]":
-    from trl import get_peft_config, get_quantization_config
-
-    from .preprocessing.records import load_rows
-    from .trainer import DataSelectingTrainer
-
-    arguments = argv if isinstance(argv, _Arguments) else _parse(argv)
-    data, args, model = arguments.data, arguments.args, arguments.model
-    eval_dataset = None
-    if data.eval_dataset_name:
-        eval_dataset = load_rows(data.eval_dataset_name, split=data.dataset_test_split)
-    elif args.eval_strategy != "no":
-        eval_dataset = load_rows(data.dataset_name, data.dataset_config, data.dataset_test_split)
-    args.model_init_kwargs = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **(args.model_init_kwargs or {}),
-    }
-    trainer = DataSelectingTrainer(
-        model.model_name_or_path,
-        args,
-        train_dataset=load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split),
-        eval_dataset=eval_dataset,
-        quantization_config=get_quantization_config(model),
-        peft_config=get_peft_config(model),
-    )
-    trainer.recipe = arguments.recipe
-    return trainer, arguments
-
-
-def _prepare_select(arguments: _Arguments):
+def _prepare_select(recipe: "Recipe"):
     """Records, a function that selects, and whether this is the main process; nothing slow has happened yet."""
-    arguments.args.baseline_dir, arguments.args.eval_strategy = None, "no"  # nothing is trained or evaluated here
-    arguments.data.eval_dataset_name = None
-    if "model" in arguments.args.selector.card.needs or arguments.args.selection_target:
-        trainer, _ = _build_trainer(arguments)
+    from .recipe import build_trainer
+
+    recipe.args.baseline_dir, recipe.args.eval_strategy = None, "no"  # nothing is trained or evaluated here
+    recipe.data.eval_dataset_name = None
+    if "model" in recipe.args.selector.card.needs or recipe.args.selection_target:
+        trainer = build_trainer(recipe)
         return trainer.records, trainer.select, trainer.is_world_process_zero()
     # A method that needs no model gets none loaded.
     from functools import partial
@@ -210,7 +160,7 @@ def _prepare_select(arguments: _Arguments):
     from .selector import Context, rows_to_keep
     from .trainer import complete_tokenizer, select_into_folder
 
-    data, args, model = arguments.data, arguments.args, arguments.model
+    data, args, model = recipe.data, recipe.args, recipe.model
     rows = load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split)
     records = Records(rows, args.dataset_text_field)
     rows_to_keep(args.budget_of(args.selector), len(records))
@@ -228,7 +178,7 @@ def _prepare_select(arguments: _Arguments):
         dtype=args.selection_dtype,
         num_proc=args.dataset_num_proc,
     )
-    choose = partial(select_into_folder, records, args.selector, args, ctx, arguments.recipe, default_template)
+    choose = partial(select_into_folder, records, args.selector, args, ctx, recipe.sources, default_template)
     return records, choose, ctx.accelerator.is_main_process
 
 

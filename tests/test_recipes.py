@@ -5,17 +5,20 @@ import json
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
-from hf_dataselect.cli import _parse
+from hf_dataselect.compare import CompareArguments
+from hf_dataselect.recipe import parse_recipe
 from hf_dataselect.registry import selector_class
 
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
+#: Of one run each; recipes/compare.yaml is of many.
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "compare")
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 QUICKSTART = ROOT / "recipes" / "quickstart"
 COLUMNS = ["instruction", "input", "output", "topic", "fault"]
@@ -31,7 +34,7 @@ def rows(name: str) -> list[dict]:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_parses_and_names_a_method_and_its_options(path):
-    found = _parse(["--config", str(path), "--use_cpu", "true"])
+    found = parse_recipe(["--config", str(path), "--use_cpu", "true"])
     assert found.args.selection_method == recipe(path.stem)["selection_method"]
     assert found.args.budget_of(found.args.selector) > 0
     assert found.data.dataset_name and found.data.eval_dataset_name and found.model.model_name_or_path
@@ -44,6 +47,17 @@ def test_a_recipe_names_the_paper_of_its_values(path):
     comments = " ".join(line.partition("#")[2] for line in path.read_text(encoding="utf-8").splitlines())
     paper = selector_class(recipe(path.stem)["selection_method"]).card.paper
     assert f"arXiv {paper}" in comments if paper else "arXiv 2" in comments
+
+
+def test_the_recipe_of_a_comparison_parses_and_trains_as_the_others_do():
+    found = parse_recipe(
+        ["--config", str(ROOT / "recipes" / "compare.yaml"), "--use_cpu", "true"], "compare", CompareArguments
+    )
+    runs = dict(found.more.runs())
+    assert len(runs) == 3 * (1 + 2 * 4) and found.args.output_dir == "runs/compare"
+    own = [item.name for item in fields(CompareArguments)]
+    full = {key: value for key, value in recipe("full").items() if key not in ("selection_method", "output_dir")}
+    assert {k: v for k, v in recipe("compare").items() if k not in (*own, "output_dir")} == full
 
 
 def test_recipes_differ_in_the_selection_only():
@@ -115,6 +129,6 @@ def test_quickstart_runs_share_one_recipe_and_its_options_exist(tmp_path):
     assert script.count("--config recipes/quickstart.yaml") == 1 and "set -euo pipefail" in script
     options = script.partition("--selection_kwargs '")[2].partition("'")[0]
     given = ["--config", str(ROOT / "recipes" / "quickstart.yaml"), "--selection_method", "ifd"]
-    found = _parse([*given, "--selection_budget", "0.25", "--selection_kwargs", options])
+    found = parse_recipe([*given, "--selection_budget", "0.25", "--selection_kwargs", options])
     assert found.args.selector.warmup_clusters == json.loads(options)["warmup_clusters"]
     assert round(found.args.selection_budget * 352) == 88

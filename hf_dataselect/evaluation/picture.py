@@ -1,61 +1,147 @@
-"""The report as a picture: ratios to the baseline, rows kept by value of a column, scores of kept and other rows."""
+"""The pictures of the report: PIR by run, PIR over budgets, the plane of SDF and PIR, rows kept by column, scores."""
 
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .comparison import Comparison, Group
+from .efficiency import BASE
+from .published import published
 
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from .report import Comparison, Run
+_KEPT, _LEFT = "#c0392b", "#b8c4ce"
 
 
-def draw(comparison: "Comparison") -> "Figure":
+class Picture(NamedTuple):
+    """A drawn figure, and what it shows in words for those who can't see it."""
+
+    name: str
+    figure: Figure
+    alt: str
+
+    @property
+    def file(self) -> str:
+        """Name of its PNG."""
+        return "report-" + re.sub(r"[^\w.-]+", "-", self.name) + ".png"
+
+
+def draw(comparison: Comparison) -> list[Picture]:
     """
-    Draw what there is to draw of a comparison, a panel each.
+    Draw what there is to draw of a comparison.
 
     Raises:
-        `ImportError`: matplotlib is missing (extra `quickstart`).
+        `ImportError`: matplotlib is missing (extra `report`); so does importing this module.
     """
-    from matplotlib.figure import Figure
-
-    scored = [run for run in comparison.runs if run.selection.method not in ("full", "random")]
-    panels = [lambda axis: _ratios(axis, comparison)] if any(run.pir for run in comparison.runs) else []
-    panels += [lambda axis: _tallies(axis, comparison)] if comparison.tallies else []
-    panels += [lambda axis, run=run: _scores(axis, run) for run in scored]
-    figure = Figure(figsize=(5.2 * max(1, len(panels)), 4.4), layout="constrained")
-    if panels:
-        for panel, axis in zip(panels, np.atleast_1d(figure.subplots(1, len(panels))), strict=True):
-            panel(axis)
-            axis.spines[["top", "right"]].set_visible(False)
-            axis.set_title(axis.get_title(), fontsize=11)
-    return figure
+    return [
+        *_ratios(comparison),
+        *_curves(comparison),
+        *_plane(comparison),
+        *_tallies(comparison),
+        *_scores(comparison),
+    ]
 
 
-def _ratios(axis: "Axes", comparison: "Comparison") -> None:
-    runs = [run for run in comparison.runs if run.pir]
-    settings = list(dict.fromkeys(name for run in runs for name in run.pir.settings))
-    names = [*settings, "PIR (mean)"]
-    height = 0.8 / len(runs)
-    for place, run in enumerate(runs):
-        ratios = np.array([run.pir.settings.get(name, np.nan) for name in settings] + [run.pir.value])
-        y = np.arange(len(names)) + height * (place - (len(runs) - 1) / 2)
-        bars = axis.barh(y, ratios - 1, 0.9 * height, left=1, label=run.name)
-        labels = [f"{ratio:.3f}" if np.isfinite(ratio) else "" for ratio in ratios]
-        axis.bar_label(bars, labels, padding=3, fontsize=8)
+def _axes(height: float = 4.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.2, height), layout="constrained")
+    axis = figure.subplots()
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure, axis
+
+
+def _rated(comparison: Comparison) -> list[Group]:
+    return [group for group in comparison.groups if group.pir and np.isfinite(group.pir.value)]
+
+
+def _ratios(comparison: Comparison) -> Iterator[Picture]:
+    """PIR of each run with its interval, and the ratio in each setting."""
+    groups = _rated(comparison)
+    if not groups:
+        return
+    figure, axis = _axes(1.4 + 0.45 * len(groups))
+    names = list(dict.fromkeys(name for group in groups for name in group.pir.settings))
+    markers = dict(zip(names, "sD^v<>ph*XP" * len(names), strict=False))
+    for place, group in enumerate(groups):
+        pir = group.pir
+        axis.plot(pir.value, place, "o", color=_KEPT, zorder=3, label=None if place else "PIR, with its 95 % interval")
+        if np.isfinite([pir.low, pir.high]).all():
+            axis.hlines(place, pir.low, pir.high, color=_KEPT, linewidth=2)
+        for name, ratio in pir.settings.items():
+            first = name not in axis.get_legend_handles_labels()[1]
+            axis.plot(
+                ratio, place, markers[name], mfc="none", color="#47525e", markersize=5, label=name if first else None
+            )
     axis.axvline(1, color="black", linewidth=1)
-    axis.set_yticks(range(len(names)), names)
-    axis.invert_yaxis()
-    axis.use_sticky_edges = False  # room on both sides of 1
-    axis.margins(x=0.2)
-    axis.set(title="Held-out rows: score / baseline", xlabel="above 1: better than training on everything")
+    axis.set_yticks(range(len(groups)), [f"{group.name} ({group.sdf:.1%})" for group in groups])
+    axis.set_ylim(len(groups) - 0.4, -0.6)
+    axis.set(xlabel="score / baseline; above 1: better than training on everything")
     _legend_below(axis)
+    told = [
+        f"{g.name} {g.pir.value:.3f}"
+        + (f" ({g.pir.low:.3f} to {g.pir.high:.3f})" if np.isfinite([g.pir.low, g.pir.high]).all() else "")
+        for g in groups
+    ]
+    yield Picture("ratios", figure, f"PIR by benchmark ratio with 95 % intervals: {'; '.join(told)}.")
 
 
-def _tallies(axis: "Axes", comparison: "Comparison") -> None:
+def _curves(comparison: Comparison) -> Iterator[Picture]:
+    """PIR over SDF, a line a method."""
+    methods: dict[str, list[Group]] = {}
+    for group in _rated(comparison):
+        methods.setdefault(group.method, []).append(group)
+    methods = {name: sorted(groups, key=lambda g: g.sdf) for name, groups in methods.items() if len(groups) > 1}
+    if not methods:
+        return
+    figure, axis = _axes()
+    for name, groups in methods.items():
+        pirs = [group.pir for group in groups]
+        values = np.array([pir.value for pir in pirs])
+        ends = np.array([[pir.value - pir.low, pir.high - pir.value] for pir in pirs]).T
+        axis.errorbar(
+            [g.sdf for g in groups],
+            values,
+            np.clip(np.nan_to_num(ends, posinf=0), 0, None),
+            marker="o",
+            label=name,
+            capsize=3,
+        )
+    axis.axhline(1, color="black", linewidth=1)
+    axis.set(xlabel="SDF: part of the rows kept", ylabel="PIR (benchmark ratio)")
+    _legend_below(axis)
+    told = [f"{n}: " + ", ".join(f"{g.pir.value:.3f} at {g.sdf:.1%}" for g in gs) for n, gs in methods.items()]
+    yield Picture("curves", figure, f"PIR over the part of the rows kept. {'; '.join(told)}.")
+
+
+def _plane(comparison: Comparison) -> Iterator[Picture]:
+    """The published methods, the line between them, and the runs at their estimated place."""
+    names = {group.name for group in comparison.groups}
+    own = [item.point for item in comparison.efficiencies() if item.point.name in names]
+    if not own:
+        return
+    figure, axis = _axes(4.6)
+    points = [method.point for method in published()]
+    axis.plot([p.sdf for p in points], [p.pir for p in points], "o", color="#47525e", label="published (wins rate)")
+    axis.plot([p.sdf for p in own], [p.pir for p in own], "o", mfc="none", color=_KEPT, label="these runs (estimated)")
+    for point in [*points, *own]:
+        axis.annotate(point.name, (point.sdf, point.pir), (4, 4), textcoords="offset points", fontsize=8)
+    ends = np.array([0, max(p.sdf for p in [*points, *own]) * 1.05])
+    axis.plot(ends, [BASE.at(sdf) for sdf in ends], "--", color="black", linewidth=1, label="line of equal efficiency")
+    axis.set(xlabel="SDF: part of the rows kept", ylabel="PIR (wins scale)")
+    axis.margins(x=0.12)
+    _legend_below(axis)
+    told = "; ".join(f"{p.name} at {p.sdf:.1%}, {p.pir:.3f}" for p in own)
+    yield Picture("plane", figure, f"These runs among the published methods, estimated on the wins scale: {told}.")
+
+
+def _tallies(comparison: Comparison) -> Iterator[Picture]:
+    """What the rows kept are made of."""
+    if not comparison.tallies:
+        return
     groups = list(comparison.tallies)
+    figure, axis = _axes(1.4 + 0.45 * len(groups))
     left = np.zeros(len(groups))
     for value in comparison.tallies["candidates"]:
         counts = np.array([tally[value] for tally in comparison.tallies.values()])
@@ -66,23 +152,35 @@ def _tallies(axis: "Axes", comparison: "Comparison") -> None:
         left += share
     axis.invert_yaxis()
     axis.xaxis.set_major_formatter("{x:.0%}")
-    axis.set(title=f"Rows kept, by {comparison.column}", xlabel="share of the run's rows", xlim=(0, 1))
+    axis.set(xlabel=f"share of the run's rows, by {comparison.column}", xlim=(0, 1))
     _legend_below(axis)
+    told = [
+        f"{name}: " + ", ".join(f"{n} {value}" for value, n in t.items()) for name, t in comparison.tallies.items()
+    ]
+    yield Picture("tallies", figure, f"Rows kept by {comparison.column}. {'; '.join(told)}.")
 
 
-def _scores(axis: "Axes", run: "Run") -> None:
-    scores = run.selection.scores.astype(np.float64)
-    kept = np.zeros(len(scores), bool)
-    kept[run.selection.indices] = True
-    finite = np.isfinite(scores)
-    # A few far outliers would squeeze all the rest into one bar: they are counted in the outermost bars.
-    low, high = np.percentile(scores[finite], [0.5, 99.5]) if finite.any() else (0.0, 1.0)
-    parts = [np.clip(scores[rows & finite], low, high) for rows in (~kept, kept)]
-    axis.hist(parts, bins=40, stacked=True, label=["left out", "kept"], color=["#b8c4ce", "#c0392b"])
-    axis.set(title=f"{run.name}: scores of the candidates", xlabel="quality label", ylabel="rows")
-    _legend_below(axis)
+def _scores(comparison: Comparison) -> Iterator[Picture]:
+    """Scores of the rows kept and left out."""
+    for group in comparison.scored:
+        scores = group.selection.scores.astype(np.float64)
+        finite = np.isfinite(scores)
+        if not finite.any():
+            continue
+        kept = np.zeros(len(scores), bool)
+        kept[group.selection.indices] = True
+        figure, axis = _axes(3.2)
+        # A few far outliers would squeeze all the rest into one bar: they are counted in the outermost bars.
+        low, high = np.percentile(scores[finite], [0.5, 99.5])
+        parts = [np.clip(scores[rows & finite], low, high) for rows in (~kept, kept)]
+        axis.hist(parts, bins=40, stacked=True, label=["left out", "kept"], color=[_LEFT, _KEPT])
+        axis.set(xlabel=f"quality label of {group.name}", ylabel="rows")
+        _legend_below(axis)
+        quartiles = ", ".join(f"{value:.3f}" for value in np.percentile(scores[finite], [25, 50, 75]))
+        alt = f"Scores of {group.name}: quartiles {quartiles}; {kept.sum():,} of {len(scores):,} rows kept."
+        yield Picture(f"scores-{group.name}", figure, alt)
 
 
-def _legend_below(axis: "Axes") -> None:
-    columns = min(3, len(axis.get_legend_handles_labels()[1]))
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=max(1, columns), fontsize=8, frameon=False)
+def _legend_below(axis: Axes) -> None:
+    columns = min(4, len(axis.get_legend_handles_labels()[1]))
+    axis.figure.legend(loc="outside lower center", ncols=max(1, columns), fontsize=8, frameon=False)

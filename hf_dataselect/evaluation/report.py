@@ -1,267 +1,356 @@
 """
-The report: finished runs side by side, from their folders alone.
+The report of a [`Comparison`]: its sections, and these as Markdown, as one HTML page, as JSON.
 
-Every PIR stands with its kind and its settings. It is a single measurement of one run each; whether a difference would
-show again is not known from it.
+Every PIR stands with its kind, its settings and its interval; where the interval holds 1, the report says that no
+difference is shown.
 """
 
+import base64
+import io
 import json
 import unicodedata
-from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import yaml
 
-from ..preprocessing.records import Records
-from ..run_folder import plain, read_evaluation, read_selection
-from ..selector import Selection
-from .benchmarks import Setting, from_json
-from .picture import draw
-from .pir import PIR, benchmark_pir, selection_to_tuning_ratio
+from ..run_folder import plain
+from .comparison import UNSCORED, Comparison, Group
+from .pir import PIR, cost_warning
 
 
-#: Options that may differ between runs that are compared: what is chosen, and where things are written.
-_FREE = ("selection_", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "eval_on_start")
+if TYPE_CHECKING:
+    from .picture import Picture
 
 
 @dataclass
-class Run:
+class Table:
     """
-    A finished run.
+    Cells as text.
 
     Args:
-        name (`str`):
-            Folder name; the path where two folders have the same.
-        selection ([`Selection`]):
-            What it kept.
-        settings (`dict[str, Setting]`):
-            Its scores.
-        train_seconds (`float`, *optional*):
-            Training time without evaluations.
-        untrained (`dict[str, float]`, *optional*):
-            Scores before training, where the run was evaluated then (`eval_on_start`).
-        recipe, protocol (`dict`, *optional*):
-            Its resolved configuration; rows, metrics and answer length of its evaluation.
-        pir ([`PIR`], *optional*):
-            Against the baseline; `None` for the baseline itself and where there is none.
-        str_ratio (`float`, *optional*):
-            Selection seconds / training seconds of the baseline.
+        head (`list[str]`):
+            Names of the columns.
+        rows (`list[list[str]]`):
+            The cells.
+        left (`int`, *optional*, defaults to `1`):
+            Columns of words at the left; the others hold numbers. `None`: all hold words.
+        longest (`int`, *optional*):
+            Characters of a cell that Markdown shows, whose lines don't wrap.
     """
 
-    name: str
-    selection: Selection
-    settings: dict[str, Setting]
-    train_seconds: float | None
-    untrained: dict[str, float] = field(default_factory=dict)
-    recipe: dict[str, Any] = field(default_factory=dict)
-    protocol: dict[str, Any] | None = None
-    pir: PIR | None = None
-    str_ratio: float | None = None
+    head: list[str]
+    rows: list[list[str]]
+    left: int | None = 1
+    longest: int | None = None
 
 
 @dataclass
-class Comparison:
-    """
-    Runs side by side.
+class Section:
+    """A part of the report: sentences, then a table, then pictures by name."""
 
-    Args:
-        runs (`list[Run]`):
-            In the order given, the baseline first.
-        baseline (`Run`, *optional*):
-            The run that the others are measured against.
-        column (`str`, *optional*):
-            What `tallies` count by.
-        tallies (`dict[str, dict[str, int]]`, *optional*):
-            Rows kept by value of that column, of the candidates (`"candidates"`) and of each run.
-        examples (`dict[str, list[dict]]`, *optional*):
-            A few rows of a run with their scores.
-    """
-
-    runs: list[Run]
-    baseline: Run | None
-    column: str | None = None
-    tallies: dict[str, dict[str, int]] = field(default_factory=dict)
-    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    title: str
+    text: list[str] = field(default_factory=list)
+    table: Table | None = None
+    pictures: tuple[str, ...] = ()
 
 
-def compare_runs(folders: list[Path], baseline: Path | None = None) -> Comparison:
-    """
-    Read runs and measure them against the baseline: the folder given, else the one run of `full`.
-
-    Raises:
-        `ValueError`: a folder is no finished run, or several runs are `full` and none is named.
-    """
-    folders = list({Path(f).resolve(): Path(f) for f in [*([baseline] if baseline else []), *folders]}.values())
-    shared = [name for name, times in Counter(folder.resolve().name for folder in folders).items() if times > 1]
-    runs = [_read_run(folder, shared) for folder in folders]
-    full = runs[:1] if baseline else [run for run in runs if run.selection.method == "full"]
-    if len(full) > 1:
-        raise ValueError(f"Several runs are `full` ({', '.join(run.name for run in full)}): name one with --baseline.")
-    reference = full[0] if full else None
-    for run in runs:
-        if reference is not None and run is not reference:
-            run.pir = benchmark_pir(run.settings, reference.settings)
-            if run.protocol != reference.protocol:
-                run.pir = PIR(float("nan"), left_out={"all": "evaluated on other rows, metrics or answer lengths"})
-            run.str_ratio = selection_to_tuning_ratio(run.selection.seconds, reference.train_seconds)
-    runs.sort(key=lambda run: run is not reference)
-    return Comparison(runs, reference)
-
-
-def _read_run(folder: Path, shared_names: list[str]) -> Run:
-    evaluation = read_evaluation(folder, "runs")
-    name = str(folder) if folder.resolve().name in shared_names else folder.resolve().name
-    settings, history = from_json(evaluation["settings"]), evaluation.get("history") or [{}]
-    before = history[0] if history[0].get("step") == 0 else {}
-    before = {s: before[f"benchmark/{s}"] for s in settings if before.get(f"benchmark/{s}") is not None}
-    path = folder / "recipe.yaml"
-    recipe = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.is_file() else {}
-    seconds, protocol = evaluation.get("train_seconds"), evaluation.get("protocol")
-    return Run(name, read_selection(folder), settings, seconds, before, recipe, protocol)
-
-
-def add_rows(comparison: Comparison, records: Records, column: str | None = None, examples: int = 3) -> None:
-    """
-    Show the candidate rows themselves: how many each run kept by value of `column`, and a few rows with their scores.
-
-    Raises:
-        `ValueError`: the rows are not those that the runs chose from, or have no such column.
-    """
-    for run in comparison.runs:
-        if run.selection.candidates != len(records):
-            raise ValueError(f"{run.name} chose from {run.selection.candidates:,} rows, not from {len(records):,}.")
-    values = None
-    if column is not None:
-        if column not in records.dataset.column_names:
-            raise ValueError(f"The dataset has no column {column!r}.")
-        values = np.array(["none" if v is None else str(v) for v in records.dataset.with_format(None)[column]])
-        groups = {"candidates": np.arange(len(records))} | {run.name: run.selection.indices for run in comparison.runs}
-        names = [name for name, _ in Counter(values.tolist()).most_common()]
-        comparison.column = column
-        comparison.tallies = {n: {v: int((values[rows] == v).sum()) for v in names} for n, rows in groups.items()}
-    for run in comparison.runs:
-        if run.selection.method in ("full", "random"):
-            continue
-        scores, kept = run.selection.scores, run.selection.indices
-        dropped = sorted({row for rows in run.selection.dropped.values() for row in rows})
-        left = np.setdiff1d(np.flatnonzero(np.isfinite(scores)), [*kept, *dropped])
-        shown = {"kept": kept[:examples], "left out": left[np.argsort(scores[left], kind="stable")][:examples]}
-        shown["dropped"] = np.array(dropped, np.int64)[:examples]
-        comparison.examples[run.name] = [
-            {"what": what, "row": int(row), "score": float(scores[row])}
-            | ({} if values is None else {f"`{column}`": str(values[row])})
-            | {"prompt": _short(records[int(row)].prompt), "answer": _short(records[int(row)].answer)}
-            for what, rows in shown.items()
-            for row in rows
-        ]
-
-
-def to_markdown(comparison: Comparison) -> str:
-    """The comparison as Markdown whose tables are aligned, so that it reads well on a terminal too."""
-    runs, reference = comparison.runs, comparison.baseline
-    named = {run.name: f"{run.name} (BM)" if run is reference else run.name for run in runs}
-    head = ["run", "method", "rows kept", "SDF", "PIR (benchmark ratio)", "STR", "selection s", "training s"]
-    rows = [
-        [named[run.name], run.selection.method, f"{len(run.selection.indices):,}", f"{run.selection.sdf:.3f}"]
-        + [_number(run.pir and run.pir.value), _number(run.str_ratio)]
-        + [f"{run.selection.seconds:.1f}", _number(run.train_seconds, 1)]
-        for run in runs
+def sections(comparison: Comparison) -> list[Section]:
+    """What the report says, in order; parts without content are left out."""
+    parts = [
+        Section("Verdict", [headline(comparison)]),
+        _runs(comparison),
+        _settings(comparison),
+        _efficiency(comparison),
+        _overlaps(comparison),
+        _tallies(comparison),
+        *_examples(comparison),
+        _accounting(comparison),
+        _reproduction(comparison),
     ]
-    lines = ["## Runs", "", *_table(head, rows, left=2), "", *(f"- {line}" for line in _verdicts(comparison))]
-    settings = {name: setting.higher_is_better for run in runs for name, setting in run.settings.items()}
-    if settings:
-        before = reference.untrained if reference else {}
-        head = ["setting", *(["before training"] if before else []), *named.values()]
-        rows = [
-            [f"{name} ({'higher' if higher else 'lower'} is better)"]
-            + ([_number(before.get(name), 4)] if before else [])
-            + [_score(run, name) for run in runs]
-            for name, higher in settings.items()
-        ]
-        note = "" if reference is None else ": score (score / baseline, inverted where lower is better)"
-        lines += ["", f"## Held-out rows{note}", "", *_table(head, rows)]
-    if comparison.tallies:
-        totals = {name: max(1, sum(tally.values())) for name, tally in comparison.tallies.items()}
-        head = [str(comparison.column), *(named.get(name, name) for name in totals)]
-        rows = [
-            [value, *(f"{tally[value]:,} ({tally[value] / totals[n]:.0%})" for n, tally in comparison.tallies.items())]
-            for value in comparison.tallies["candidates"]
-        ]
-        lines += ["", f"## Rows kept by `{comparison.column}` (share of the run's rows)", "", *_table(head, rows)]
-    for name, found in comparison.examples.items():
-        rows = [[_number(v) if isinstance(v, float) else str(v) for v in row.values()] for row in found]
-        lines += ["", f"## Rows of {name} with their scores", "", *_table(list(found[0]), rows, left=None)]
-    return "\n".join(lines)
+    return [part for part in parts if part.text or part.table]
 
 
-def _verdicts(comparison: Comparison) -> list[str]:
-    """What the numbers say and what they don't, in plain words."""
-    reference, lines = comparison.baseline, []
+def headline(comparison: Comparison) -> str:
+    """The verdict in a sentence."""
+    if comparison.baseline is None:
+        return "Whether selecting was worth it is not known: there is no run of `full` to compare with."
+    rated = [group for group in comparison.groups if group.pir and np.isfinite(group.pir.value)]
+    rated = [group for group in rated if group.method not in UNSCORED] or rated
+    if not rated:
+        return "Whether selecting was worth it is not known: no run has a PIR."
+    best = max(rated, key=lambda group: group.pir.value)
+    said = f"{best.name}, on {best.sdf:.1%} of the rows, {_against(best.pir, 'training on everything')}"
+    if best.over_control is not None:
+        said += f"; it {_against(best.over_control, 'as many random rows')}"
+    elif best.method != "random":
+        said += "; without a control of as many random rows, this may be the number of rows and not their choice"
+    if len(rated) > 1:
+        said += f". It has the highest PIR of {len(rated)}, which flatters it a little"
+    return f"{said}."
+
+
+def _against(pir: PIR, other: str) -> str:
+    words = {
+        "better": f"is better than {other}",
+        "worse": f"is worse than {other}",
+        "no difference shown": f"shows no difference to {other}",
+    }
+    # Without an interval, the number alone is no verdict.
+    return f"{words.get(pir.verdict, f'can not be told from {other} without an interval')} ({_stated(pir)})"
+
+
+def _stated(pir: PIR) -> str:
+    text = f"PIR {pir.value:.3f}, {pir.kind}" if np.isfinite(pir.value) else f"no PIR, {pir.kind}"
+    partial = " of some settings" if "; of the mean" in pir.interval else ""
+    return text + (f", 95 % interval{partial} {_interval(pir)}" if _interval(pir) else "")
+
+
+def _interval(pir: PIR | None) -> str:
+    return "" if pir is None or np.isnan(pir.low) else f"{pir.low:.3f} to {pir.high:.3f}"
+
+
+def _named(comparison: Comparison) -> dict[str, str]:
+    return {g.name: f"{g.name} (BM)" if g is comparison.baseline else g.name for g in comparison.groups}
+
+
+def _runs(comparison: Comparison) -> Section:
+    groups, named = comparison.groups, _named(comparison)
+    head = ["run", "method", "verdict", "rows kept", "SDF", "PIR (benchmark ratio)", "95 % interval", "over control"]
+    head += ["STR", "selection s", "training s"]
+    rows = [
+        [named[g.name], g.method, g.pir.verdict if g.pir else "", f"{len(g.selection.indices):,}", f"{g.sdf:.3f}"]
+        + [_number(g.pir and g.pir.value), _interval(g.pir), _number(g.over_control and g.over_control.value)]
+        + [_number(g.str_ratio), f"{g.selection_seconds:.1f}", _number(g.train_seconds, 1)]
+        for g in groups
+    ]
+    if max(len(group.runs) for group in groups) > 1:
+        head.insert(3, "seeds")
+        for row, group in zip(rows, groups, strict=True):
+            row.insert(3, str(len(group.runs)))
+    return Section("Runs", list(_remarks(comparison)), Table(head, rows, 3), ("ratios", "curves"))
+
+
+def _remarks(comparison: Comparison) -> Iterator[str]:
+    """What has to be known beside the numbers."""
+    reference = comparison.baseline
     if reference is None:
-        lines.append("No run of `full` among these: PIR and STR need a baseline.")
-    controls = [run for run in comparison.runs if run.selection.method == "random" and run.pir and run.pir.value > 0]
-    for run in comparison.runs:
-        if run.pir and np.isfinite(run.pir.value):
-            line = f"{run.name}: {_better(run.pir.value, 1)} training on everything"
-            for control in controls if run not in controls else []:
-                same = len(control.selection.indices) == len(run.selection.indices)
-                line += f", {_better(run.pir.value, control.pir.value)} as many random rows" if same else ""
-            lines.append(f"{line}, with {run.selection.sdf:.1%} of the rows.")
-        if run.str_ratio is not None and run.str_ratio > 1:
-            lines.append(f"{run.name}: selecting alone took longer than training on everything (STR above 1).")
-        if cached := run.selection.passes.get("cached_rows"):
-            spared = f"{run.selection.cached_seconds:.1f} of the {run.selection.seconds:.1f} selection seconds"
-            lines.append(f"{run.name}: {cached:,} scores came from the cache; it spared {spared} this time.")
-        for kind in ("unscorable", "dropped", "truncated"):
-            for reason, rows in getattr(run.selection, kind).items():
-                lines.append(f"{run.name}: {len(rows):,} {'row' if len(rows) == 1 else 'rows'} {kind}: {reason}.")
-        if run.pir and run.pir.left_out:
-            named = "; ".join(f"{name}: {why}" for name, why in run.pir.left_out.items())
-            lines.append(f"{run.name}: left out of the PIR: {named}.")
-        if reference is not None and run is not reference and (differing := _differences(run, reference)):
-            lines.append(f"{run.name}: differs from the baseline in more than the rows: {', '.join(differing)}.")
-    if reference is not None:
-        lines.append("PIR is the mean of score / baseline. One run each: a small difference may be chance.")
-    return lines
+        yield "No run of `full` among these: PIR and STR need a baseline."
+    for how, names in _by_text({g.name: g.pir.interval for g in comparison.groups if g.pir}).items():
+        yield f"Interval of {names}: {how}."
+    for group in comparison.groups:
+        if warning := cost_warning(group.str_ratio):
+            yield f"{group.name}: {warning[0].lower()}{warning[1:]}"
+        if cached := group.selection.passes.get("cached_rows"):
+            spared = f"{group.selection.cached_seconds:.1f} of the {group.selection.seconds:.1f} selection seconds"
+            yield f"{group.name}: {cached:,} scores came from the cache; it spared {spared} this time."
+        if group.pir and group.pir.left_out:
+            named = "; ".join(f"{name}: {why}" for name, why in group.pir.left_out.items())
+            yield f"{group.name}: left out of the PIR: {named}."
+        if reference is not None and group is not reference and (differing := _differences(group, reference)):
+            yield f"{group.name}: differs from the baseline in more than the rows: {', '.join(differing)}."
 
 
-def _better(value: float, other: float) -> str:
-    change = f"{abs(value / other - 1):.1%}"
-    return "as good as" if change == "0.0%" else f"{change} {'better' if value > other else 'worse'} than"
+def _by_text(said: dict[str, str]) -> dict[str, str]:
+    """Names by what is said of them, so that nothing is said twice."""
+    found: dict[str, list[str]] = {}
+    for name, text in said.items():
+        found.setdefault(text, []).append(name)
+    return {text: ", ".join(names) for text, names in found.items()}
 
 
-def _differences(run: Run, other: Run) -> list[str]:
-    """Options and data that both runs name and that differ, so that PIR measures more than the selection."""
-    names = {**other.recipe, **run.recipe} if other.recipe and run.recipe else {}
-    found = [f"`{n}`" for n in names if not n.startswith(_FREE) and run.recipe.get(n) != other.recipe.get(n)]
-    same_rows = run.selection.facts.get("dataset") == other.selection.facts.get("dataset")
-    return found + ([] if same_rows else ["the candidate rows"])
+def _differences(group: Group, other: Group) -> list[str]:
+    """Options and data that both name and that differ, so that PIR measures more than the selection."""
+    mine, its = group.runs[0], other.runs[0]
+    names = {**its.training, **mine.training} if its.recipe and mine.recipe else {}
+    found = [f"`{name}`" for name in names if mine.training.get(name) != its.training.get(name)]
+    if mine.selection.facts.get("dataset") != its.selection.facts.get("dataset"):
+        found.append("the candidate rows")
+    both = {**its.versions, **mine.versions} if its.versions and mine.versions else {}
+    return found + [f"{name} (version)" for name in both if mine.versions.get(name) != its.versions.get(name)]
 
 
-def _score(run: Run, name: str) -> str:
-    if name not in run.settings:
+def _settings(comparison: Comparison) -> Section:
+    groups, reference = comparison.groups, comparison.baseline
+    runs = [run for group in groups for run in group.runs]
+    directions = {name: setting.higher_is_better for run in runs for name, setting in run.settings.items()}
+    if not directions:
+        return Section("Held-out rows")
+    before = reference.runs[0].untrained if reference else {}
+    head = ["setting", *(["before training"] if before else []), *_named(comparison).values()]
+    rows = [
+        [f"{name} ({'higher' if higher else 'lower'} is better)"]
+        + ([_number(before.get(name), 4)] if before else [])
+        + [_score(group, name) for group in groups]
+        for name, higher in directions.items()
+    ]
+    note = "In brackets: score / baseline, inverted where lower is better. PIR is their mean."
+    return Section("Held-out rows", [note] if reference else [], Table(head, rows))
+
+
+def _score(group: Group, name: str) -> str:
+    score = group.score(name)
+    if score is None:
         return ""
-    ratio = run.pir.settings.get(name) if run.pir else None
-    score = _number(run.settings[name].score, 4) or "none"
-    return score if ratio is None else f"{score} ({ratio:.3f})"
+    ratio = group.pir.settings.get(name) if group.pir else None
+    text = _number(score, 4) or "none"
+    return text if ratio is None else f"{text} ({ratio:.3f})"
 
 
-def _number(value: float | None, digits: int = 3) -> str:
-    return "" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+def _efficiency(comparison: Comparison) -> Section:
+    found = comparison.efficiencies()
+    own = {group.name for group in comparison.groups}
+    rows = [
+        [f"{item.point.name}{' (this comparison)' if item.point.name in own else ''}", f"{item.point.sdf:.3f}"]
+        + [_number(item.point.pir), _number(item.distance), str(item.rank or "")]
+        for item in found
+    ]
+    text = (
+        "Distance to the line through Instruction-Mining and InstructionGPT-4 in the plane of SDF and PIR "
+        "(arXiv 2406.14115, section 6.1). The published PIRs are wins rates of other models on other data; those of "
+        "this comparison are estimated from benchmark ratios. Read it as a map, not as a ranking."
+    )
+    table = Table(["method", "SDF", "PIR (wins scale)", "distance", "rank"], rows)
+    return Section("Efficiency", [text], table, ("plane",)) if found else Section("Efficiency")
 
 
-def _short(text: str, length: int = 44) -> str:
-    text = " ".join(text.split()).replace("|", "/")
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
+def _overlaps(comparison: Comparison) -> Section:
+    rows = [
+        [one.name, other.name, f"{shared:.3f}", "" if correlation is None else f"{correlation:+.3f}"]
+        for one, other, shared, correlation in comparison.overlaps()
+    ]
+    head = ["run", "and", "rows both kept / rows one kept", "rank correlation of scores"]
+    note = "Two random halves of a dataset share 1/3 of their rows, two random twentieths 1/39."
+    title = "Do the methods choose alike?"
+    return Section(title, [note], Table(head, rows, 2)) if rows else Section(title)
 
 
-def _table(head: list[str], rows: list[list[str]], left: int | None = 1) -> list[str]:
-    """Markdown table; the first `left` columns are words, the others numbers. `None`: all are words."""
-    widths = [max(3, *map(_width, column)) for column in zip(head, *rows, strict=True)]
-    words = [left is None or place < left for place in range(len(head))]
+def _tallies(comparison: Comparison) -> Section:
+    title = f"Rows kept by `{comparison.column}`"
+    if not comparison.tallies:
+        return Section(title)
+    named = _named(comparison)
+    totals = {name: max(1, sum(tally.values())) for name, tally in comparison.tallies.items()}
+    head = [str(comparison.column), *(named.get(name, name) for name in totals)]
+    rows = [
+        [value, *(f"{tally[value]:,} ({tally[value] / totals[n]:.0%})" for n, tally in comparison.tallies.items())]
+        for value in comparison.tallies["candidates"]
+    ]
+    return Section(title, ["In brackets: share of the run's rows."], Table(head, rows), ("tallies",))
+
+
+def _examples(comparison: Comparison) -> Iterator[Section]:
+    for group in comparison.scored:
+        found = comparison.examples.get(group.name, [])
+        cells = [[_number(v) if isinstance(v, float) else _short(v, 600) for v in row.values()] for row in found]
+        table = Table(list(found[0]), cells, None, longest=44) if found else None
+        scored = int(np.isfinite(group.selection.scores).sum())
+        said = [f"{scored:,} of {group.selection.candidates:,} rows have a score; higher is better."]
+        yield Section(f"Scores of {group.name}", said, table, (f"scores-{group.name}",))
+
+
+def _accounting(comparison: Comparison) -> Section:
+    """What became of every candidate."""
+    rows = []
+    for group in comparison.groups:
+        selection, aside = group.selection, []
+        for kind in ("unscorable", "dropped", "truncated"):
+            aside += [[group.name, f"{kind}: {why}", f"{len(r):,}"] for why, r in getattr(selection, kind).items()]
+        rows += [[group.name, "candidates", f"{selection.candidates:,}"], *aside]
+        rows += [[group.name, "kept", f"{len(selection.indices):,}"]]
+    return Section("What became of the rows", table=Table(["run", "rows", "number"], rows, 2))
+
+
+def _reproduction(comparison: Comparison) -> Section:
+    """Everything to make the runs again."""
+    rows = []
+    for run in (run for group in comparison.groups for run in group.runs):
+        facts, options = run.selection.facts, run.selection.options
+        rows.append(
+            [run.name, str(facts.get("model", "")), str(facts.get("seed", "")), str(facts.get("dataset", ""))]
+            + [json.dumps(plain(options), ensure_ascii=False)]
+        )
+    versions = next((run.versions for group in comparison.groups for run in group.runs if run.versions), {})
+    text = ["`hf-dataselect train --config recipe.yaml` with the `recipe.yaml` of a run's folder repeats the run."]
+    if versions:
+        text.append("Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items() if number) + ".")
+    return Section("To make it again", text, Table(["run", "model", "seed", "dataset (hash)", "options"], rows, None))
+
+
+def to_markdown(comparison: Comparison, pictures: Sequence["Picture"] = ()) -> str:
+    """The report as Markdown whose tables are aligned, so that it reads well on a terminal too."""
+    drawn, lines = {picture.name: picture for picture in pictures}, []
+    for part in sections(comparison):
+        lines += [f"## {part.title}", ""]
+        if part.text:
+            lines += [*(f"- {line}" if len(part.text) > 1 else line for line in part.text), ""]
+        if part.table:
+            lines += [*_aligned(part.table), ""]
+        for name in part.pictures:
+            if name in drawn:
+                lines += [f"![{drawn[name].alt}]({drawn[name].file})", ""]
+    return "\n".join(lines).rstrip()
+
+
+def to_html(comparison: Comparison, pictures: Sequence["Picture"] = ()) -> str:
+    """
+    The report as one page that asks nothing of the network: style and pictures are inside, scripts there are none.
+
+    Raises:
+        `ImportError`: jinja2 is missing (extra `report`).
+    """
+    from jinja2 import Environment
+
+    source = (files(__package__) / "report.html.jinja").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    drawn = {picture.name: (picture.alt, _inlined(picture)) for picture in pictures}
+    return template.render(sections=sections(comparison), pictures=drawn)
+
+
+def _inlined(picture: "Picture") -> str:
+    """The picture as the address of an image: vector graphics, sharp on a phone and on paper."""
+    buffer = io.BytesIO()
+    picture.figure.savefig(buffer, format="svg")
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def write_report(comparison: Comparison, folder: Path) -> list[Path]:
+    """
+    Write report.md and report.json, and, where matplotlib and jinja2 are installed (extra `report`), report.html and
+    each picture as PNG; returns the paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        from .picture import draw
+
+        pictures = draw(comparison)
+    except ImportError:
+        pictures = []
+    paths = [folder / "report.md", folder / "report.json"]
+    paths[0].write_text(to_markdown(comparison, pictures) + "\n", encoding="utf-8")
+    described = [asdict(group) for group in comparison.groups]
+    for run in (run for group in described for run in group["runs"]):
+        del run["selection"]["scores"]  # in the run's own scores.parquet
+    content = {"verdict": headline(comparison), "groups": described, "tallies": comparison.tallies}
+    content["examples"] = comparison.examples
+    content["efficiency"] = [item._asdict() | item.point._asdict() for item in comparison.efficiencies()]
+    paths[1].write_text(json.dumps(plain(content), ensure_ascii=False), encoding="utf-8")
+    for picture in pictures:
+        picture.figure.savefig(folder / picture.file, dpi=150)
+        paths.append(folder / picture.file)
+    if pictures:
+        paths.append(folder / "report.html")
+        paths[-1].write_text(to_html(comparison, pictures), encoding="utf-8")
+    return paths
+
+
+def _aligned(table: Table) -> list[str]:
+    rows = [[_short(cell.replace("|", "/"), table.longest) for cell in row] for row in table.rows]
+    widths = [max(3, *map(_width, column)) for column in zip(table.head, *rows, strict=True)]
+    words = [table.left is None or place < table.left for place in range(len(table.head))]
 
     def line(cells: list[str]) -> str:
         gaps = [" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
@@ -269,7 +358,7 @@ def _table(head: list[str], rows: list[list[str]], left: int | None = 1) -> list
         return f"| {' | '.join(padded)} |"
 
     rule = ["-" * (width - 1) + ("-" if word else ":") for width, word in zip(widths, words, strict=True)]
-    return [line(head), line(rule), *map(line, rows)]
+    return [line(table.head), line(rule), *map(line, rows)]
 
 
 def _width(text: str) -> int:
@@ -280,19 +369,10 @@ def _width(text: str) -> int:
     )
 
 
-def write_report(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write report.md, report.json and, where matplotlib is installed, report.png; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / "report.md", folder / "report.json"]
-    paths[0].write_text(to_markdown(comparison) + "\n", encoding="utf-8")
-    described = [asdict(run) for run in comparison.runs]
-    for run in described:
-        del run["selection"]["scores"]  # in the run's own scores.parquet
-    content = {"runs": described, "tallies": comparison.tallies, "examples": comparison.examples}
-    paths[1].write_text(json.dumps(plain(content), ensure_ascii=False), encoding="utf-8")
-    try:
-        figure = draw(comparison)
-    except ImportError:
-        return paths
-    figure.savefig(folder / "report.png", dpi=150)
-    return [*paths, folder / "report.png"]
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _short(text: Any, length: int | None) -> str:
+    text = " ".join(str(text).split())
+    return text if length is None or len(text) <= length else text[: length - 1].rstrip() + "…"

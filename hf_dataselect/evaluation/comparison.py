@@ -1,0 +1,289 @@
+"""Finished runs side by side, read from their folders alone and measured against the baseline."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy.stats import spearmanr
+
+from ..engines.cache import digest
+from ..preprocessing.records import Records
+from ..run_folder import read_evaluation, read_selection
+from ..selector import Selection
+from .benchmarks import Setting, from_json
+from .efficiency import Efficiency, rank_by_efficiency
+from .pir import PIR, benchmark_pir, bridged_pir, selection_to_tuning_ratio
+from .published import Point, published
+
+
+#: Options that may differ between runs that are compared: what is chosen, and where things are written.
+_FREE = ("selection_", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "eval_on_start")
+#: Methods without a score of their own.
+UNSCORED = ("full", "random")
+
+
+@dataclass
+class Run:
+    """
+    A finished run.
+
+    Args:
+        name (`str`):
+            Folder name; the path where two folders have the same.
+        selection ([`Selection`]):
+            What it kept.
+        settings (`dict[str, Setting]`):
+            Its scores.
+        train_seconds (`float`, *optional*):
+            Training time without evaluations.
+        untrained (`dict[str, float]`, *optional*):
+            Scores before training, where the run was evaluated then (`eval_on_start`).
+        recipe, protocol, versions (`dict`, *optional*):
+            Its resolved configuration; rows, metrics and answer length of its evaluation; packages.
+    """
+
+    name: str
+    selection: Selection
+    settings: dict[str, Setting]
+    train_seconds: float | None
+    untrained: dict[str, float] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, Any] | None = None
+    versions: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """The part of the recipe that must not differ in a fair comparison."""
+        return {name: value for name, value in self.recipe.items() if not name.startswith(_FREE) and name != "seed"}
+
+
+@dataclass
+class Group:
+    """
+    Runs that differ in nothing but the seed; often just one.
+
+    Args:
+        name (`str`):
+            The run's, or what the runs share.
+        runs (`list[Run]`):
+            In the order given.
+        pir ([`PIR`], *optional*):
+            Benchmark ratio against the baseline; `None` for the baseline itself and where there is none.
+        over_control ([`PIR`], *optional*):
+            The same against the control: as many random rows.
+        str_ratio (`float`, *optional*):
+            Selection seconds / training seconds of the baseline, means over the runs.
+    """
+
+    name: str
+    runs: list[Run]
+    pir: PIR | None = None
+    over_control: PIR | None = None
+    str_ratio: float | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """Of the first run."""
+        return self.runs[0].selection
+
+    @property
+    def method(self) -> str:
+        """The method of all runs."""
+        return self.selection.method
+
+    @property
+    def sdf(self) -> float:
+        """Selected dataset fraction, mean over the runs."""
+        return float(np.mean([run.selection.sdf for run in self.runs]))
+
+    @property
+    def selection_seconds(self) -> float:
+        """Mean over the runs."""
+        return float(np.mean([run.selection.seconds for run in self.runs]))
+
+    @property
+    def train_seconds(self) -> float | None:
+        """Mean over the runs; `None` if one does not know."""
+        known = [run.train_seconds for run in self.runs]
+        return None if None in known else float(np.mean(known))
+
+    def score(self, setting: str) -> float | None:
+        """Mean over the runs; `None` if one does not have it."""
+        found = [run.settings[setting].score for run in self.runs if setting in run.settings]
+        return float(np.mean(found)) if len(found) == len(self.runs) else None
+
+
+@dataclass
+class Comparison:
+    """
+    Groups of runs side by side.
+
+    Args:
+        groups (`list[Group]`):
+            In the order given, the baseline first.
+        baseline (`Group`, *optional*):
+            What the others are measured against.
+        column (`str`, *optional*):
+            What `tallies` count by.
+        tallies (`dict[str, dict[str, int]]`, *optional*):
+            Rows kept by value of that column, of the candidates (`"candidates"`) and of each group's first run.
+        examples (`dict[str, list[dict]]`, *optional*):
+            A few rows of a group's first run with their scores.
+    """
+
+    groups: list[Group]
+    baseline: Group | None
+    column: str | None = None
+    tallies: dict[str, dict[str, int]] = field(default_factory=dict)
+    examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    @property
+    def scored(self) -> list[Group]:
+        """Groups whose method scores rows."""
+        return [group for group in self.groups if group.method not in UNSCORED]
+
+    def overlaps(self) -> Iterator[tuple[Group, Group, float | None, float | None]]:
+        """
+        Pairs of groups with: rows that both kept / rows that one of them kept, and Spearman's correlation of their
+        scores; `None` where there is nothing to compare. Of the first runs.
+        """
+        partial = [group for group in self.groups if group.method != "full"]
+        for one, other in combinations(partial, 2):
+            if one.selection.candidates != other.selection.candidates:
+                continue
+            kept = [set(group.selection.indices.tolist()) for group in (one, other)]
+            correlation = None
+            if not {one.method, other.method} & set(UNSCORED):
+                scores = np.column_stack([one.selection.scores, other.selection.scores]).astype(np.float64)
+                scores = scores[np.isfinite(scores).all(1)]
+                varied = len(scores) > 2 and (np.ptp(scores, axis=0) > 0).all()
+                correlation = float(spearmanr(scores).statistic) if varied else None
+            yield one, other, len(kept[0] & kept[1]) / len(kept[0] | kept[1]), correlation
+
+    def efficiencies(self) -> list[Efficiency]:
+        """The groups' places among the published methods; their PIR is bridged to the wins scale, an estimate."""
+        own = [Point(g.name, g.sdf, bridged_pir(g.pir).value) for g in self.groups if g.pir and g.method != "full"]
+        own = [point for point in own if np.isfinite(point.pir)]
+        return rank_by_efficiency([*own, *(method.point for method in published())]) if own else []
+
+
+def compare_runs(folders: list[Path], baseline: Path | None = None) -> Comparison:
+    """
+    Read runs, put those together that differ in the seed alone, and measure them against the baseline: the folder
+    given, else the runs of `full`.
+
+    Raises:
+        `ValueError`: a folder is no finished run, or several baselines are there and none is named.
+    """
+    folders = list({Path(f).resolve(): Path(f) for f in [*([baseline] if baseline else []), *folders]}.values())
+    shared = [name for name, times in Counter(folder.resolve().name for folder in folders).items() if times > 1]
+    runs = [_read_run(folder, shared) for folder in folders]
+    groups = [Group(runs[0].name, runs[:1]), *_grouped(runs[1:])] if baseline else _grouped(runs)
+    full = groups[:1] if baseline else [group for group in groups if group.method == "full"]
+    if len(full) > 1:
+        raise ValueError(
+            f"Several runs are `full` and differ in more than the seed, or have the same "
+            f"({', '.join(run.name for group in full for run in group.runs)}): name one with --baseline."
+        )
+    reference = full[0] if full else None
+    for group in groups:
+        if reference is not None and group is not reference:
+            group.pir = _pir(group, reference)
+            group.str_ratio = selection_to_tuning_ratio(group.selection_seconds, reference.train_seconds)
+        control = next((g for g in groups if g.method == "random" and _same_size(g, group)), None)
+        if control is not None and group.method not in UNSCORED:
+            group.over_control = _pir(group, control)
+    groups.sort(key=lambda group: group is not reference)
+    return Comparison(groups, reference)
+
+
+def _same_size(one: Group, other: Group) -> bool:
+    return len(one.selection.indices) == len(other.selection.indices)
+
+
+def _pir(group: Group, reference: Group) -> PIR:
+    if any(run.protocol != reference.runs[0].protocol for run in (*group.runs, *reference.runs)):
+        return PIR(float("nan"), left_out={"all": "evaluated on other rows, metrics or answer lengths"})
+    return benchmark_pir([run.settings for run in group.runs], [run.settings for run in reference.runs])
+
+
+def _grouped(runs: list[Run]) -> list[Group]:
+    """Runs of one method, options, budget, training and data, of different seeds, together."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        facts = run.selection.facts
+        alike = [run.selection.method, run.selection.options, run.selection.budget, run.training, facts.get("dataset")]
+        key, seed = digest(alike), facts.get("seed")
+        if seed is None or any(other.selection.facts.get("seed") == seed for other in found.get(key, [])):
+            key += run.name  # a repetition, or of unknown seed: for itself
+        found.setdefault(key, []).append(run)
+    groups = [Group(members[0].name, members) for members in found.values()]
+    for group in groups:
+        if len(group.runs) > 1:
+            budget = f" {group.selection.budget:g}" if group.method != "full" else ""
+            name = f"{group.method}{budget}"
+            group.name = name if name not in [other.name for other in groups] else f"{name} ({group.name})"
+    return groups
+
+
+def _read_run(folder: Path, shared_names: list[str]) -> Run:
+    evaluation = read_evaluation(folder, "runs")
+    name = str(folder) if folder.resolve().name in shared_names else folder.resolve().name
+    settings, history = from_json(evaluation["settings"]), evaluation.get("history") or [{}]
+    before = history[0] if history[0].get("step") == 0 else {}
+    before = {s: before[f"benchmark/{s}"] for s in settings if before.get(f"benchmark/{s}") is not None}
+    recipe, versions = folder / "recipe.yaml", folder / "versions.json"
+    return Run(
+        name,
+        read_selection(folder),
+        settings,
+        evaluation.get("train_seconds"),
+        before,
+        (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}) if recipe.is_file() else {},
+        evaluation.get("protocol"),
+        json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {},
+    )
+
+
+def add_rows(comparison: Comparison, records: Records, column: str | None = None, examples: int = 3) -> None:
+    """
+    Show the candidate rows themselves: how many each group kept by value of `column`, and a few rows with their
+    scores.
+
+    Raises:
+        `ValueError`: the rows are not those that the runs chose from, or have no such column.
+    """
+    for run in (run for group in comparison.groups for run in group.runs):
+        if run.selection.candidates != len(records):
+            raise ValueError(f"{run.name} chose from {run.selection.candidates:,} rows, not from {len(records):,}.")
+    values = None
+    if column is not None:
+        if column not in records.dataset.column_names:
+            raise ValueError(f"The dataset has no column {column!r}.")
+        values = np.array(["none" if v is None else str(v) for v in records.dataset.with_format(None)[column]])
+        kept = {group.name: group.selection.indices for group in comparison.groups}
+        names = [name for name, _ in Counter(values.tolist()).most_common()]
+        comparison.column = column
+        comparison.tallies = {
+            name: {value: int((values[rows] == value).sum()) for value in names}
+            for name, rows in ({"candidates": np.arange(len(records))} | kept).items()
+        }
+    for group in comparison.scored:
+        scores, kept = group.selection.scores, group.selection.indices
+        dropped = sorted({row for rows in group.selection.dropped.values() for row in rows})
+        left = np.setdiff1d(np.flatnonzero(np.isfinite(scores)), [*kept, *dropped])
+        shown = {"kept": kept[:examples], "left out": left[np.argsort(scores[left], kind="stable")][:examples]}
+        shown["dropped"] = np.array(dropped, np.int64)[:examples]
+        comparison.examples[group.name] = [
+            {"what": what, "row": int(row), "score": float(scores[row])}
+            | ({} if values is None else {column: str(values[row])})
+            | {"prompt": records[int(row)].prompt, "answer": records[int(row)].answer}
+            for what, rows in shown.items()
+            for row in rows
+        ]

@@ -1,0 +1,102 @@
+"""From a recipe (YAML, and the command line over it) to a trainer."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
+
+from .config import DataSelectingConfig
+from .preprocessing.records import load_rows
+from .trainer import DataSelectingTrainer
+
+
+@dataclass
+class DataArguments(ScriptArguments):
+    """Where the rows come from: hub name, local folder, or path of a .json, .jsonl, .parquet or .csv file."""
+
+    eval_dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Held-out rows: hub name, folder or file. Default: `dataset_test_split` of `dataset_name`, if "
+            "`eval_strategy` is not 'no'. More rows cost more time at every evaluation."
+        },
+    )
+
+
+@dataclass
+class Recipe:
+    """
+    Parsed options of a run.
+
+    Args:
+        data ([`DataArguments`]):
+            Candidate and held-out rows.
+        args ([`DataSelectingConfig`]):
+            Selection, training, evaluation.
+        model ([`~trl.ModelConfig`]):
+            The model, LoRA, quantization.
+        more (`Any`, *optional*):
+            Options of the command itself.
+    """
+
+    data: DataArguments
+    args: DataSelectingConfig
+    model: ModelConfig
+    more: Any = None
+
+    @property
+    def sources(self) -> dict[str, Any]:
+        """What the run folder's `recipe.yaml` holds besides the changed training arguments."""
+        given = {}
+        for part in (self.data, self.model):
+            for item in dataclasses.fields(part):
+                default = item.default_factory() if item.default is dataclasses.MISSING else item.default
+                if item.init and getattr(part, item.name) != default:
+                    given[item.name] = getattr(part, item.name)
+        return given
+
+
+def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None = None) -> Recipe:
+    """
+    Options of a command; `more` is a dataclass of its own options.
+
+    Raises:
+        `ValueError`: an option is missing, unknown, or has a wrong value.
+    """
+    kinds = (DataArguments, DataSelectingConfig, ModelConfig, *([more] if more else []))
+    recipe = Recipe(*TrlParser(kinds, prog=f"hf-dataselect {command}").parse_args_and_config(argv))
+    if not recipe.data.dataset_name:
+        raise ValueError("`dataset_name` is required: a hub name, a local folder, or a file.")
+    if not recipe.model.model_name_or_path:
+        raise ValueError("`model_name_or_path` is required: a hub name or a local folder.")
+    if recipe.data.dataset_streaming:
+        raise ValueError("`dataset_streaming` can't be used: rows that are only streamed past can't be chosen from.")
+    return recipe
+
+
+def build_trainer(recipe: Recipe) -> DataSelectingTrainer:
+    """The trainer of a recipe, with its rows and its model."""
+    data, args, model = recipe.data, recipe.args, recipe.model
+    eval_dataset = None
+    if data.eval_dataset_name:
+        eval_dataset = load_rows(data.eval_dataset_name, split=data.dataset_test_split)
+    elif args.eval_strategy != "no":
+        eval_dataset = load_rows(data.dataset_name, data.dataset_config, data.dataset_test_split)
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    trainer = DataSelectingTrainer(
+        model.model_name_or_path,
+        args,
+        train_dataset=load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split),
+        eval_dataset=eval_dataset,
+        quantization_config=get_quantization_config(model),
+        peft_config=get_peft_config(model),
+    )
+    trainer.recipe = recipe.sources
+    return trainer
