@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hf_dataselect.evaluation import pir as module
 from hf_dataselect.evaluation.benchmarks import Setting
@@ -150,6 +151,16 @@ def test_the_bootstrap_is_that_of_the_plain_way():
     assert "chance between runs is not in it" in pir.interval and "without" not in pir.interval
 
 
+def test_settings_of_the_same_rows_share_the_draw():
+    """So a setting that says nothing new does not narrow the interval."""
+    mine, other = drawn(0), drawn(1)
+    once = benchmark_pir({"a": of(mine)}, {"a": of(other)})
+    twice = benchmark_pir({"a": of(mine), "b": of(2 * mine)}, {"a": of(other), "b": of(2 * other)})
+    apart = benchmark_pir({"a": of(mine), "b": of([*mine, NAN])}, {"a": of(other), "b": of([*other, NAN])})
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high), rel=1e-9)
+    assert apart.high - apart.low == pytest.approx((once.high - once.low) / math.sqrt(2), rel=0.1)
+
+
 def test_row_weights_count_the_rows_drawn():
     weights = module._row_weights(np.random.default_rng(0), 500, 30)
     assert weights.shape == (500, 30) and (weights.sum(1) == 30).all() and (weights == np.round(weights)).all()
@@ -157,6 +168,13 @@ def test_row_weights_count_the_rows_drawn():
     assert weights.mean(0) == pytest.approx(np.ones(30), abs=0.2)
     assert weights.var() == pytest.approx(1 - 1 / 30, rel=0.05)
     assert np.cov(weights.T)[0, 1:].mean() == pytest.approx(-1 / 30, abs=0.02)
+
+
+def test_few_examples_get_students_interval():
+    n, error = 10, 0.01  # of the mean; a bootstrap of n values spreads by sqrt((n - 1) / n) of it
+    resamples = 1 + stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000) * error * math.sqrt((n - 1) / n)
+    low, high = module._ends(resamples, 1.0, n)
+    assert (low, high) == pytest.approx((1 + np.array([-1, 1]) * error * stats.t.ppf(0.975, n - 1)), abs=2e-4)
 
 
 def test_chunks_cover_every_resample(monkeypatch):
