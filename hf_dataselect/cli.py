@@ -36,11 +36,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if argv[0] not in commands:
         _refuse(f"unknown command {argv[0]!r}; known: {', '.join(commands)}")
     sys.path.insert(0, os.getcwd())  # where `selection_method: my_module:MyClass` lies, as under `python -m`
+    from .engines.judge import JudgeError
     from .selector import SelectionError
 
     try:
         commands[argv[0]](argv[1:])
-    except SelectionError as error:
+    except (SelectionError, JudgeError) as error:
         _refuse(str(error))
 
 
@@ -147,7 +148,8 @@ def _prepare_select(recipe: "Recipe"):
 
     recipe.args.baseline_dir, recipe.args.eval_strategy = None, "no"  # nothing is trained or evaluated here
     recipe.data.eval_dataset_name = None
-    if "model" in recipe.args.selector.card.needs or recipe.args.selection_target:
+    data, args, model = recipe.data, recipe.args, recipe.model
+    if "model" in args.selector.card.needs or args.selection_target or args.judge == "self":
         trainer = build_trainer(recipe)
         return trainer.records, trainer.select, trainer.is_world_process_zero()
     # A method that needs no model gets none loaded.
@@ -156,27 +158,28 @@ def _prepare_select(recipe: "Recipe"):
     from accelerate import Accelerator
     from transformers import AutoTokenizer
 
+    from .engines.judge import check_judge, load_judge
     from .preprocessing.records import Records, load_rows
     from .selector import Context, rows_to_keep
     from .trainer import complete_tokenizer, select_into_folder
 
-    data, args, model = recipe.data, recipe.args, recipe.model
     rows = load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split)
     records = Records(rows, args.dataset_text_field)
     rows_to_keep(args.budget_of(args.selector), len(records))
+    check_judge(args.judge, args.selector.card.needs, args.selection_method)
     args.selector.check(records)
     tokenizer = AutoTokenizer.from_pretrained(model.model_name_or_path, revision=model.model_revision)
     default_template = complete_tokenizer(tokenizer, records, args)
+    shared = {"accelerator": Accelerator(cpu=args.use_cpu), "cache_dir": args.cache_folder}
+    shared |= {"batch_tokens": args.selection_batch_tokens, "dtype": args.selection_dtype}
     ctx = Context(
         tokenizer,
-        accelerator=Accelerator(cpu=args.use_cpu),
         model_id=model.model_name_or_path,
+        judge=args.judge and load_judge(args.judge, args.judge_options, **shared),
         seed=args.seed,
-        cache_dir=args.cache_folder,
         max_length=args.max_length,
-        batch_tokens=args.selection_batch_tokens,
-        dtype=args.selection_dtype,
         num_proc=args.dataset_num_proc,
+        **shared,
     )
     choose = partial(select_into_folder, records, args.selector, args, ctx, recipe.sources, default_template)
     return records, choose, ctx.accelerator.is_main_process

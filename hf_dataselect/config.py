@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from trl import SFTConfig
 
-from .registry import load_selector, method_name
+from .engines.judge import parse_spec
+from .engines.judge_options import JudgeOptions
+from .registry import load_selector, method_name, typed_options
 from .selector import DEFAULT_BUDGET, Selector
 
 
@@ -32,6 +34,10 @@ class DataSelectingConfig(SFTConfig):
             Tokens of a scoring batch.
         selection_dtype (`str`, *optional*, defaults to `"auto"`):
             Dtype to score in: `"auto"`, `"float32"`, `"bfloat16"` or `"float16"`.
+        judge (`str`, *optional*):
+            Model that judges answers: `openai:MODEL`, `model:NAME`, `reward:NAME` or `self`.
+        judge_kwargs (`dict` or `str`, *optional*):
+            Options of the judge ([`JudgeOptions`]), as a dict or JSON.
         baseline_dir (`str`, *optional*):
             Run folder of the baseline (BM).
         benchmark_metrics (`list[str]`, *optional*):
@@ -40,7 +46,7 @@ class DataSelectingConfig(SFTConfig):
             Length of a generated answer at most.
     """
 
-    _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS + ["selection_kwargs"]
+    _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS + ["selection_kwargs", "judge_kwargs"]
 
     selection_method: str = field(
         default="full",
@@ -89,6 +95,21 @@ class DataSelectingConfig(SFTConfig):
             "choices": ["auto", "float32", "bfloat16", "float16"],
         },
     )
+    judge: str | None = field(
+        default=None,
+        metadata={
+            "help": "Model that judges answers, for methods and evaluations that want one: 'openai:MODEL' (address, "
+            "key from OPENAI_BASE_URL, OPENAI_API_KEY), 'model:NAME', 'reward:NAME', or 'self' for the model at hand. "
+            "Calls to a server may cost money: see max_calls in `judge_kwargs`."
+        },
+    )
+    judge_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Options of the judge, a mapping in YAML or JSON on the command line: max_calls, concurrency, "
+            "timeout, retries, temperature, token_limit, price_in, price_out."
+        },
+    )
     baseline_dir: str | None = field(
         default=None,
         metadata={
@@ -112,6 +133,9 @@ class DataSelectingConfig(SFTConfig):
         # Read before anything is derived: what the user gave is what repeats the run.
         self._given = {item.name: getattr(self, item.name) for item in fields(self) if item.init}
         self.selector: Selector = load_selector(self.selection_method, self.selection_kwargs)
+        self.judge_options: JudgeOptions = typed_options(JudgeOptions, self.judge_kwargs, "judge_kwargs")
+        if self.judge is not None:
+            parse_spec(self.judge)
         super().__post_init__()
         if self.selection_budget is not None:
             self.selection_budget = parse_budget(self.selection_budget)

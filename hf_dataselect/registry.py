@@ -78,37 +78,61 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
         selector refuses.
         `ImportError`: an optional package that the method needs is missing; the message names the extra.
     """
-    if isinstance(kwargs, str):
-        try:
-            kwargs = json.loads(kwargs)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"`selection_kwargs={kwargs!r}` is not JSON: {error}.") from error
-    if kwargs is not None and not isinstance(kwargs, dict):
-        raise ValueError(f"`selection_kwargs` must be a mapping of option to value, got {kwargs!r}.")
+    kwargs = _mapping(kwargs, "selection_kwargs")
     if isinstance(method, Selector):
         if kwargs:
             raise ValueError("`selection_kwargs` can't be given together with a selector instance.")
         selector = method
     else:
-        kind = selector_class(method)
-        hints = typing.get_type_hints(kind)
-        declared = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
-        fields = {field.name: hints[field.name] for field in declared if field.init}
-        options = {}
-        for name, value in (kwargs or {}).items():
-            if name not in fields:
-                raise ValueError(
-                    f"`selection_kwargs`: {method!r} has no option {name!r}{nearest(name, fields)} "
-                    "(Those of a recipe's other method are cleared by `--selection_kwargs '{}'`.)"
-                )
-            options[name] = _typed(value, fields[name], f"`selection_kwargs`: {name}")
-        selector = kind(**options)
+        hint = "(Those of a recipe's other method are cleared by `--selection_kwargs '{}'`.)"
+        selector = typed_options(selector_class(method), kwargs, "selection_kwargs", f"{method!r} has", hint)
     for module, extra in selector.extras().items():
         if importlib.util.find_spec(module) is None:
             raise ImportError(
                 f"`{method_name(selector)}` needs the package `{module}`: `pip install hf_dataselect[{extra}]`."
             )
     return selector
+
+
+def _mapping(kwargs: dict[str, Any] | str | None, option: str) -> dict[str, Any]:
+    if isinstance(kwargs, str):
+        try:
+            kwargs = json.loads(kwargs)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`{option}={kwargs!r}` is not JSON: {error}.") from error
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise ValueError(f"`{option}` must be a mapping of option to value, got {kwargs!r}.")
+    return kwargs or {}
+
+
+def typed_options(
+    kind: type, kwargs: dict[str, Any] | str | None, option: str, owner: str = "there is", hint: str = ""
+) -> Any:
+    """
+    An instance of a dataclass from a mapping or JSON; text such as `"5e-5"` becomes what the field is declared to be.
+
+    Args:
+        kind (`type`):
+            The dataclass.
+        kwargs (`dict` or `str`, *optional*):
+            Values of its fields.
+        option (`str`):
+            What errors call the mapping.
+        owner, hint (`str`, *optional*):
+            Beginning and end of the error about an unknown field.
+
+    Raises:
+        `ValueError`: unknown field (with the nearest right name), a value of the wrong type, or one that is refused.
+    """
+    hints = typing.get_type_hints(kind)
+    declared = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    fields = {field.name: hints[field.name] for field in declared if field.init}
+    options = {}
+    for name, value in _mapping(kwargs, option).items():
+        if name not in fields:
+            raise ValueError(f"`{option}`: {owner} no option {name!r}{nearest(name, fields)} {hint}".rstrip())
+        options[name] = _typed(value, fields[name], f"`{option}`: {name}")
+    return kind(**options)
 
 
 def _typed(value: Any, hint: Any, what: str) -> Any:

@@ -1,6 +1,7 @@
 """[`DataSelectingTrainer`]: [`~trl.SFTTrainer`] that first chooses the rows worth training on."""
 
 import dataclasses
+import functools
 import logging
 import os
 import time
@@ -17,6 +18,7 @@ from trl import SFTTrainer
 from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
 from .engines.cache import check_writable, digest, model_identity
+from .engines.judge import Judge, check_judge, load_judge
 from .evaluation.benchmarks import Benchmark
 from .preprocessing.layouts import LAYOUTS
 from .preprocessing.records import Records, load_rows
@@ -116,6 +118,7 @@ class DataSelectingTrainer(SFTTrainer):
             )
         if "target" in needs and self._target is None:
             raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
+        check_judge(args.judge, self.selector.card.needs, args.selection_method)
         self.selector.check(self.records)
         if args.cache_folder is not None and "model" in needs:
             check_writable(args.cache_folder)
@@ -161,6 +164,22 @@ class DataSelectingTrainer(SFTTrainer):
         """Where `recipe.yaml`, `selection.json`, `scores.parquet` and `eval.json` are written: `args.output_dir`."""
         return Path(self.args.output_dir)
 
+    @functools.cached_property
+    def judge(self) -> Judge | None:
+        """The judge of `args.judge`, loaded when first used."""
+        if self.args.judge is None:
+            return None
+        return load_judge(
+            self.args.judge,
+            self.args.judge_options,
+            model=self.model,
+            tokenizer=self._tokenizer,
+            accelerator=self.accelerator,
+            cache_dir=self.args.cache_folder,
+            batch_tokens=self.args.selection_batch_tokens,
+            dtype=self.args.selection_dtype,
+        )
+
     def context(self, **changes: Any) -> Context:
         """What selectors and benchmarks may use of this trainer."""
         return dataclasses.replace(
@@ -170,6 +189,7 @@ class DataSelectingTrainer(SFTTrainer):
                 accelerator=self.accelerator,
                 model_id=self.recipe["model_name_or_path"],
                 target=self._target,
+                judge=self.judge,
                 seed=self.args.seed,
                 cache_dir=self.args.cache_folder,
                 max_length=self.args.max_length,

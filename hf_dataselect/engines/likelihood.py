@@ -215,11 +215,12 @@ def _token_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Te
 
 
 def _answer_logits(
-    model: nn.Module, inner: nn.Module, device: torch.device, start: np.ndarray
+    model: nn.Module, inner: nn.Module, device: torch.device, start: np.ndarray, ids: torch.Tensor | None = None
 ) -> tuple[Callable, int]:
     """
     A generator function `(input_ids (rows, width), places (positions,), skipped) -> (logits, slice of places)` a
     chunk, and how many tokens of `start` it lets the caller leave out (`skipped` says of a batch whether it did).
+    With `ids`, logits of these tokens only.
 
     The fast way takes the backbone's hidden states at the places and applies the head, and after it what the config
     says of scaling and soft-capping; the start's keys and values come from a cache. Each of the two is used only where
@@ -233,6 +234,13 @@ def _answer_logits(
     cap = getattr(config, "final_logit_softcapping", None)
     past = None
 
+    def head_of(hidden: torch.Tensor) -> torch.Tensor:
+        if ids is None:
+            return head(hidden)
+        if type(head) is not nn.Linear:
+            return head(hidden)[:, ids]
+        return nn.functional.linear(hidden, head.weight[ids], None if head.bias is None else head.bias[ids])
+
     def fast(input_ids: torch.Tensor, places: torch.Tensor, skipped: int):
         begun = {"use_cache": False}
         if skipped:
@@ -243,7 +251,7 @@ def _answer_logits(
         hidden = hidden[places.to(hidden.device)]  # a model split over devices ends on another than it begins
         for first in range(0, len(places), chunk):
             part = slice(first, first + chunk)
-            logits = head(hidden[part].to(next(head.parameters()).device))
+            logits = head_of(hidden[part].to(next(head.parameters()).device))
             logits = logits * scale if scale != 1 else logits
             yield (torch.tanh(logits / cap) * cap if cap else logits), part
 
@@ -252,7 +260,8 @@ def _answer_logits(
         logits = logits[:, -input_ids.shape[1] :].flatten(0, 1)  # learned prompt tokens come in front
         for first in range(0, len(places), chunk):
             part = slice(first, first + chunk)
-            yield logits[places[part].to(logits.device)], part
+            found = logits[places[part].to(logits.device)]
+            yield (found if ids is None else found[:, ids]), part
 
     def proves_equal(skipped: int) -> bool:
         begin = torch.from_numpy(start[:skipped]).long().to(device)

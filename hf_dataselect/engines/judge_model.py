@@ -1,0 +1,381 @@
+"""Judges that run here: a causal model's words and digit logits, and a reward model's numbers."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import is_peft_model
+from jinja2 import TemplateError
+from scipy.special import softmax
+from torch import nn
+from tqdm.auto import tqdm
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from . import batching, likelihood, tokens
+from .batching import batches_by_tokens, map_batches
+from .cache import RowStore, code_version, model_identity
+from .generation import generate_ids, stop_ids
+from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec
+from .judge_options import JudgeOptions
+from .likelihood import _answer_logits, shared_start
+from .replies import Reply
+from .state import cast, evaluating, scoring_dtype
+from .tokens import TokenRows
+
+
+logger = logging.getLogger(__name__)
+
+#: Batches that are generated before their replies are kept.
+BATCHES_BETWEEN_RECORDS = 4
+
+
+class _LocalJudge(Judge):
+    """A model that runs here: how its prompts are made."""
+
+    on_all_ranks = True
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        options: JudgeOptions | None = None,
+        cache_dir: Path | None = None,
+        accelerator: Accelerator | None = None,
+        batch_tokens: int = 1536,
+        dtype: str = "auto",
+    ):
+        super().__init__(name, options, cache_dir, accelerator)
+        if not tokenizer.chat_template:
+            raise ValueError(f"`judge={name!r}`: its tokenizer has no chat template, which a judge needs.")
+        self.model, self.tokenizer = model, tokenizer
+        self.batch_tokens, self.dtype, self.cache_dir = batch_tokens, dtype, cache_dir
+
+    def _unwrapped(self) -> nn.Module:
+        return self.accelerator.unwrap_model(self.model) if self.accelerator else self.model
+
+    def _identity(self) -> Any:
+        return model_identity(self._unwrapped()), self.tokenizer.chat_template
+
+    def _prompt_tokens(self, questions: Sequence[Conversation]) -> int:
+        return sum(len(ids) for ids in map(self.prompt_ids, questions) if ids)
+
+    def prompt_ids(self, question: Conversation | str, reply: bool = True) -> list[int] | None:
+        """
+        Token ids of a conversation, with `reply` up to where the reply begins, or of a text as it is; `None` if the
+        chat template refuses. A conversation can't spell control tokens: an invisible space goes into those.
+        """
+        if isinstance(question, str):
+            return self.tokenizer(question)["input_ids"]
+        question = [{**message, "content": self._defused(message["content"])} for message in question]
+        merged = question
+        if len(question) > 1 and question[0]["role"] == "system":  # some templates know no system role
+            first, second, *rest = question
+            merged = [{**second, "content": f"{first['content']}\n\n{second['content']}"}, *rest]
+        for messages in (question, merged):
+            try:
+                text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=reply)
+            except TemplateError:
+                continue
+            return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return None
+
+    def _defused(self, text: str) -> str:
+        for token in self.tokenizer.all_special_tokens:
+            if token in text:
+                text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
+        return text
+
+    def _too_long(self, ids: Sequence[int], new: int) -> bool:
+        positions = getattr(self._unwrapped().config.get_text_config(), "max_position_embeddings", None)
+        return positions is not None and len(ids) + new > positions
+
+    def _measured(
+        self,
+        prompts: Sequence[Sequence[int] | None],
+        width: int,
+        namespace: dict[str, Any],
+        computing: Callable[[TokenRows, np.ndarray], Callable[[np.ndarray], np.ndarray]],
+        progress: str | None,
+    ) -> np.ndarray:
+        """
+        `width` numbers a prompt, computed where they are not kept yet; NaN for a prompt that is missing, empty or
+        longer than the model's window.
+        """
+        found = np.full((len(prompts), width), np.nan)
+        usable = [row for row, ids in enumerate(prompts) if ids and not self._too_long(ids, 0)]
+        self.cost.failed += len(prompts) - len(usable)
+        if not usable:
+            return found
+        started, model = time.perf_counter(), self._unwrapped()
+        ids = [prompts[row] for row in usable]
+        rows = TokenRows.from_lists(ids, [[(len(prompt), len(prompt) + 1)] for prompt in ids])
+        namespace |= {"code": code_version(sys.modules[__name__], likelihood, tokens, batching)}
+        namespace |= {"model": model_identity(model) if self.cache_dir else None}
+        store, keys = RowStore(self.cache_dir, namespace, width), rows.keys()
+        values, known = self._agreed(lambda: store.load(keys))  # what one rank found decides for all
+        todo = np.flatnonzero(~known)
+        self.cost.cached += int(known.sum())
+        if len(todo):
+            self._check_calls(len(todo))
+            with torch.no_grad(), evaluating(model), cast(model, scoring_dtype(model, self.dtype)):
+                values[todo] = map_batches(
+                    computing(rows, todo),
+                    rows.lengths,
+                    width,
+                    batch_tokens=self.batch_tokens,
+                    rows=todo,
+                    accelerator=self.accelerator,
+                    progress=progress,
+                    on_batch=lambda batch, result: store.append(keys[batch], result),
+                )[todo]
+            self.cost.calls += len(todo)
+            self.cost.prompt_tokens += int(rows.lengths[todo].sum())
+            self.cost.money = self.options.money(self.cost.prompt_tokens, self.cost.completion_tokens)
+            self.cost.seconds += time.perf_counter() - started
+        store.close()
+        found[usable] = values
+        return found
+
+
+class ModelJudge(_LocalJudge):
+    """
+    A causal model as judge: greedy replies, or the logits of the next token.
+
+    Args:
+        name (`str`):
+            For the record; the model itself is told apart by its weights. Empty for the model at hand.
+        model, tokenizer:
+            The model, on its device, and its tokenizer, which needs a chat template.
+        options, cache_dir, accelerator:
+            As in [`Judge`].
+        batch_tokens (`int`, *optional*, defaults to `1536`):
+            Tokens of a batch.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            Dtype of [`digit_logits`], see [`scoring_dtype`].
+
+    Raises:
+        `ValueError`: no chat template.
+    """
+
+    def __init__(self, name: str, model: nn.Module, tokenizer: Any, **options: Any):
+        super().__init__(f"model:{name}" if name else "self", model, tokenizer, **options)
+
+    def _answer(
+        self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None
+    ) -> dict[str, Reply]:
+        replies, prompts = {}, {}
+        for key, question in questions.items():
+            ids = self.prompt_ids(question)
+            if ids is None:
+                replies[key] = self._record(key, Reply(None, "the chat template refuses these messages"))
+            elif not ids or self._too_long(ids, max_new_tokens):
+                replies[key] = self._record(key, Reply(None, "the prompt is empty or longer than the model's window"))
+            else:
+                prompts[key] = ids
+        keys, stops = list(prompts), set(stop_ids(self._unwrapped(), self.tokenizer))
+        ranks = self.accelerator.num_processes if self.accelerator else 1
+        lengths = [len(prompts[key]) + max_new_tokens for key in keys]
+        shown = progress is not None and self.is_main_process
+        with tqdm(total=len(questions), initial=len(replies), desc=progress, unit="call", disable=not shown) as bar:
+            # Replies are kept after every few batches, so that a kill loses no more than these.
+            for part in batches_by_tokens(lengths, self.batch_tokens * ranks * BATCHES_BETWEEN_RECORDS):
+                answers = generate_ids(
+                    self.model,
+                    self.tokenizer,
+                    [prompts[keys[place]] for place in part],
+                    max_new_tokens=max_new_tokens,
+                    batch_tokens=self.batch_tokens,
+                    accelerator=self.accelerator,
+                )
+                for place, ids in zip(part, answers, strict=True):
+                    ended = bool(ids) and ids[-1] in stops
+                    text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+                    empty = not text.strip()
+                    key = keys[place]
+                    reply = Reply(
+                        None if empty else text, "empty" if empty else None, len(prompts[key]), len(ids), not ended
+                    )
+                    replies[key] = self._record(key, reply)
+                    bar.update()
+        return replies
+
+    def digit_logits(
+        self,
+        prompts: Sequence[Conversation | str],
+        digits: Sequence[str] = ("1", "2", "3", "4", "5"),
+        progress: str | None = None,
+    ) -> np.ndarray:
+        """
+        Logits of the reply's first token being one of `digits`, from one forward a prompt. Their expectation, see
+        [`expected_rating`], is another estimate of the rating than the number that the model would write.
+
+        Args:
+            prompts (`Sequence`):
+                Conversations, or texts that are taken as they are.
+            digits (`Sequence[str]`, *optional*):
+                Texts of one token each.
+            progress (`str`, *optional*):
+                Label of a progress bar.
+
+        Returns:
+            `np.ndarray`: float64 `(n, len(digits))`; NaN for a digit that is not one token, and for a prompt that is
+            empty, refused by the chat template, longer than the model's window or too big for the memory.
+        """
+        found = np.full((len(prompts), len(digits)), np.nan)
+        known = [(column, id) for column, id in enumerate(digit_ids(self.tokenizer, digits)) if id is not None]
+        if known:
+            columns, wanted = zip(*known, strict=True)
+            ids = [
+                self.prompt_ids(prompt if isinstance(prompt, str) else checked_conversation(prompt, row))
+                for row, prompt in enumerate(prompts)
+            ]
+            namespace = {"engine": "next_token", "tokens": list(wanted), "dtype": self.dtype}
+            computing = partial(_next_token, self._unwrapped(), torch.tensor(wanted))
+            found[:, columns] = self._measured(ids, len(columns), namespace, computing, progress)
+        return found
+
+
+def digit_ids(tokenizer: Any, digits: Sequence[str]) -> list[int | None]:
+    """The one token that a digit is, or `None`."""
+    vocabulary, ids = tokenizer.get_vocab(), []
+    for digit in digits:
+        encoded = tokenizer(digit, add_special_tokens=False)["input_ids"]
+        ids.append(vocabulary.get(digit, encoded[0] if len(encoded) == 1 else None))
+    return ids
+
+
+def expected_rating(logits: np.ndarray, values: Sequence[float]) -> np.ndarray:
+    """Mean of `values` under the softmax of `logits` `(n, len(values))`, float64 `(n,)`; NaN if a logit is missing."""
+    return softmax(np.asarray(logits, np.float64), axis=1) @ np.asarray(values, np.float64)
+
+
+def _next_token(
+    model: nn.Module, ids: torch.Tensor, rows: TokenRows, todo: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """
+    A function from a batch of rows to the logits `(rows, len(ids))` of these tokens behind each: one forward, these
+    rows of the head only, and the start that most rows share computed once.
+    """
+    inner = model.get_base_model() if is_peft_model(model) else model
+    device, start = next(model.parameters()).device, shared_start(rows, todo)
+    logits_of, skipped = _answer_logits(model, inner, device, start, ids)
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        taken, result = [row for row, _ in rows.take(batch)], np.full((len(batch), len(ids)), np.nan)
+        shares = np.array([len(row) > skipped > 0 and np.array_equal(row[:skipped], start) for row in taken])
+        for group, skip in ((np.flatnonzero(shares), skipped), (np.flatnonzero(~shares), 0)):
+            if len(group):
+                padded = _padded([taken[place][skip:] for place in group], filler=0)  # stands where no row sees it
+                ends = torch.tensor([len(taken[place]) - skip - 1 for place in group])
+                places = torch.arange(len(group)) * padded.shape[1] + ends
+                for logits, part in logits_of(padded.to(device), places.to(device), skip):
+                    result[group[part]] = logits.float().cpu().numpy()
+        return result
+
+    return compute
+
+
+class RewardJudge(_LocalJudge):
+    """
+    A reward model as judge: one number a conversation, higher is better.
+
+    Args:
+        name (`str`):
+            For the record; the model itself is told apart by its weights.
+        model, tokenizer:
+            Sequence-classification model with one label, as [`~trl.RewardTrainer`] trains it, and its tokenizer.
+        options, cache_dir, accelerator, batch_tokens, dtype:
+            As in [`ModelJudge`].
+
+    Raises:
+        `ValueError`: more than one label, or no chat template.
+    """
+
+    writes = False
+
+    def __init__(self, name: str, model: nn.Module, tokenizer: Any, **options: Any):
+        super().__init__(f"reward:{name}", model, tokenizer, **options)
+        if model.config.num_labels != 1:
+            raise ValueError(f"`judge={self.name!r}` has {model.config.num_labels} labels: a reward model has one.")
+
+    def _answer(self, *args: Any) -> dict[str, Reply]:
+        raise JudgeError(f"`judge={self.name!r}` gives numbers, and words are needed: name a model that writes.")
+
+    def score(self, conversations: Sequence[Conversation], progress: str | None = None) -> np.ndarray:
+        """
+        Rewards of whole conversations, the answer to be judged as their last message.
+
+        Args:
+            conversations (`Sequence[list[dict]]`):
+                Messages with `role` and `content`; the same on all ranks.
+            progress (`str`, *optional*):
+                Label of a progress bar.
+
+        Returns:
+            `np.ndarray`: float64 `(n,)`; NaN where the model gives no finite number, and for a conversation that is
+            empty, refused by the chat template, longer than the model's window or too big for the memory.
+
+        Raises:
+            `ValueError`: something that is no conversation.
+            [`JudgeError`]: more calls needed than `max_calls` leaves.
+        """
+        ids = [self.prompt_ids(checked_conversation(c, row), reply=False) for row, c in enumerate(conversations)]
+        namespace = {"engine": "reward", "dtype": self.dtype}
+        found = self._measured(ids, 1, namespace, partial(_rewards, self._unwrapped()), progress)[:, 0]
+        found[~np.isfinite(found)] = np.nan
+        return found
+
+
+def _rewards(model: nn.Module, rows: TokenRows, todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from a batch of rows to their rewards `(rows, 1)`."""
+    device, config = next(model.parameters()).device, model.config.get_text_config()
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        taken, pad = [ids for ids, _ in rows.take(batch)], config.pad_token_id
+        # Causal classifiers read the reward at the last token that is no padding: without a padding token, any that
+        # ends no row will do.
+        filler = next(i for i in range(len(taken) + 1) if i not in {int(ids[-1]) for ids in taken})
+        padded = _padded(taken, filler if pad is None else pad)
+        mask = _padded([np.ones_like(ids) for ids in taken], filler=0)
+        config.pad_token_id = filler if pad is None else pad
+        try:
+            logits = model(input_ids=padded.to(device), attention_mask=mask.to(device)).logits
+        finally:
+            config.pad_token_id = pad
+        return logits.double().cpu().numpy()
+
+    return compute
+
+
+def _padded(rows: Sequence[np.ndarray], filler: int) -> torch.Tensor:
+    """Rows in one int64 tensor, filled on the right."""
+    tensors = [torch.from_numpy(row.astype(np.int64)) for row in rows]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=filler)
+
+
+def load_model(spec: str, accelerator: Accelerator | None = None) -> tuple[nn.Module, Any]:
+    """
+    The model and the tokenizer of `model:NAME` or `reward:NAME`, by hub name or folder, on the accelerator's device.
+
+    Raises:
+        `ValueError`: they can't be loaded, or weights are missing (a language model has no head that rewards).
+    """
+    kind, name = parse_spec(spec)
+    loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, loading = loader.from_pretrained(name, dtype="auto", output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`judge={spec!r}` can't be loaded: {error}") from error
+    if loading["missing_keys"]:
+        raise ValueError(f"`judge={spec!r}` lacks weights: {', '.join(sorted(loading['missing_keys']))}.")
+    return model.to(accelerator.device) if accelerator else model, tokenizer

@@ -1,0 +1,114 @@
+"""Replies of judges, kept as they come in one file that a kill can't spoil and that several runs may share."""
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """
+    What a judge said.
+
+    Args:
+        text (`str`, *optional*):
+            Its words; `None` = no usable reply.
+        problem (`str`, *optional*):
+            Why there is none.
+        prompt_tokens, completion_tokens (`int`):
+            As counted by the server or the tokenizer; 0 where a server does not say.
+        cut (`bool`):
+            Whether the text was cut off at `max_new_tokens`.
+    """
+
+    text: str | None
+    problem: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cut: bool = False
+
+
+class ReplyStore:
+    """
+    The replies of `responses.jsonl`, by key.
+
+    A record is one write of a line break and a JSON object with `key`, `judge` and the fields of [`Reply`]. Appended
+    writes do not mix; a record torn by a kill stays on a line of its own, is no JSON, and so was never there.
+
+    Args:
+        folder (`Path` or `None`):
+            Where `responses.jsonl` lies; `None` keeps replies in memory only.
+
+    Raises:
+        `OSError`: the folder can't be made.
+    """
+
+    def __init__(self, folder: Path | None):
+        self.path = None if folder is None else Path(folder) / "responses.jsonl"
+        self._memory: dict[str, Reply] = {}
+        self._places: dict[bytes, tuple[int, int]] = {}  # where a key's record begins, and its bytes
+        self._read = 0
+        self._file: int | None = None
+        self._lock = threading.Lock()
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def load(self, keys: Iterable[str]) -> dict[str, Reply]:
+        """The replies known to any run, for those of the keys that have one."""
+        keys = list(keys)
+        found = {key: self._memory[key] for key in keys if key in self._memory}
+        if self.path is None or not self.path.exists():
+            return found
+        with open(self.path, "rb") as file:
+            self._catch_up(file)
+            for key in keys:
+                if (place := self._places.get(bytes.fromhex(key))) is not None:
+                    file.seek(place[0])
+                    record = json.loads(file.read(place[1]))
+                    found[key] = Reply(**{name: record[name] for name in Reply.__dataclass_fields__})
+        return found
+
+    def _catch_up(self, file: Any) -> None:
+        """Enter the records that were appended since the last look."""
+        file.seek(self._read)
+        for line in file:
+            start, self._read = self._read, self._read + len(line)
+            try:
+                record = json.loads(line) if line.strip() else None
+            except ValueError:
+                if not line.endswith(b"\n"):  # torn, or just being written: look again next time
+                    self._read = start
+                continue
+            if isinstance(record, dict) and Reply.__dataclass_fields__.keys() < record.keys():
+                self._places[bytes.fromhex(record["key"])] = start, len(line)
+
+    def append(self, key: str, judge: str, reply: Reply) -> None:
+        """Keep a reply. A full disk stops the keeping, with a warning, but never the run."""
+        with self._lock:
+            if self.path is None:
+                self._memory[key] = reply
+                return
+            data = b"\n" + json.dumps({"key": key, "judge": judge, **asdict(reply)}).encode()
+            try:
+                if self._file is None:
+                    self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                if os.write(self._file, data) < len(data):
+                    raise OSError("no room for all of it")
+            except OSError as error:
+                logger.warning("Replies can't be saved in %s any more: %s. The run goes on.", self.path, error)
+                self.close()
+                self.path, self._memory[key] = None, reply
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
