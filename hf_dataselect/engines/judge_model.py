@@ -89,7 +89,8 @@ class _LocalJudge(Judge):
         return None
 
     def _defused(self, text: str) -> str:
-        for token in self.tokenizer.all_special_tokens:
+        added = self.tokenizer.added_tokens_decoder.values()
+        for token in {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}:
             if token in text:
                 text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
         return text
