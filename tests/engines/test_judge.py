@@ -395,6 +395,7 @@ def test_two_ranks_call_the_server_once(tmp_path):
             except JudgeError as error:
                 found["error"] = str(error)
             (Path(sys.argv[1]) / f"{accelerator.process_index}.json").write_text(json.dumps(found))
+            accelerator.end_training()
             """
         )
     )

@@ -258,6 +258,7 @@ def test_ranks_share_the_work_and_agree(tokenizer, tmp_path):
             found["rewards"] = reward.score(conversations(answers=True)).tolist()
             found["cost"] = [judge.cost.calls, reward.cost.calls]
             (Path(sys.argv[1]) / f"{accelerator.process_index}.json").write_text(json.dumps(found))
+            accelerator.end_training()
             """
         )
     )
