@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .engines.cache import write_atomic
+from .engines.judge import JudgeError
 from .engines.state import preserved
-from .evaluation.benchmarks import Benchmark, as_json, from_json
+from .evaluation.benchmarks import Benchmark, Setting, as_json, from_json
 from .evaluation.pir import PIR, benchmark_pir, selection_to_tuning_ratio
-from .run_folder import read_evaluation, write_evaluation
+from .run_folder import plain, read_evaluation, write_evaluation
 from .selector import Account
 
 
@@ -41,15 +42,15 @@ class SelectionCallback(TrainerCallback):
 
 class PIRCallback(TrainerCallback):
     """
-    Scores the model on the evaluation rows at every evaluation and at the end of training, compares it with the run in
-    `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark ratio), `sdf` and `str`.
-    `eval.json` in the run folder holds the last evaluation whole and the earlier ones in short.
+    Runs the benchmarks at every evaluation (those that are not `at_end`) and when training ends (all), compares the
+    model with the run in `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark
+    ratio), `sdf` and `str`. `eval.json` in the run folder holds the last evaluation whole, the earlier ones in short.
 
     Args:
         trainer ([`DataSelectingTrainer`]):
             The trainer.
         benchmarks (`list[Benchmark]`):
-            One for each set of evaluation rows.
+            One for each set of evaluation rows, and those that the recipe names.
         baseline_dir (`str`, *optional*):
             Run folder of the baseline (BM).
 
@@ -60,17 +61,21 @@ class PIRCallback(TrainerCallback):
     def __init__(self, trainer: "DataSelectingTrainer", benchmarks: list[Benchmark], baseline_dir: str | None = None):
         self.trainer = trainer
         self.benchmarks = benchmarks
-        self.protocol = {benchmark.prefix: benchmark.protocol() for benchmark in benchmarks}
+        self.protocol = plain({benchmark.name: benchmark.protocol() for benchmark in benchmarks})
         self.baseline = self._comparable(read_evaluation(baseline_dir), baseline_dir) if baseline_dir else None
         self.history: list[dict] = []
         self._evaluation: dict = {}
+        self._settings: dict[str, Setting] = {}
+        self._unscorable: dict[str, list[int]] = {}
+        self._failed: dict[str, str] = {}
+        self._evaluated_at: int | None = None
         self._started = self._evaluated_before = 0.0
         self._seconds_before: float | None = 0.0
 
     def _comparable(self, baseline: dict, folder: str) -> dict:
         """The baseline's evaluation, if it was of the same rows in the same way."""
         if not self.benchmarks:
-            raise ValueError(f"`baseline_dir={folder!r}` needs an `eval_dataset` to compare with it on.")
+            raise ValueError(f"`baseline_dir={folder!r}` needs an `eval_dataset` or `benchmarks` to compare on.")
         if baseline.get("protocol") != self.protocol:
             raise ValueError(
                 f"`baseline_dir={folder!r}` was not evaluated on the same rows, metrics and answer length: then "
@@ -81,6 +86,7 @@ class PIRCallback(TrainerCallback):
         return baseline
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._evaluated_at = None
         self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
         self._seconds_before = _seconds_at(args, state) if state.global_step else 0.0
         if state.global_step and not self.history and (self.trainer.run_folder / "eval.json").exists():
@@ -93,14 +99,19 @@ class PIRCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.
-        if self.benchmarks and not self._evaluated(state):
-            self._evaluate(state)
+        at_once = [benchmark for benchmark in self.benchmarks if not benchmark.at_end]
+        if at_once and self._evaluated_at != state.global_step:
+            self._evaluate(state, at_once)
             self._write()
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         seconds = self._train_seconds()
-        if not self._evaluated(state) or args.load_best_model_at_end:  # the model held may be an earlier one
-            self._evaluate(state)
+        if (
+            self._evaluated_at != state.global_step or args.load_best_model_at_end
+        ):  # the model held may be an earlier one
+            self._evaluate(state, self.benchmarks)
+        elif remaining := [benchmark for benchmark in self.benchmarks if benchmark.at_end]:
+            self._evaluate(state, remaining, anew=False)
         self._evaluation["train_seconds"] = seconds
         self._write()
 
@@ -110,18 +121,28 @@ class PIRCallback(TrainerCallback):
         now = time.perf_counter() - self._started - evaluating
         return None if self._seconds_before is None else self._seconds_before + now
 
-    def _evaluated(self, state: TrainerState) -> bool:
-        return bool(self.history) and self.history[-1]["step"] == state.global_step
-
-    def _evaluate(self, state: TrainerState) -> None:
-        trainer, settings = self.trainer, {}
-        ctx = trainer.context(cache_dir=None, account=Account())
+    def _evaluate(self, state: TrainerState, benchmarks: list[Benchmark], anew: bool = True) -> None:
+        """Run these; with `anew=False` in addition to what has been run at this very step."""
+        trainer = self.trainer
+        if anew:
+            self._settings, self._unscorable, self._failed = {}, {}, {}
+        self._evaluated_at, new = state.global_step, {}
         with preserved(trainer.model):
-            for benchmark in self.benchmarks:
-                settings.update(benchmark.run(ctx))
-        logs = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
+            for benchmark in benchmarks:
+                account = Account()
+                ctx = trainer.context(cache_dir=None, account=account)
+                try:
+                    new |= benchmark.run(ctx, trainer.run_folder)
+                except JudgeError as error:  # no reason to lose a trained model; the replies so far are kept
+                    logger.error("The benchmark %r failed: %s", benchmark.name, error)
+                    self._failed[benchmark.name] = str(error)
+                before = f"{benchmark.name}: " if benchmark.name else ""
+                self._unscorable |= {before + why: rows for why, rows in account.rows("unscorable").items()}
+        settings = self._settings = self._settings | new
+        scores = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
         self.history = [entry for entry in self.history if entry["step"] != state.global_step]
-        self.history.append({"step": state.global_step, "epoch": state.epoch} | logs)
+        self.history.append({"step": state.global_step, "epoch": state.epoch} | scores)
+        logs = {f"benchmark/{name}": setting.score for name, setting in new.items()}
         if trainer.selection is None:  # evaluated before anything was selected: a run has yet to begin
             trainer.log(logs)
             return
@@ -131,7 +152,8 @@ class PIRCallback(TrainerCallback):
             "steps": state.global_step,
             "protocol": self.protocol,
             "settings": as_json(settings),
-            "unscorable": ctx.account.rows("unscorable"),
+            "unscorable": self._unscorable,
+            "failed": self._failed,
             "history": self.history,
         }
         if self.baseline is not None:

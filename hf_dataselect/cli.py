@@ -147,7 +147,7 @@ def _prepare_select(recipe: "Recipe"):
     from .recipe import build_trainer
 
     recipe.args.baseline_dir, recipe.args.eval_strategy = None, "no"  # nothing is trained or evaluated here
-    recipe.data.eval_dataset_name = None
+    recipe.data.eval_dataset_name, recipe.args.named_benchmarks = None, []
     data, args, model = recipe.data, recipe.args, recipe.model
     if "model" in args.selector.card.needs or args.selection_target or args.judge == "self":
         trainer = build_trainer(recipe)

@@ -9,6 +9,7 @@ from trl import SFTConfig
 
 from .engines.judge import parse_spec
 from .engines.judge_options import JudgeOptions
+from .evaluation.benchmarks import Benchmark, load_benchmarks
 from .registry import load_selector, method_name, typed_options
 from .selector import DEFAULT_BUDGET, Selector
 
@@ -40,6 +41,8 @@ class DataSelectingConfig(SFTConfig):
             Options of the judge ([`JudgeOptions`]), as a dict or JSON.
         baseline_dir (`str`, *optional*):
             Run folder of the baseline (BM).
+        benchmarks (`list[dict]` or `str`, *optional*):
+            What the model is measured by besides the evaluation rows, one mapping each: `kind` and its options.
         benchmark_metrics (`list[str]`, *optional*):
             Metrics of answers generated for the evaluation rows.
         benchmark_max_new_tokens (`int`, *optional*, defaults to `256`):
@@ -117,6 +120,14 @@ class DataSelectingConfig(SFTConfig):
             "evaluation): PIR and STR are measured against it."
         },
     )
+    benchmarks: list[dict[str, Any]] | str | None = field(
+        default=None,
+        metadata={
+            "help": "What the model is measured by besides the evaluation rows: a list of mappings in YAML, JSON on "
+            "the command line, such as [{kind: multiple_choice, dataset: mmlu.jsonl, limit: 200}]. Kinds: "
+            "multiple_choice, generation, gsm8k, instructions, mt_bench, lm_eval, held_out. More rows cost more time."
+        },
+    )
     benchmark_metrics: list[str] = field(
         default_factory=list,
         metadata={
@@ -133,6 +144,7 @@ class DataSelectingConfig(SFTConfig):
         # Read before anything is derived: what the user gave is what repeats the run.
         self._given = {item.name: getattr(self, item.name) for item in fields(self) if item.init}
         self.selector: Selector = load_selector(self.selection_method, self.selection_kwargs)
+        self.named_benchmarks: list[Benchmark] = load_benchmarks(self.benchmarks)
         self.judge_options: JudgeOptions = typed_options(JudgeOptions, self.judge_kwargs, "judge_kwargs")
         if self.judge is not None:
             parse_spec(self.judge)

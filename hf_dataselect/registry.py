@@ -86,12 +86,15 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
     else:
         hint = "(Those of a recipe's other method are cleared by `--selection_kwargs '{}'`.)"
         selector = typed_options(selector_class(method), kwargs, "selection_kwargs", f"{method!r} has", hint)
-    for module, extra in selector.extras().items():
-        if importlib.util.find_spec(module) is None:
-            raise ImportError(
-                f"`{method_name(selector)}` needs the package `{module}`: `pip install hf_dataselect[{extra}]`."
-            )
+    require_extras(method_name(selector), selector.extras())
     return selector
+
+
+def require_extras(name: str, extras: dict[str, str]) -> None:
+    """Refuse, with an `ImportError` that names the extra, what needs a package that is not installed."""
+    for module, extra in extras.items():
+        if importlib.util.find_spec(module) is None:
+            raise ImportError(f"`{name}` needs the package `{module}`: `pip install hf_dataselect[{extra}]`.")
 
 
 def _mapping(kwargs: dict[str, Any] | str | None, option: str) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from .config import DataSelectingConfig
 from .engines.cache import check_writable, digest, model_identity
 from .engines.judge import Judge, check_judge, load_judge
 from .evaluation.benchmarks import Benchmark
+from .evaluation.held_out import HeldOut
 from .preprocessing.layouts import LAYOUTS
 from .preprocessing.records import Records, load_rows
 from .preprocessing.text import default_chat_template
@@ -137,15 +138,23 @@ class DataSelectingTrainer(SFTTrainer):
         return row
 
     def _benchmarks(self, eval_dataset: Any, args: DataSelectingConfig) -> list[Benchmark]:
-        named = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
+        """One for each set of evaluation rows, and those that `benchmarks` names, with their rows read."""
+        sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
         options = {"metrics": args.benchmark_metrics, "max_new_tokens": args.benchmark_max_new_tokens}
-        return [
-            Benchmark(records, prefix=f"{name}/" if name else "", **options)
-            for name, rows in named.items()
+        found: list[Benchmark] = [
+            HeldOut.of(records, name=name, **options)
+            for name, rows in sets.items()
             if isinstance(rows, Dataset)
             for records in [Records(rows, args.dataset_text_field, self.records.formatting_func, name="eval_dataset")]
             if records.layout != "tokens"
         ]
+        for benchmark in args.named_benchmarks:
+            if benchmark.name in sets:
+                raise ValueError(f"`benchmarks`: a set of `eval_dataset` is called {benchmark.name!r} too.")
+            if "judge" in benchmark.needs:
+                benchmark.judge = args.judge
+            benchmark.prepare()
+        return found + args.named_benchmarks
 
     def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
         if dataset is self._sample:  # the candidates stay raw until the rows to keep are known

@@ -1,23 +1,32 @@
 """
-Benchmarks: a model's score on held-out rows, setting by setting.
+Benchmarks: a model's scores, setting by setting, each with a direction and the score of every example.
 
-| setting | is | better |
-|---|---|---|
-| `answer_loss` | mean over rows of the mean loss of the answer's tokens, end of turn included, nats | lower |
-| `token_accuracy` | mean over rows of the share of answer tokens that the model ranks first | higher |
-| `exact_match`, `rouge1`, ... | metrics of greedily generated answers, see [`metrics`] | as the metric says |
+| kind | measures | settings | better | at every evaluation |
+|---|---|---|---|---|
+| `held_out` | answers of held-out rows | `answer_loss`, `token_accuracy`, one a metric | as each says | yes |
+| `multiple_choice` | the likeliest choice (MMLU, BBH) | `accuracy` | higher | yes |
+| `generation` | generated answers against references, see [`metrics`] | one a metric | as it says | no |
+| `gsm8k` | the same, by the last number of the answer | `numeric_match` | higher | no |
+| `instructions` | nothing: keeps the answers, for win rates between runs | none | | no |
+| `mt_bench` | answers to two turns, graded by the judge | `grade`, 1 to 10 | higher | no |
+| `lm_eval` | tasks of the lm-evaluation-harness | one a task and metric | as the task says | no |
 
-Both likelihood settings come from one pass of the likelihood engine.
+The rows in `eval_dataset` are `held_out`; the option `benchmarks` names the others. What is not run at every
+evaluation is run when training ends; `at_end` of each says which.
 """
 
-from dataclasses import asdict, dataclass, field
-from typing import Any
+import importlib
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ..engines.generation import generate
-from ..preprocessing.model import answer_loss
-from ..preprocessing.records import Records
+from ..registry import nearest, require_extras, typed_options
 from ..selector import Context
 
 
@@ -33,96 +42,128 @@ class Setting:
             Direction.
         examples (`list[float]`, *optional*):
             Score of each row, NaN = unscorable; none for a corpus metric.
+        parts (`dict[str, float]`, *optional*):
+            Mean over the rows of a part (a subject, a turn), where the rows are of several.
     """
 
     score: float
     higher_is_better: bool
     examples: list[float] | None = None
+    parts: dict[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, examples: np.ndarray, higher_is_better: bool) -> "Setting":
-        """The mean over the rows that have a score."""
-        score = float(np.nanmean(examples)) if np.isfinite(examples).any() else float("nan")
-        return cls(score, higher_is_better, [float(value) for value in examples])
+    def of(cls, examples: np.ndarray, higher_is_better: bool, part_of: Sequence[str] | None = None) -> "Setting":
+        """The mean over the rows that have a score; `part_of` names each row's part."""
+        examples, parts = np.asarray(examples, np.float64), {}
+        if part_of is not None and len(set(part_of)) > 1:
+            labels = np.array(part_of)
+            parts = {label: _mean(examples[labels == label]) for label in sorted(set(part_of))}
+        return cls(_mean(examples), higher_is_better, examples.tolist(), parts)
 
 
-@dataclass
-class Benchmark:
+def _mean(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+@dataclass(kw_only=True)
+class Benchmark(ABC):
     """
-    What is measured on a set of held-out rows.
+    Something a model is measured by. A subclass is a dataclass in a file of this folder; its fields are its options.
 
     Args:
-        records ([`Records`]):
-            The rows.
-        metrics (`list[str]`, *optional*):
-            Metrics of generated answers: names of [`metrics`] or what `evaluate.load` takes.
-        max_new_tokens (`int`, *optional*, defaults to `256`):
-            Length of a generated answer at most.
-        prefix (`str`, *optional*, defaults to `""`):
-            Put before the names of the settings, to tell several sets of rows apart.
+        name (`str`, *optional*):
+            Stands before the names of its settings, `name/setting`; empty for none.
+        at_end (`bool`, *optional*):
+            Run only when training ends, and not at every evaluation.
     """
 
-    records: Records
-    metrics: list[str] = field(default_factory=list)
-    max_new_tokens: int = 256
-    prefix: str = ""
+    name: str = ""
+    at_end: bool = False
+    #: What the context must hold besides the model: `"judge"`; the benchmark's `judge` is then set to its spec.
+    needs: ClassVar[frozenset[str]] = frozenset()
 
+    def extras(self) -> dict[str, str]:
+        """Packages that it needs, and the extra of this package that brings each."""
+        return {}
+
+    def default_name(self) -> str:
+        """The name where none is given."""
+        return self.name
+
+    def prepare(self) -> None:  # noqa: B027 (optional)
+        """Load what it asks about, and refuse what can't be asked with a `ValueError`; before any weights load."""
+
+    @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """What two evaluations must share to be compared: rows, metrics, length of answers."""
-        return {
-            "rows": self.records.content_hash(),
-            "metrics": sorted(self.metrics),
-            "max_new_tokens": self.max_new_tokens if self.metrics else None,
-        }
+        """What two evaluations must share to be compared: content of the rows, options that change numbers."""
 
-    def run(self, ctx: Context) -> dict[str, Setting]:
-        """Score the model of the context; nothing is cached, since a model is evaluated once at each step."""
-        settings = {**self._likelihood(ctx), **(self._generation(ctx) if self.metrics else {})}
-        return {f"{self.prefix}{name}": setting for name, setting in settings.items()}
+    @abstractmethod
+    def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
+        """
+        Settings of the model of the context. Nothing is cached, since a model is evaluated once at each step. Rows
+        that can't be scored are NaN, and entered in `ctx.account` with the reason. Answers are kept in `folder`.
+        """
 
-    def _likelihood(self, ctx: Context) -> dict[str, Setting]:
-        found = answer_loss(self.records, ctx, ctx.text_format(end_of_turn=True), label="Evaluating answers")
-        with np.errstate(invalid="ignore", divide="ignore"):
-            accuracy = np.where(np.isfinite(found.mean), found.hits / found.tokens, np.nan)
-        return {
-            "answer_loss": Setting.of(found.mean, higher_is_better=False),
-            "token_accuracy": Setting.of(accuracy, higher_is_better=True),
-        }
+    def run(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
+        """[`score`], with the benchmark's name before the names of the settings."""
+        return {f"{self.name}/{key}" if self.name else key: value for key, value in self.score(ctx, folder).items()}
 
-    def _generation(self, ctx: Context) -> dict[str, Setting]:
-        from .metrics import score_texts
 
-        prompts, references = [], []
-        text_format = ctx.text_format()
-        # A prompt and its longest answer have to fit the model, and a prompt the window that it was trained with.
-        positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-        window = min((ctx.max_length or 2**31) - 1, positions - self.max_new_tokens)
-        skipped = []
-        for record in self.records:
-            readable = record.problem is None and record.answer and record.answer_turns[-1] > 0
-            ids = text_format.prompt_ids(record) if readable else []
-            if not 0 < len(ids) <= window:
-                skipped.append(record.index)
-                continue
-            prompts.append(ids)
-            references.append(record.answer)
-        ctx.account.note("unscorable", "no prompt to generate from, or one that is too long", skipped)
-        if not prompts:
-            return {}
-        answers = generate(
-            ctx.model,
-            ctx.tokenizer,
-            prompts,
-            max_new_tokens=self.max_new_tokens,
-            batch_tokens=ctx.batch_tokens,
-            accelerator=ctx.accelerator,
-            progress="Generating answers",
+#: Where each kind lives, so that the packages of one are not loaded for another.
+KINDS = {
+    "held_out": "held_out:HeldOut",
+    "multiple_choice": "multiple_choice:MultipleChoice",
+    "generation": "answers:Generation",
+    "gsm8k": "answers:GSM8K",
+    "instructions": "answers:Instructions",
+    "mt_bench": "mt_bench:MTBench",
+    "lm_eval": "harness:Harness",
+}
+
+
+def load_benchmarks(described: list[dict[str, Any]] | str | None) -> list[Benchmark]:
+    """
+    Benchmarks as a recipe names them, typed and checked; no rows are read yet.
+
+    Args:
+        described (`list[dict]` or `str`, *optional*):
+            One mapping each, `kind` and its options; a list of them as JSON on the command line.
+
+    Raises:
+        `ValueError`: no such kind or option (with the nearest right name), a value of the wrong type or one that the
+            benchmark refuses, two benchmarks of one name.
+        `ImportError`: an optional package is missing; the message names the extra.
+    """
+    if isinstance(described, str):
+        try:
+            described = json.loads(described)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"`benchmarks={described!r}` is not JSON: {error}.") from error
+    described = [described] if isinstance(described, dict) else described or []
+    if not isinstance(described, list) or not all(isinstance(item, dict) for item in described):
+        raise ValueError(
+            f"`benchmarks` must be a list of mappings such as {{kind: gsm8k, dataset: ...}}, got {described!r}."
         )
-        scores = {}
-        for metric in self.metrics:
-            for name, found in score_texts(metric, answers, references).items():
-                scores[name] = Setting(found.score, found.higher_is_better, found.examples)
-        return scores
+    found: list[Benchmark] = []
+    for place, item in enumerate(described):
+        option, kind = f"benchmarks[{place}]", item.get("kind")
+        if kind not in KINDS:
+            raise ValueError(f"`{option}`: `kind={kind!r}` does not exist{nearest(str(kind), KINDS)}")
+        module, _, name = KINDS[kind].partition(":")
+        cls = getattr(importlib.import_module(f".{module}", __package__), name)
+        required = [item.name for item in fields(cls) if item.init and item.default is item.default_factory is MISSING]
+        if missing := [name for name in required if name not in item]:
+            raise ValueError(f"`{option}`: {kind!r} needs `{'` and `'.join(missing)}`.")
+        options = {key: value for key, value in item.items() if key != "kind"}
+        benchmark = typed_options(cls, options, option, f"{kind!r} has")
+        require_extras(f"kind: {kind}", benchmark.extras())
+        benchmark.name = benchmark.name or benchmark.default_name()
+        if not re.fullmatch(r"[\w.+-]+", benchmark.name):
+            raise ValueError(f"`{option}`: `name={benchmark.name!r}` may have letters, digits and . _ + - in it only.")
+        if benchmark.name in {other.name for other in found}:
+            raise ValueError(f"`{option}`: another one is called {benchmark.name!r} too: give each its own `name`.")
+        found.append(benchmark)
+    return found
 
 
 def as_json(settings: dict[str, Setting]) -> dict[str, Any]:
@@ -132,12 +173,16 @@ def as_json(settings: dict[str, Setting]) -> dict[str, Any]:
 
 def from_json(described: dict[str, Any]) -> dict[str, Setting]:
     """Settings of an `eval.json`."""
-    nan = float("nan")
+
+    def number(value: float | None) -> float:
+        return float("nan") if value is None else value
+
     return {
         name: Setting(
-            nan if item["score"] is None else item["score"],
+            number(item["score"]),
             item["higher_is_better"],
-            None if item["examples"] is None else [nan if value is None else value for value in item["examples"]],
+            None if item["examples"] is None else list(map(number, item["examples"])),
+            {part: number(value) for part, value in item.get("parts", {}).items()},
         )
         for name, item in described.items()
     }

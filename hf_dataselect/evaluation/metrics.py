@@ -1,12 +1,13 @@
 """
 Text metrics that work offline.
 
-Every name given to `evaluate.load`, `"rouge"` included, is looked up on a hub. The four most used ones are therefore
+Every name given to `evaluate.load`, `"rouge"` included, is looked up on a hub. The most used ones are therefore
 shipped here as `evaluate.Metric` classes, so that a run on a machine without a network can be scored:
 
 | name | is | from | scale | one value a row |
 |---|---|---|---|---|
 | `exact_match` | share of rows whose [`normalize`]d texts are equal | this file | 0 to 1 | yes |
+| `numeric_match` | share of rows whose last number is the reference's (GSM8K) | this file | 0 to 1 | yes |
 | `rouge` | F of shared words, word pairs, longest common subsequence, mean over rows | `rouge-score` | 0 to 1 | yes |
 | `chrf` | sentence-level chrF2 (shared character 1- to 6-grams), mean over rows | `sacrebleu` | 0 to 100 | yes |
 | `bleu` | BLEU-4 of the whole list of answers | `sacrebleu` | 0 to 100 | no |
@@ -15,15 +16,17 @@ They need no list of languages: `rouge` and `bleu` take each character of a scri
 Japanese, Thai, ...) for a word. On ASCII text they give what `rouge-score` and `sacrebleu` give by default.
 
 Any other name goes to `evaluate.load`: a folder or script of the user, or a name on the hub. Another metric of one
-of the four names is reached by a fuller one: `"./rouge"`, `"evaluate-metric/rouge"`.
+of these names is reached by a fuller one: `"./rouge"`, `"evaluate-metric/rouge"`.
 """
 
 import importlib.util
+import math
 import numbers
 import re
 import unicodedata
 import warnings
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +53,29 @@ _APOSTROPHE = regex.compile(r"(?<=\p{L})['’](?=\p{L})")
 _THOUSANDS = regex.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # Punctuation, except a decimal point and a minus sign: 3.5 is not 35 and -5 is not 5.
 _PUNCTUATION = regex.compile(r"(?!(?<![\p{L}.])\.(?=\d)|(?<![\p{L}\p{N}])-(?=\.?\d))\p{P}")
+
+# A number: digits, in groups of three behind commas or not, or a decimal point and digits; perhaps an exponent. A
+# minus is a sign if it stands right before it (or its currency) and not behind a letter, digit or bracket (10-5).
+_NUMBER = regex.compile(
+    r"(?P<minus>(?<![\p{L}\p{N}\p{Pe}])-)?(?:\p{Sc}\s?)?"
+    r"(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)(?P<exponent>e[+-]?\d{1,3}(?![\p{L}\d]))?",
+    regex.IGNORECASE,
+)
+
+
+def last_number(text: str) -> Decimal | None:
+    """
+    The number that a text ends on: the last one behind the last `####` where there is one (GSM8K), else the last one.
+
+    Thousands are separated by commas and decimals by a point (`$1,234.50`); currency, percent signs, units and a full
+    stop around it are left aside, digits of every script are read, and `5` is `5.0`. `None` if there is no number.
+    """
+    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").rpartition("####")[2]
+    found = list(_NUMBER.finditer(text))
+    if not found:
+        return None
+    number = Decimal(found[-1]["digits"].replace(",", "") + (found[-1]["exponent"] or ""))
+    return -number if found[-1]["minus"] else number
 
 
 def normalize(text: str) -> str:
@@ -112,7 +138,7 @@ class _TextMetric(evaluate.Metric):
     def _compute(self, predictions, references) -> dict[str, float]:
         _check(predictions, references)
         rows = self.per_row(predictions, references)
-        return {key: sum(values) / len(values) for key, values in rows.items()}
+        return {key: _mean(values) for key, values in rows.items()}
 
 
 class ExactMatch(_TextMetric):
@@ -123,6 +149,19 @@ class ExactMatch(_TextMetric):
         return {
             "exact_match": [float(normalize(prediction) == normalize(reference)) for prediction, reference in pairs]
         }
+
+
+class NumericMatch(_TextMetric):
+    """
+    Share of rows whose prediction ends on the number that the reference ends on, see [`last_number`]; 0 to 1. NaN
+    where the reference has no number; a prediction without one is wrong.
+    """
+
+    def per_row(self, predictions, references):
+        numbers_of = [
+            (last_number(one), last_number(other)) for one, other in zip(predictions, references, strict=True)
+        ]
+        return {"numeric_match": [math.nan if right is None else float(said == right) for said, right in numbers_of]}
 
 
 class Rouge(_TextMetric):
@@ -181,7 +220,13 @@ class Bleu(_TextMetric):
         return _UNSPACED_CHARACTER.sub(r" \g<0> ", text)
 
 
-SHIPPED: dict[str, type[_TextMetric]] = {"exact_match": ExactMatch, "rouge": Rouge, "chrf": Chrf, "bleu": Bleu}
+SHIPPED: dict[str, type[_TextMetric]] = {
+    "exact_match": ExactMatch,
+    "numeric_match": NumericMatch,
+    "rouge": Rouge,
+    "chrf": Chrf,
+    "bleu": Bleu,
+}
 
 # Words in the name of a metric, or of a value it gives, that settle which way is better.
 _LOWER = {"cer", "distance", "error", "errors", "loss", "losses", "mae", "mape", "mse", "perplexity", "ppl", "rmse"}
@@ -197,8 +242,9 @@ class TextScore(NamedTuple):
     Args:
         score (`float`): The value over all rows, on the scale of the metric.
         higher_is_better (`bool`): Whether a bigger value is a better one.
-        examples (`list[float]`, *optional*): Values of the rows, in their order, whose mean is `score`; `None` where
-            the metric is no mean over rows, or does not give them.
+        examples (`list[float]`, *optional*): Values of the rows, in their order, whose mean is `score` (NaN where the
+            reference is no such thing as the metric compares, and left out of the mean); `None` where the metric is no
+            mean over rows, or does not give them.
     """
 
     score: float
@@ -224,7 +270,7 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
 
     Args:
         name (`str`):
-            `"exact_match"`, `"rouge"`, `"chrf"` or `"bleu"`, shipped and offline; else what `evaluate.load` takes:
+            One of the table above, shipped and offline; else what `evaluate.load` takes:
             the folder or script of a metric, or its name on the hub. An ending `":lower"` or `":higher"`, which says
             which values are better, is allowed and ignored here (see [`score_texts`]).
 
@@ -263,6 +309,12 @@ def _direction(name: str, key: str) -> bool:
         stacklevel=3,
     )
     return True
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Over the rows that have a value."""
+    values = [value for value in values if not math.isnan(value)]
+    return sum(values) / len(values) if values else math.nan
 
 
 def _check(predictions: Sequence[str], references: Sequence[str]) -> None:
@@ -309,7 +361,7 @@ def score_texts(name: str, predictions: Sequence[str], references: Sequence[str]
     metric = load_metric(name)
     rows = metric.per_row(predictions, references) if isinstance(metric, _TextMetric) else None
     if rows is not None:
-        return {key: TextScore(sum(values) / len(values), True, values) for key, values in rows.items()}
+        return {key: TextScore(_mean(values), True, values) for key, values in rows.items()}
     result = metric.compute(predictions=predictions, references=references)
     if not isinstance(result, dict):
         result = {Path(stem).stem: result}

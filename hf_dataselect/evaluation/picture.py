@@ -2,16 +2,18 @@
 
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from .comparison import Comparison, Group
 from .efficiency import BASE
 from .published import published
 
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _KEPT, _LEFT = "#c0392b", "#b8c4ce"
 
@@ -20,7 +22,7 @@ class Picture(NamedTuple):
     """A drawn figure, and what it shows in words for those who can't see it."""
 
     name: str
-    figure: Figure
+    figure: "Figure"
     alt: str
 
     @property
@@ -34,7 +36,7 @@ def draw(comparison: Comparison) -> list[Picture]:
     Draw what there is to draw of a comparison.
 
     Raises:
-        `ImportError`: matplotlib is missing (extra `report`); so does importing this module.
+        `ImportError`: matplotlib is missing (extra `report`).
     """
     return [
         *_ratios(comparison),
@@ -45,7 +47,9 @@ def draw(comparison: Comparison) -> list[Picture]:
     ]
 
 
-def _axes(height: float = 4.0) -> tuple[Figure, Axes]:
+def _axes(height: float = 4.0) -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7.2, height), layout="constrained")
     axis = figure.subplots()
     axis.spines[["top", "right"]].set_visible(False)
@@ -181,6 +185,6 @@ def _scores(comparison: Comparison) -> Iterator[Picture]:
         yield Picture(f"scores-{group.name}", figure, alt)
 
 
-def _legend_below(axis: Axes) -> None:
+def _legend_below(axis: "Axes") -> None:
     columns = min(4, len(axis.get_legend_handles_labels()[1]))
     axis.figure.legend(loc="outside lower center", ncols=max(1, columns), fontsize=8, frameon=False)

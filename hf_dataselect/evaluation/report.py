@@ -13,17 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..run_folder import plain
 from .comparison import UNSCORED, Comparison, Group
+from .picture import Picture, draw
 from .pir import PIR, cost_warning
-
-
-if TYPE_CHECKING:
-    from .picture import Picture
 
 
 @dataclass
@@ -280,7 +277,7 @@ def _reproduction(comparison: Comparison) -> Section:
     return Section("To make it again", text, Table(["run", "model", "seed", "dataset (hash)", "options"], rows, None))
 
 
-def to_markdown(comparison: Comparison, pictures: Sequence["Picture"] = ()) -> str:
+def to_markdown(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
     """The report as Markdown whose tables are aligned, so that it reads well on a terminal too."""
     drawn, lines = {picture.name: picture for picture in pictures}, []
     for part in sections(comparison):
@@ -295,7 +292,7 @@ def to_markdown(comparison: Comparison, pictures: Sequence["Picture"] = ()) -> s
     return "\n".join(lines).rstrip()
 
 
-def to_html(comparison: Comparison, pictures: Sequence["Picture"] = ()) -> str:
+def to_html(comparison: Comparison, pictures: Sequence[Picture] = ()) -> str:
     """
     The report as one page that asks nothing of the network: style and pictures are inside, scripts there are none.
 
@@ -310,7 +307,7 @@ def to_html(comparison: Comparison, pictures: Sequence["Picture"] = ()) -> str:
     return template.render(sections=sections(comparison), pictures=drawn)
 
 
-def _inlined(picture: "Picture") -> str:
+def _inlined(picture: Picture) -> str:
     """The picture as the address of an image: vector graphics, sharp on a phone and on paper."""
     buffer = io.BytesIO()
     picture.figure.savefig(buffer, format="svg")
@@ -324,8 +321,6 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        from .picture import draw
-
         pictures = draw(comparison)
     except ImportError:
         pictures = []

@@ -1,4 +1,7 @@
+import gzip
 import importlib.util
+import json
+import math
 import socket
 import textwrap
 import warnings
@@ -7,7 +10,8 @@ import evaluate
 import pytest
 
 from hf_dataselect.evaluation import metrics
-from hf_dataselect.evaluation.metrics import SHIPPED, load_metric, normalize, score_texts
+from hf_dataselect.evaluation.metrics import SHIPPED, last_number, load_metric, normalize, score_texts
+from tests.shared_data import data_path
 
 
 PREDICTIONS = ["The cat sat on the mat.", "A fox, quick & brown", "", "你好,世界", "answer: 42"]
@@ -77,6 +81,63 @@ def test_exact_match():
     assert score == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("She makes $18 a day.\n#### 18", 18),
+        ("#### 1,234", 1234),
+        ("It is $1,234.50.", 1234.5),
+        ("first 3, then 4 apples", 4),
+        ("about 18km", 18),
+        ("50 % off", 50),
+        ("x = -5", -5),
+        ("that is -5 degrees", -5),
+        ("it lost -$20", -20),
+        ("it lost $-20", -20),
+        ("\u22127", -7),
+        ("10-5", 5),
+        ("10 - 5", 5),
+        ("f(2)-3", 3),
+        (".5", 0.5),
+        ("18.", 18),
+        ("18.00", 18),
+        ("1,5", 5),
+        ("2e3", 2000),
+        ("3 eggs", 3),
+        ("**42**", 42),
+        ("\\boxed{72}", 72),
+        ("1 2 3 #### 7 and done", 7),
+        ("#### 7\n#### 8", 8),
+        ("12 #### none", None),
+        ("３２ 个", 32),
+        ("٤٢", 42),
+        ("no number", None),
+        ("", None),
+    ],
+)
+def test_the_number_that_a_text_ends_on(text, number):
+    found = last_number(text)
+    assert found == number if number is None else float(found) == number
+
+
+def test_numeric_match_compares_the_last_numbers():
+    predictions = ["So 5 + 13 = 18 dollars.", "18.0", "19", "none", "18", "-1,000"]
+    references = ["9 * 2\n#### 18", "#### 18", "#### 18", "#### 18", "no idea", "#### -1000"]
+    score, higher, examples = score_texts("numeric_match", predictions, references)["numeric_match"]
+    assert higher and examples[:4] == [1, 1, 0, 0] and math.isnan(examples[4]) and examples[5] == 1
+    assert score == pytest.approx(3 / 5)
+
+
+def test_real_gsm8k_references_end_on_their_numbers():
+    with gzip.open(data_path("eval/gsm8k_test.jsonl.gz"), "rt") as lines:
+        answers = [json.loads(line)["answer"] for line in lines]
+    numbers = [last_number(answer) for answer in answers]
+    assert len(numbers) == 1319 and None not in numbers
+    # The steps alone end on the same number nearly always, wherever the `####` is.
+    alone = [last_number(answer.partition("####")[0]) for answer in answers]
+    assert sum(one == other for one, other in zip(numbers, alone, strict=True)) > 0.9 * 1319
+
+
 def test_rouge_is_rouge_score_on_ascii():
     from rouge_score.rouge_scorer import RougeScorer
 
@@ -140,9 +201,10 @@ def test_shipped_metrics_are_evaluation_modules(name):
     assert metric.compute(predictions=PREDICTIONS, references=REFERENCES) == pytest.approx(
         {key: value.score for key, value in found.items()}
     )
-    same = score_texts(name, ["the same four words", "你好世界"], ["the same four words", "你好世界"])
+    texts = ["the same four words 4", "你好世界 2"]
+    same = score_texts(name, texts, texts)
     assert all(value.score == pytest.approx(100 if name in ("chrf", "bleu") else 1) for value in same.values())
-    assert all(value.score == 0 for value in score_texts(name, ["", ""], ["a b", "c"]).values())
+    assert all(value.score == 0 for value in score_texts(name, ["", ""], ["a 1", "2"]).values())
     with pytest.raises(ValueError, match="empty"):
         metric.compute(predictions=[], references=[])
 
@@ -175,7 +237,9 @@ def test_unknown_metric_is_explained(monkeypatch):
         raise FileNotFoundError("no such module")
 
     monkeypatch.setattr(metrics.evaluate, "load", absent)
-    with pytest.raises(ValueError, match="'ruge' could not be loaded.*bleu, chrf, exact_match, rouge.*hub.*no such"):
+    with pytest.raises(
+        ValueError, match="'ruge' could not be loaded.*bleu, chrf, exact_match, numeric_match, rouge.*hub.*no such"
+    ):
         load_metric("ruge")
     for name in ("", None, 3):
         with pytest.raises(ValueError, match="non-empty string"):

@@ -1,0 +1,92 @@
+"""
+Benchmarks whose questions are answered freely: scored against references, or kept for a judge.
+
+Any dataset with a question and an answer will do: the columns of GSM8K (`question`, `answer`), BIG-Bench Hard
+(`input`, `target`), Alpaca rows, prompts and completions, and the instruction test sets of Vicuna, Koala, WizardLM,
+Self-Instruct and LIMA are known, others are named in `columns`. The answers are kept in `answers/NAME.jsonl` of the
+run folder.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..selector import Context
+from .benchmarks import Setting
+from .questions import QuestionsBenchmark, check_metrics, score_answers
+
+
+@dataclass(kw_only=True)
+class Generation(QuestionsBenchmark):
+    """
+    Greedy answers, compared with references by metrics; for the rest see [`QuestionsBenchmark`].
+
+    Args:
+        metrics (`list[str]`, *optional*, defaults to `["exact_match"]`):
+            Names of [`metrics`], or what `evaluate.load` takes.
+        max_new_tokens (`int`, *optional*, defaults to `256`):
+            Length of an answer at most.
+    """
+
+    metrics: list[str] = field(default_factory=lambda: ["exact_match"])
+    max_new_tokens: int = 256
+    with_answers: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.metrics:
+            raise ValueError("`metrics` names none: `kind: instructions` only keeps the answers.")
+
+    def prepare(self) -> None:
+        check_metrics(self.metrics)
+        super().prepare()
+        if not any(question.references and question.references[0] for question in self.questions):
+            raise ValueError(f"`benchmarks` ({self.name}): no row of {self.dataset!r} has a reference answer.")
+
+    def protocol(self) -> dict[str, Any]:
+        return super().protocol() | {"metrics": sorted(self.metrics)}
+
+    def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
+        answers = self.ask(ctx)
+        self.keep(folder, ctx, answers)
+        return score_answers(self.metrics, answers, self._references(), ctx)
+
+    def _references(self) -> Sequence[str | None]:
+        return [question.references[0] if question.references else None for question in self.questions]
+
+
+@dataclass(kw_only=True)
+class GSM8K(Generation):
+    """
+    Word problems, right if the last number of the answer is that of the reference: behind `####` in the layout of
+    GSM8K (arXiv 2110.14168), else its last one. See [`Generation`].
+
+    Args:
+        metrics (`list[str]`, *optional*, defaults to `["numeric_match"]`):
+            See [`~metrics.NumericMatch`].
+        max_new_tokens (`int`, *optional*, defaults to `512`):
+            Length of an answer at most: the steps come before the number.
+        template (`str`, *optional*):
+            Asks for the steps and then for the number.
+    """
+
+    metrics: list[str] = field(default_factory=lambda: ["numeric_match"])
+    max_new_tokens: int = 512
+    template: str = "{question}\n\nSolve this step by step. The last thing you write must be the answer, as a number."
+
+
+@dataclass(kw_only=True)
+class Instructions(QuestionsBenchmark):
+    """
+    Answers to the questions of an instruction test set, kept in the run folder and scored by nothing here: win rates
+    are judged between the folders of runs. See [`QuestionsBenchmark`].
+
+    Args:
+        max_new_tokens (`int`, *optional*, defaults to `512`):
+            Length of an answer at most.
+    """
+
+    def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
+        self.keep(folder, ctx, self.ask(ctx))
+        return {}

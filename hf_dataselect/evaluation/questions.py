@@ -1,0 +1,320 @@
+"""Rows of a benchmark: where they come from, what they ask, and the model's answers to them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from datasets import Dataset
+
+from ..engines.cache import digest, write_atomic
+from ..engines.generation import generate
+from ..preprocessing.layouts import Record
+from ..preprocessing.records import load_rows
+from ..preprocessing.text import TextFormat
+from ..registry import nearest
+from ..selector import Context
+from .benchmarks import Benchmark, Setting
+
+
+#: Columns that are looked for, in this order and in any case, where `columns` names none.
+COLUMNS = {
+    "id": ("id", "question_id", "uid", "idx"),
+    "question": ("question", "instruction", "prompt", "turns", "text", "input", "conversations"),
+    "answer": ("answer", "target", "output", "response", "completion", "reference"),
+    "choices": ("choices", "options"),
+    "subject": ("subject", "task", "category"),
+}
+
+TOO_LONG = "no prompt to generate from, or one that is too long"
+
+
+@dataclass(kw_only=True)
+class RowsBenchmark(Benchmark):
+    """
+    A benchmark on the rows of a dataset.
+
+    Args:
+        dataset (`str`):
+            Hub name, local folder, or .json, .jsonl, .parquet or .csv file.
+        config (`str`, *optional*):
+            Configuration of a dataset on the hub.
+        split (`str`, *optional*, defaults to `"test"`):
+            Its split. A file that has a column `split` is divided by it; another file is one split as a whole.
+        where (`dict`, *optional*):
+            Only rows with this value, or one of these values, in a column: `{subject: [anatomy, virology]}`.
+        limit (`int`, *optional*):
+            So many rows at most, evenly spaced over the dataset, so that every subject of a sorted one has its share.
+        columns (`dict[str, str]`, *optional*):
+            Columns that are not called as usual: `{question: stem, answer: key}`.
+    """
+
+    dataset: str
+    config: str | None = None
+    split: str = "test"
+    where: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"`limit={self.limit}` must be at least 1.")
+        for role in self.columns:
+            if role not in COLUMNS:
+                raise ValueError(f"`columns`: nothing is called {role!r}{nearest(role, COLUMNS)}")
+
+    def default_name(self) -> str:
+        return Path(self.dataset).name.split(".")[0] or "benchmark"
+
+    def read(self, split: str | None = None) -> Dataset:
+        """
+        The rows of a split, the benchmark's own by default.
+
+        Raises:
+            `ValueError`: no such dataset, split, or column of `where`; no rows.
+        """
+        what, split = f"`benchmarks` ({self.name})", split or self.split
+        rows = load_rows(self.dataset, self.config, split)
+        where = dict(self.where)
+        if Path(self.dataset).expanduser().is_file():
+            if "split" in rows.column_names:
+                where.setdefault("split", split)
+            elif split != self.split:
+                raise ValueError(f"{what}: {self.dataset!r} is one file without a column `split`: no {split!r} in it.")
+        for column, wanted in where.items():
+            if column not in rows.column_names:
+                raise ValueError(f"{what}: `where`: no column {column!r}{nearest(column, rows.column_names)}")
+            wanted, values = wanted if isinstance(wanted, list) else [wanted], rows[column][:]
+            rows = rows.select([i for i, value in enumerate(values) if value in wanted])
+            if not len(rows):
+                known = sorted({str(value) for value in values})
+                raise ValueError(f"{what}: no row of {self.dataset!r} has {wanted} in `{column}`{nearest('', known)}")
+        if not len(rows):
+            raise ValueError(f"{what}: {self.dataset!r} has no rows.")
+        return rows
+
+    def column(self, rows: Dataset, role: str, required: bool = True) -> str | None:
+        """
+        The column of `rows` that holds the `question`, the `answer`, ...
+
+        Raises:
+            `ValueError`: it is required, and there is none.
+        """
+        names = {name.lower(): name for name in reversed(rows.column_names)}
+        if role in self.columns:
+            if self.columns[role] in rows.column_names:
+                return self.columns[role]
+            found = nearest(self.columns[role], rows.column_names)
+            raise ValueError(f"`benchmarks` ({self.name}): no column {self.columns[role]!r} for `{role}`{found}")
+        column = next((names[name] for name in COLUMNS[role] if name in names), None)
+        if column is None and required:
+            raise ValueError(
+                f"`benchmarks` ({self.name}): {self.dataset!r} has the columns {', '.join(rows.column_names)} and "
+                f"none called {', '.join(COLUMNS[role])}: say which holds the {role}, `columns: {{{role}: ...}}`."
+            )
+        return column
+
+    def limited(self, items: Sequence[Any]) -> list[Any]:
+        """`limit` of the items, evenly spaced."""
+        if self.limit is None or self.limit >= len(items):
+            return list(items)
+        return [items[int(place)] for place in np.linspace(0, len(items) - 1, self.limit).round()]
+
+
+class Question(NamedTuple):
+    """A question as a model is asked it."""
+
+    id: str
+    #: What the user says, turn by turn; usually one turn. None where the row can't be read.
+    turns: list[str]
+    #: The right answer to each turn, as far as the row has one.
+    references: list[str | None]
+    subject: str | None = None
+
+
+@dataclass(kw_only=True)
+class QuestionsBenchmark(RowsBenchmark):
+    """
+    A benchmark whose questions are answered freely; for the rows see [`RowsBenchmark`].
+
+    Args:
+        max_new_tokens (`int`, *optional*):
+            Length of an answer at most.
+        template (`str`, *optional*, defaults to `"{question}"`):
+            What the model is told; `{question}` stands for the row's.
+        at_end (`bool`, *optional*, defaults to `True`):
+            Run only when training ends: generating costs far more than a likelihood does.
+    """
+
+    at_end: bool = True
+    max_new_tokens: int = 512
+    template: str = "{question}"
+    questions: list[Question] = field(init=False, repr=False, default_factory=list)
+    #: Whether rows need a reference answer.
+    with_answers: ClassVar[bool] = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.max_new_tokens < 1:
+            raise ValueError(f"`max_new_tokens={self.max_new_tokens}` must be at least 1.")
+        if "{question}" not in self.template:
+            raise ValueError(f"`template={self.template!r}` must have {{question}} in it.")
+
+    def prepare(self) -> None:
+        rows = self.read()
+        names = {role: self.column(rows, role, False) for role in ("id", "subject")}
+        names["question"] = self.column(rows, "question")
+        names["answer"] = self.column(rows, "answer", self.with_answers)
+        found = [_question(row, place, names) for place, row in enumerate(rows.with_format(None))]
+        self.questions = self.limited(found)
+        if not any(question.turns for question in self.questions):
+            raise ValueError(f"`benchmarks` ({self.name}): no row of {self.dataset!r} has text in its {names}.")
+
+    def protocol(self) -> dict[str, Any]:
+        described = {"rows": digest(self.questions), "template": self.template, "max_new_tokens": self.max_new_tokens}
+        return {"kind": type(self).__name__} | described
+
+    def ask(self, ctx: Context, said: Sequence[Sequence[str]] | None = None) -> list[str | None]:
+        """
+        Greedy answers to one turn of each question, the first by default; `None` where there is none.
+
+        Args:
+            ctx ([`Context`]):
+                The model.
+            said (`Sequence[Sequence[str]]`, *optional*):
+                Answers to the earlier turns of each question; a question whose earlier answer is missing, or that has
+                no further turn, is not asked.
+        """
+        text_format, prompts = question_format(ctx), []
+        for question, answers in zip(self.questions, said or [()] * len(self.questions), strict=True):
+            if len(answers) >= max(1, len(question.turns)) or None in answers:
+                prompts.append(None)
+                continue
+            turns = [self.template.replace("{question}", turn) for turn in question.turns[: len(answers) + 1]]
+            prompts.append(prompt_ids(text_format, turns, answers) if turns else [])
+        return greedy_answers(prompts, ctx, self.max_new_tokens)
+
+    def keep(self, folder: Path | None, ctx: Context, answers: Sequence[str | None]) -> None:
+        """Write `answers/NAME.jsonl`: `id`, `question` and `answer` of each row, the last null where there is none."""
+        rows = zip(self.questions, answers, strict=True)
+        lines = [{"id": q.id, "question": q.turns[0] if q.turns else "", "answer": answer} for q, answer in rows]
+        write_lines(folder, ctx, f"answers/{self.name}.jsonl", lines)
+
+
+def _question(row: dict[str, Any], place: int, names: dict[str, str | None]) -> Question:
+    """A row of any layout; one whose question is no text has no turns."""
+    said = _listed(row[names["question"]])
+    if all(isinstance(turn, dict) for turn in said):  # a chat: what its user says first is asked
+        said = [turn.get("content") or turn.get("value") for turn in said if _speaker(turn) in ("user", "human")][:1]
+    elif names["question"].lower() == "conversations":
+        said = said[:1]
+    turns = [turn.strip() for turn in said if isinstance(turn, str) and turn.strip()]
+    turns = turns if len(turns) == len(said) else []
+    if names["question"] == "instruction" and turns:  # Alpaca and Self-Instruct give the material apart
+        instances = row.get("instances") or [row]
+        extra = instances[0].get("input") or ""
+        turns = [f"{turns[0]}\n\n{extra}" if extra.strip() else turns[0]]
+    references = row[names["answer"]] if names["answer"] else None
+    references = [text if isinstance(text, str) else None for text in _listed(references)]
+    subject = row[names["subject"]] if names["subject"] else None
+    name = str(row[names["id"]]) if names["id"] else str(place)
+    return Question(name, turns, references[: len(turns)], None if subject is None else str(subject))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [str(value) if isinstance(value, (int, float)) else value]
+
+
+def _speaker(turn: dict[str, Any]) -> str | None:
+    return turn.get("role") or turn.get("from")
+
+
+def question_format(ctx: Context) -> TextFormat:
+    """
+    How questions become tokens: through the chat template where the tokenizer has one, else as plain lines. The window
+    is the model's own and not the training's, which would make the benchmark another one.
+    """
+    positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None)
+    style = "chat" if ctx.tokenizer.chat_template else "plain"
+    return TextFormat(ctx.tokenizer, max_length=positions, style=style)
+
+
+def prompt_ids(text_format: TextFormat, turns: Sequence[str], answers: Sequence[str] = ()) -> list[int]:
+    """Token ids of a conversation up to where the model is to answer; none if the chat template refuses it."""
+    messages = []
+    for turn, answer in zip(turns, [*answers, ""], strict=True):
+        messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": answer}]
+    try:
+        return text_format.prompt_ids(Record(0, tuple(messages), first_answer=len(messages) - 1))
+    except Exception:  # templates raise what they like
+        return []
+
+
+def greedy_answers(
+    prompts: Sequence[Sequence[int] | None], ctx: Context, max_new_tokens: int, window: int = 2**31
+) -> list[str | None]:
+    """
+    Answers to the prompts that fit the model, and `window`, with the longest answer; `None` for the others, of which
+    those that are empty or too long are noted as unscorable, those that are `None` are not.
+    """
+    positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
+    room = min(window, positions - max_new_tokens)
+    wanted = [row for row, ids in enumerate(prompts) if ids is not None]
+    asked = [row for row in wanted if 0 < len(prompts[row]) <= room]
+    ctx.account.note("unscorable", TOO_LONG, set(wanted) - set(asked))
+    answers: list[str | None] = [None] * len(prompts)
+    if asked:
+        found = generate(
+            ctx.model,
+            ctx.tokenizer,
+            [prompts[row] for row in asked],
+            max_new_tokens=max_new_tokens,
+            batch_tokens=ctx.batch_tokens,
+            accelerator=ctx.accelerator,
+            progress="Generating answers",
+        )
+        for row, answer in zip(asked, found, strict=True):
+            answers[row] = answer
+    return answers
+
+
+def score_answers(
+    metrics: Sequence[str], answers: Sequence[str | None], references: Sequence[str | None], ctx: Context
+) -> dict[str, Setting]:
+    """Each metric of the answers; rows without answer or reference, and such as a metric can't score, are NaN."""
+    from .metrics import score_texts
+
+    ctx.account.note("unscorable", "no reference answer", [i for i, text in enumerate(references) if text is None])
+    pairs = enumerate(zip(answers, references, strict=True))
+    rows = [row for row, pair in pairs if None not in pair]
+    settings = {}
+    for metric in metrics if rows else ():
+        found = score_texts(metric, [answers[row] for row in rows], [references[row] for row in rows])
+        for key, value in found.items():
+            examples = None
+            if value.examples is not None:
+                examples = np.full(len(answers), np.nan)
+                examples[rows] = value.examples
+                unread = set(rows) & set(np.flatnonzero(np.isnan(examples)).tolist())
+                ctx.account.note("unscorable", f"the reference holds nothing that `{key}` can compare", unread)
+                examples = examples.tolist()
+            settings[key] = Setting(value.score, value.higher_is_better, examples)
+    return settings
+
+
+def check_metrics(metrics: Sequence[str]) -> None:
+    """Refuse the names of metrics that can't be had, before anything is computed."""
+    if metrics:
+        from .metrics import load_metric
+
+        for metric in metrics:
+            load_metric(metric)
+
+
+def write_lines(folder: Path | None, ctx: Context, name: str, lines: Sequence[dict[str, Any]]) -> None:
+    """Write a .jsonl file into the run folder, on the main process."""
+    if folder is not None and (ctx.accelerator is None or ctx.accelerator.is_main_process):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
