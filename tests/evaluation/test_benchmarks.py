@@ -242,6 +242,7 @@ def test_free_questions_in_every_layout(tmp_path):
 )
 def test_the_real_test_sets_are_read_whole(file, kind, rows):
     (benchmark,) = load_benchmarks([{"kind": kind, "dataset": str(data_path(f"eval/{file}.jsonl.gz"))}])
+    benchmark.judge = "model:judge"
     benchmark.prepare()
     assert len(benchmark.questions) == rows
     assert all(len(question.turns) == (2 if kind == "mt_bench" else 1) for question in benchmark.questions)

@@ -190,7 +190,8 @@ def test_a_local_judge_grades_in_the_trainer_and_never_twice(tmp_path):
     assert trainer.judge.cost.calls == 0 and trainer.judge.cost.cached == 5
 
 
-def test_a_judge_that_cannot_be_reached_loses_no_model(tmp_path, monkeypatch):
+@pytest.mark.parametrize("limit", [{"max_calls": 2}, {"retries": 0}], ids=str)
+def test_a_judge_that_fails_loses_no_model(tmp_path, monkeypatch, limit):
     pytest.importorskip("openai", reason="the extra `judge` is not installed")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
     monkeypatch.setenv("OPENAI_API_KEY", "nothing")
@@ -198,13 +199,18 @@ def test_a_judge_that_cannot_be_reached_loses_no_model(tmp_path, monkeypatch):
         {"kind": "mt_bench", "dataset": write(tmp_path, ROWS, "mt.jsonl"), "max_new_tokens": 4},
         {"kind": "instructions", "dataset": write(tmp_path, [{"prompt": "Why?"}], "chat.jsonl"), "max_new_tokens": 4},
     ]
-    options = {"judge": "openai:nobody", "judge_kwargs": {"retries": 0}, "eval_dataset": alpaca(4, seed=7)}
+    options = {"judge": "openai:nobody", "judge_kwargs": limit, "eval_dataset": alpaca(4, seed=7)}
     trainer = tiny_trainer(tmp_path, benchmarks=benchmarks, **options)
     trainer.train()
     trainer.save_model()
     evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
-    assert {*evaluation["settings"]} == {"answer_loss", "token_accuracy"} and {*evaluation["failed"]} == {"mt"}
-    assert "127.0.0.1:9" in evaluation["failed"]["mt"] or "reach" in evaluation["failed"]["mt"]
+    assert {"answer_loss", "token_accuracy"} <= evaluation["settings"].keys()
+    if "max_calls" in limit:  # refused as a whole
+        assert "leaves 2 calls and 5 are needed" in evaluation["failed"]["mt"]
+        assert "mt/grade" not in evaluation["settings"]
+    else:  # each question without an answer
+        assert evaluation["failed"] == {} and evaluation["settings"]["mt/grade"]["examples"] == [None] * 3
+        assert [reason for reason in evaluation["unscorable"] if "connection failed" in reason]
     assert (tmp_path / "run" / "answers" / "chat.jsonl").exists()
 
 
