@@ -1,4 +1,4 @@
-"""The command `hf-dataselect`: train · select · compare · report · methods."""
+"""The command `hf-dataselect`: train · select · compare · report · judge-check · methods."""
 
 import argparse
 import logging
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: hf-dataselect COMMAND [options]
 
-  train    select rows, train on them, evaluate:  hf-dataselect train --config recipes/ifd.yaml
-  select   select only, and save the rows:        hf-dataselect select --config recipes/ifd.yaml
-  compare  train by several methods and compare:  hf-dataselect compare --config recipes/compare.yaml
-  report   compare finished runs:                 hf-dataselect report runs/*
-  methods  the methods and their cards:           hf-dataselect methods [NAME]
+  train        select rows, train on them, evaluate:  hf-dataselect train --config recipes/ifd.yaml
+  select       select only, and save the rows:        hf-dataselect select --config recipes/ifd.yaml
+  compare      train by several methods and compare:  hf-dataselect compare --config recipes/compare.yaml
+  report       compare finished runs:                 hf-dataselect report runs/*
+  judge-check  does a judge agree with people?        hf-dataselect judge-check pairs.jsonl --judge openai:MODEL
+  methods      the methods and their cards:           hf-dataselect methods [NAME]
 
 `hf-dataselect COMMAND --help` lists the options. Everything in a recipe can be given again on the command line, which
 wins. On several GPUs: `accelerate launch -m hf_dataselect train --config ...`.
@@ -29,7 +30,8 @@ wins. On several GPUs: `accelerate launch -m hf_dataselect train --config ...`.
 def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; wrong options end with one line on stderr and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    commands = {"train": train, "select": select, "compare": compare, "report": report, "methods": methods}
+    commands = {"train": train, "select": select, "compare": compare, "report": report}
+    commands |= {"judge-check": judge_check, "methods": methods}
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
@@ -129,6 +131,51 @@ def report(argv: Sequence[str]) -> None:
     print(to_markdown(found))
     if options.output_dir is not None:
         print(f"Written: {', '.join(map(str, write_report(found, options.output_dir)))}")
+
+
+def judge_check(argv: Sequence[str]) -> None:
+    """Agreement of a judge with people, on pairs of answers that they compared (PandaLM, Auto-J, LLMBar layouts)."""
+    parser = argparse.ArgumentParser("hf-dataselect judge-check", description=judge_check.__doc__)
+    parser.add_argument("pairs", nargs="+", help="labelled pairs: hub names, folders or files")
+    parser.add_argument("--judge", help="'openai:MODEL', 'model:NAME' or 'reward:NAME'; more pairs cost more calls")
+    parser.add_argument("--judge_kwargs", default="{}", help="options of the judge, JSON")
+    parser.add_argument("--replay", metavar="COLUMN", help="check verdicts stored in this column, instead of a judge")
+    parser.add_argument("--limit", type=int, help="a seeded sample of so many pairs of each set")
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="length of a verdict at most")
+    parser.add_argument(
+        "--cache_dir", type=Path, default=Path("~/.cache/hf_dataselect"), help="where replies are kept"
+    )
+    parser.add_argument("--output_file", type=Path, help="also write the result there, as JSON")
+    options = parser.parse_args(argv)
+    if (options.judge is None) == (options.replay is None):
+        _refuse("give either `--judge` or `--replay`")
+    _log_to_console()
+    _checked(_judge_check, options)
+
+
+def _judge_check(options: argparse.Namespace) -> None:
+    from .engines.judge_options import JudgeOptions
+    from .evaluation.judge_check import agreement, as_json, as_table, load_pairs
+    from .registry import typed_options
+
+    judge, kwargs = None, typed_options(JudgeOptions, options.judge_kwargs, "judge_kwargs")
+    names = [Path(name).name.split(".")[0] for name in options.pairs]
+    names = names if len(set(names)) == len(names) else options.pairs
+    sets = {name: load_pairs(path, options.replay) for name, path in zip(names, options.pairs, strict=True)}
+    if options.limit is not None:
+        sets = {name: pairs.sample(options.limit) for name, pairs in sets.items()}
+    if options.judge is not None:
+        from accelerate import Accelerator
+
+        from .engines.judge import load_judge
+
+        cache = options.cache_dir.expanduser()
+        judge = load_judge(options.judge, kwargs, accelerator=Accelerator(), cache_dir=cache)
+    found = {name: agreement(pairs, judge, max_new_tokens=options.max_new_tokens) for name, pairs in sets.items()}
+    if judge is None or judge.is_main_process:
+        print(as_table(found))
+        if options.output_file is not None:
+            options.output_file.write_text(as_json(found, judge, options.replay))
 
 
 def methods(argv: Sequence[str]) -> None:

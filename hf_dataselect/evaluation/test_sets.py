@@ -55,7 +55,7 @@ def question_of(row: dict[str, Any], column: str) -> str:
     if isinstance(question, dict):
         question = question.get("content") or question.get("value")
     instances = row.get("instances") or [{}]
-    about = [row.get(name) for name in INPUTS] + [instances[0].get("input")]
+    about = [row.get(name) for name in INPUTS if name != column] + [instances[0].get("input")]
     return "\n\n".join(text for text in (question, *about) if isinstance(text, str) and text)
 
 
