@@ -196,7 +196,7 @@ def _prepare_select(recipe: "Recipe"):
     recipe.args.baseline_dir, recipe.args.eval_strategy = None, "no"  # nothing is trained or evaluated here
     recipe.data.eval_dataset_name, recipe.args.named_benchmarks = None, []
     data, args, model = recipe.data, recipe.args, recipe.model
-    if "model" in args.selector.card.needs or args.selection_target or args.judge == "self":
+    if "model" in args.needs or args.selection_target or args.judge == "self":
         trainer = build_trainer(recipe)
         return trainer.records, trainer.select, trainer.is_world_process_zero()
     # A method that needs no model gets none loaded.
@@ -222,6 +222,7 @@ def _prepare_select(recipe: "Recipe"):
     ctx = Context(
         tokenizer,
         model_id=model.model_name_or_path,
+        diversity=args.diversity,
         judge=args.judge and load_judge(args.judge, args.judge_options, **shared),
         seed=args.seed,
         max_length=args.max_length,

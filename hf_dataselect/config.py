@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from trl import SFTConfig
 
+from .diversity import Diversity, load_diversity
 from .engines.judge import parse_spec
 from .engines.judge_options import JudgeOptions
 from .evaluation.benchmarks import Benchmark, load_benchmarks
@@ -27,6 +28,8 @@ class DataSelectingConfig(SFTConfig):
         selection_budget (`float` or `str`, *optional*):
             Rows to keep: at most 1 is a fraction, more is a count. A bare `1` is refused: write `1.0`. Defaults to
             0.05, and to all rows for `full`.
+        selection_diversity (`str` or `dict`, *optional*):
+            What follows the method's ranking: `"filter"`, `"facility_location"`, or options of [`Diversity`].
         selection_target (`str`, *optional*):
             Rows of the task to be good at, for methods that want some: hub name, folder or file.
         selection_cache_dir (`str`, *optional*, defaults to `"~/.cache/hf_dataselect"`):
@@ -49,7 +52,7 @@ class DataSelectingConfig(SFTConfig):
             Length of a generated answer at most.
     """
 
-    _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS + ["selection_kwargs", "judge_kwargs"]
+    _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS + ["selection_kwargs", "selection_diversity", "judge_kwargs"]
 
     selection_method: str = field(
         default="full",
@@ -67,6 +70,14 @@ class DataSelectingConfig(SFTConfig):
         metadata={
             "help": "Rows to keep: at most 1 is a fraction (1.0 is all), more is a count. More rows cost "
             "proportionally more training. Default: 0.05, or everything for `full`."
+        },
+    )
+    selection_diversity: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Keep rows that differ: 'filter' (best first, cosine to each row kept at most 0.9) or "
+            "'facility_location' (rows that represent the best 20 %), or a mapping of its options (kind, threshold, "
+            "pool, encoder). Embeds the rows it comes to. Default: the method's own choice."
         },
     )
     selection_target: str | None = field(
@@ -149,6 +160,8 @@ class DataSelectingConfig(SFTConfig):
         if self.judge is not None:
             parse_spec(self.judge)
         super().__post_init__()
+        self.diversity: Diversity | None = load_diversity(self.selection_diversity)
+        self._refuse_diversity()
         if self.selection_budget is not None:
             self.selection_budget = parse_budget(self.selection_budget)
         if self.selection_batch_tokens is not None and self.selection_batch_tokens < 1:
@@ -166,6 +179,21 @@ class DataSelectingConfig(SFTConfig):
         self.selection_method = method_name(selector)
         self.selection_kwargs = asdict(selector) if is_dataclass(selector) else {}
         self._given |= {"selection_method": self.selection_method, "selection_kwargs": self.selection_kwargs}
+        self._refuse_diversity()
+
+    def _refuse_diversity(self) -> None:
+        kind = type(self.selector)
+        if self.diversity is not None and (kind.spreads_out or kind.fixed_budget is not None):
+            why = "keeps every row" if kind.fixed_budget is not None else "already keeps rows apart itself"
+            raise ValueError(
+                f"`selection_diversity={self.selection_diversity!r}`: `{self.selection_method}` {why}. Remove it."
+            )
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the method needs (see [`Card`]), and what the diversity behind it does."""
+        own = self.selector.card.needs
+        return own | {"text", "model"} if self.diversity is not None and self.diversity.encoder == "model" else own
 
     def budget_of(self, selector: Selector) -> float | int:
         """

@@ -93,6 +93,8 @@ class Account:
         self.passes: dict[str, int] = {}
         #: Seconds that an earlier run spent on what came from the cache.
         self.cached_seconds = 0.0
+        #: What a method has to tell besides (statistics, rows that look odd), by name; for the record.
+        self.figures: dict[str, Any] = {}
 
     def note(self, kind: str, reason: str, rows: Iterable[int]) -> None:
         """
@@ -135,6 +137,8 @@ class Context:
             Rows of the task to be good at.
         judge (`Any`, *optional*):
             Judge engine.
+        diversity ([`Diversity`], *optional*):
+            What follows the method's own ranking.
         seed (`int`, *optional*, defaults to `42`):
             Same seed, same subset.
         cache_dir (`Path`, *optional*):
@@ -159,6 +163,7 @@ class Context:
     model_id: str | None = None
     target: Records | None = None
     judge: Any = None
+    diversity: Any = None
     seed: int = 42
     cache_dir: Path | None = None
     max_length: int | None = 1024
@@ -225,6 +230,8 @@ class Selector(ABC):
     card: ClassVar[Card]
     #: A budget that the method insists on; the baseline keeps everything.
     fixed_budget: ClassVar[float | None] = None
+    #: Whether `select()` already keeps rows apart; `selection_diversity` is refused then.
+    spreads_out: ClassVar[bool] = False
 
     def extras(self) -> dict[str, str]:
         """Packages that these options need, and the extra of this package that brings each."""
@@ -276,7 +283,8 @@ class Selection:
         unscorable, dropped, truncated (`dict[str, list[int]]`):
             Rows by reason: without a score; refused by the method or unusable; scored on a cut text.
         facts (`dict`):
-            Model, tokenizer template, dataset and versions, to tell one selection from another.
+            Model, tokenizer template, dataset and versions, to tell one selection from another; `figures`: what the
+            method has to tell besides.
     """
 
     method: str
@@ -304,7 +312,7 @@ class Selection:
         return len(self.indices) / self.candidates
 
     def summary(self) -> str:
-        """Two lines for a log: how much was kept, at what cost, and what was left aside."""
+        """Lines for a log: how much was kept, at what cost, what was left aside, and the method's own figures."""
         lines = [
             f"{self.method}: kept {len(self.indices):,} of {self.candidates:,} rows (SDF {self.sdf:.3f}) "
             f"in {self.seconds:.1f} s" + (f", {self.cached_seconds:.1f} s of it cached" if self.cached_seconds else "")
@@ -314,6 +322,8 @@ class Selection:
             lines += [f"  {kind}: {len(rows):,} rows, {reason}" for reason, rows in reasons[:SHOWN_REASONS]]
             if len(reasons) > SHOWN_REASONS:
                 lines.append(f"  {kind}: {len(reasons) - SHOWN_REASONS} more reasons, see selection.json")
+        for name, figure in self.facts.get("figures", {}).items():
+            lines.append(f"  {name}: {len(figure):,} rows" if isinstance(figure, list) else f"  {name}: {figure}")
         return "\n".join(lines)
 
 
@@ -370,7 +380,11 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
         usable = scores.copy()
         for rows in unreadable.values():
             usable[rows] = np.nan
-        chosen = ctx.agreed(selector.select(usable, features, k, ctx))
+        if ctx.diversity is None:
+            chosen = selector.select(usable, features, k, ctx)
+        else:
+            chosen = ctx.diversity.choose(lambda k: selector.select(usable, features, k, ctx), records, k, ctx)
+        chosen = ctx.agreed(chosen)
     chosen = _checked_rows(chosen, n, k, method, set().union(*unreadable.values()))
     if len(chosen) == 0:
         reasons = [*ctx.account.rows("unscorable"), *ctx.account.rows("dropped")]
@@ -385,6 +399,10 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
         cached_seconds=ctx.account.cached_seconds,
         passes=dict(ctx.account.passes),
         peak_memory=peak_memory(),
+        facts={
+            "diversity": dataclasses.asdict(ctx.diversity) if ctx.diversity is not None else None,
+            "figures": ctx.account.figures,
+        },
         **{kind: ctx.account.rows(kind) for kind in ("unscorable", "dropped", "truncated")},
     )
 

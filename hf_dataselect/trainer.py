@@ -102,7 +102,7 @@ class DataSelectingTrainer(SFTTrainer):
 
     def _refuse_early(self, args: DataSelectingConfig, model: Any) -> None:
         rows_to_keep(args.budget_of(self.selector), len(self.records))
-        needs, layout = self.selector.card.needs, self.records.layout
+        needs, layout = args.needs, self.records.layout
         sharded = [f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP")]
         if "model" in needs and (args.deepspeed or args.fsdp or any(os.environ.get(n) == "true" for n in sharded)):
             raise ValueError(
@@ -198,6 +198,7 @@ class DataSelectingTrainer(SFTTrainer):
                 accelerator=self.accelerator,
                 model_id=self.recipe["model_name_or_path"],
                 target=self._target,
+                diversity=self.args.diversity,
                 judge=self.judge,
                 seed=self.args.seed,
                 cache_dir=self.args.cache_folder,
@@ -245,9 +246,10 @@ class DataSelectingTrainer(SFTTrainer):
             "options": plain(dataclasses.asdict(self.selector)),
             "budget": self.args.budget_of(self.selector),
             "seed": self.args.seed,
+            "diversity": dataclasses.asdict(self.args.diversity) if self.args.diversity else None,
         }
         then = {"method": selection.method, "options": plain(selection.options), "budget": selection.budget}
-        then["seed"] = selection.facts.get("seed")
+        then |= {name: selection.facts.get(name) for name in ("seed", "diversity")}
         changed = [f"{name} (then {then[name]}, now {mine[name]})" for name in mine if mine[name] != then[name]]
         if changed:
             raise SelectionError(
@@ -338,9 +340,9 @@ def select_into_folder(
     """[`select`] with the budget of `args`, written into the run folder `args.output_dir` by the main process."""
     selection = select(records, selector, args.budget_of(selector), ctx)
     template = ctx.tokenizer.chat_template
-    selection.facts = {
+    selection.facts |= {
         "model": ctx.model_id,
-        "model_identity": model_identity(ctx.model) if "model" in selector.card.needs else None,
+        "model_identity": model_identity(ctx.model) if "model" in args.needs else None,
         "dataset": records.content_hash(),
         "layout": records.layout,
         "chat_template": digest(template) if template else None,

@@ -93,7 +93,7 @@ def test_every_option_has_a_help_text(tmp_path):
     from dataclasses import fields
 
     own = [f for f in fields(DataSelectingConfig) if f.name.startswith(("selection_", "baseline_", "benchmark"))]
-    assert len(own) == 11 and all(len(field.metadata["help"]) > 40 for field in own)
+    assert len(own) == 12 and all(len(field.metadata["help"]) > 40 for field in own)
 
 
 def test_given_arguments_repeat_the_run_and_hold_no_secret(tmp_path):

@@ -15,6 +15,7 @@ from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.registry import load_selector, method_name, method_names, selector_class
 from hf_dataselect.selector import Card, Context, Selector, select
 from tests.rows import alpaca
+from tests.scripted import ScriptedJudge
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -25,6 +26,9 @@ SMALL = {
     "column": {"name": "rating"},
     "ifd": {"warmup_clusters": 2, "warmup_rows_per_cluster": 2},
     "superfiltering": {"model": "TINY"},
+    "alpagasus": {"threshold": None},
+    "instag": {"min_count": 1, "similarity": 0, "support": 0},
+    "deita": {"complexity_scorer": "TINY", "quality_scorer": "TINY"},
 }
 
 
@@ -44,7 +48,14 @@ def selector(request, tiny_folder) -> Selector:
 
 def context(**changes) -> Context:
     tokenizer = tiny_tokenizer()
-    return Context(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32", **changes)
+    given = {"judge": ScriptedJudge(_some_judgement), "max_length": 128, "dtype": "float32"}
+    return Context(tokenizer, tiny_model(tokenizer), **given | changes)
+
+
+def _some_judgement(text: str) -> str:
+    """A rating or tags, always the same for the same question."""
+    number = len(text) + text.count("e")
+    return f'["all", "kind {number % 5}", "kind {number % 11}"]' if "JSON" in text else f"{number % 6}\nFor a reason."
 
 
 def test_names_and_cards(selector):

