@@ -14,7 +14,7 @@ from sklearn.metrics import cohen_kappa_score
 from ..engines.judge import Judge
 from ..preprocessing.records import load_rows
 from ..run_folder import plain
-from .test_sets import COLUMNS, question_of
+from .questions import COLUMNS, read_question
 from .win_rate import judge_pairs
 
 
@@ -81,7 +81,7 @@ def load_pairs(name: str, replay: str | None = None) -> LabelledPairs:
     rows = load_rows(name)
     columns = set(rows.column_names)
     layout = next((known for known in LAYOUTS if {*known.answers, *known.labels} <= columns), None)
-    question = next((column for column in (*COLUMNS, "input") if column in columns), None)
+    question = next((column for column in COLUMNS["question"] if column in columns), None)
     if layout is None or question is None:
         known = "\n  ".join(", ".join((*layout.answers, *layout.labels)) for layout in LAYOUTS)
         raise ValueError(f"{name!r} has the columns {sorted(columns)}; expected a question and one of:\n  {known}")
@@ -93,7 +93,11 @@ def load_pairs(name: str, replay: str | None = None) -> LabelledPairs:
     verdicts = np.array([_decoded(rows[column], layout.codes, name) for column in people])
     votes = np.array([(verdicts == value).sum(axis=0) for value in (1, 0, -1)])
     decided = 2 * votes.max(axis=0) > len(people)
-    texts = [[question_of(row, question), *(row[answer] or "" for answer in layout.answers)] for row in rows]
+    names = {"question": question, "answer": None, "subject": None, "id": None}
+    turns = [read_question(row, place, names).turns for place, row in enumerate(rows)]
+    texts = [
+        ["".join(turn[:1]), *(row[a] or "" for a in layout.answers)] for row, turn in zip(rows, turns, strict=True)
+    ]
     kept = np.flatnonzero(decided)
     questions, first, second = ([texts[row][part] for row in kept] for part in range(3))
     labels = np.array([1.0, 0.0, -1.0])[votes.argmax(axis=0)][kept]

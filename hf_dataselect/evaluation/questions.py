@@ -167,7 +167,7 @@ class QuestionsBenchmark(RowsBenchmark):
         names = {role: self.column(rows, role, False) for role in ("id", "subject")}
         names["question"] = self.column(rows, "question")
         names["answer"] = self.column(rows, "answer", self.with_answers)
-        found = [_question(row, place, names) for place, row in enumerate(rows.with_format(None))]
+        found = [read_question(row, place, names) for place, row in enumerate(rows.with_format(None))]
         self.questions = self.limited(found)
         if not any(question.turns for question in self.questions):
             raise ValueError(f"`benchmarks` ({self.name}): no row of {self.dataset!r} has text in its {names}.")
@@ -203,7 +203,7 @@ class QuestionsBenchmark(RowsBenchmark):
         write_lines(folder, ctx, f"answers/{self.name}.jsonl", lines)
 
 
-def _question(row: dict[str, Any], place: int, names: dict[str, str | None]) -> Question:
+def read_question(row: dict[str, Any], place: int, names: dict[str, str | None]) -> Question:
     """A row of any layout; one whose question is no text has no turns."""
     said = _listed(row[names["question"]])
     if all(isinstance(turn, dict) for turn in said):  # a chat: what its user says first is asked
@@ -212,10 +212,10 @@ def _question(row: dict[str, Any], place: int, names: dict[str, str | None]) -> 
         said = said[:1]
     turns = [turn.strip() for turn in said if isinstance(turn, str) and turn.strip()]
     turns = turns if len(turns) == len(said) else []
-    if names["question"] == "instruction" and turns:  # Alpaca and Self-Instruct give the material apart
+    if names["question"] == "instruction":  # Alpaca and Self-Instruct give the material apart
         instances = row.get("instances") or [row]
-        extra = instances[0].get("input") or ""
-        turns = [f"{turns[0]}\n\n{extra}" if extra.strip() else turns[0]]
+        parts = [*turns, (instances[0].get("input") or "").strip()]
+        turns = ["\n\n".join(filter(None, parts))] if any(parts) else []
     references = row[names["answer"]] if names["answer"] else None
     references = [text if isinstance(text, str) else None for text in _listed(references)]
     subject = row[names["subject"]] if names["subject"] else None

@@ -15,6 +15,7 @@ as AlpaGasus (arXiv 2307.08701) and IFD (arXiv 2308.12032) count. A reward model
 answer stands: the higher one wins.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ import numpy as np
 
 from ..engines.judge import Conversation, Judge
 from ..engines.prompts import delimited, numbers
-from .test_sets import read_answers
 
 
 #: Lowest and highest score of an answer.
@@ -100,9 +100,9 @@ def win_rate(
 
     Args:
         first, second:
-            Answers of the run whose wins count, and of the one it is measured against: a run folder with
-            `answers.jsonl`, such a file (see [`write_answers`]), or, together with `questions`, the answers
-            themselves (`None` = no answer).
+            Answers of the run whose wins count, and of the one it is measured against: a run folder, a file of
+            answers (see [`read_answers`]), or, together with `questions`, the answers themselves (`None` = no
+            answer).
         judge ([`Judge`]):
             Who judges.
         questions (`Sequence[str]` or `dict[str, Sequence[str]]`, *optional*):
@@ -132,6 +132,28 @@ def win_rate(
     found = judge_pairs(judge, *flat, max_new_tokens=max_new_tokens)
     borders = np.cumsum([0, *map(len, questions.values())])
     return {name: found.part(*borders[i : i + 2]) for i, name in enumerate(questions)}
+
+
+def read_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str | None]]]:
+    """
+    Questions and answers by test set: of a run folder's `answers/NAME.jsonl`, or of one such file, with `question` and
+    `answer` (null = none) on each line.
+
+    Raises:
+        `ValueError`: no such file, or a line that is no answer.
+    """
+    files = sorted((path / "answers").glob("*.jsonl")) if path.is_dir() else [path]
+    questions, answers = {}, {}
+    try:
+        for file in files:
+            lines = map(json.loads, filter(str.strip, file.read_text(encoding="utf-8").split("\n")))
+            pairs = [(line["question"], line["answer"]) for line in lines]
+            questions[file.stem], answers[file.stem] = ([pair[side] for pair in pairs] for side in (0, 1))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} holds no readable answers: {error!r}") from error
+    if not files:
+        raise ValueError(f"{path} holds no answers: name a test set in `benchmarks`, of the kind `instructions`.")
+    return questions, answers
 
 
 def _from_files(first: Any, second: Any) -> tuple[dict, dict, dict]:

@@ -9,12 +9,9 @@ import pytest
 from hf_dataselect.engines.judge import Judge, JudgeError
 from hf_dataselect.engines.judge_model import RewardJudge
 from hf_dataselect.engines.replies import Reply
-from hf_dataselect.evaluation.test_sets import answer_questions, load_questions, read_answers, write_answers
-from hf_dataselect.evaluation.win_rate import Verdicts, judge_pairs, win_rate
-from hf_dataselect.selector import Context
+from hf_dataselect.evaluation.win_rate import Verdicts, judge_pairs, read_answers, win_rate
 from tests.engines.test_judge_model import reward_model
-from tests.shared_data import data_path
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_tokenizer
 
 
 class Scripted(Judge):
@@ -111,23 +108,38 @@ def test_several_test_sets_keep_apart():
     assert described["losses"] == 1 and described["outcomes"] == [-1.0]
 
 
+def write_answers(folder, questions, answers):
+    (folder / "answers").mkdir(parents=True)
+    for name in questions:
+        pairs = zip(questions[name], answers[name], strict=True)
+        lines = [
+            json.dumps({"question": question, "answer": answer}, ensure_ascii=False) for question, answer in pairs
+        ]
+        (folder / "answers" / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder
+
+
 def test_answers_of_run_folders(tmp_path):
     questions = {"koala": ["q\u2028 1", "q2", "q2"], "vicuna": ["q3"]}
     mine = {"koala": ["a 9", "b 3", None], "vicuna": ["c 5"]}
     other = {"koala": ["a 2", "b 3", "b 4"], "vicuna": ["c 6"]}
-    write_answers(tmp_path / "sem", questions, mine)
-    file = write_answers(tmp_path / "bm", questions, other)
-    assert read_answers(file) == (questions, other)
-    found = win_rate(tmp_path / "sem", file, Scripted())
+    sem, bm = (write_answers(tmp_path / name, questions, said) for name, said in (("sem", mine), ("bm", other)))
+    assert read_answers(bm) == (questions, other)
+    found = win_rate(sem, bm, Scripted())
     assert {name: part.counts["wins"] for name, part in found.items()} == {"koala": 1, "vicuna": 0}
     np.testing.assert_array_equal(found["koala"].outcomes, [1, 0, np.nan])
+    koala = [folder / "answers" / "koala.jsonl" for folder in (sem, bm)]
+    np.testing.assert_array_equal(win_rate(*koala, Scripted())["koala"].outcomes, [1, 0, np.nan])
     write_answers(tmp_path / "less", {"koala": questions["koala"]}, mine)
     write_answers(tmp_path / "moved", questions | {"vicuna": ["q4"]}, mine)
     for folder, says in (("less", "answers the test sets"), ("moved", "different questions of 'vicuna'")):
         with pytest.raises(ValueError, match=says):
-            win_rate(tmp_path / "sem", tmp_path / folder, Scripted())
+            win_rate(sem, tmp_path / folder, Scripted())
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(ValueError, match="holds no answers: name a test set"):
+        win_rate(sem, tmp_path / "nothing", Scripted())
     with pytest.raises(ValueError, match="holds no readable answers"):
-        win_rate(tmp_path / "sem", tmp_path / "nothing", Scripted())
+        win_rate(sem, tmp_path / "nowhere.jsonl", Scripted())
     with pytest.raises(ValueError, match=r"`second`: 1 answers to the 2 questions"):
         win_rate(["a", "b"], ["a"], Scripted(), ["q", "r"])
 
@@ -146,40 +158,3 @@ def test_a_reward_model_judges_without_order():
     assert found.consistency == 1
     with pytest.raises(JudgeError, match="words are needed"):
         judge.ask([[{"role": "user", "content": "q"}]])
-
-
-def test_a_model_answers_the_questions():
-    tokenizer = tiny_tokenizer()
-    ctx = Context(tokenizer, tiny_model(tokenizer))
-    answers = answer_questions(["Name a colour.", "word " * 3000, "Name a fox."], ctx, max_new_tokens=4)
-    assert answers[1] is None and isinstance(answers[0], str) and isinstance(answers[2], str)
-    assert ctx.account.rows("unscorable") == {"a question that is too long to answer": [1]}
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": "Name a fox."}], add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
-    plain = ctx.model.generate(**ids, max_new_tokens=4, do_sample=False)[0, ids["input_ids"].shape[1] :]
-    assert answers[2] == tokenizer.decode(plain, skip_special_tokens=True)
-
-
-SETS = {"vicuna_80": 80, "koala_180": 180, "wizardlm_218": 218, "self_instruct_252": 252, "lima_300": 300}
-SETS |= {"mt_bench_80": 80, "arena_hard_v01_500": 500}
-
-
-@pytest.mark.parametrize("name", SETS)
-def test_real_test_sets_are_read(name):
-    questions = load_questions(str(data_path(f"eval/{name}.jsonl.gz")))
-    assert len(questions) == SETS[name] and all(question.strip() for question in questions)
-    if name == "self_instruct_252":
-        assert questions[0].startswith("The sentence you are given") and "If you have any questions" in questions[0]
-    if name == "mt_bench_80":
-        assert questions[0].startswith("Compose an engaging") and "Rewrite" not in questions[0]
-
-
-def test_columns_that_hold_no_question_are_refused(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"answer": "x"}\n')
-    with pytest.raises(ValueError, match=r"has the columns \['answer'\]"):
-        load_questions(str(tmp_path / "rows.jsonl"))
-    (tmp_path / "empty.jsonl").write_text('{"prompt": "x"}\n{"prompt": " "}\n')
-    with pytest.raises(ValueError, match="1 rows have no question in `prompt`, the first is row 1"):
-        load_questions(str(tmp_path / "empty.jsonl"))
-    assert load_questions(str(tmp_path / "rows.jsonl"), column="answer") == ["x"]
