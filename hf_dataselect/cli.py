@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 
 if TYPE_CHECKING:
+    from .engines.judge import Judge
     from .recipe import Recipe
 
 USAGE = """\
@@ -90,7 +91,8 @@ def compare(argv: Sequence[str]) -> None:
     from accelerate import PartialState
 
     from .compare import CompareArguments, carry_out, plan
-    from .evaluation.comparison import compare_runs
+    from .engines.judge import load_judge
+    from .evaluation.comparison import add_wins, compare_runs
     from .evaluation.report import to_markdown, write_report
     from .recipe import parse_recipe
 
@@ -101,14 +103,17 @@ def compare(argv: Sequence[str]) -> None:
         carry_out(run, recipe.more.save_models)
     if PartialState().is_main_process:
         found = compare_runs([run.folder for run in runs])
+        if recipe.args.judge and list(runs[0].folder.glob("answers/*.jsonl")):
+            judge = load_judge(recipe.args.judge, recipe.args.judge_options, cache_dir=recipe.args.cache_folder)
+            _checked(add_wins, found, judge)
         print(to_markdown(found))
         written = write_report(found, Path(recipe.args.output_dir) / "report")
         print(f"Written: {', '.join(map(str, written))}")
 
 
 def report(argv: Sequence[str]) -> None:
-    """Table of finished runs: SDF, PIR by setting, STR, seconds."""
-    from .evaluation.comparison import add_rows, compare_runs
+    """Finished runs side by side: SDF, PIR by setting, STR, seconds, and what they kept."""
+    from .evaluation.comparison import add_rows, add_wins, compare_runs
     from .evaluation.report import to_markdown, write_report
     from .preprocessing.records import Records, load_rows
 
@@ -121,6 +126,7 @@ def report(argv: Sequence[str]) -> None:
     parser.add_argument("--dataset_name", help="the candidate dataset, to show rows kept and left out")
     parser.add_argument("--dataset_train_split", default="train", help="its split")
     parser.add_argument("--count_by", metavar="COLUMN", help="count the rows kept by this column of it")
+    _add_judge(parser, "compares the runs' answers to the test sets (`benchmarks` of the kind instructions)")
     options = parser.parse_args(argv)
     if options.count_by and not options.dataset_name:
         _refuse("`--count_by` needs `--dataset_name`")
@@ -128,6 +134,9 @@ def report(argv: Sequence[str]) -> None:
     if options.dataset_name:
         records = _checked(lambda: Records(load_rows(options.dataset_name, split=options.dataset_train_split)))
         _checked(add_rows, found, records, options.count_by)
+    if options.judge is not None:
+        _log_to_console()
+        _checked(lambda: add_wins(found, _judge(options)))
     print(to_markdown(found))
     if options.output_dir is not None:
         print(f"Written: {', '.join(map(str, write_report(found, options.output_dir)))}")
@@ -137,14 +146,10 @@ def judge_check(argv: Sequence[str]) -> None:
     """Agreement of a judge with people, on pairs of answers that they compared (PandaLM, Auto-J, LLMBar layouts)."""
     parser = argparse.ArgumentParser("hf-dataselect judge-check", description=judge_check.__doc__)
     parser.add_argument("pairs", nargs="+", help="labelled pairs: hub names, folders or files")
-    parser.add_argument("--judge", help="'openai:MODEL', 'model:NAME' or 'reward:NAME'; more pairs cost more calls")
-    parser.add_argument("--judge_kwargs", default="{}", help="options of the judge, JSON")
+    _add_judge(parser, "to check; more pairs cost more calls")
     parser.add_argument("--replay", metavar="COLUMN", help="check verdicts stored in this column, instead of a judge")
     parser.add_argument("--limit", type=int, help="a seeded sample of so many pairs of each set")
     parser.add_argument("--max_new_tokens", type=int, default=128, help="length of a verdict at most")
-    parser.add_argument(
-        "--cache_dir", type=Path, default=Path("~/.cache/hf_dataselect"), help="where replies are kept"
-    )
     parser.add_argument("--output_file", type=Path, help="also write the result there, as JSON")
     options = parser.parse_args(argv)
     if (options.judge is None) == (options.replay is None):
@@ -154,28 +159,39 @@ def judge_check(argv: Sequence[str]) -> None:
 
 
 def _judge_check(options: argparse.Namespace) -> None:
-    from .engines.judge_options import JudgeOptions
     from .evaluation.judge_check import agreement, as_json, as_table, load_pairs
-    from .registry import typed_options
 
-    judge, kwargs = None, typed_options(JudgeOptions, options.judge_kwargs, "judge_kwargs")
+    judge = None if options.judge is None else _judge(options)
     names = [Path(name).name.split(".")[0] for name in options.pairs]
     names = names if len(set(names)) == len(names) else options.pairs
     sets = {name: load_pairs(path, options.replay) for name, path in zip(names, options.pairs, strict=True)}
     if options.limit is not None:
         sets = {name: pairs.sample(options.limit) for name, pairs in sets.items()}
-    if options.judge is not None:
-        from accelerate import Accelerator
-
-        from .engines.judge import load_judge
-
-        cache = options.cache_dir.expanduser()
-        judge = load_judge(options.judge, kwargs, accelerator=Accelerator(), cache_dir=cache)
     found = {name: agreement(pairs, judge, max_new_tokens=options.max_new_tokens) for name, pairs in sets.items()}
     if judge is None or judge.is_main_process:
         print(as_table(found))
         if options.output_file is not None:
             options.output_file.write_text(as_json(found, judge, options.replay))
+
+
+def _add_judge(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Options of commands that ask a judge without a recipe."""
+    parser.add_argument("--judge", help=f"'openai:MODEL', 'model:NAME' or 'reward:NAME': {purpose}")
+    parser.add_argument("--judge_kwargs", default="{}", help="options of the judge, JSON")
+    parser.add_argument(
+        "--cache_dir", type=Path, default=Path("~/.cache/hf_dataselect"), help="where the judge's replies are kept"
+    )
+
+
+def _judge(options: argparse.Namespace) -> "Judge":
+    from accelerate import Accelerator
+
+    from .engines.judge import load_judge
+    from .engines.judge_options import JudgeOptions
+    from .registry import typed_options
+
+    kwargs = typed_options(JudgeOptions, options.judge_kwargs, "judge_kwargs")
+    return load_judge(options.judge, kwargs, accelerator=Accelerator(), cache_dir=options.cache_dir.expanduser())
 
 
 def methods(argv: Sequence[str]) -> None:

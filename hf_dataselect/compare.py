@@ -163,14 +163,23 @@ def plan(recipe: Recipe) -> list[PlannedRun]:
         that holds another run.
     """
     compared, root = recipe.more, Path(recipe.args.output_dir)
-    if not recipe.data.eval_dataset_name and recipe.args.eval_strategy == "no":
-        raise ValueError("`eval_dataset_name` is required: nothing is compared without held-out rows.")
+    benchmarks = recipe.args.named_benchmarks
+    if not recipe.data.eval_dataset_name and recipe.args.eval_strategy == "no" and not benchmarks:
+        raise ValueError(
+            "`eval_dataset_name` is required, or `benchmarks`: nothing is compared without held-out rows."
+        )
+    if recipe.args.judge == "self":
+        raise ValueError("`judge='self'` would let every model judge itself: name one model for all.")
+    for benchmark in benchmarks:
+        benchmark.judge = recipe.args.judge if "judge" in benchmark.needs else None
+        benchmark.prepare()
     records = Records(load_rows(recipe.data.dataset_name, recipe.data.dataset_config, recipe.data.dataset_train_split))
     held_out = recipe.data.eval_dataset_name
     shared = {
         **{k: v for k, v in (recipe.sources | recipe.args.given).items() if not k.startswith(_FREE)},
         "model_content": _content_of(recipe.model.model_name_or_path),
         "dataset_content": records.content_hash(),
+        "benchmarks_content": {benchmark.name: benchmark.protocol() for benchmark in benchmarks},
         "eval_content": held_out and Records(load_rows(held_out, split=recipe.data.dataset_test_split)).content_hash(),
     }
     runs = []

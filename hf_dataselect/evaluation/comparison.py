@@ -12,18 +12,22 @@ import numpy as np
 import yaml
 from scipy.stats import spearmanr
 
-from ..engines.cache import digest
+from ..engines.cache import digest, write_atomic
+from ..engines.judge import Judge
 from ..preprocessing.records import Records
-from ..run_folder import read_evaluation, read_selection
+from ..run_folder import plain, read_evaluation, read_selection
 from ..selector import Selection
 from .benchmarks import Setting, from_json
 from .efficiency import Efficiency, rank_by_efficiency
-from .pir import PIR, benchmark_pir, bridged_pir, selection_to_tuning_ratio
+from .pir import PIR, benchmark_pir, bridged_pir, selection_to_tuning_ratio, wins_pir
 from .published import Point, published
+from .win_rate import win_rate
 
 
 #: Options that may differ between runs that are compared: what is chosen, and where things are written.
 _FREE = ("selection_", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "eval_on_start")
+#: In a run's folder: what a judge made of its answers and the baseline's.
+WINS = "wins.json"
 #: Methods without a score of their own.
 UNSCORED = ("full", "random")
 
@@ -46,6 +50,8 @@ class Run:
             Scores before training, where the run was evaluated then (`eval_on_start`).
         recipe, protocol, versions (`dict`, *optional*):
             Its resolved configuration; rows, metrics and answer length of its evaluation; packages.
+        folder (`Path`, *optional*):
+            Where it lies.
     """
 
     name: str
@@ -56,6 +62,12 @@ class Run:
     recipe: dict[str, Any] = field(default_factory=dict)
     protocol: dict[str, Any] | None = None
     versions: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+
+    @property
+    def seed(self) -> int | None:
+        """Of selection and training."""
+        return self.selection.facts.get("seed")
 
     @property
     def training(self) -> dict[str, Any]:
@@ -75,8 +87,10 @@ class Group:
             In the order given.
         pir ([`PIR`], *optional*):
             Benchmark ratio against the baseline; `None` for the baseline itself and where there is none.
+        wins ([`PIR`], *optional*):
+            Wins rate against the baseline, where a judge compared their answers, see [`add_wins`].
         over_control ([`PIR`], *optional*):
-            The same against the control: as many random rows.
+            Benchmark ratio against the control: as many random rows.
         str_ratio (`float`, *optional*):
             Selection seconds / training seconds of the baseline, means over the runs.
     """
@@ -84,6 +98,7 @@ class Group:
     name: str
     runs: list[Run]
     pir: PIR | None = None
+    wins: PIR | None = None
     over_control: PIR | None = None
     str_ratio: float | None = None
 
@@ -167,8 +182,12 @@ class Comparison:
             yield one, other, len(kept[0] & kept[1]) / len(kept[0] | kept[1]), correlation
 
     def efficiencies(self) -> list[Efficiency]:
-        """The groups' places among the published methods; their PIR is bridged to the wins scale, an estimate."""
-        own = [Point(g.name, g.sdf, bridged_pir(g.pir).value) for g in self.groups if g.pir and g.method != "full"]
+        """
+        The groups' places among the published methods, by their wins rate; without one, the benchmark ratio is
+        bridged to the wins scale, an estimate.
+        """
+        rated = [group for group in self.groups if group.pir and group.method != "full"]
+        own = [Point(g.name, g.sdf, (g.wins or bridged_pir(g.pir)).value) for g in rated]
         own = [point for point in own if np.isfinite(point.pir)]
         return rank_by_efficiency([*own, *(method.point for method in published())]) if own else []
 
@@ -200,7 +219,9 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
         if control is not None and group.method not in UNSCORED:
             group.over_control = _pir(group, control)
     groups.sort(key=lambda group: group is not reference)
-    return Comparison(groups, reference)
+    comparison = Comparison(groups, reference)
+    add_wins(comparison)
+    return comparison
 
 
 def _same_size(one: Group, other: Group) -> bool:
@@ -219,8 +240,8 @@ def _grouped(runs: list[Run]) -> list[Group]:
     for run in runs:
         facts = run.selection.facts
         alike = [run.selection.method, run.selection.options, run.selection.budget, run.training, facts.get("dataset")]
-        key, seed = digest(alike), facts.get("seed")
-        if seed is None or any(other.selection.facts.get("seed") == seed for other in found.get(key, [])):
+        key = digest(alike)
+        if run.seed is None or any(other.seed == run.seed for other in found.get(key, [])):
             key += run.name  # a repetition, or of unknown seed: for itself
         found.setdefault(key, []).append(run)
     groups = [Group(members[0].name, members) for members in found.values()]
@@ -248,7 +269,46 @@ def _read_run(folder: Path, shared_names: list[str]) -> Run:
         (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}) if recipe.is_file() else {},
         evaluation.get("protocol"),
         json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {},
+        folder,
     )
+
+
+def add_wins(comparison: Comparison, judge: Judge | None = None) -> None:
+    """
+    Compare the answers of each run with those of the baseline of its seed, by a judge; what it says is kept as
+    `wins.json` in the run's folder. Without a judge, what is kept there is taken, if it is of that baseline.
+
+    Raises:
+        `ValueError`: there is no baseline, or answers that do not belong to the same questions.
+        [`JudgeError`]: see [`Judge.ask`].
+    """
+    reference = comparison.baseline
+    if judge is not None and reference is None:
+        raise ValueError("`judge`: there is no run of `full` whose answers the others could be compared with.")
+    for group in comparison.groups:
+        outcomes: dict[str, list[list[float]]] = {}
+        for run in group.runs if reference not in (None, group) else ():
+            baseline = next((other for other in reference.runs if other.seed == run.seed), reference.runs[0])
+            for name, found in _wins(run, baseline, judge).items():
+                outcomes.setdefault(name, []).append(found)
+        complete = {name: found for name, found in outcomes.items() if len(found) == len(group.runs)}
+        group.wins = (
+            wins_pir({name: np.array(found, np.float64) for name, found in complete.items()}) if complete else None
+        )
+
+
+def _wins(run: Run, baseline: Run, judge: Judge | None) -> dict[str, list[float]]:
+    """Outcome of each question, by test set."""
+    path, against = run.folder / WINS, str(baseline.folder.resolve())
+    if judge is not None:
+        found = win_rate(run.folder, baseline.folder, judge)
+        sets = {name: verdicts.as_json() for name, verdicts in found.items()}
+        kept = {"judge": judge.name, "against": against, "sets": sets}
+        write_atomic(path, json.dumps(plain(kept), ensure_ascii=False))
+    if not path.is_file():
+        return {}
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return {name: found["outcomes"] for name, found in kept["sets"].items()} if kept["against"] == against else {}
 
 
 def add_rows(comparison: Comparison, records: Records, column: str | None = None, examples: int = 3) -> None:

@@ -81,6 +81,8 @@ def headline(comparison: Comparison) -> str:
         return "Whether selecting was worth it is not known: no run has a PIR."
     best = max(rated, key=lambda group: group.pir.value)
     said = f"{best.name}, on {best.sdf:.1%} of the rows, {_against(best.pir, 'training on everything')}"
+    if best.wins is not None:
+        said += f"; its answers against the baseline's, by the judge: {best.wins.verdict} ({_stated(best.wins)})"
     if best.over_control is not None:
         said += f"; it {_against(best.over_control, 'as many random rows')}"
     elif best.method != "random":
@@ -124,6 +126,11 @@ def _runs(comparison: Comparison) -> Section:
         + [_number(g.str_ratio), f"{g.selection_seconds:.1f}", _number(g.train_seconds, 1)]
         for g in groups
     ]
+    if any(group.wins for group in groups):
+        head += ["PIR (wins rate)", "its interval"]
+        rows = [
+            [*row, _number(g.wins and g.wins.value), _interval(g.wins)] for row, g in zip(rows, groups, strict=True)
+        ]
     if max(len(group.runs) for group in groups) > 1:
         head.insert(3, "seeds")
         for row, group in zip(rows, groups, strict=True):
@@ -136,17 +143,20 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     reference = comparison.baseline
     if reference is None:
         yield "No run of `full` among these: PIR and STR need a baseline."
-    for how, names in _by_text({g.name: g.pir.interval for g in comparison.groups if g.pir}).items():
-        yield f"Interval of {names}: {how}."
+    for kind in ("pir", "wins"):
+        found = {group.name: getattr(group, kind) for group in comparison.groups if getattr(group, kind)}
+        for how, names in _by_text({name: pir.interval for name, pir in found.items()}).items():
+            yield f"Interval of {names} ({next(iter(found.values())).kind}): {how}."
     for group in comparison.groups:
         if warning := cost_warning(group.str_ratio):
             yield f"{group.name}: {warning[0].lower()}{warning[1:]}"
         if cached := group.selection.passes.get("cached_rows"):
             spared = f"{group.selection.cached_seconds:.1f} of the {group.selection.seconds:.1f} selection seconds"
             yield f"{group.name}: {cached:,} scores came from the cache; it spared {spared} this time."
-        if group.pir and group.pir.left_out:
-            named = "; ".join(f"{name}: {why}" for name, why in group.pir.left_out.items())
-            yield f"{group.name}: left out of the PIR: {named}."
+        for pir in filter(None, (group.pir, group.wins)):
+            if pir.left_out:
+                named = "; ".join(f"{name}: {why}" for name, why in pir.left_out.items())
+                yield f"{group.name}: left out of the PIR ({pir.kind}): {named}."
         if reference is not None and group is not reference and (differing := _differences(group, reference)):
             yield f"{group.name}: differs from the baseline in more than the rows: {', '.join(differing)}."
 
@@ -208,7 +218,8 @@ def _efficiency(comparison: Comparison) -> Section:
     text = (
         "Distance to the line through Instruction-Mining and InstructionGPT-4 in the plane of SDF and PIR "
         "(arXiv 2406.14115, section 6.1). The published PIRs are wins rates of other models on other data; those of "
-        "this comparison are estimated from benchmark ratios. Read it as a map, not as a ranking."
+        "this comparison are estimated from benchmark ratios where no judge compared answers. Read it as a map, not "
+        "as a ranking."
     )
     table = Table(["method", "SDF", "PIR (wins scale)", "distance", "rank"], rows)
     return Section("Efficiency", [text], table, ("plane",)) if found else Section("Efficiency")

@@ -13,12 +13,13 @@ from datasets import Dataset
 
 from hf_dataselect.cli import main
 from hf_dataselect.evaluation.benchmarks import Setting, as_json
-from hf_dataselect.evaluation.comparison import add_rows, compare_runs
+from hf_dataselect.evaluation.comparison import add_rows, add_wins, compare_runs
 from hf_dataselect.evaluation.picture import draw
 from hf_dataselect.evaluation.report import _width, to_markdown, write_report
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.run_folder import write_evaluation, write_recipe, write_selection
 from hf_dataselect.selector import Selection
+from tests.evaluation.test_win_rate import Scripted
 
 
 ROWS = 12
@@ -152,6 +153,37 @@ def test_the_runs_stand_among_the_published_methods_as_estimates(runs):
     assert "estimated from benchmark ratios" in to_markdown(compare_runs(runs))
 
 
+def answered(folder: Path, scores: list[int]) -> None:
+    (folder / "answers").mkdir()
+    lines = [json.dumps({"question": f"q{i}", "answer": f"{folder.name} {score}"}) for i, score in enumerate(scores)]
+    (folder / "answers" / "koala.jsonl").write_text("\n".join(lines))
+
+
+def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
+    ifd, full, random = runs
+    answered(full, [5] * 30)
+    answered(ifd, [9] * 20 + [5] * 4 + [1] * 6)
+    answered(random, [1] * 30)
+    found = compare_runs(runs)
+    assert found.groups[1].wins is None
+    add_wins(found, Scripted())
+    wins = found.groups[1].wins
+    assert wins.settings == {"koala": pytest.approx(20 / 6)} and wins.verdict == "better"
+    assert {item.point.name: item.point.pir for item in found.efficiencies()}["ifd"] == pytest.approx(20 / 6)
+    again = compare_runs(runs)  # from the folders, without a judge
+    assert again.groups[1].wins == wins and again.groups[2].wins.verdict == "worse"
+    text = to_markdown(again)
+    assert "its answers against the baseline's, by the judge: better (PIR 3.333, wins rate" in text
+    assert "| PIR (wins rate) |" in text
+    other = compare_runs([random, ifd], baseline=random)
+    assert other.groups[1].wins is None  # what is kept is of another baseline
+    shutil.rmtree(random / "answers")
+    with pytest.raises(ValueError, match="holds no answers"):
+        add_wins(again, Scripted())
+    with pytest.raises(ValueError, match="no run of `full`"):
+        add_wins(compare_runs([ifd]), Scripted())
+
+
 def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[1], selection={"seconds": 101.0})
     assert "ifd: selecting alone took 1.0 times as long as training on everything" in to_markdown(compare_runs(runs))
@@ -208,7 +240,7 @@ def test_scores_of_zero_and_nan_are_left_out_of_pir_by_name(runs, tmp_path):
     found = compare_runs(runs)
     assert list(found.groups[1].pir.settings) == ["answer_loss"] and math.isnan(found.groups[2].pir.value)
     text = to_markdown(found)
-    assert "ifd: left out of the PIR: token_accuracy: no ratio of 0.4 and 0." in text
+    assert "ifd: left out of the PIR (benchmark ratio): token_accuracy: no ratio of 0.4 and 0." in text
     assert "| nan" not in text
 
 
@@ -216,7 +248,7 @@ def test_runs_evaluated_otherwise_have_no_pir(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation={"protocol": {"": {"rows": "others"}}})
     found = compare_runs(runs)
     assert math.isnan(found.groups[1].pir.value)
-    assert "ifd: left out of the PIR: all: evaluated on other rows" in to_markdown(found)
+    assert "ifd: left out of the PIR (benchmark ratio): all: evaluated on other rows" in to_markdown(found)
 
 
 def test_other_training_or_rows_are_pointed_out(runs, tmp_path):
