@@ -4,15 +4,17 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from .engines.cache import write_atomic
 from .engines.judge import JudgeError
 from .engines.state import preserved
 from .evaluation.benchmarks import Benchmark, Setting, as_json, from_json
-from .evaluation.pir import PIR, benchmark_pir, selection_to_tuning_ratio
+from .evaluation.pir import PIR, benchmark_pir, cost_warning, selection_to_tuning_ratio
 from .run_folder import plain, read_evaluation, write_evaluation
 from .selector import Account
 
@@ -44,7 +46,8 @@ class PIRCallback(TrainerCallback):
     """
     Runs the benchmarks at every evaluation (those that are not `at_end`) and when training ends (all), compares the
     model with the run in `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark
-    ratio), `sdf` and `str`. `eval.json` in the run folder holds the last evaluation whole, the earlier ones in short.
+    ratio) with the ends of its 95 % interval `pir_low` and `pir_high`, `sdf` and `str`. `eval.json` in the run folder
+    holds the last evaluation whole, the earlier ones in short.
 
     Args:
         trainer ([`DataSelectingTrainer`]):
@@ -88,6 +91,8 @@ class PIRCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self._evaluated_at = None
         self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
+        if warning := cost_warning(self._str()):
+            logger.warning(warning)
         self._seconds_before = _seconds_at(args, state) if state.global_step else 0.0
         if state.global_step and not self.history and (self.trainer.run_folder / "eval.json").exists():
             earlier = read_evaluation(self.trainer.run_folder).get("history", [])
@@ -112,7 +117,7 @@ class PIRCallback(TrainerCallback):
             self._evaluate(state, self.benchmarks)
         elif remaining := [benchmark for benchmark in self.benchmarks if benchmark.at_end]:
             self._evaluate(state, remaining, anew=False)
-        self._evaluation["train_seconds"] = seconds
+        self._evaluation |= {"train_seconds": seconds, "train_tokens": _tokens(self.trainer.train_dataset)}
         self._write()
 
     def _train_seconds(self) -> float | None:
@@ -158,9 +163,8 @@ class PIRCallback(TrainerCallback):
         }
         if self.baseline is not None:
             pir = benchmark_pir(settings, from_json(self.baseline["settings"]))
-            cost = selection_to_tuning_ratio(trainer.selection.seconds, self.baseline.get("train_seconds"))
-            self._evaluation |= {"pir": vars(pir), "str": cost, "sdf": trainer.selection.sdf}
-            logs |= self._comparison(pir, cost)
+            self._evaluation |= {"pir": vars(pir), "str": self._str(), "sdf": trainer.selection.sdf}
+            logs |= self._comparison(pir)
         if logs:
             trainer.log(logs)
 
@@ -168,9 +172,22 @@ class PIRCallback(TrainerCallback):
         if self._evaluation and self.trainer.is_world_process_zero():
             write_evaluation(self.trainer.run_folder, self._evaluation)
 
-    def _comparison(self, pir: PIR, cost: float | None) -> dict[str, float]:
+    def _str(self) -> float | None:
+        seconds = None if self.baseline is None else self.baseline.get("train_seconds")
+        return selection_to_tuning_ratio(self.trainer.selection.seconds, seconds)
+
+    def _comparison(self, pir: PIR) -> dict[str, float]:
         logs = {f"pir/{name}": ratio for name, ratio in pir.settings.items()}
-        return logs | {"pir": pir.value, "sdf": self.trainer.selection.sdf} | ({} if cost is None else {"str": cost})
+        logs |= {"pir": pir.value, "pir_low": pir.low, "pir_high": pir.high, "sdf": self.trainer.selection.sdf}
+        return {name: value for name, value in (logs | {"str": self._str()}).items() if value is not None}
+
+
+def _tokens(dataset: Any) -> int | None:
+    """Tokens of the rows trained on, as they are after truncation; one epoch."""
+    if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
+        return None
+    batches = dataset.select_columns("input_ids").with_format("arrow").iter(10_000)
+    return sum(pc.sum(pc.list_value_length(batch["input_ids"])).as_py() or 0 for batch in batches)
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

@@ -279,6 +279,8 @@ class DataSelectingTrainer(SFTTrainer):
             if not self.args.packing and masked:
                 logger.warning("%s kept rows have no answer token within `max_length` and are not trained on.", masked)
                 self.selection.facts["rows_without_answer_in_window"] = masked
+                if self.is_world_process_zero():
+                    write_selection(self.run_folder, self.selection)
             if len(prepared) == 0:
                 raise ValueError(
                     f"None of the {len(subset)} kept rows has an answer within `max_length={self.args.max_length}`."

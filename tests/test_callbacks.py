@@ -26,6 +26,7 @@ def test_pir_is_logged_at_every_evaluation_and_at_the_end(tmp_path, baseline):
     trainer.train()
     assert len(entries(trainer, "pir")) == 2 == len(entries(trainer, "pir/answer_loss"))  # steps 2 and 3
     assert entries(trainer, "sdf")[0] == 0.25 and entries(trainer, "str")[0] > 0
+    assert len(entries(trainer, "pir_low")) == len(entries(trainer, "pir_high")) == 2
     mine = json.loads((tmp_path / "run" / "eval.json").read_text())
     other = json.loads((baseline / "eval.json").read_text())
     loss = [run["settings"]["answer_loss"]["score"] for run in (other, mine)]
@@ -36,6 +37,15 @@ def test_pir_is_logged_at_every_evaluation_and_at_the_end(tmp_path, baseline):
     else:
         assert "token_accuracy" in mine["pir"]["left_out"]
     assert [entry["step"] for entry in mine["history"]] == [2, 3]
+    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    assert len(lengths) == 6 and mine["train_tokens"] == sum(lengths) < other["train_tokens"]
+
+
+def test_selecting_that_costs_more_than_training_on_everything_is_warned_of(tmp_path, baseline, caplog):
+    evaluation = json.loads((baseline / "eval.json").read_text())
+    (baseline / "eval.json").write_text(json.dumps(evaluation | {"train_seconds": 1e-9}))
+    tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(6, seed=9)).train()
+    assert "times as long as training on everything (STR above 1)" in caplog.text
 
 
 def test_the_numbers_reach_tensorboard(tmp_path, baseline, monkeypatch):

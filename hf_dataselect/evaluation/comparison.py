@@ -52,6 +52,8 @@ class Run:
             Its resolved configuration; rows, metrics and answer length of its evaluation; packages.
         folder (`Path`, *optional*):
             Where it lies.
+        tokens (`int`, *optional*):
+            Tokens of the rows kept, truncated as in training.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Run:
     protocol: dict[str, Any] | None = None
     versions: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path()
+    tokens: int | None = None
 
     @property
     def seed(self) -> int | None:
@@ -126,6 +129,12 @@ class Group:
     def train_seconds(self) -> float | None:
         """Mean over the runs; `None` if one does not know."""
         known = [run.train_seconds for run in self.runs]
+        return None if None in known else float(np.mean(known))
+
+    @property
+    def tokens(self) -> float | None:
+        """Mean over the runs; `None` if one does not know."""
+        known = [run.tokens for run in self.runs]
         return None if None in known else float(np.mean(known))
 
     def score(self, setting: str) -> float | None:
@@ -270,6 +279,7 @@ def _read_run(folder: Path, shared_names: list[str]) -> Run:
         evaluation.get("protocol"),
         json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {},
         folder,
+        evaluation.get("train_tokens"),
     )
 
 

@@ -269,7 +269,14 @@ def _accounting(comparison: Comparison) -> Section:
             aside += [[group.name, f"{kind}: {why}", f"{len(r):,}"] for why, r in getattr(selection, kind).items()]
         rows += [[group.name, "candidates", f"{selection.candidates:,}"], *aside]
         rows += [[group.name, "kept", f"{len(selection.indices):,}"]]
-    return Section("What became of the rows", table=Table(["run", "rows", "number"], rows, 2))
+        if group.tokens is not None:
+            whole = comparison.baseline.tokens if comparison.baseline else None
+            share = f" ({group.tokens / whole:.1%} of the baseline's)" if whole else ""
+            rows.append([group.name, "tokens of the rows kept", f"{group.tokens:,.0f}{share}"])
+        if device := selection.peak_memory:
+            told = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in device.items())
+            rows.append([group.name, "peak memory up to the selection", told])
+    return Section("What became of the rows", table=Table(["run", "what", "how much"], rows, 2))
 
 
 def _reproduction(comparison: Comparison) -> Section:

@@ -194,9 +194,9 @@ def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[9], selection=account | {"seconds": 30.0, "cached_seconds": 12.0})
     text = to_markdown(compare_runs(runs))
     accounted = text.split("## What became of the rows")[1]
-    for line in ("| ifd    | candidates               |     12 |", "| ifd    | unscorable: empty answer |      2 |"):
+    for line in ("| ifd    | candidates               |       12 |", "| ifd    | unscorable: empty answer |        2 |"):
         assert line in accounted
-    assert "| ifd    | dropped: IFD above 1     |      1 |" in accounted
+    assert "| ifd    | dropped: IFD above 1     |        1 |" in accounted
     assert "ifd: 24 scores came from the cache; it spared 12.0 of the 30.0 selection seconds" in text
 
 
