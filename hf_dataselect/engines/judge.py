@@ -20,6 +20,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ class Judge(ABC):
         if todo:
             self._check_calls(len(todo))
             self._announce(todo, max_new_tokens, len(replies))
-            before = Counter(calls=self.cost.calls, failed=self.cost.failed)
+            before = replace(self.cost)
             if self.on_all_ranks:
                 new = self._answer(todo, max_new_tokens, progress)
             else:
@@ -146,6 +147,7 @@ class Judge(ABC):
         cost = self.cost
         cost.calls += 1
         cost.failed += reply.text is None
+        cost.cut += reply.cut
         cost.unmetered += reply.text is not None and not reply.prompt_tokens
         cost.prompt_tokens += reply.prompt_tokens
         cost.completion_tokens += reply.completion_tokens
@@ -197,15 +199,16 @@ class Judge(ABC):
                 "" if money is None else f", at most about {money:,.2f}",
             )
 
-    def _conclude(self, replies: dict[str, Reply], before: Counter) -> None:
+    def _conclude(self, replies: dict[str, Reply], before: Cost) -> None:
         if not self.is_main_process:
             return
         cost = self.cost
         logger.info(
-            "Judge %s: asked %s, failed %s; in all %s prompt tokens, %s new ones%s%s, %.1f s.",
+            "Judge %s: asked %s, failed %s, cut off %s; in all %s prompt tokens, %s new ones%s%s, %.1f s.",
             self.name,
-            f"{cost.calls - before['calls']:,}",
-            f"{cost.failed - before['failed']:,}",
+            f"{cost.calls - before.calls:,}",
+            f"{cost.failed - before.failed:,}",
+            f"{cost.cut - before.cut:,}",
             f"{cost.prompt_tokens:,}",
             f"{cost.completion_tokens:,}",
             f" ({cost.unmetered:,} calls not metered)" if cost.unmetered else "",

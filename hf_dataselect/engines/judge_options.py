@@ -71,6 +71,8 @@ class Cost:
             Questions that were answered by an earlier reply to the same question.
         failed (`int`):
             Questions asked without a usable reply.
+        cut (`int`):
+            Replies cut off at `max_new_tokens`.
         retries (`int`):
             Calls beyond the first of a question.
         prompt_tokens, completion_tokens (`int`):
@@ -86,6 +88,7 @@ class Cost:
     calls: int = 0
     cached: int = 0
     failed: int = 0
+    cut: int = 0
     retries: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0

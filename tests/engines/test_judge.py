@@ -224,7 +224,7 @@ def test_estimate_progress_and_result_are_shown(judged, caplog):
         judged(server, concurrency=2, price_in=1, price_out=1).ask(questions(30), progress="Judging")
     before, after = (record.getMessage() for record in caplog.records if record.name.startswith("hf_dataselect"))
     assert "30 calls to make (0 replies are known)" in before and "at most about 0.0" in before
-    assert "asked 30, failed 0; in all 300 prompt tokens, 60 new ones" in after
+    assert "asked 30, failed 0, cut off 0; in all 300 prompt tokens, 60 new ones" in after
     bar = shown.getvalue()
     assert "Judging" in bar and "call/s" in bar and "30/30" in bar and "<" in bar  # [elapsed<left, calls/s]
 
