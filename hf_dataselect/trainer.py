@@ -104,7 +104,8 @@ class DataSelectingTrainer(SFTTrainer):
         rows_to_keep(args.budget_of(self.selector), len(self.records))
         needs, layout = args.needs, self.records.layout
         sharded = [f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP")]
-        if "model" in needs and (args.deepspeed or args.fsdp or any(os.environ.get(n) == "true" for n in sharded)):
+        borrows = "model" in needs or ("judge" in needs and args.judge == "self")
+        if borrows and (args.deepspeed or args.fsdp or any(os.environ.get(n) == "true" for n in sharded)):
             raise ValueError(
                 f"`selection_method={args.selection_method!r}` runs the model before it is sharded, which DeepSpeed "
                 "and FSDP do not allow yet: run `hf-dataselect select` first and train on the subset it saves."
@@ -121,7 +122,7 @@ class DataSelectingTrainer(SFTTrainer):
             raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
         check_judge(args.judge, self.selector.card.needs, args.selection_method)
         self.selector.check(self.records)
-        if args.cache_folder is not None and "model" in needs:
+        if args.cache_folder is not None and needs & {"model", "judge"}:
             check_writable(args.cache_folder)
         looks_local = isinstance(model, str) and (model.startswith(("/", "./", "../", "~")) or model.count("/") > 1)
         if looks_local and not Path(model).expanduser().is_dir():

@@ -72,7 +72,7 @@ class ServerJudge(Judge):
         self._model = model
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._sent = self._unreachable = 0
-        self._jitter = random.Random()
+        self._random = random.Random()
 
     def _identity(self) -> Any:
         return self.options.temperature
@@ -80,7 +80,8 @@ class ServerJudge(Judge):
     def _answer(
         self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None
     ) -> dict[str, Reply]:
-        replies, waiting = {}, iter(questions.items())
+        # Runs that share a folder and start together would otherwise ask the same questions at the same time.
+        replies, waiting = {}, iter(self._random.sample(list(questions.items()), len(questions)))
         self._stop.clear()
         self._sent, self._unreachable = self.cost.calls + self.cost.retries, 0
         bar = tqdm(total=len(questions), desc=progress, unit="call", disable=progress is None, smoothing=0.05)
@@ -105,6 +106,10 @@ class ServerJudge(Judge):
                 raise
 
     def _ask_one(self, key: str, question: Conversation, max_new_tokens: int) -> tuple[str, Reply]:
+        with self._lock:
+            if (reply := self._store.load([key]).get(key)) is not None:  # of another run that shares the folder
+                self.cost.cached += 1
+                return key, reply
         reply, passing = self._call(question, max_new_tokens)
         with self._lock:
             return key, self._record(key, reply, passing)
@@ -119,7 +124,7 @@ class ServerJudge(Judge):
         problem = ""
         for attempt in range(self.options.retries + 1):
             self._count_call(repeated=attempt > 0)
-            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) * self._jitter.uniform(0.5, 1)
+            pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**attempt) * self._random.uniform(0.5, 1)
             try:
                 raw = self._client.chat.completions.with_raw_response.create(**request)
                 self._unreachable = 0
@@ -133,7 +138,7 @@ class ServerJudge(Judge):
                 problem = self._judged(error)
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
                     return Reply(None, problem), False
-                pause = max(pause, _retry_after(error.response.headers) * self._jitter.uniform(1, 1.1))
+                pause = max(pause, _retry_after(error.response.headers) * self._random.uniform(1, 1.1))
             except _NoCompletion as error:
                 problem = f"the reply is {error}"
             if attempt < self.options.retries and self._stop.wait(pause):

@@ -176,17 +176,17 @@ def test_a_server_that_is_not_there_ends_the_run(judged):
 
 
 def test_max_calls(judged):
-    with FaultyServer(lambda question, attempt: "500" if question == "rate 5" and attempt < 4 else None) as server:
+    with FaultyServer(lambda question, attempt: "500" if attempt == 1 else None) as server:
         judge = judged(server, max_calls=10, concurrency=1)
         with pytest.raises(JudgeError, match=r"max_calls=10 leaves 10 calls and 11 are needed"):
             judge.ask(questions(11))
         assert not server.calls
-        with pytest.raises(JudgeError, match=r"max_calls=10 calls are made, 3 of them repetitions"):
+        with pytest.raises(JudgeError, match=r"max_calls=10 calls are made, 5 of them repetitions"):
             judge.ask(questions(10))
         assert sum(server.calls.values()) == 10
-        judge = judged(server, max_calls=3)
+        judge = judged(server, max_calls=10)
         assert texts(judge.ask(questions(10))) == [str(i) for i in range(10)]
-        assert judge.cost.cached == 7 and set(server.answers.values()) == {1}
+        assert judge.cost.cached == 5 and judge.cost.calls == 5 and set(server.answers.values()) == {1}
         with pytest.raises(JudgeError, match="leaves 0 calls and 1 are needed"):
             judge.ask([question("one more")])
 
@@ -272,7 +272,8 @@ def test_a_killed_run_goes_on_without_asking_again(tmp_path):
         asked, cached = map(int, done.stdout.split())
         assert cached == before and asked == 600 - before
         # Only the calls that were under way when the kill came were made again.
-        again = [q for q, n in server.answers.items() if n > 1]
+        slow = {q for q in calls if first_calls_fail(0.1)(q, 1) == "slow"}  # answered after the client has gone
+        again = [q for q, n in server.answers.items() if n > 1 and q not in slow]
         assert len(again) <= 8 and set(again) <= set(calls)
     assert len(ReplyStore(kept.parent).load([])) == 0
     records = [json.loads(line) for line in kept.read_text().splitlines() if line.endswith("}")]
@@ -284,6 +285,7 @@ def test_two_runs_share_a_folder(tmp_path):
         command, shared = script(tmp_path), process_environment(server)
         runs = [subprocess.Popen([*command, n], env=shared, stdout=subprocess.PIPE, text=True) for n in ("300", "200")]
         assert [run.wait(timeout=120) for run in runs] == [0, 0]
+        assert sum(server.calls.values()) < 400, "each finds most of what the other has asked in the meantime"
         done = subprocess.run([*command, "300"], env=shared, capture_output=True, text=True, timeout=60)
         assert done.stdout.split() == ["0", "300"], done.stderr
 
@@ -348,7 +350,7 @@ def test_ten_thousand_calls_to_a_faulty_server(tmp_path, monkeypatch):
     assert "call/s" in shown.getvalue()
 
 
-def test_memory_is_bounded(judged):
+def test_memory_is_bounded(judged, monkeypatch):
     """Questions are handed out as calls end: never more than twice the concurrency are waiting."""
     with FaultyServer(delay=0.01) as server:
         judge = judged(server, concurrency=4)
@@ -361,15 +363,15 @@ def test_memory_is_bounded(judged):
             finally:
                 finished.append(arguments[0])
 
-        class Questions(dict):
-            def items(self):
-                for item in super().items():
-                    submitted.append(item[0])
-                    most[0] = max(most[0], len(submitted) - len(finished))
-                    yield item
+        class Pool(judge_server.ThreadPoolExecutor):
+            def submit(self, *arguments):
+                submitted.append(arguments[1])
+                most[0] = max(most[0], len(submitted) - len(finished))
+                return super().submit(*arguments)
 
         judge._ask_one = spied
-        judge._answer(Questions((f"{i:032x}", q) for i, q in enumerate(questions(100))), 5, None)
+        monkeypatch.setattr(judge_server, "ThreadPoolExecutor", Pool)
+        judge.ask(questions(100))
         assert len(finished) == 100 and most[0] <= 9
         assert server.most_running <= 4
 
