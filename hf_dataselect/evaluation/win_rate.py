@@ -42,6 +42,10 @@ The first line of your reply holds two numbers, the score of answer_1, a space, 
 else. One sentence of reasons may follow on the second line."""
 
 
+# Said again behind the texts, so that what the judge reads last is not a row's.
+_ASKED = f"Score answer_1 and answer_2. First line: two numbers from {LOW} to {HIGH}, a space between, nothing else."
+
+
 @dataclass
 class Verdicts:
     """
@@ -205,7 +209,7 @@ def judge_pairs(
 
 def _prompt(question: str, shown_first: str, shown_second: str) -> Conversation:
     texts = delimited(request=question, answer_1=shown_first, answer_2=shown_second)
-    return [{"role": "system", "content": _RULES}, {"role": "user", "content": texts}]
+    return [{"role": "system", "content": _RULES}, {"role": "user", "content": f"{texts}\n\n{_ASKED}"}]
 
 
 def _chat(question: str, answer: str) -> Conversation:
