@@ -92,8 +92,9 @@ def compare(argv: Sequence[str]) -> None:
 
     from .compare import CompareArguments, carry_out, plan
     from .engines.judge import load_judge
-    from .evaluation.comparison import add_wins, compare_runs
+    from .evaluation.comparison import add_rows, add_wins, compare_runs
     from .evaluation.report import to_markdown, write_report
+    from .preprocessing.records import Records, load_rows
     from .recipe import parse_recipe
 
     _log_to_console()
@@ -106,6 +107,8 @@ def compare(argv: Sequence[str]) -> None:
         if recipe.args.judge and list(runs[0].folder.glob("answers/*.jsonl")):
             judge = load_judge(recipe.args.judge, recipe.args.judge_options, cache_dir=recipe.args.cache_folder)
             _checked(add_wins, found, judge)
+        data = recipe.data
+        add_rows(found, Records(load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split)))
         print(to_markdown(found))
         written = write_report(found, Path(recipe.args.output_dir) / "report")
         print(f"Written: {', '.join(map(str, written))}")

@@ -273,10 +273,19 @@ def _accounting(comparison: Comparison) -> Section:
             whole = comparison.baseline.tokens if comparison.baseline else None
             share = f" ({group.tokens / whole:.1%} of the baseline's)" if whole else ""
             rows.append([group.name, "tokens of the rows kept", f"{group.tokens:,.0f}{share}"])
+        if selection.passes:
+            rows.append([group.name, "rows and tokens through models", _listed(selection.passes)])
+        if judge := selection.facts.get("judge"):
+            cost = {name: number for name, number in judge["cost"].items() if number}
+            rows.append([group.name, f"asked of the judge {judge['name']}", _listed(cost)])
         if device := selection.peak_memory:
             told = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in device.items())
             rows.append([group.name, "peak memory up to the selection", told])
     return Section("What became of the rows", table=Table(["run", "what", "how much"], rows, 2))
+
+
+def _listed(numbers: dict[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {number:,.6g}" for name, number in numbers.items())
 
 
 def _reproduction(comparison: Comparison) -> Section:
