@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -179,7 +180,8 @@ class PIRCallback(TrainerCallback):
     def _comparison(self, pir: PIR) -> dict[str, float]:
         logs = {f"pir/{name}": ratio for name, ratio in pir.settings.items()}
         logs |= {"pir": pir.value, "pir_low": pir.low, "pir_high": pir.high, "sdf": self.trainer.selection.sdf}
-        return {name: value for name, value in (logs | {"str": self._str()}).items() if value is not None}
+        logs["str"] = self._str()
+        return {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
 
 
 def _tokens(dataset: Any) -> int | None:

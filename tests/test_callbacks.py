@@ -11,7 +11,7 @@ from tests.training import tiny_trainer
 
 @pytest.fixture
 def baseline(tmp_path):
-    trainer = tiny_trainer(tmp_path / "bm", eval_dataset=alpaca(6, seed=9))
+    trainer = tiny_trainer(tmp_path / "bm", eval_dataset=alpaca(12, seed=9))
     trainer.train()
     return tmp_path / "bm" / "run"
 
@@ -21,7 +21,7 @@ def entries(trainer, key: str) -> list:
 
 
 def test_pir_is_logged_at_every_evaluation_and_at_the_end(tmp_path, baseline):
-    options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(6, seed=9), "selection_budget": 6}
+    options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(12, seed=9), "selection_budget": 6}
     trainer = tiny_trainer(tmp_path, "random", eval_strategy="steps", eval_steps=2, **options)
     trainer.train()
     assert len(entries(trainer, "pir")) == 2 == len(entries(trainer, "pir/answer_loss"))  # steps 2 and 3
@@ -44,7 +44,7 @@ def test_pir_is_logged_at_every_evaluation_and_at_the_end(tmp_path, baseline):
 def test_selecting_that_costs_more_than_training_on_everything_is_warned_of(tmp_path, baseline, caplog):
     evaluation = json.loads((baseline / "eval.json").read_text())
     (baseline / "eval.json").write_text(json.dumps(evaluation | {"train_seconds": 1e-9}))
-    tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(6, seed=9)).train()
+    tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(12, seed=9)).train()
     assert "times as long as training on everything (STR above 1)" in caplog.text
 
 
@@ -52,7 +52,7 @@ def test_the_numbers_reach_tensorboard(tmp_path, baseline, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tb"))
-    options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(6, seed=9), "selection_budget": 6}
+    options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(12, seed=9), "selection_budget": 6}
     tiny_trainer(tmp_path, "random", **{"report_to": "tensorboard", **options}).train()
     found = set()
     for file in (tmp_path / "tb").rglob("events*"):
