@@ -112,12 +112,15 @@ class PIRCallback(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         seconds = self._train_seconds()
-        if (
-            self._evaluated_at != state.global_step or args.load_best_model_at_end
-        ):  # the model held may be an earlier one
-            self._evaluate(state, self.benchmarks)
-        elif remaining := [benchmark for benchmark in self.benchmarks if benchmark.at_end]:
-            self._evaluate(state, remaining, anew=False)
+        try:
+            if self._evaluated_at != state.global_step or args.load_best_model_at_end:  # it may be an earlier model
+                self._evaluate(state, self.benchmarks)
+            elif remaining := [benchmark for benchmark in self.benchmarks if benchmark.at_end]:
+                self._evaluate(state, remaining, anew=False)
+        except Exception:
+            logger.error("The evaluation failed; the trained model is saved in %s.", self.trainer.run_folder)
+            self.trainer.save_model(str(self.trainer.run_folder))
+            raise
         self._evaluation |= {"train_seconds": seconds, "train_tokens": _tokens(self.trainer.train_dataset)}
         self._write()
 

@@ -163,16 +163,14 @@ def plan(recipe: Recipe) -> list[PlannedRun]:
         that holds another run.
     """
     compared, root = recipe.more, Path(recipe.args.output_dir)
-    benchmarks = recipe.args.named_benchmarks
-    if not recipe.data.eval_dataset_name and recipe.args.eval_strategy == "no" and not benchmarks:
+    unevaluated = not recipe.data.eval_dataset_name and recipe.args.eval_strategy == "no"
+    if unevaluated and not recipe.args.named_benchmarks:
         raise ValueError(
             "`eval_dataset_name` is required, or `benchmarks`: nothing is compared without held-out rows."
         )
     if recipe.args.judge == "self":
         raise ValueError("`judge='self'` would let every model judge itself: name one model for all.")
-    for benchmark in benchmarks:
-        benchmark.judge = recipe.args.judge if "judge" in benchmark.needs else None
-        benchmark.prepare()
+    benchmarks = recipe.args.prepared_benchmarks()
     records = Records(load_rows(recipe.data.dataset_name, recipe.data.dataset_config, recipe.data.dataset_train_split))
     held_out = recipe.data.eval_dataset_name
     shared = {

@@ -195,6 +195,19 @@ class DataSelectingConfig(SFTConfig):
         own = self.selector.card.needs
         return own | {"text", "model"} if self.diversity is not None and self.diversity.encoder == "model" else own
 
+    def prepared_benchmarks(self) -> list[Benchmark]:
+        """
+        What `benchmarks` names, with its rows read.
+
+        Raises:
+            `ValueError`: rows that can't be had or asked, or no `judge` for a benchmark that needs one.
+        """
+        for benchmark in self.named_benchmarks:
+            if "judge" in benchmark.needs:
+                benchmark.judge = self.judge
+            benchmark.prepare()
+        return self.named_benchmarks
+
     def budget_of(self, selector: Selector) -> float | int:
         """
         The budget in force.

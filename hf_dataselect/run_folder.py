@@ -8,6 +8,9 @@ A run is a folder, readable without this package:
 | `selection.json` | what was chosen, best first; rows left aside, by reason; cost; model, data, template |
 | `scores.parquet` | `row`, `score` (NaN = unscorable), `kept`, `reason` of every candidate |
 | `eval.json` | every evaluation's settings (score, direction, examples), training seconds, PIR |
+| `answers/NAME.jsonl` | of an instruction test set, for win rates: `id`, `question`, `answer` (null = none) |
+| `generated/NAME.jsonl` | the same of a benchmark that is scored by metrics |
+| `grades/NAME.jsonl` | of MT-Bench: each turn's question, answer, the judge's reply and the grade read from it |
 """
 
 import json

@@ -152,10 +152,7 @@ class DataSelectingTrainer(SFTTrainer):
         for benchmark in args.named_benchmarks:
             if benchmark.name in sets:
                 raise ValueError(f"`benchmarks`: a set of `eval_dataset` is called {benchmark.name!r} too.")
-            if "judge" in benchmark.needs:
-                benchmark.judge = args.judge
-            benchmark.prepare()
-        return found + args.named_benchmarks
+        return found + args.prepared_benchmarks()
 
     def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
         if dataset is self._sample:  # the candidates stay raw until the rows to keep are known

@@ -167,7 +167,7 @@ def test_imports_run_one_way(path):
 
 
 def test_the_optional_packages_of_other_methods_are_never_imported():
-    optional = ("sentence_transformers", "rouge_score", "sacrebleu", "matplotlib", "gguf", "openai")
+    optional = ("sentence_transformers", "rouge_score", "sacrebleu", "matplotlib", "gguf", "openai", "lm_eval")
     for path in PACKAGE.rglob("*.py"):
         top = {
             name

@@ -3,8 +3,8 @@ Benchmarks whose questions are answered freely: scored against references, or ke
 
 Any dataset with a question and an answer will do: the columns of GSM8K (`question`, `answer`), BIG-Bench Hard
 (`input`, `target`), Alpaca rows, prompts and completions, and the instruction test sets of Vicuna, Koala, WizardLM,
-Self-Instruct and LIMA are known, others are named in `columns`. The answers are kept in `answers/NAME.jsonl` of the
-run folder.
+Self-Instruct and LIMA are known, others are named in `columns`. The run folder keeps answers for a judge in
+`answers/NAME.jsonl` and scored ones in `generated/NAME.jsonl`.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Generation(QuestionsBenchmark):
 
     def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
         answers = self.ask(ctx)
-        self.keep(folder, ctx, answers)
+        self.keep(folder and folder / "generated", ctx, answers)
         return score_answers(self.metrics, answers, self._references(), ctx)
 
     def _references(self) -> Sequence[str | None]:
@@ -88,5 +88,5 @@ class Instructions(QuestionsBenchmark):
     """
 
     def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
-        self.keep(folder, ctx, self.ask(ctx))
+        self.keep(folder and folder / "answers", ctx, self.ask(ctx))
         return {}

@@ -9,6 +9,7 @@ taken apart into their tasks. On several ranks, the rows are dealt over them as 
 """
 
 import copy
+import inspect
 import logging
 import numbers
 from dataclasses import dataclass, field
@@ -93,7 +94,7 @@ class Harness(Benchmark):
             name: {
                 "version": str(task.VERSION),
                 "rows": digest(list(task.eval_docs)[: self.limit]),
-                "config": digest(task.dump_config()),
+                "config": digest(_written(task.dump_config())),
             }
             for name, task in self.loaded.items()
         }
@@ -118,6 +119,16 @@ class Harness(Benchmark):
             fewshot_as_multiturn=chat,
         )
         return ctx.agreed(_settings(found) if found else None)
+
+
+def _written(config: Any) -> Any:
+    """A task's configuration with the source of its functions, and without where its rows lie."""
+    if isinstance(config, dict):
+        places = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata")
+        return {name: _written(value) for name, value in config.items() if name not in places}
+    if isinstance(config, (list, tuple)):
+        return [_written(value) for value in config]
+    return inspect.getsource(config) if inspect.isroutine(config) and not inspect.isbuiltin(config) else config
 
 
 def _settings(found: dict[str, Any]) -> dict[str, Setting]:

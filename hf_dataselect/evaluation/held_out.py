@@ -20,7 +20,8 @@ from ..preprocessing.model import answer_loss
 from ..preprocessing.records import Records
 from ..selector import Context
 from .benchmarks import Setting
-from .questions import RowsBenchmark, check_metrics, greedy_answers, score_answers
+from .questions import check_metrics, greedy_answers, score_answers
+from .rows import RowsBenchmark
 
 
 @dataclass(kw_only=True)

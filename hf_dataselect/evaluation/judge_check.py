@@ -14,7 +14,8 @@ from sklearn.metrics import cohen_kappa_score
 from ..engines.judge import Judge
 from ..preprocessing.records import load_rows
 from ..run_folder import plain
-from .questions import COLUMNS, read_question
+from .questions import read_question
+from .rows import COLUMNS
 from .win_rate import judge_pairs
 
 

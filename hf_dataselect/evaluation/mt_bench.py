@@ -95,7 +95,7 @@ class MTBench(QuestionsBenchmark):
             graded = {"id": question.id, "turn": turn + 1, "question": question.turns[turn]}
             graded |= {"answer": answers[row][turn], "reply": reply.text, "grade": float(grades[row][turn])}
             lines.append(graded | {"grade": None if np.isnan(graded["grade"]) else graded["grade"]})
-        write_lines(folder, ctx, f"grades/{self.name}.jsonl", lines)
+        write_lines(folder and folder / "grades", ctx, f"{self.name}.jsonl", lines)
         examples = np.array([given.mean() if len(given) else np.nan for given in grades])
         setting = Setting.of(examples, True, [question.subject or "" for question in self.questions])
         for turn in range(max(map(len, grades))):

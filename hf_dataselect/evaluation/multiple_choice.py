@@ -30,7 +30,8 @@ from ..engines.tokens import TOKEN_FEATURES, TokenRows
 from ..preprocessing.layouts import Record
 from ..selector import Context
 from .benchmarks import Setting
-from .questions import RowsBenchmark, question_format
+from .questions import question_format
+from .rows import RowsBenchmark
 
 
 _OPTIONS = re.compile(r"\bOptions:\s*\n", re.IGNORECASE)

@@ -5,10 +5,17 @@ import math
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from hf_dataselect import DataSelectingConfig
+from hf_dataselect.cli import main
+from hf_dataselect.compare import CompareArguments, plan
 from hf_dataselect.evaluation.benchmarks import KINDS, Setting, as_json, from_json, load_benchmarks
+from hf_dataselect.evaluation.comparison import compare_runs
+from hf_dataselect.evaluation.report import to_markdown
+from hf_dataselect.evaluation.win_rate import read_answers
+from hf_dataselect.recipe import parse_recipe
 from hf_dataselect.run_folder import plain
 from hf_dataselect.selector import Context
 from tests.evaluation.test_benchmarks_choice import MMLU, write
@@ -131,6 +138,10 @@ def test_a_run_with_named_benchmarks(tmp_path):
     again.train()
     pir = json.loads((tmp_path / "sem" / "run" / "eval.json").read_text())["pir"]
     assert {*pir["settings"], *pir["left_out"]} == {*evaluation["settings"]}
+    table = to_markdown(compare_runs([tmp_path / "run", tmp_path / "sem" / "run"]))
+    assert "mmlu/accuracy" in table and "sums/numeric_match" in table
+    kept = {"chat": [SUMS[0]["question"], SUMS[2]["question"]]}, {"chat": [line["answer"] for line in lines]}
+    assert read_answers(tmp_path / "run") == kept
     benchmarks[0]["limit"] = 3
     with pytest.raises(ValueError, match="was not evaluated on the same rows"):
         tiny_trainer(tmp_path / "other", benchmarks=benchmarks, baseline_dir=str(tmp_path / "run"), **options)
@@ -161,8 +172,6 @@ def test_bad_benchmark_rows_are_refused_before_any_weights_load(tmp_path):
 
 
 def test_a_recipe_names_benchmarks_and_the_run_folder_repeats_them(tmp_path):
-    from hf_dataselect.cli import main
-
     benchmarks = [{"kind": "multiple_choice", "dataset": write(tmp_path, MMLU), "limit": 2}]
     recipe = write_recipe(tmp_path, selection_method="random", selection_kwargs={}, benchmarks=benchmarks)
     main(["train", "--config", str(recipe)])
@@ -173,6 +182,66 @@ def test_a_recipe_names_benchmarks_and_the_run_folder_repeats_them(tmp_path):
     settings = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]
     assert len(settings["mmlu/accuracy"]["examples"]) == 3
     main(["select", "--config", str(recipe), "--benchmarks", '[{"kind": "gsm8k", "dataset": "/nowhere.jsonl"}]'])
+
+
+def test_an_evaluation_that_fails_loses_no_model(tmp_path, monkeypatch):
+    from hf_dataselect.evaluation.multiple_choice import MultipleChoice
+
+    def fail(*args):
+        raise RuntimeError("out of everything")
+
+    monkeypatch.setattr(MultipleChoice, "score", fail)
+    benchmarks = [{"kind": "multiple_choice", "dataset": write(tmp_path, MMLU), "at_end": True}]
+    trainer = tiny_trainer(tmp_path, benchmarks=benchmarks, eval_dataset=alpaca(4, seed=7), eval_strategy="epoch")
+    with pytest.raises(RuntimeError, match="out of everything"):
+        trainer.train()
+    saved = type(trainer.model).from_pretrained(tmp_path / "run").state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in trainer.model.state_dict().items())
+
+
+def test_named_held_out_rows_are_scored_as_eval_dataset_rows(tmp_path):
+    rows = alpaca(6, seed=7)
+    rows.to_json(tmp_path / "rows.jsonl")
+    given = {"kind": "held_out", "dataset": str(tmp_path / "rows.jsonl"), "metrics": ["exact_match"]}
+    trainer = tiny_trainer(
+        tmp_path,
+        benchmarks=[given | {"max_new_tokens": 4}, given | {"name": "few", "limit": 2, "metrics": []}],
+        benchmark_metrics=["exact_match"],
+        benchmark_max_new_tokens=4,
+        eval_dataset=rows,
+    )
+    trainer.train()
+    settings = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]
+    for name in ("answer_loss", "token_accuracy", "exact_match"):
+        assert settings[name] == settings[f"rows/{name}"]
+    assert settings["few/answer_loss"]["examples"] == pytest.approx(
+        [settings["answer_loss"]["examples"][i] for i in (0, 5)], rel=1e-5
+    )
+    with pytest.raises(ValueError, match="has the columns"):
+        bad = {"kind": "held_out", "dataset": write(tmp_path, [{"a": 1}], "bad.jsonl")}
+        tiny_trainer(tmp_path, model="no/such-model", benchmarks=[bad])
+
+
+def test_a_comparison_knows_the_rows_of_its_benchmarks(tmp_path):
+    path = write(tmp_path, MMLU)
+    options = {"methods": ["length"], "budgets": [8], "seeds": [1], "max_steps": 1, "eval_dataset_name": ""}
+    options["benchmarks"] = [{"kind": "multiple_choice", "dataset": path}]
+    recipe = write_recipe(tmp_path, **options, save_models=False)
+    given = yaml.safe_load(recipe.read_text())
+    for name in ("selection_method", "selection_kwargs", "selection_budget"):
+        del given[name]
+    recipe.write_text(yaml.safe_dump(given))
+
+    def states() -> set[str]:
+        return {run.state for run in plan(parse_recipe(["--config", str(recipe)], "compare", CompareArguments))}
+
+    assert states() == {"new"}
+    main(["compare", "--config", str(recipe)])
+    assert states() == {"finished"}
+    assert "mmlu/accuracy" in (tmp_path / "run" / "report" / "report.md").read_text()
+    write(tmp_path, MMLU[:-1])
+    with pytest.raises(ValueError, match="benchmarks_content"):
+        states()
 
 
 def test_generated_answers_are_scored_row_by_row(tmp_path):
@@ -201,7 +270,7 @@ def test_generated_answers_are_scored_row_by_row(tmp_path):
         "no reference answer": [4],
         "the reference holds nothing that `numeric_match` can compare": [5],
     }
-    kept = [json.loads(line)["answer"] for line in (tmp_path / "answers" / "sums.jsonl").read_text().splitlines()]
+    kept = [json.loads(line)["answer"] for line in (tmp_path / "generated" / "sums.jsonl").read_text().splitlines()]
     assert [kept[i] for i in (0, 1, 2, 5)] == answers and kept[3] is None
 
 
@@ -249,6 +318,19 @@ def test_the_real_test_sets_are_read_whole(file, kind, rows):
     assert len({question.id for question in benchmark.questions}) == rows
     if kind in ("gsm8k", "generation"):
         assert all(question.references[0] for question in benchmark.questions)
+
+
+@pytest.mark.parametrize(
+    ("file", "kind"), [("gsm8k_test", "gsm8k"), ("self_instruct_252", "instructions"), ("lima_300", "instructions")]
+)
+def test_real_questions_are_answered(tmp_path, file, kind):
+    given = {"kind": kind, "dataset": str(data_path(f"eval/{file}.jsonl.gz")), "limit": 2, "max_new_tokens": 4}
+    (benchmark,) = load_benchmarks([given])
+    benchmark.prepare()
+    found = benchmark.run(context(), tmp_path)
+    assert [setting.examples for setting in found.values()] == ([[0.0, 0.0]] if kind == "gsm8k" else [])
+    lines = (tmp_path / ("generated" if kind == "gsm8k" else "answers") / f"{file}.jsonl").read_text().split("\n")
+    assert [bool(json.loads(line)["answer"]) for line in lines if line] == [True, True]
 
 
 def test_real_bbh_answers_are_compared_as_texts():

@@ -137,6 +137,18 @@ def test_the_protocol_is_of_the_rows_and_the_task(tmp_path):
     assert harness(path, chat_template=False).protocol() != first
     assert harness(choice_task(tmp_path, description="Choose. ")).protocol() != first
     assert json.loads(json.dumps(first)) == first
+    (tmp_path / "copy").mkdir()
+    assert harness(choice_task(tmp_path / "copy", description="Choose. ")).protocol() == harness(path).protocol()
+
+
+def test_the_protocol_knows_functions_by_their_source(tmp_path):
+    path, code = Path(choice_task(tmp_path)), "def target(doc):\n    return doc['answer']\n"
+    path.write_text(path.read_text().replace("doc_to_target: answer", "doc_to_target: !function code.target"))
+    found = []
+    for source in (code, code, code.replace("doc", "row")):
+        (tmp_path / "code.py").write_text(source)
+        found.append(json.dumps(harness(str(path)).protocol()))
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.parametrize(
@@ -162,6 +174,17 @@ def test_it_runs_in_the_trainer_when_training_ends(tmp_path):
     assert trainer.model.training
 
 
+def test_an_adapter_is_evaluated_with_the_model(tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    benchmark, ctx = harness(choice_task(tmp_path), perplexity_task(tmp_path)), context()
+    plain = benchmark.run(ctx)
+    config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    adapted = benchmark.run(ctx.using(get_peft_model(ctx.model, config)))
+    assert adapted.keys() == plain.keys()
+    assert adapted["lm_eval/text/bits_per_byte"].score != plain["lm_eval/text/bits_per_byte"].score
+
+
 def test_without_the_package_the_extra_is_named(tmp_path):
     code = (
         "import importlib.util as u, sys; find = u.find_spec\n"
@@ -177,12 +200,15 @@ def test_two_ranks_give_the_settings_of_one(tmp_path):
     benchmarks = [
         {"kind": "lm_eval", "tasks": [choice_task(tmp_path), words_task(tmp_path), perplexity_task(tmp_path)]},
         {"kind": "multiple_choice", "dataset": write(tmp_path, MMLU)},
+        {"kind": "instructions", "dataset": write(tmp_path, TEST, "chat.jsonl"), "max_new_tokens": 8},
     ]
     options = {"selection_method": "full", "selection_kwargs": {}, "benchmarks": benchmarks, "learning_rate": 0.0}
     recipe = write_recipe(tmp_path, selection_dtype="float32", selection_budget=None, **options)
     for processes in (1, 2):
         run(processes, recipe, "--output_dir", str(tmp_path / f"{processes}"))
     one, two = (json.loads((tmp_path / name / "eval.json").read_text())["settings"] for name in "12")
+    answers = [(tmp_path / name / "answers" / "chat.jsonl").read_text() for name in "12"]
+    assert answers[0] == answers[1] and answers[0].count("\n") == len(TEST)
     assert one.keys() == two.keys() >= {"lm_eval/which/acc", "lm_eval/words/exact_match", "mmlu/accuracy"}
     for name in one:
         assert one[name]["score"] == pytest.approx(two[name]["score"], rel=1e-4), name
