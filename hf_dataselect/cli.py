@@ -108,7 +108,8 @@ def compare(argv: Sequence[str]) -> None:
             judge = load_judge(recipe.args.judge, recipe.args.judge_options, cache_dir=recipe.args.cache_folder)
             _checked(add_wins, found, judge)
         data = recipe.data
-        add_rows(found, Records(load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split)))
+        rows = load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split)
+        add_rows(found, Records(rows), recipe.more.count_by)
         print(to_markdown(found))
         written = write_report(found, Path(recipe.args.output_dir) / "report")
         print(f"Written: {', '.join(map(str, written))}")

@@ -24,7 +24,7 @@ from .config import DataSelectingConfig, parse_budget
 from .engines.cache import digest, write_atomic
 from .preprocessing.records import Records, load_rows
 from .recipe import Recipe, build_trainer
-from .registry import load_selector
+from .registry import load_selector, nearest
 from .run_folder import plain
 from .selector import rows_to_keep
 
@@ -55,6 +55,8 @@ class CompareArguments:
             Options by method, a mapping or JSON.
         save_models (`bool`, *optional*, defaults to `True`):
             Whether each run's model is kept.
+        count_by (`str`, *optional*):
+            Column of the candidates by which the report counts the rows kept.
     """
 
     methods: list[str] = field(
@@ -76,6 +78,9 @@ class CompareArguments:
         metadata={"help": "Options by method, for example {ifd: {warmup: none}}: a mapping in YAML or JSON."},
     )
     save_models: bool = field(default=True, metadata={"help": "Keep each run's model: takes its disk for every run."})
+    count_by: str | None = field(
+        default=None, metadata={"help": "Column of the candidates by which the report counts the rows kept."}
+    )
 
     def __post_init__(self):
         if isinstance(self.method_kwargs, str):
@@ -172,6 +177,10 @@ def plan(recipe: Recipe) -> list[PlannedRun]:
         raise ValueError("`judge='self'` would let every model judge itself: name one model for all.")
     benchmarks = recipe.args.prepared_benchmarks()
     records = Records(load_rows(recipe.data.dataset_name, recipe.data.dataset_config, recipe.data.dataset_train_split))
+    if compared.count_by not in (None, *records.dataset.column_names):
+        raise ValueError(
+            f"`count_by={compared.count_by!r}` is no column{nearest(compared.count_by, records.dataset.column_names)}"
+        )
     held_out = recipe.data.eval_dataset_name
     shared = {
         **{k: v for k, v in (recipe.sources | recipe.args.given).items() if not k.startswith(_FREE)},

@@ -60,6 +60,7 @@ def test_every_method_budget_and_seed_is_a_run_and_baseline_and_control_are_amon
         (["--method_kwargs", "[1]"], "must map methods to their options"),
         (["--budgets", "1"], "may mean one row or all"),
         (["--budgets", "25"], "more rows than the 24"),
+        (["--count_by", "colour"], "`count_by='colour'` is no column"),
         (["--eval_dataset_name", ""], "`eval_dataset_name` is required, or `benchmarks`"),
         (["--benchmarks", '[{"kind": "gsm8k", "dataset": "none.jsonl"}]'], "there is no file 'none.jsonl'"),
     ],

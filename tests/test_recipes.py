@@ -20,8 +20,8 @@ from tests.shared_data import smollm2_path
 
 
 ROOT = Path(__file__).resolve().parents[1]
-#: Of one run each; recipes/compare.yaml is of many.
-RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "compare")
+#: Of one run each; the others compare many.
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in ("compare", "quickstart"))
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 QUICKSTART = ROOT / "recipes" / "quickstart"
 COLUMNS = ["instruction", "input", "output", "topic", "fault"]
@@ -41,8 +41,7 @@ def test_a_recipe_parses_and_names_a_method_and_its_options(path):
     assert found.args.selection_method == recipe(path.stem)["selection_method"]
     assert found.args.budget_of(found.args.selector) > 0
     assert found.data.dataset_name and found.data.eval_dataset_name and found.model.model_name_or_path
-    if path.stem != "quickstart":
-        assert found.args.selection_method == path.stem and found.args.output_dir == f"runs/{path.stem}"
+    assert found.args.selection_method == path.stem and found.args.output_dir == f"runs/{path.stem}"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
@@ -65,11 +64,7 @@ def test_the_recipe_of_a_comparison_parses_and_trains_as_the_others_do():
 
 def test_recipes_differ_in_the_selection_only():
     free = ("selection_method", "selection_budget", "selection_kwargs", "judge", "output_dir", "baseline_dir")
-    kept = {
-        path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free}
-        for path in RECIPES
-        if path.stem != "quickstart"
-    }
+    kept = {path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free} for path in RECIPES}
     full = kept.pop("full")
     for name, found in kept.items():
         assert {key: value for key, value in found.items() if key != "seed"} == full, name
@@ -169,11 +164,9 @@ def test_quickstart_rows_are_made_again_to_the_byte(tmp_path):
     assert filecmp.cmpfiles(tmp_path, QUICKSTART, names, shallow=False)[0] == names
 
 
-def test_quickstart_runs_share_one_recipe_and_its_options_exist(tmp_path):
+def test_the_quickstart_is_one_comparison_whose_options_exist():
     script = (QUICKSTART / "run.sh").read_text(encoding="utf-8")
-    assert script.count("--config recipes/quickstart.yaml") == 1 and "set -euo pipefail" in script
-    options = script.partition("--selection_kwargs '")[2].partition("'")[0]
-    given = ["--config", str(ROOT / "recipes" / "quickstart.yaml"), "--selection_method", "ifd"]
-    found = parse_recipe([*given, "--selection_budget", "0.25", "--selection_kwargs", options])
-    assert found.args.selector.warmup_clusters == json.loads(options)["warmup_clusters"]
-    assert round(found.args.selection_budget * 352) == 88
+    assert "compare --config recipes/quickstart.yaml" in script and "set -euo pipefail" in script
+    found = parse_recipe(["--config", str(ROOT / "recipes" / "quickstart.yaml")], "compare", CompareArguments)
+    assert [name for name, _ in found.more.runs()] == ["full-seed42", "random-0.25-seed42", "ifd-0.25-seed42"]
+    assert found.more.count_by in COLUMNS and found.args.eval_on_start

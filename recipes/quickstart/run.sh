@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Three runs that differ in the rows they train on, and the report: `make quickstart`, or this where the package is
-# installed with its extra `quickstart`. MODEL=folder takes another model than the one that is fetched.
+# The model, then recipes/quickstart.yaml with it: `make quickstart`, or this where the package is installed with its
+# extra `quickstart`. MODEL=folder takes another model than the one that is fetched.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export HF_HUB_OFFLINE=1 HF_HUB_DISABLE_TELEMETRY=1 TOKENIZERS_PARALLELISM=false PYTHONWARNINGS=ignore
@@ -23,20 +23,6 @@ from hf_dataselect.engines.state import has_fast_bfloat16
 print("bfloat16" if has_fast_bfloat16(torch.device("cpu")) else "float32")')"
 echo "This CPU computes fastest in $dtype."
 
-run() { # method, and options besides those of the recipe
-    hf-dataselect train --config recipes/quickstart.yaml --model_name_or_path "$model" --dtype "$dtype" \
-        --selection_method "$1" --output_dir "runs/quickstart/$1" "${@:2}"
-}
-
-step "1/3 Baseline (BM): all rows"
-run full --eval_on_start true
-step "2/3 Control: a quarter of the rows, drawn at random"
-run random --selection_budget 0.25 --baseline_dir runs/quickstart/full
-step "3/3 IFD: a quarter of the rows, chosen"
-run ifd --selection_budget 0.25 --baseline_dir runs/quickstart/full \
-    --selection_kwargs '{"warmup_clusters": 10, "warmup_rows_per_cluster": 5, "warmup_gradient_accumulation": 1}'
-
-step "Report"
-hf-dataselect report runs/quickstart/{full,random,ifd} --dataset_name recipes/quickstart/candidates.jsonl \
-    --count_by fault --output_dir runs/quickstart/report
-step "Done"
+step "Baseline (BM) on all rows, control on a random quarter, IFD on a chosen quarter; then the report"
+hf-dataselect compare --config recipes/quickstart.yaml --model_name_or_path "$model" --dtype "$dtype"
+step "Done: runs/quickstart/report/report.html is the report to look at"
