@@ -46,6 +46,8 @@ def method_card(kind: type[Selector]) -> str:
         lines.append(f"{field.name.replace('_', ' ')}: {value}")
     if rank := method_ranks().get(method_name(kind)):
         lines.append(f"ranks among methods with a paper: {', '.join(f'{n} {r}' for n, r in rank._asdict().items())}")
+    own = "the method's own" if kind.spreads_out else "by `selection_diversity`, behind the ranking"
+    lines.append(f"diversity: {'all rows are kept' if kind.fixed_budget else own}")
     lines += ["", "Options (`selection_kwargs`):"]
     if dataclasses.is_dataclass(kind):
         for field in dataclasses.fields(kind):

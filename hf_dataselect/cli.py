@@ -1,4 +1,4 @@
-"""The command `hf-dataselect`: train · select · compare · report · judge-check · methods."""
+"""The command `hf-dataselect`: train · select · compare · report · judge-check · train-scorer · methods."""
 
 import argparse
 import logging
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: hf-dataselect COMMAND [options]
 
-  train        select rows, train on them, evaluate:  hf-dataselect train --config recipes/ifd.yaml
-  select       select only, and save the rows:        hf-dataselect select --config recipes/ifd.yaml
-  compare      train by several methods and compare:  hf-dataselect compare --config recipes/compare.yaml
-  report       compare finished runs:                 hf-dataselect report runs/*
-  judge-check  does a judge agree with people?        hf-dataselect judge-check pairs.jsonl --judge openai:MODEL
-  methods      the methods and their cards:           hf-dataselect methods [NAME]
+  train         select rows, train on them, evaluate:  hf-dataselect train --config recipes/ifd.yaml
+  select        select only, and save the rows:        hf-dataselect select --config recipes/ifd.yaml
+  compare       train by several methods and compare:  hf-dataselect compare --config recipes/compare.yaml
+  report        compare finished runs:                 hf-dataselect report runs/*
+  judge-check   does a judge agree with people?        hf-dataselect judge-check pairs.jsonl --judge openai:MODEL
+  train-scorer  a scorer of your own for `deita`:      hf-dataselect train-scorer --config scorer.yaml
+  methods       the methods and their cards:           hf-dataselect methods [NAME]
 
 `hf-dataselect COMMAND --help` lists the options. Everything in a recipe can be given again on the command line, which
 wins. On several GPUs: `accelerate launch -m hf_dataselect train --config ...`.
@@ -32,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; wrong options end with one line on stderr and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     commands = {"train": train, "select": select, "compare": compare, "report": report}
-    commands |= {"judge-check": judge_check, "methods": methods}
+    commands |= {"judge-check": judge_check, "train-scorer": train_scorer, "methods": methods}
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
@@ -196,6 +197,14 @@ def _judge(options: argparse.Namespace) -> "Judge":
 
     kwargs = typed_options(JudgeOptions, options.judge_kwargs, "judge_kwargs")
     return load_judge(options.judge, kwargs, accelerator=Accelerator(), cache_dir=options.cache_dir.expanduser())
+
+
+def train_scorer(argv: Sequence[str]) -> None:
+    """Train a scorer for `deita` on rows that a judge evolves and scores."""
+    from .train_scorer import train_scorer
+
+    _log_to_console()
+    _checked(train_scorer, argv)
 
 
 def methods(argv: Sequence[str]) -> None:

@@ -182,9 +182,9 @@ class DataSelectingConfig(SFTConfig):
         self._refuse_diversity()
 
     def _refuse_diversity(self) -> None:
-        kind = type(self.selector)
-        if self.diversity is not None and (kind.spreads_out or kind.fixed_budget is not None):
-            why = "keeps every row" if kind.fixed_budget is not None else "already keeps rows apart itself"
+        selector = self.selector
+        if self.diversity is not None and (selector.spreads_out or selector.fixed_budget is not None):
+            why = "keeps every row" if selector.fixed_budget is not None else "already keeps rows apart itself"
             raise ValueError(
                 f"`selection_diversity={self.selection_diversity!r}`: `{self.selection_method}` {why}. Remove it."
             )

@@ -67,7 +67,8 @@ class Diversity:
         try:
             if self.kind == "filter":
                 order = best(n)
-                kept = diverse_filter(order, vectors, k, self.threshold)
+                device = ctx.accelerator.device if ctx.accelerator else "cpu"
+                kept = diverse_filter(order, vectors, k, self.threshold, device=device)
                 walked = order if len(kept) < k else order[: int(np.flatnonzero(order == kept[-1])[0])]
                 why = f"a cosine above {self.threshold:g} with a better row that is kept"
                 lost = [row for rows in ctx.account.rows("dropped").values() for row in rows]

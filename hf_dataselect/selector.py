@@ -311,6 +311,17 @@ class Selection:
         """Selected dataset fraction: rows kept / candidates."""
         return len(self.indices) / self.candidates
 
+    def figure_lines(self) -> list[str]:
+        """What the method has to tell besides: its statistics, and how many rows look odd."""
+        lines = []
+        for name, figure in self.facts.get("figures", {}).items():
+            if isinstance(figure, list):
+                figure = f"{len(figure):,} rows"
+            elif isinstance(figure, dict):
+                figure = ", ".join(f"{key} {value:,}" for key, value in figure.items())
+            lines.append(f"{name}: {figure}")
+        return lines
+
     def summary(self) -> str:
         """Lines for a log: how much was kept, at what cost, what was left aside, and the method's own figures."""
         lines = [
@@ -322,8 +333,7 @@ class Selection:
             lines += [f"  {kind}: {len(rows):,} rows, {reason}" for reason, rows in reasons[:SHOWN_REASONS]]
             if len(reasons) > SHOWN_REASONS:
                 lines.append(f"  {kind}: {len(reasons) - SHOWN_REASONS} more reasons, see selection.json")
-        for name, figure in self.facts.get("figures", {}).items():
-            lines.append(f"  {name}: {len(figure):,} rows" if isinstance(figure, list) else f"  {name}: {figure}")
+        lines += [f"  {line}" for line in self.figure_lines()]
         return "\n".join(lines)
 
 

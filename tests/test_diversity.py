@@ -116,10 +116,13 @@ def test_wrong_options_are_refused(value, match, tmp_path):
         DataSelectingConfig(str(tmp_path), selection_method="length", selection_diversity=value, bf16=False)
 
 
-@pytest.mark.parametrize("method", ["full", "instag", "deita"])
-def test_methods_that_keep_all_rows_or_keep_them_apart_take_none(method, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "options"), [("full", {}), ("instag", {}), ("deita", {}), ("superfiltering", {"diversity": True})]
+)
+def test_methods_that_keep_all_rows_or_keep_them_apart_take_none(method, options, tmp_path):
+    given = {"selection_method": method, "selection_kwargs": options, "bf16": False}
     with pytest.raises(ValueError, match=f"`{method}`"):
-        DataSelectingConfig(str(tmp_path), selection_method=method, selection_diversity="filter", bf16=False)
+        DataSelectingConfig(str(tmp_path), selection_diversity="filter", **given)
 
 
 def test_one_line_of_a_recipe_is_enough_and_the_run_records_it(tmp_path):

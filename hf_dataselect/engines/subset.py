@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import torch
+
+from .state import has_fast_bfloat16
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
@@ -29,15 +32,20 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     return rows[np.argsort(-scores[rows], kind="stable")][: max(k, 0)].astype(np.int64)
 
 
+#: Rows whose gains facility location brings up to date together; one product for all costs about as much as a few.
+AT_A_TIME = 32
+
+
 def facility_location(
     vectors: np.ndarray, k: int, similarity: Callable[[np.ndarray, np.ndarray], np.ndarray], block: int = 1024
 ) -> tuple[np.ndarray, np.ndarray]:
     """
     Greedy maximisation of sum over rows of the largest similarity to a chosen row, with lazy evaluation.
 
-    The gain of a row never grows, so an old gain is an upper bound: only the row on top of the heap is computed anew.
-    The result is the plain greedy one; equal gains go to the earlier row. Similarities are float64 and computed in
-    blocks, never as an n x n matrix (the kernel of Superfiltering.D differs in the 4th digit only).
+    The gain of a row never grows, so an old gain is an upper bound: only rows near the top of the heap are computed
+    anew, first some at a time, then the top one alone. The result is the plain greedy one; equal gains go to the
+    earlier row. Similarities are float64 and computed in blocks, never as an n x n matrix (the kernel of
+    Superfiltering.D differs in the 4th digit only).
 
     Args:
         vectors (`np.ndarray`):
@@ -45,7 +53,7 @@ def facility_location(
         k (`int`):
             Rows wanted.
         similarity (`Callable`):
-            `(rows (a, width), rows (b, width)) -> (a, b)`, not negative.
+            `(rows (a, width), rows (b, width)) -> (a, b)`, from 0 to about 1.
 
     Returns:
         `tuple`: rows in the order chosen, int64 `(k,)`, and the gain of each, float64 `(k,)`.
@@ -53,14 +61,23 @@ def facility_location(
     vectors = np.asarray(vectors, np.float64)
     n = len(vectors)
     covered = np.zeros(n)
-    heap = []
-    for start in range(0, n, block):
-        sums = similarity(vectors, vectors[start : start + block]).sum(0)
-        # A block rounds otherwise than a single row: a hair more keeps these upper bounds, and so the order of ties.
-        heap += [(-gain * (1 + 1e-9), start + place, 0) for place, gain in enumerate(sums)]
+
+    def bounds(some: np.ndarray, picks: int) -> list[tuple[float, int, int]]:
+        gains = np.maximum(similarity(vectors, vectors[some]) - covered[:, None], 0).sum(0)
+        # A block rounds otherwise than a single row (the root of a distance to itself by 1e-8): a hair more keeps
+        # these upper bounds, and so the order of ties.
+        gains += 1e-9 * gains + 1e-6
+        return [(-gain, row, picks) for gain, row in zip(gains.tolist(), some.tolist(), strict=True)]
+
+    heap = [bound for start in range(0, n, block) for bound in bounds(np.arange(start, min(start + block, n)), 0)]
     heapq.heapify(heap)
     rows, gains = [], []
     while len(rows) < min(k, n):
+        if heap[0][2] < len(rows):  # a bound from before the last pick, and so are others behind it
+            old = [heapq.heappop(heap) for _ in range(min(AT_A_TIME, len(heap)))]
+            for bound in bounds(np.array([row for _, row, _ in old]), len(rows)):
+                heapq.heappush(heap, bound)
+            continue
         _, row, _ = heapq.heappop(heap)
         column = similarity(vectors, vectors[row : row + 1])[:, 0]
         gain = float(np.maximum(column - covered, 0).sum())
@@ -87,6 +104,8 @@ def exponential_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 #: Two unit vectors whose float32 product is this near to the threshold are compared again in float64.
 DOUBT = 1e-4
+#: What the product of two unit vectors in bfloat16 is off at most: three roundings of 2^-8, and a little for the sum.
+COARSE = 3 * 2**-8 + 1e-3
 
 
 def diverse_filter(
@@ -95,14 +114,15 @@ def diverse_filter(
     k: int | None = None,
     threshold: float = 0.9,
     block: int = 1024,
+    device: torch.device | str = "cpu",
 ) -> np.ndarray:
     """
     Walk rows from best to worst and keep each whose cosine to every row kept so far is at most `threshold`
     (score-first, diversity-aware: arXiv 2312.15685, section 2.4).
 
-    A block of rows is compared with the kept ones by one matrix product, and then its rows one by one with those kept
-    out of it, so that the result is that of one row at a time, whatever the block. Memory: the kept rows' unit vectors
-    and a few blocks.
+    A block of rows is compared with the kept ones by one matrix product, in bfloat16 where the hardware multiplies in
+    it and in float32 where that is too coarse to tell, and then its rows one by one with those kept out of it. So the
+    result is that of one row at a time, whatever the block. Memory: the kept rows' unit vectors and a few blocks.
 
     Args:
         order (`Sequence[int]`):
@@ -116,13 +136,15 @@ def diverse_filter(
             A row is rejected if some kept row's cosine with it is above this.
         block (`int`, *optional*, defaults to `1024`):
             Rows compared at a time.
+        device (`torch.device`, *optional*, defaults to `"cpu"`):
+            Where the bfloat16 products are made; on one without them all is done on the CPU.
 
     Returns:
         `np.ndarray`: rows in the order kept, int64, at most `k`.
     """
     order = np.asarray(order, np.int64)
     limit = len(order) if k is None else min(max(k, 0), len(order))
-    rows, count, kept = np.zeros(limit, np.int64), 0, None
+    rows, count, kept, rough = np.zeros(limit, np.int64), 0, None, None
     for start in range(0, len(order), block):
         if count == limit:
             break
@@ -130,9 +152,16 @@ def diverse_filter(
         unit = _unit_rows(vectors(part) if callable(vectors) else vectors[part])
         if kept is None:
             kept = np.empty((limit, unit.shape[1]), np.float32)
-        places = np.flatnonzero(np.isfinite(unit).all(1))
+            if has_fast_bfloat16(torch.device(device)):
+                rough = torch.empty(kept.shape, dtype=torch.bfloat16, device=device)
+        places, before = np.flatnonzero(np.isfinite(unit).all(1)), count
         for first in range(0, count, 8 * block):
-            places = places[~_near_any(unit[places], kept[first : min(first + 8 * block, count)], threshold)]
+            others = slice(first, min(first + 8 * block, count))
+            near = np.full(len(places), np.nan) if rough is None else _highest(unit[places], rough[others])
+            doubtful = ~(np.abs(near - threshold) > COARSE)
+            near = near > threshold
+            near[doubtful] = _near_any(unit[places[doubtful]], kept[others], threshold)
+            places = places[~near]
         unit = unit[places]
         near, free = _near(unit, unit, threshold), np.ones(len(places), bool)
         for place in range(len(places)):
@@ -141,7 +170,14 @@ def diverse_filter(
             if free[place]:
                 rows[count], kept[count], count = part[places[place]], unit[place], count + 1
                 free &= ~near[place]
+        if rough is not None:
+            rough[before:count] = torch.from_numpy(kept[before:count]).to(rough)
     return rows[:count]
+
+
+def _highest(a: np.ndarray, b: torch.Tensor) -> np.ndarray:
+    """Highest product of each of `a` with any of `b`, as coarse as `b`, float32 `(a,)`."""
+    return (torch.from_numpy(a).to(b) @ b.T).amax(1).float().cpu().numpy()
 
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:

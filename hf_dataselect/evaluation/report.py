@@ -267,6 +267,7 @@ def _accounting(comparison: Comparison) -> Section:
         selection, aside = group.selection, []
         for kind in ("unscorable", "dropped", "truncated"):
             aside += [[group.name, f"{kind}: {why}", f"{len(r):,}"] for why, r in getattr(selection, kind).items()]
+        aside += [[group.name, *line.split(": ", 1)] for line in selection.figure_lines()]
         rows += [[group.name, "candidates", f"{selection.candidates:,}"], *aside]
         rows += [[group.name, "kept", f"{len(selection.indices):,}"]]
         if group.tokens is not None:

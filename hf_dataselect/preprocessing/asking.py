@@ -50,7 +50,12 @@ def ask_about_rows(
 
     Returns:
         `list`: one reply a row; `None` for rows that got no question.
+
+    Raises:
+        `ValueError`: the context has no judge.
     """
+    if ctx.judge is None:
+        raise ValueError("This method needs `judge`: 'openai:MODEL', 'model:NAME' or 'self'.")
     asked, conversations, empty, long, pushy = [], [], [], [], []
     for record in records:
         texts = texts_of(record) if record.problem is None else ("",)

@@ -36,6 +36,8 @@ class RowVectors:
     """
 
     def __init__(self, records: Records, ctx: Context, encoder: str):
+        if encoder == "model" and ctx.model is None:
+            raise ValueError("`encoder: model` embeds rows with the model to be tuned, and there is none.")
         self._records, self._ctx, self._encoder = records, ctx, None
         main = ctx.accelerator is None or ctx.accelerator.is_main_process
         self._bar = tqdm(desc="Embedding rows", unit="row", disable=not main)
@@ -47,6 +49,8 @@ class RowVectors:
         else:
             self._encoder = load_sentence_encoder(encoder, ctx.accelerator)
             self._store = VectorStore(ctx.cache_dir, self._encoder, self._encoder.get_embedding_dimension())
+        main = ctx.accelerator is None or ctx.accelerator.is_main_process
+        self._bar = tqdm(desc="Embedding rows", unit="row", disable=not main)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         ctx = self._ctx

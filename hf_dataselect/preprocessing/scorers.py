@@ -11,6 +11,9 @@ from ..engines.judge import Conversation
 from ..engines.prompts import delimited
 
 
+#: On the model card of a scorer that `hf-dataselect train-scorer` made.
+SCORER_MARK = "`selection_method: deita` of hf_dataselect"
+
 _PLACE = re.compile(r"\{(instruction|output)\}")
 
 
@@ -46,14 +49,15 @@ def own_question(kind: str, query: str, answer: str) -> Conversation:
 def card_template(scorer: str, kind: str) -> str | None:
     """
     The prompt that a scorer's model card holds: a text in a block of Python with `{instruction}` in it, for quality
-    with `{output}` too. `None` for a model that has none.
+    with `{output}` too. `None` for the model to be tuned and for models that are no scorers: neither called
+    `deita-complexity-scorer` or `deita-quality-scorer` nor with `SCORER_MARK` on their card.
 
     Raises:
-        `ValueError`: a scorer of DEITA's authors without it, as other words would give other scores.
+        `ValueError`: a scorer without it, as other words would give other scores.
     """
-    if scorer == "model":
+    card = "" if scorer == "model" else _card(scorer)
+    if not re.search(r"deita-(complexity|quality)-scorer", scorer) and SCORER_MARK not in card:
         return None
-    card = _card(scorer)
     for block in re.findall(r"```(?:python|py)\s*\n(.*?)```", card, re.DOTALL):
         try:
             texts = [node.value for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Constant)]
@@ -62,12 +66,10 @@ def card_template(scorer: str, kind: str) -> str | None:
         for text in texts:
             if isinstance(text, str) and "{instruction}" in text and ("{output}" in text) == (kind == "quality"):
                 return text
-    if scorer.startswith("hkust-nlp/deita"):
-        raise ValueError(
-            f"`selection_kwargs`: the prompt that {scorer!r} was trained on was not found on its model card: give it "
-            f"as `{kind}_prompt`."
-        )
-    return None
+    raise ValueError(
+        f"`selection_kwargs`: the prompt that {scorer!r} was trained on was not found on its model card: give it as "
+        f"`{kind}_prompt`."
+    )
 
 
 def _card(name: str) -> str:

@@ -69,6 +69,7 @@ class Superfiltering(Selector):
     def __post_init__(self):
         if not 0 < self.diversity_pool <= 1:
             raise ValueError(f"`selection_kwargs`: diversity_pool={self.diversity_pool} must be in (0, 1].")
+        self.spreads_out = self.diversity
 
     def extras(self) -> dict[str, str]:
         return {"sentence_transformers": "embed"} if self.diversity else {}

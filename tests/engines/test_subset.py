@@ -2,7 +2,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 
+from hf_dataselect.engines import subset
 from hf_dataselect.engines.subset import (
     cosine,
     diverse_filter,
@@ -145,8 +147,15 @@ def crowd(n, seed, width=6):
     return vectors * draw.uniform(0.1, 9, (n, 1))
 
 
+@pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
+def coarse_products(request, monkeypatch):
+    """The filter with and without products in bfloat16, which torch has on any CPU, if not fast ones."""
+    monkeypatch.setattr(subset, "has_fast_bfloat16", lambda device: request.param)
+
+
+@pytest.mark.usefixtures("coarse_products")
 @pytest.mark.parametrize("threshold", [0.5, 0.9, 0.99])
-@pytest.mark.parametrize("block", [1, 3, 64, 1000])
+@pytest.mark.parametrize("block", [1, 3, 64])
 @pytest.mark.parametrize("k", [None, 7, 60])
 def test_the_diverse_filter_in_blocks_is_the_one_of_one_row_at_a_time(threshold, block, k):
     for seed in range(3):
@@ -157,6 +166,7 @@ def test_the_diverse_filter_in_blocks_is_the_one_of_one_row_at_a_time(threshold,
         assert 1 < len(expected) < 200
 
 
+@pytest.mark.usefixtures("coarse_products")
 def test_the_diverse_filter_keeps_what_deitas_code_keeps():
     expected = golden("deita")["filter"]
     vectors = next(iter(golden_arrays("deita_filter_vectors").values()))
@@ -170,6 +180,18 @@ def test_the_diverse_filter_keeps_what_deitas_code_keeps():
             assert diverse_filter(order, vectors, k, case["threshold"], block).tolist() == case["kept"]
 
 
+def test_a_bfloat16_product_is_off_by_no_more_than_is_allowed_for():
+    draw = np.random.default_rng(0)
+    for width in (1, 2, 24, 768):
+        vectors = draw.normal(size=(300, width)) * draw.choice([1, 1e-3], (300, width))
+        unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+        rough = torch.from_numpy(unit).to(torch.bfloat16)
+        for row in range(0, 300, 7):
+            exact = float(unit[row].astype(np.float64) @ unit[row - 1].astype(np.float64))
+            found = subset._highest(unit[row : row + 1], rough[[row - 1]])
+            assert abs(float(found[0]) - exact) < subset.COARSE
+
+
 def test_a_row_is_compared_with_kept_rows_only():
     angles = np.deg2rad([0, 20, 40])  # neighbours are near each other, the ends are not
     chain = np.column_stack([np.cos(angles), np.sin(angles)])
@@ -177,6 +199,7 @@ def test_a_row_is_compared_with_kept_rows_only():
     assert diverse_filter([1, 0, 2], chain, threshold=0.9).tolist() == [1]
 
 
+@pytest.mark.usefixtures("coarse_products")
 def test_a_cosine_at_the_threshold_is_kept_and_a_hair_above_is_not():
     # The cosines are off the threshold by less than a float32 product can tell.
     draw = np.random.default_rng(0)

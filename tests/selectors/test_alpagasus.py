@@ -166,6 +166,11 @@ def test_the_expected_rating_is_that_of_the_digits_behind_the_question():
     assert found.indices.tolist() == np.argsort(-found.scores, kind="stable").tolist()
 
 
+def test_no_judge_is_refused():
+    with pytest.raises(ValueError, match="needs `judge`"):
+        select(alpaca(3), AlpaGasus(), 1.0, context(None))
+
+
 def test_a_judge_without_logits_is_refused():
     with pytest.raises(ValueError, match="estimator='digits'"):
         select(alpaca(3), AlpaGasus(estimator="digits"), 1.0, context(ScriptedJudge(lambda text: "5")))

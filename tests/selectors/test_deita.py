@@ -9,13 +9,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from hf_dataselect.diversity import Diversity
 from hf_dataselect.preprocessing.asking import turns_of
 from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.scorers import card_template, fill, own_question
+from hf_dataselect.preprocessing.scorers import SCORER_MARK, card_template, fill, own_question
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.deita import DEITA
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
+from tests.test_ranks import SMALL, run, selection
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import answer_ends
+from tests.training import answer_ends, write_recipe
 
 
 PROMPTS = {"complexity_prompt": "Complexity of {instruction} is ", "quality_prompt": "{instruction}: {output} is "}
@@ -192,18 +193,27 @@ other = "{instruction} was answered {output}: "
 """
 
 
-def test_the_prompt_is_found_on_the_scorers_card(tmp_path):
+@pytest.mark.parametrize("mark", [True, False], ids=["by its mark", "by its name"])
+def test_the_prompt_is_found_on_the_scorers_card(mark, tmp_path):
+    folder = tmp_path / ("mine" if mark else "deita-complexity-scorer")
+    folder.mkdir()
+    (folder / "README.md").write_text(CARD + SCORER_MARK * mark)
+    assert card_template(str(folder), "complexity") == "How hard is this?\n{instruction}\nHard: "
+    assert card_template(str(folder), "quality") == "{instruction} was answered {output}: "
+    (folder / "README.md").write_text("```python\nthis is no Python {instruction}\n```" + SCORER_MARK * mark)
+    with pytest.raises(ValueError, match="`quality_prompt`"):
+        card_template(str(folder), "quality")
+
+
+def test_the_training_prompt_of_a_model_that_is_no_scorer_is_not_taken(tmp_path):
     assert card_template(str(tmp_path), "complexity") is None
     (tmp_path / "README.md").write_text(CARD)
-    assert card_template(str(tmp_path), "complexity") == "How hard is this?\n{instruction}\nHard: "
-    assert card_template(str(tmp_path), "quality") == "{instruction} was answered {output}: "
-    (tmp_path / "README.md").write_text("```python\nthis is no Python {instruction}\n```")
     assert card_template(str(tmp_path), "complexity") is None
 
 
 def test_a_published_scorer_without_its_prompt_is_refused():
     with pytest.raises(ValueError, match="`complexity_prompt`"):
-        card_template("hkust-nlp/deita-no-such-scorer", "complexity")
+        card_template("nobody/deita-complexity-scorer", "complexity")
 
 
 def test_texts_of_rows_are_not_taken_for_places():
@@ -244,3 +254,15 @@ def test_the_same_filter_follows_any_method():
             kept.append(int(row))
     assert found.indices.tolist() == kept != plain.indices[:8].tolist()
     assert found.facts["diversity"] == {"kind": "filter", "threshold": 0.4, "pool": 0.2, "encoder": "model"}
+
+
+def test_two_ranks_choose_the_rows_of_one_and_share_its_vectors(tmp_path):
+    scorers = {"complexity_scorer": "model", "quality_scorer": "model", "threshold": 0.4}
+    recipe = write_recipe(tmp_path, **SMALL, selection_method="deita", selection_kwargs=scorers)
+    for name, processes, cache in (("one", 1, "a"), ("two", 2, "b"), ("again", 2, "a")):
+        options = ["--output_dir", str(tmp_path / name), "--selection_cache_dir", str(tmp_path / cache)]
+        run(processes, recipe, *options, command="select")
+    one, two, again = (selection(tmp_path / name) for name in ("one", "two", "again"))
+    assert one["indices"] == two["indices"] == again["indices"] and one["dropped"] == two["dropped"]
+    assert one["passes"]["embedded_rows"] == two["passes"]["embedded_rows"] > 0
+    assert again["passes"]["embedded_rows"] == 0 and two["facts"]["processes"] == 2

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
+from hf_dataselect.cli import main
 from hf_dataselect.preprocessing.tags import Vocabulary, parse_tags, tag_statistics
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, SelectionError, select
@@ -14,6 +15,7 @@ from tests.rows import alpaca, layout
 from tests.scripted import ScriptedJudge
 from tests.shared_data import golden
 from tests.tiny import tiny_tokenizer
+from tests.training import write_recipe
 
 
 def context(judge=None, **changes) -> Context:
@@ -205,7 +207,7 @@ def test_statistics_are_in_the_record():
     assert found.indices.tolist() == [1, 0]
     assert found.facts["figures"]["tags of all rows"] == {"complexity": 1.333, "diversity": 3, "coverage": 1.0}
     assert found.facts["figures"]["tags of the rows kept"] == {"complexity": 1.5, "diversity": 3, "coverage": 1.0}
-    assert "tags of the rows kept" in found.summary()
+    assert "tags of the rows kept: complexity 1.5, diversity 3, coverage 1.0" in found.summary()
 
 
 # Options -------------------------------------------------------------------------------------------------------------
@@ -223,3 +225,14 @@ def test_a_column_of_tags_needs_no_judge_and_a_wrong_one_is_named():
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         load_selector("instag", options)
+
+
+def test_the_report_of_a_run_shows_them(tmp_path, capsys):
+    tagged([["a"], ["b", "c"], ["b"]]).to_json(tmp_path / "tagged.jsonl")
+    options = {"tags_column": "tags", "normalize": False}
+    recipe = write_recipe(tmp_path, selection_method="instag", selection_kwargs=options, selection_budget=2)
+    main(["train", "--config", str(recipe), "--dataset_name", str(tmp_path / "tagged.jsonl")])
+    capsys.readouterr()
+    main(["report", str(tmp_path / "run")])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "tags of the rows kept | complexity 1.5, diversity 3, coverage 1.0 |" in printed
