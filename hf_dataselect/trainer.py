@@ -82,7 +82,10 @@ class DataSelectingTrainer(SFTTrainer):
         self.evaluation_seconds = 0.0
         #: Entries of `recipe.yaml` besides the arguments; the command line adds its own.
         self.recipe: dict[str, Any] = {"model_name_or_path": _model_id(model)}
-        self._target = Records(load_rows(args.selection_target)) if args.selection_target else None
+        self._target = None
+        if args.selection_target:
+            rows = load_rows(args.selection_target)
+            self._target = Records(rows, args.dataset_text_field, name="selection_target")
         self._refuse_early(args, model)
         processing_class = processing_class or _load_processing_class(model, args)
         self._default_template = complete_tokenizer(processing_class, self.records, args)

@@ -25,6 +25,8 @@ PACKAGE = Path(hf_dataselect.__file__).parent
 SMALL = {
     "column": {"name": "rating"},
     "ifd": {"warmup_clusters": 2, "warmup_rows_per_cluster": 2},
+    "less": {"lora_r": 4, "warmup_epochs": 2, "projection_dim": 256},
+    "rds": {"rule": "max"},
     "superfiltering": {"model": "TINY"},
     "alpagasus": {"threshold": None},
     "instag": {"min_count": 1, "similarity": 0, "support": 0},
@@ -49,6 +51,7 @@ def selector(request, tiny_folder) -> Selector:
 def context(**changes) -> Context:
     tokenizer = tiny_tokenizer()
     given = {"judge": ScriptedJudge(_some_judgement), "max_length": 128, "dtype": "float32"}
+    given["target"] = Records(alpaca(3, seed=9), name="selection_target")
     return Context(tokenizer, tiny_model(tokenizer), **given | changes)
 
 

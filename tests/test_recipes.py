@@ -64,6 +64,7 @@ def test_the_recipe_of_a_comparison_parses_and_trains_as_the_others_do():
 
 def test_recipes_differ_in_the_selection_only():
     free = ("selection_method", "selection_budget", "selection_kwargs", "judge", "output_dir", "baseline_dir")
+    free += ("selection_target",)
     kept = {path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free} for path in RECIPES}
     full = kept.pop("full")
     for name, found in kept.items():
@@ -78,6 +79,10 @@ def test_values_of_the_papers():
     assert options["warmup_clusters"] * options["warmup_rows_per_cluster"] == 1000 and options["warmup_epochs"] == 1
     assert found["superfiltering"]["selection_kwargs"]["model"] == "gpt2"
     assert found["length"]["selection_budget"] == 1000
+    less = recipe("less")["selection_kwargs"]
+    assert (less["warmup_fraction"], less["warmup_epochs"], less["warmup_learning_rate"]) == (0.05, 4, 2e-5)
+    assert (less["lora_r"], less["lora_alpha"], less["lora_dropout"]) == (128, 512, 0.1)
+    assert less["warmup_batch_size"] * less["warmup_gradient_accumulation"] == 128 and less["projection_dim"] == 8192
     assert found["alpagasus"]["selection_budget"] == 1.0
     assert found["alpagasus"]["selection_kwargs"]["threshold"] == 4.5
     assert found["instag"]["selection_budget"] == found["deita"]["selection_budget"] == 6000

@@ -33,7 +33,7 @@ def hidden_state(
     model: nn.Module,
     rows: TokenRows,
     *,
-    pool: Literal["mean", "last"],
+    pool: Literal["mean", "last", "position"],
     batch_tokens: int = 4096,
     dtype: str = "auto",
     accelerator: Accelerator | None = None,
@@ -41,6 +41,11 @@ def hidden_state(
 ) -> np.ndarray:
     """
     Last hidden state (after the final norm): its mean over all positions of a row, or that of the row's last token.
+
+    Args:
+        pool (`str`):
+            `"mean"`; `"last"`; or `"position"`: the mean with position i (from 1) weighed by i, as in RDS+ (arXiv
+            2503.01807), since in a causal model the later states have seen more.
 
     Returns:
         `np.ndarray`: float32 `(n, width)`; NaN for an empty row or one that did not fit in memory.
@@ -56,9 +61,10 @@ def hidden_state(
             return np.full((len(ids), inner.config.get_text_config().hidden_size), np.nan, np.float32)
         hidden = inner.base_model(input_ids=padded, use_cache=False).last_hidden_state
         places = torch.arange(padded.shape[1])
-        real = places < lengths if pool == "mean" else places == lengths - 1
-        total = (hidden.float() * real.to(hidden.device)[..., None]).sum(1)
-        return (total / real.sum(1, keepdim=True).to(hidden.device)).cpu().numpy()
+        weights = (places == lengths - 1 if pool == "last" else places < lengths).float()
+        weights = (weights * (places + 1) if pool == "position" else weights).to(hidden.device)
+        total = (hidden.float() * weights[..., None]).sum(1)
+        return (total / weights.sum(1, keepdim=True)).cpu().numpy()
 
     with torch.no_grad(), evaluating(model), cast(model, scoring_dtype(model, dtype)):
         return map_batches(

@@ -1,5 +1,6 @@
 """A temporarily tuned model: trained on a few rows, lent out, and put back bit for bit."""
 
+import json
 import logging
 import sys
 import tempfile
@@ -20,9 +21,13 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from . import adam
+from . import epochs as epochs_module
 from .cache import check_writable, code_version, digest, model_identity, write_atomic
+from .epochs import Checkpoint, EpochRecorder, packed, unpacked
+from .layers import linear_layers
 from .state import preserved
 
 
@@ -43,13 +48,25 @@ class WarmupSettings:
         epochs (`float`, *optional*, defaults to `1`):
             Passes over the rows.
         learning_rate (`float`, *optional*, defaults to `2e-5`):
-            Peak of a cosine schedule; 3 % of the updates, rounded down, lead up to it.
+            Peak of the schedule; 3 % of the updates, rounded down, lead up to it.
+        schedule (`str`, *optional*, defaults to `"cosine"`):
+            How the learning rate falls: `"cosine"` or `"linear"`.
+        optimizer (`str`, *optional*, defaults to `"adamw_torch_fused"`):
+            As in [`~transformers.TrainingArguments`].
         batch_size (`int`, *optional*, defaults to `8`):
             Rows of a step on one device.
         gradient_accumulation (`int`, *optional*, defaults to `16`):
             Batches of an update.
         lora_r (`int`, *optional*, defaults to `16`):
-            Rank of the temporary adapter on all linear layers; `lora_alpha` is twice that.
+            Rank of the temporary adapter.
+        lora_alpha (`int`, *optional*):
+            By default twice the rank.
+        lora_dropout (`float`, *optional*, defaults to `0.0`):
+            While tuning.
+        lora_targets (`tuple[str]`, *optional*, defaults to `("all-linear",)`):
+            Layers it is put on.
+        layers (`tuple[str]`, *optional*):
+            With `method="full"`, the linear layers that are tuned (see [`linear_layers`]) instead of all weights.
         max_length (`int`, *optional*, defaults to `512`):
             Window in tokens.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
@@ -61,9 +78,15 @@ class WarmupSettings:
     method: Literal["lora", "full"] = "lora"
     epochs: float = 1
     learning_rate: float = 2e-5
+    schedule: Literal["cosine", "linear"] = "cosine"
+    optimizer: str = "adamw_torch_fused"
     batch_size: int = 8
     gradient_accumulation: int = 16
     lora_r: int = 16
+    lora_alpha: int | None = None
+    lora_dropout: float = 0.0
+    lora_targets: tuple[str, ...] = ("all-linear",)
+    layers: tuple[str, ...] = ()
     max_length: int | None = 512
     gradient_checkpointing: bool = False
     seed: int = 42
@@ -100,46 +123,92 @@ def warmed_up(
     Raises:
         `ValueError`: `method="full"` on a quantized model.
     """
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, None) as tuned:
+        yield tuned
+
+
+@contextmanager
+def warmed_up_by_epoch(
+    model: nn.Module,
+    tokenizer: Any,
+    rows: Dataset,
+    settings: WarmupSettings,
+    accelerator: Accelerator | None = None,
+    cache_dir: Path | None = None,
+    on_cached: Callable[[float], None] | None = None,
+) -> Iterator[tuple[nn.Module, list[Checkpoint]]]:
+    """
+    As [`warmed_up`], with what the model and its optimizer were at the end of every epoch; all of it is kept in
+    `cache_dir` (three times the tuned weights, an epoch).
+
+    Raises:
+        `ValueError`: `method="full"` on a quantized model, or an optimizer that is no Adam.
+    """
+    epochs = []
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs) as tuned:
+        yield tuned, epochs
+
+
+@contextmanager
+def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs: list[Checkpoint] | None):
     if settings.method == "full" and getattr(model, "is_quantized", False):
         raise ValueError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
     saved = None
     if cache_dir is not None:
         processes, precision = (accelerator.num_processes, accelerator.mixed_precision) if accelerator else (1, "no")
-        code = [code_version(sys.modules[__name__]), *map(version, ("torch", "transformers", "trl", "peft"))]
+        modules = [sys.modules[__name__], *([adam, epochs_module] if epochs is not None else [])]
+        code = [code_version(*modules), *map(version, ("torch", "transformers", "trl", "peft"))]
         texts = [
             tokenizer.chat_template,
             tokenizer("warm up: 1 + 1 = 2"),
             tokenizer.special_tokens_map,
             len(tokenizer),
         ]
-        described = [model_identity(model), rows[:], asdict(settings), processes, precision]
+        described = [model_identity(model), rows[:], asdict(settings), processes, precision, epochs is not None]
         key = digest([code, described, texts])
         saved = check_writable(Path(cache_dir) / "warmup") / f"{key}.safetensors"
     lend = _full if settings.method == "full" else _adapter_copy if is_peft_model(model) else _temporary_lora
     with preserved(model), lend(model, settings) as (tuned, weights, load):
         # Ranks that do not see the file have to tune, and tuning takes all of them.
         if saved is not None and all(gather_object([saved.exists()])):
-            load(load_file(saved))
+            state = load_file(saved)
             with safe_open(saved, "pt") as file:
-                seconds = float(file.metadata()["seconds"])
+                facts = json.loads(file.metadata()["facts"])
+            if epochs is None:
+                load(state)
+            else:
+                epochs += unpacked(state, facts["epochs"], load)
             if on_cached is not None:
-                on_cached(seconds)
+                on_cached(facts["seconds"])
         else:
             started = time.perf_counter()
+            recorder = None if epochs is None else EpochRecorder(tuned, weights, load, epochs)
             with preserved(tuned):
-                _train(tuned, tokenizer, rows, settings, accelerator)
+                _train(tuned, tokenizer, rows, settings, accelerator, *([recorder] if recorder else []))
             if saved is not None and (accelerator is None or accelerator.is_main_process):
-                _keep(saved, weights(), time.perf_counter() - started)
+                state, facts = (weights(), []) if epochs is None else packed(epochs)
+                _keep(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
         yield tuned
 
 
 @contextmanager
 def _temporary_lora(model: nn.Module, settings: WarmupSettings):
     set_seed(settings.seed)
-    rank = settings.lora_r
-    lora = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    targets = list(settings.lora_targets)
+    lora = LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha or 2 * settings.lora_r,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear" if targets == ["all-linear"] else targets,
+        task_type="CAUSAL_LM",
+    )
     attributes = set(model.__dict__)
-    tuned = get_peft_model(model, lora, adapter_name=_ADAPTER)
+    try:
+        tuned = get_peft_model(model, lora, adapter_name=_ADAPTER)
+    except ValueError as error:
+        raise ValueError(
+            f"`lora_targets={targets}` do not fit the model; `[all-linear]` always does: {error}"
+        ) from error
     try:
         yield tuned, *_adapter_state(tuned)
     finally:
@@ -176,6 +245,8 @@ def _adapter_state(tuned: nn.Module):
 @contextmanager
 def _full(model: nn.Module, settings: WarmupSettings):
     parameters = dict(model.named_parameters())
+    if settings.layers:
+        parameters = {f"{name}.weight": layer.weight for name, layer in linear_layers(model, settings.layers).items()}
     originals = {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
 
     def load(state: dict[str, torch.Tensor]) -> None:
@@ -184,6 +255,7 @@ def _full(model: nn.Module, settings: WarmupSettings):
                 parameters[name].copy_(tensor)
 
     try:
+        model.requires_grad_(False)
         for parameter in parameters.values():
             parameter.requires_grad_(True)
         yield model, lambda: parameters, load
@@ -191,7 +263,14 @@ def _full(model: nn.Module, settings: WarmupSettings):
         load(originals)
 
 
-def _train(tuned: nn.Module, tokenizer: Any, rows: Dataset, settings: WarmupSettings, accelerator: Accelerator | None):
+def _train(
+    tuned: nn.Module,
+    tokenizer: Any,
+    rows: Dataset,
+    settings: WarmupSettings,
+    accelerator: Accelerator | None,
+    *callbacks: TrainerCallback,
+) -> None:
     from trl import SFTConfig, SFTTrainer
 
     precision = accelerator.mixed_precision if accelerator else "no"
@@ -202,7 +281,8 @@ def _train(tuned: nn.Module, tokenizer: Any, rows: Dataset, settings: WarmupSett
             folder,
             num_train_epochs=settings.epochs,
             learning_rate=settings.learning_rate,
-            lr_scheduler_type="cosine",
+            lr_scheduler_type=settings.schedule,
+            optim=settings.optimizer,
             warmup_steps=int(0.03 * updates),
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.gradient_accumulation,
@@ -220,7 +300,8 @@ def _train(tuned: nn.Module, tokenizer: Any, rows: Dataset, settings: WarmupSett
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
         for callback in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(callback)
-        trainer.add_callback(_WarmupBar)
+        for callback in (_WarmupBar, *callbacks):
+            trainer.add_callback(callback)
         trainer.train()
 
 
@@ -236,9 +317,9 @@ class _WarmupBar(ProgressCallback):
         pass
 
 
-def _keep(path: Path, state: dict[str, torch.Tensor], seconds: float) -> None:
+def _keep(path: Path, state: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     try:
-        write_atomic(path, save(tensors, metadata={"seconds": str(seconds)}))
+        write_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
     except OSError as error:
         logger.warning("The warmed-up weights can't be saved (%s): a killed run will tune them again.", error)

@@ -1,15 +1,18 @@
 """Model-oriented features: what a language model makes of a row (paper, section 3.2)."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm.auto import tqdm
 
-from ..engines.embedding import mean_hidden_state
+from ..engines.embedding import VectorStore, hidden_state, mean_hidden_state, stored_vectors
+from ..engines.gradients import Gradients, gradients
 from ..engines.likelihood import likelihood
+from ..engines.state import scoring_dtype
 from ..engines.tokens import TokenRows
 from ..selector import Context
 from .records import Records
-from .text import TextFormat, encode
+from .text import Encoded, TextFormat, encode
 
 
 class AnswerLoss(NamedTuple):
@@ -118,3 +121,90 @@ def prompt_features(records: Records, ctx: Context, text_format: TextFormat | No
     for rows in encoded.problems.values():  # no answer, or a prompt that fills the window
         perplexity[rows] = np.nan
     return PromptFeatures(embedding, perplexity)
+
+
+def answer_gradients(encoded: Encoded, ctx: Context, label: str, target: bool = False, **options: Any) -> Gradients:
+    """
+    Gradient features of rows (LESS, arXiv 2402.04333): how each one, alone, would move the model.
+
+    Args:
+        encoded ([`Encoded`]):
+            The rows.
+        ctx ([`Context`]):
+            Model, window, ranks.
+        label (`str`):
+            Label of the progress bar.
+        target (`bool`, *optional*, defaults to `False`):
+            Rows of the target are not candidates: what can't be used of them is not entered in `ctx.account`.
+        options:
+            Of [`gradients`].
+
+    Returns:
+        [`Gradients`]
+    """
+    found = gradients(
+        ctx.model,
+        encoded.tokens,
+        # A backward pass holds what all layers did, a scoring pass what one does.
+        batch_tokens=max(1, ctx.batch_tokens // 4),
+        dtype=ctx.dtype,
+        gradient_checkpointing=ctx.gradient_checkpointing,
+        accelerator=ctx.accelerator,
+        cache_dir=ctx.cache_dir,
+        progress=label,
+        **options,
+    )
+    ctx.account.count(
+        backward_rows=len(encoded.tokens) - found.cached,
+        backward_tokens=found.computed_tokens,
+        cached_rows=found.cached,
+    )
+    ctx.account.add_cached_seconds(found.cached_seconds)
+    if not target:
+        note_unusable(encoded, ctx)
+        ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(~found.fits))
+        unusable = np.flatnonzero(found.fits & ~np.isfinite(found.norm) & ~_problematic(encoded))
+        ctx.account.note("unscorable", "the gradient is zero or not finite", unusable)
+    return found
+
+
+def text_vectors(encoded: Encoded, ctx: Context, label: str) -> np.ndarray:
+    """
+    The texts of rows as RDS+ represents them (arXiv 2503.01807): mean of the model's last hidden states weighed by
+    position, scaled to length 1; kept in the context's cache.
+
+    Returns:
+        `np.ndarray`: float32 `(n, width)`; NaN for rows that nothing can be scored of or that did not fit in memory.
+    """
+    options = {"pool": "position", "dtype": ctx.dtype}
+    width = ctx.model.config.get_text_config().hidden_size
+    dtype = str(scoring_dtype(ctx.model, ctx.dtype))
+    store = VectorStore(ctx.cache_dir, ctx.model, width, pool="position", dtype=dtype)
+
+    def compute(places: np.ndarray) -> np.ndarray:
+        part = TokenRows(encoded.tokens.dataset.select(places))
+        return hidden_state(ctx.model, part, batch_tokens=ctx.batch_tokens, accelerator=ctx.accelerator, **options)
+
+    main = ctx.accelerator is None or ctx.accelerator.is_main_process
+    with tqdm(total=len(encoded.tokens), desc=label, unit="row", disable=not main) as bar:
+        keys = encoded.tokens.keys()
+        found, cached, seconds = stored_vectors(store, keys, compute, ctx.accelerator, on_rows=bar.update)
+    store.close()
+    ctx.account.count(embedded_rows=len(keys) - cached, cached_rows=cached)
+    ctx.account.add_cached_seconds(seconds)
+    for rows in encoded.problems.values():
+        found[rows] = np.nan
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def note_unusable(encoded: Encoded, ctx: Context) -> None:
+    """Enter in `ctx.account` the rows that nothing can be scored of, and those that were cut at the window."""
+    for reason, rows in encoded.problems.items():
+        ctx.account.note("unscorable", reason, rows)
+    ctx.account.note("truncated", "the answer is longer than the window", np.flatnonzero(encoded.truncated))
+
+
+def _problematic(encoded: Encoded) -> np.ndarray:
+    found = np.zeros(len(encoded.truncated), bool)
+    found[[row for rows in encoded.problems.values() for row in rows]] = True
+    return found

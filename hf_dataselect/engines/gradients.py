@@ -1,0 +1,184 @@
+"""The gradient of each row's own mean answer loss, as a short unit vector, kept on disk as it comes."""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from . import adam, batching, per_example, projection, tokens
+from .adam import AdamFeature
+from .batching import map_batches
+from .cache import code_version, digest, model_identity
+from .gradient_store import GradientStore, StoredVectors
+from .layers import lora_layers
+from .per_example import Batch, differentiated, recompute_layers
+from .projection import Projection
+from .state import cast, evaluating, preserved, scoring_dtype
+from .tokens import TokenRows
+
+
+class Gradients(NamedTuple):
+    """Per row, in the order of the token rows."""
+
+    #: Unit vectors `(n, width)`, an array or read from the disk as they are indexed. NaN: no counted token, a loss or
+    #: gradient that is not finite or is zero, or a row that did not fit in memory.
+    vectors: np.ndarray | StoredVectors
+    #: Mean loss of the counted tokens, nats, float64 `(n,)`.
+    loss: np.ndarray
+    #: Length of the vector before it was scaled to 1, float64 `(n,)`.
+    norm: np.ndarray
+    #: Whether the row fitted in memory, bool `(n,)`.
+    fits: np.ndarray
+    #: Rows that were read from the cache.
+    cached: int
+    #: Tokens of the rows that were not.
+    computed_tokens: int
+    #: Seconds that the cached rows took when they were computed.
+    cached_seconds: float
+
+
+def gradients(
+    model: nn.Module,
+    rows: TokenRows,
+    layers: dict[str, nn.Linear] | None = None,
+    *,
+    adam: AdamFeature | None = None,
+    project: Projection | None = None,
+    batch_tokens: int = 1024,
+    dtype: str = "auto",
+    gradient_checkpointing: bool = False,
+    vector_dtype: str = "float16",
+    accelerator: Accelerator | None = None,
+    cache_dir: Path | None = None,
+    progress: str | None = None,
+) -> Gradients:
+    """
+    Gradient of each row's mean loss over its counted tokens, as a unit vector.
+
+    Dropout is off. The model is afterwards as it was, its `requires_grad` and `grad` included.
+
+    Args:
+        model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
+            Any causal language model; full, half precision or quantized.
+        rows ([`TokenRows`]):
+            Token ids and counted spans.
+        layers (`dict[str, nn.Linear]`, *optional*):
+            Whose weights the gradient is of, by module name; by default [`lora_layers`]. See also [`linear_layers`].
+        adam ([`AdamFeature`], *optional*):
+            Turns gradients into Adam's updates before they are projected.
+        project ([`Projection`], *optional*):
+            By default a sketch of 8,192 numbers.
+        batch_tokens (`int`, *optional*, defaults to `1024`):
+            Tokens of a batch, padding included; the activations of all layers are held for it, as in training.
+        dtype (`str`, *optional*, defaults to `"auto"`):
+            See [`scoring_dtype`].
+        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
+            Trade compute for memory.
+        vector_dtype (`str`, *optional*, defaults to `"float16"`):
+            Dtype of the result, in memory and on disk.
+        accelerator ([`~accelerate.Accelerator`], *optional*):
+            Deals the batches over its ranks.
+        cache_dir (`Path`, *optional*):
+            Vectors are appended there batch by batch and read from there; what is found is not computed again. Without
+            it they are held in memory.
+        progress (`str`, *optional*):
+            Label of the progress bar.
+
+    Returns:
+        [`Gradients`]
+
+    Raises:
+        `ValueError`: no layers, layers that do not see every token, an optimizer without their state, or no room on
+        the disk for the vectors.
+    """
+    layers = lora_layers(model) if layers is None else layers
+    names = [f"{name}.weight" for name in layers]
+    if adam is not None:
+        adam.check(names)
+    target, project = scoring_dtype(model, dtype), project or Projection()
+    projector = project.of([layer.weight.numel() for layer in layers.values()])
+    store, keys = None, None
+    found, known = np.full((len(rows), 3), np.nan), np.zeros(len(rows), bool)
+    if cache_dir is not None:
+        namespace = {
+            "engine": "gradients",
+            "code": code_version(sys.modules[__name__], *_CODE),
+            "model": model_identity(model),
+            "layers": digest(names),
+            "feature": adam.identity if adam else "plain",
+            "projection": asdict(project),
+            "vectors": vector_dtype,
+            "dtype": str(target),
+            "attention": getattr(model.config, "_attn_implementation", None),
+        }
+        store = GradientStore(cache_dir, namespace, projector.width, facts=3, dtype=np.dtype(vector_dtype))
+        keys = rows.keys()
+        _, found, known = store.find(keys)
+        if accelerator is not None and accelerator.num_processes > 1:
+            # What the main process found decides for all: ranks must deal the same rows.
+            told = np.column_stack([np.nan_to_num(found), np.isnan(found), known]) * accelerator.is_main_process
+            told = accelerator.reduce(torch.from_numpy(told).to(accelerator.device), "sum").cpu().numpy()
+            found, known = np.where(told[:, 3:6] > 0, np.nan, told[:, :3]), told[:, 6] > 0
+    todo = np.flatnonzero(~known)
+    cached_seconds = float(np.nansum(found[known, 2]))
+    held = None if store else np.zeros((len(rows), projector.width), vector_dtype)
+    if len(todo):
+        if store is not None:
+            store.check_room(len(todo))
+        with preserved(model), evaluating(model), cast(model, target):
+            if gradient_checkpointing:
+                recompute_layers(model)
+            with differentiated(model, layers, names, adam, projector) as differentiate:
+                ranks = accelerator.num_processes if accelerator else 1
+
+                def compute(batch: np.ndarray) -> np.ndarray:
+                    started = time.perf_counter()
+                    facts, vectors = _unit_rows(differentiate, rows.take(batch), projector.width, vector_dtype)
+                    facts[:, 2] = (time.perf_counter() - started) / len(batch) / ranks
+                    if store is None:
+                        held[batch] = vectors
+                    else:
+                        store.append(keys[batch], vectors, facts)
+                    return facts
+
+                options = {"batch_tokens": batch_tokens, "rows": todo, "accelerator": accelerator}
+                found[todo] = map_batches(compute, rows.lengths, 3, progress=progress, **options)[todo]
+    fits = ~np.isnan(found[:, 2])
+    if store is not None:
+        store.close()
+        vectors, _, stored = store.find(keys)
+        if (fits & ~stored).any():
+            raise ValueError(
+                f"`selection_cache_dir`: {int((fits & ~stored).sum())} gradients that other ranks wrote can't be seen "
+                "here: give a folder that all nodes share."
+            )
+    else:
+        vectors = held
+        if accelerator is not None and accelerator.num_processes > 1:
+            vectors = accelerator.reduce(torch.from_numpy(held).to(accelerator.device), "sum").cpu().numpy()
+        vectors[~fits] = np.nan
+    computed = int(rows.lengths[todo].sum())
+    return Gradients(vectors, found[:, 0], found[:, 1], fits, int(known.sum()), computed, cached_seconds)
+
+
+_CODE = (adam, batching, per_example, projection, tokens)
+
+
+def _unit_rows(differentiate: Callable, batch: Batch, width: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
+    """Facts `(rows, 3)` (loss, norm, and room for seconds) and unit vectors `(rows, width)` of a batch."""
+    facts, vectors = np.full((len(batch), 3), np.nan), np.full((len(batch), width), np.nan, dtype)
+    counted = [row for row, (ids, spans) in enumerate(batch) if any(max(a, 1) < min(b, len(ids)) for a, b in spans)]
+    if counted:
+        loss, found = differentiate([batch[row] for row in counted])
+        norm = found.square().sum(1, keepdim=True).sqrt()  # `vector_norm` of a million numbers is off by 5e-5
+        norm[~(torch.isfinite(norm) & (norm > 0) & torch.isfinite(loss[:, None]))] = np.nan
+        facts[counted, 0], facts[counted, 1] = loss.cpu().numpy(), norm[:, 0].cpu().numpy()
+        vectors[counted] = (found / norm).cpu().numpy()
+    return facts, vectors

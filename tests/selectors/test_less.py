@@ -1,0 +1,345 @@
+"""LESS from rows to rows: against a plain computation, for every kind of target and model, on ranks, after a kill."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+
+from hf_dataselect.engines.cache import model_identity
+from hf_dataselect.engines.layers import lora_layers
+from hf_dataselect.engines.warmup import WarmupSettings, warmed_up_by_epoch
+from hf_dataselect.preprocessing.records import Records
+from hf_dataselect.preprocessing.text import encode
+from hf_dataselect.selector import Context, SelectionError, select
+from hf_dataselect.selectors import less
+from hf_dataselect.selectors.less import LESS
+from tests.engines.test_gradients import naive, quantized
+from tests.rows import LAYOUTS, alpaca, layout
+from tests.test_ranks import environment, run, selection
+from tests.tiny import tiny_model, tiny_tokenizer
+from tests.training import tiny_trainer, write_recipe
+
+
+SMALL = {"lora_r": 4, "lora_alpha": 8, "warmup_epochs": 2, "warmup_fraction": 0.5, "warmup_learning_rate": 1e-2}
+SMALL |= {"warmup_batch_size": 2, "warmup_gradient_accumulation": 2}
+WHOLE = SMALL | {"projection": "none"}
+
+
+def context(target, model=None, **options):
+    tokenizer = options.pop("tokenizer", None) or tiny_tokenizer()
+    model = tiny_model(tokenizer, hidden=32) if model is None else model
+    options = {"max_length": 128, "dtype": "float32", **options}
+    return Context(tokenizer, model, target=Records(target, name="selection_target"), **options)
+
+
+def subtask_rows(n=6, seed=9):
+    return alpaca(n, seed).add_column("subtask", [("code", "math", "code")[i % 3] for i in range(n)])
+
+
+def plainly(selector, rows, target, ctx):
+    """The twin: the same warm-up, then the paper's formulas with one backward pass a row and whole gradients."""
+    text_format = ctx.text_format(end_of_turn=True)
+    sides = [encode(Records(side), text_format).tokens for side in (rows, target)]
+    chosen = np.sort(
+        np.random.default_rng(ctx.seed).permutation(len(rows))[: round(selector.warmup_fraction * len(rows))]
+    )
+    settings = WarmupSettings(
+        epochs=2, learning_rate=1e-2, schedule="linear", batch_size=2, gradient_accumulation=2, lora_r=4, lora_alpha=8,
+        lora_dropout=0.1, lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"), max_length=128, seed=ctx.seed,
+    )  # fmt: skip
+    total, rates = 0, 0
+    warm = warmed_up_by_epoch(ctx.model, ctx.tokenizer, Records(rows).for_training(chosen), settings)
+    with warm as (tuned, epochs):
+        for epoch in epochs:
+            epoch.load()
+            layers = lora_layers(tuned)
+            g, val = (naive(tuned, side, layers)[1].astype(np.float64) for side in sides)
+            names = [f"{name}.weight" for name in layers]
+            m = torch.cat([epoch.adam.exp_avg[name].flatten() for name in names]).double().numpy()
+            v = torch.cat([epoch.adam.exp_avg_sq[name].flatten() for name in names]).double().numpy()
+            update = (0.9 * m * selector.momentum + 0.1 * g) / np.sqrt(0.999 * v + 0.001 * g**2 + 1e-8)
+            update, val = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (update, val))
+            total, rates = total + epoch.learning_rate * update @ val.T, rates + epoch.learning_rate
+    names = target["subtask"]
+    means = [total[:, [i for i, name in enumerate(names) if name == group]].mean(1) for group in dict.fromkeys(names)]
+    return np.stack(means, 1) / rates
+
+
+@pytest.mark.parametrize("momentum", [True, False])
+def test_equals_the_papers_formulas_computed_plainly(momentum):
+    rows, target = alpaca(16), subtask_rows()
+    selector = LESS(**WHOLE, momentum=momentum)
+    expected = plainly(selector, rows, target, context(target))
+    found = select(rows, selector, 4, context(target))
+    assert expected.std() > 0.02
+    np.testing.assert_allclose(found.scores, expected.max(1), atol=2e-4)
+    assert found.indices.tolist() == np.argsort(-found.scores, kind="stable")[:4].tolist()
+    in_turn = select(rows, LESS(**WHOLE, momentum=momentum, rule="round_robin"), 4, context(target))
+    np.testing.assert_array_equal(in_turn.scores, found.scores)
+    best = np.argsort(-expected, axis=0)
+    assert in_turn.indices[0] == best[0, 0] and in_turn.indices[1] in best[:2, 1]
+
+
+def test_an_epoch_is_its_weights_its_optimizer_and_its_mean_learning_rate(tmp_path):
+    settings = WarmupSettings(
+        epochs=3, learning_rate=1e-2, schedule="linear", batch_size=2, gradient_accumulation=1, lora_r=2
+    )
+    found = []
+    for _ in range(2):  # tuned, then read back
+        ctx = context(subtask_rows())
+        rows = Records(alpaca(16)).for_training(range(8))
+        with warmed_up_by_epoch(ctx.model, ctx.tokenizer, rows, settings, None, tmp_path) as (tuned, epochs):
+            rates = [epoch.learning_rate for epoch in epochs]
+            # 4 updates an epoch, 12 in all, from the peak down to nothing.
+            falling = 1e-2 * (1 - np.arange(12) / 12)
+            np.testing.assert_allclose(rates, falling.reshape(3, 4).mean(1), rtol=1e-6)
+            states = []
+            for epoch in epochs:
+                epoch.load()
+                states.append({n: p.detach().clone() for n, p in tuned.named_parameters() if "lora_" in n})
+                assert set(epoch.adam.exp_avg) == set(epoch.adam.exp_avg_sq) == set(states[-1])
+            name = min(states[0])
+            assert not torch.equal(states[0][name], states[1][name])
+            assert not torch.equal(epochs[0].adam.exp_avg[name], epochs[1].adam.exp_avg[name])
+            found.append((states, [epoch.adam.identity for epoch in epochs]))
+    assert found[0][1] == found[1][1] and all(torch.equal(found[0][0][2][n], found[1][0][2][n]) for n in states[2])
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_candidates_and_target_in_every_layout(name):
+    found = select(layout(name, 12), LESS(**SMALL), 3, context(layout(name, 3, seed=7)))
+    assert np.isfinite(found.scores).all() and len(found.indices) == 3
+
+
+def peft_model():
+    torch.manual_seed(0)
+    return get_peft_model(
+        tiny_model(tiny_tokenizer(), hidden=32), LoraConfig(r=3, target_modules=["down_proj"], task_type="CAUSAL_LM")
+    )
+
+
+def tied():
+    model = tiny_model(tiny_tokenizer(), hidden=32)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    return model
+
+
+MODELS = {"PeftModel": lambda folder: peft_model(), "4-bit": quantized, "tied embeddings": lambda folder: tied()}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["", "checkpointing"])
+@pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
+def test_models_of_every_kind_come_back_as_they_were(build, checkpointing, tmp_path):
+    model = build(tmp_path).train()
+    before = model_identity(model), [name for name, _ in model.named_parameters()]
+    trainable = [parameter.requires_grad for parameter in model.parameters()]
+    ctx = context(subtask_rows(3), model, gradient_checkpointing=checkpointing)
+    found = select(alpaca(8), LESS(**SMALL), 3, ctx)
+    assert np.isfinite(found.scores).all()
+    assert (model_identity(model), [name for name, _ in model.named_parameters()]) == before
+    assert [parameter.requires_grad for parameter in model.parameters()] == trainable and model.training
+
+
+def test_plain_layers_are_tuned_and_differentiated_without_an_adapter():
+    target, selector = subtask_rows(3), LESS(**SMALL, layers=("layers.1.mlp.down_proj", "k_proj"))
+    ctx = context(target)
+    before = model_identity(ctx.model)
+    first = select(alpaca(8), selector, 3, ctx)
+    assert model_identity(ctx.model) == before and np.isfinite(first.scores).all()
+    assert not np.array_equal(first.scores, select(alpaca(8), LESS(**SMALL, layers=("k_proj",)), 3, ctx).scores)
+    with pytest.raises(ValueError, match="no linear layer 'gate'"):
+        select(alpaca(8), LESS(**SMALL, layers=("gate",)), 3, ctx)
+    with pytest.raises(ValueError, match=r"lora_targets=\['c_attn'\]. do not fit the model; .\[all-linear\]"):
+        select(alpaca(8), LESS(**SMALL, lora_targets=("c_attn",)), 3, ctx)
+
+
+def test_a_user_s_adapter_is_tuned_on_as_it_is():
+    scores = [
+        select(alpaca(8), LESS(**(SMALL | {"lora_r": r})), 3, context(subtask_rows(3), peft_model())).scores
+        for r in (4, 8)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+def test_padding_side_and_batches_change_nothing():
+    found = []
+    for side, tokens in (("left", 10_000), ("right", 160)):
+        tokenizer = tiny_tokenizer()
+        tokenizer.padding_side = side
+        found.append(
+            select(alpaca(12), LESS(**SMALL), 3, context(subtask_rows(), batch_tokens=tokens, tokenizer=tokenizer))
+        )
+    np.testing.assert_allclose(found[0].scores, found[1].scores, atol=2e-4)
+
+
+def test_an_8_bit_optimizer_s_state_gives_nearly_the_same_scores():
+    kinds = ("adamw_torch", "adamw_bnb_8bit")
+    exact, small = (
+        select(alpaca(16), LESS(**WHOLE, warmup_optimizer=kind), 4, context(subtask_rows())) for kind in kinds
+    )
+    assert np.corrcoef(exact.scores, small.scores)[0, 1] > 0.9
+
+
+# Targets -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_target_of_one_row_and_of_the_candidates_themselves():
+    rows = alpaca(10)
+    one = select(rows, LESS(**WHOLE, momentum=False), 3, context(rows.select([4])))
+    assert one.indices[0] == 4
+    everything = select(rows, LESS(**WHOLE), 10, context(rows))
+    assert np.isfinite(everything.scores).all() and len(everything.indices) == 10
+
+
+def test_a_subtask_with_one_shot_and_one_that_fills_the_window(caplog):
+    target = [{**row, "subtask": name} for row, name in zip(alpaca(4, 9), "aabc", strict=True)]
+    without_c = select(alpaca(10), LESS(**SMALL), 3, context(Dataset.from_list(target[:3])))
+    target[3]["instruction"] = "red " * 400
+    found = select(alpaca(10), LESS(**SMALL), 3, context(Dataset.from_list(target)))
+    np.testing.assert_array_equal(found.scores, without_c.scores)
+    assert "1 of 4 rows are not used (the prompt fills the window): 3" in caplog.text
+    for rule in ("max", "round_robin"):
+        assert len(select(alpaca(10), LESS(**SMALL, rule=rule), 3, context(Dataset.from_list(target))).indices) == 3
+
+
+def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
+    monkeypatch.setattr(less, "warmed_up_by_epoch", None)
+    target = alpaca(2, 9).map(lambda row: {"instruction": "red " * 400})
+    with pytest.raises(SelectionError, match="none of its 2 rows can be used: the prompt fills the window"):
+        select(alpaca(4), LESS(**SMALL), 2, context(target))
+
+
+def test_candidates_that_cannot_be_used_are_nan_and_named():
+    rows = alpaca(8).to_list()
+    rows[2]["output"], rows[4]["instruction"] = "", "red " * 400
+    rows[5]["output"] = "blue " * 400
+    found = select(Dataset.from_list(rows), LESS(**SMALL), 8, context(subtask_rows()))
+    assert np.flatnonzero(np.isnan(found.scores)).tolist() == [2, 4]
+    assert found.unscorable == {"no answer": [2], "the prompt fills the window": [4]}
+    assert found.truncated == {"the answer is longer than the window": [4, 5]}
+    assert sorted(found.indices.tolist()) == [0, 1, 3, 5, 6, 7]
+    useless = Dataset.from_list([{**row, "output": ""} for row in rows])
+    with pytest.raises(SelectionError, match="no row has an answer within the window to warm up on"):
+        select(useless, LESS(**SMALL), 2, context(subtask_rows()))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"warmup_fraction": 1.5}, "warmup_fraction=1.5"),
+        ({"warmup_epochs": 0}, "warmup_epochs=0"),
+        ({"projection_dim": 0}, "projection_dim=0"),
+        ({"lora_r": -1}, "lora_r=-1"),
+    ],
+)
+def test_wrong_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        LESS(**options)
+
+
+# Inside the trainer --------------------------------------------------------------------------------------------------
+
+
+def write_target(folder):
+    subtask_rows().to_json(folder / "target.jsonl")
+    return str(folder / "target.jsonl")
+
+
+def test_inside_the_trainer_and_from_the_cache(tmp_path):
+    options = {"selection_target": write_target(tmp_path), "selection_budget": 6}
+    trainer = tiny_trainer(tmp_path, "less", SMALL, **options)
+    before = model_identity(trainer.model)
+    first = trainer.select()
+    assert model_identity(trainer.model) == before
+    assert first.passes["backward_rows"] == 2 * (24 + 6) and first.passes["warmup_rows"] == 24
+    trainer.train()
+    assert len(trainer.train_dataset) == 6
+    again = tiny_trainer(tmp_path, "less", SMALL, **{**options, "selection_budget": 8}).select()
+    assert again.passes["backward_rows"] == 0 and again.passes["cached_rows"] == 2 * (24 + 6)
+    assert again.cached_seconds > 0 and np.array_equal(again.scores, first.scores)
+    assert again.indices[:6].tolist() == first.indices.tolist()
+    rows = alpaca(5, seed=77)
+    rows.to_json(tmp_path / "other.jsonl")
+    other = tiny_trainer(tmp_path, "less", SMALL, **{**options, "selection_target": str(tmp_path / "other.jsonl")})
+    assert other.select().passes["backward_rows"] == 2 * 5, "another target needs no candidate again"
+
+
+def test_with_the_lora_configuration_of_the_trainer(tmp_path):
+    lora = LoraConfig(r=2, target_modules=["o_proj"], task_type="CAUSAL_LM")
+    trainer = tiny_trainer(
+        tmp_path, "less", SMALL, selection_target=write_target(tmp_path), peft_config=lora, selection_budget=6
+    )
+    before = model_identity(trainer.model)
+    assert len(trainer.select().indices) == 6 and model_identity(trainer.model) == before
+    trainer.train()
+
+
+@pytest.mark.parametrize("method", ["less", "rds"])
+def test_a_target_without_rows_or_of_unknown_columns_is_refused_early(method, tmp_path):
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(ValueError, match="empty.jsonl|selection_target"):
+        tiny_trainer(tmp_path, method, selection_target=str(tmp_path / "empty.jsonl"))
+    Dataset.from_list([{"a": 1}]).to_json(tmp_path / "foreign.jsonl")
+    with pytest.raises(ValueError, match="`selection_target` has the columns"):
+        tiny_trainer(tmp_path, method, selection_target=str(tmp_path / "foreign.jsonl"))
+
+
+# Ranks and kills -----------------------------------------------------------------------------------------------------
+
+
+def recipe_of(folder, n, **options):
+    options = {"selection_target": write_target(folder), "selection_dtype": "float32"} | options
+    kwargs = SMALL | {"warmup_batch_size": 1, "warmup_fraction": 0.25, "projection_dim": 512}
+    return write_recipe(folder, n=n, selection_method="less", selection_kwargs=kwargs, **options)
+
+
+def test_two_ranks_choose_the_rows_of_one(tmp_path):
+    recipe, found = recipe_of(tmp_path, 48, selection_batch_tokens=400), []
+    for processes in (1, 2):
+        # A warm-up averages over both ranks' batches: with half the accumulation the updates are the same (and with
+        # dropout they never are).
+        kwargs = {"warmup_batch_size": 1, "warmup_gradient_accumulation": 4 // processes, "lora_dropout": 0.0}
+        kwargs = SMALL | kwargs | {"projection_dim": 512}
+        folder, cache = tmp_path / f"{processes}", tmp_path / f"cache{processes}"
+        options = ["--output_dir", str(folder), "--selection_kwargs", json.dumps(kwargs)]
+        run(processes, recipe, *options, "--selection_cache_dir", str(cache), command="select")
+        found.append(selection(folder))
+        assert stored(cache, 512) == 2 * (48 + 6) and found[-1]["facts"]["processes"] == processes
+    assert found[0]["indices"] == found[1]["indices"]
+
+
+def stored(cache, width):
+    """Records of vectors in a cache folder."""
+    return sum(path.stat().st_size // (16 + 2 * width + 24 + 4) for path in cache.glob("*/*.rows"))
+
+
+def test_a_killed_run_differentiates_only_what_is_missing(tmp_path):
+    recipe = recipe_of(tmp_path, 160, selection_batch_tokens=160)
+    whole, cut, cache = tmp_path / "whole", tmp_path / "cut", tmp_path / "cache"
+    run(1, recipe, "--output_dir", str(whole), "--selection_cache_dir", "none", command="select")
+    command = [sys.executable, "-m", "hf_dataselect", "select", "--config", str(recipe)]
+    command += ["--output_dir", str(cut), "--selection_cache_dir", str(cache)]
+    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while stored(cache, 512) < 20 and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.002)
+        assert process.poll() is None, "the run ended before it could be killed"
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = stored(cache, 512)
+    assert not (cut / "selection.json").exists() and 20 <= kept < 2 * 166
+    run(1, recipe, "--output_dir", str(cut), "--selection_cache_dir", str(cache), command="select")
+    resumed, reference = selection(cut), selection(whole)
+    assert resumed["indices"] == reference["indices"]
+    passes = resumed["passes"]
+    assert passes["cached_rows"] == kept and passes["cached_rows"] + passes["backward_rows"] == 2 * 166

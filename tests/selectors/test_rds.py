@@ -1,0 +1,123 @@
+"""RDS+ agrees with its authors' code; the rules for targets do what they say."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+from hf_dataselect.engines.embedding import hidden_state
+from hf_dataselect.engines.target import by_group, for_target, round_robin
+from hf_dataselect.engines.tokens import TokenRows
+from hf_dataselect.preprocessing.records import Records
+from hf_dataselect.selector import Context, SelectionError, select
+from hf_dataselect.selectors.rds import RDS
+from tests.rows import alpaca
+from tests.shared_data import golden, golden_path, smollm2_path
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+@pytest.mark.parametrize("name", ["tiny", "smollm2"])
+def test_agrees_with_the_authors_code(name):
+    run = next(run for run in golden("rds")["runs"] if run["model"] == name)
+    model = AutoModelForCausalLM.from_pretrained(golden_path("tiny_model") if name == "tiny" else smollm2_path())
+    ids = [row["input_ids"] for row in run["train"] + run["queries"]]
+    found = hidden_state(model, TokenRows.from_lists(ids, [[]] * len(ids)), pool="position", dtype="float32")
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    cosine = found[:16] @ found[16:].T
+    np.testing.assert_allclose(cosine, run["cosine"], atol=1e-5)
+    for expected in run["round_robin"]:
+        assert round_robin(cosine, expected["size"]).tolist() == expected["train_positions"]
+
+
+def naive_round_robin(similarity, k):
+    """The twin: the columns take turns, each pops its best row that is left to it; a row taken uses up the turn."""
+    left = [sorted(np.flatnonzero(np.isfinite(c)), key=lambda row: (-c[row], row)) for c in similarity.T]
+    chosen = []
+    while len(chosen) < k and any(left):
+        for queue in left:
+            if queue and len(chosen) < k:
+                row = int(queue.pop(0))
+                chosen += [] if row in chosen else [row]
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_round_robin_equals_its_naive_twin(seed):
+    draw = np.random.default_rng(seed)
+    similarity = draw.integers(0, 12, (int(draw.integers(1, 30)), int(draw.integers(1, 6)))).astype(float)
+    similarity[draw.random(similarity.shape) < 0.2] = np.nan
+    for k in (0, 1, 3, 10, 100):
+        found = round_robin(similarity, k)
+        assert found.tolist() == naive_round_robin(similarity, k) and found.dtype == np.int64
+
+
+def test_groups_of_target_rows():
+    values = np.array([[1.0, 5, 2, np.nan], [4, 1, 8, np.nan], [np.nan] * 4])
+    groups = np.array([0, 2, 0, 1])
+    for rule, first in (("mean", [1.5, 6]), ("max", [2, 8])):
+        found = by_group(values, groups, rule)
+        np.testing.assert_array_equal(found, [[first[0], np.nan, 5], [first[1], np.nan, 1], [np.nan] * 3])
+    assert for_target(found, np.array([5, 8, np.nan]), 2, "max").tolist() == [1, 0]
+    assert for_target(found, np.array([5, np.nan, 8]), 3, "round_robin").tolist() == [0]
+
+
+def context(target, **options):
+    tokenizer = tiny_tokenizer()
+    options = {"max_length": 128, "dtype": "float32", **options}
+    return Context(tokenizer, tiny_model(tokenizer), target=Records(target, name="selection_target"), **options)
+
+
+def test_a_target_of_candidates_finds_them():
+    rows = alpaca(24)
+    for rule in ("max", "round_robin"):
+        found = select(rows, RDS(rule), 3, context(rows.select([7, 3, 20])))
+        assert sorted(found.indices.tolist()) == [3, 7, 20]
+        np.testing.assert_allclose(found.scores[[3, 7, 20]], 1, atol=1e-5)
+    assert found.indices.tolist() == [7, 3, 20], "target rows choose in their order"
+    everything = select(rows, RDS(), 24, context(rows))
+    np.testing.assert_allclose(everything.scores, 1, atol=1e-5)
+
+
+def test_subtasks_choose_in_turn_by_their_most_similar_row():
+    rows = alpaca(24)
+    target = rows.select([7, 3, 20, 11]).add_column("subtask", ["a", "a", "b", "a"])
+    found = select(rows, RDS(), 4, context(target)).indices.tolist()
+    # Three rows of `a` are candidates themselves, so its first is whichever of these comes first in the dataset.
+    assert found[:2] in ([3, 20], [7, 20], [11, 20]) and found[2] in (3, 7, 11)
+
+
+def test_padding_side_and_batches_change_nothing():
+    rows, target = alpaca(24), alpaca(3, seed=4)
+    found = []
+    for side, tokens in (("left", 10_000), ("right", 40)):
+        ctx = context(target, batch_tokens=tokens)
+        ctx.tokenizer.padding_side = side
+        found.append(select(rows, RDS(), 5, ctx))
+    np.testing.assert_allclose(found[0].scores, found[1].scores, atol=1e-5)
+    assert found[0].indices.tolist() == found[1].indices.tolist()
+
+
+def test_rows_that_cannot_be_used_are_named(caplog):
+    rows = alpaca(8).to_list()
+    rows[2]["output"] = ""
+    rows[4]["instruction"] = "red " * 400
+    target = [{**row, "subtask": str(i)} for i, row in enumerate(alpaca(4, seed=4))]
+    target[1]["output"] = ""
+    found = select(Dataset.from_list(rows), RDS(), 8, context(Dataset.from_list(target)))
+    assert sorted(found.indices.tolist()) == [0, 1, 3, 5, 6, 7] and np.isnan(found.scores[[2, 4]]).all()
+    assert found.unscorable == {"no answer": [2], "the prompt fills the window": [4]}
+    assert "1 of 4 rows are not used (no answer): 1" in caplog.text
+    with pytest.raises(SelectionError, match="none of its 1 rows can be used: no answer"):
+        select(alpaca(4), RDS(), 2, context(Dataset.from_list(target[1:2])))
+
+
+def test_another_budget_embeds_nothing_again_and_another_target_only_itself(tmp_path):
+    rows, options = alpaca(24), {"cache_dir": tmp_path}
+    first, second = (context(alpaca(3, seed=4), **options) for _ in range(2))
+    scores = select(rows, RDS(), 3, first).scores
+    assert first.account.passes == {"embedded_rows": 27, "cached_rows": 0}
+    np.testing.assert_array_equal(select(rows, RDS("max"), 8, second).scores, scores)
+    assert second.account.passes == {"embedded_rows": 0, "cached_rows": 27} and second.account.cached_seconds > 0
+    third = context(alpaca(5, seed=8), **options)
+    select(rows, RDS(), 3, third)
+    assert third.account.passes == {"embedded_rows": 5, "cached_rows": 24}
