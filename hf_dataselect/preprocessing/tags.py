@@ -21,8 +21,8 @@ MOST_BRACKETS = 200
 
 def parse_tags(value: Any) -> list[str] | None:
     """
-    Tags of a row out of a column or a tagger's reply: a list of texts or of objects with a `tag`, the same as JSON
-    (also within other text or a code fence), or, for a column's plain text, tags between commas.
+    Tags of a row out of a column or a tagger's reply: a list of texts or of objects with a `tag`, or the same as JSON,
+    also within other text or a code fence.
 
     Returns:
         `list[str]`: each once, in their order; `None` if there is nothing to read.
