@@ -55,3 +55,9 @@ def linear_layers(model: nn.Module, endings: Sequence[str]) -> dict[str, nn.Line
         if len(owners[layer.weight]) > 1:
             raise ValueError(f"The weight of `{name}` is shared ({', '.join(owners[layer.weight])}): leave it out.")
     return found
+
+
+def left_out(model: nn.Module, layers: dict[str, nn.Linear]) -> list[str]:
+    """Names of trained parameters that are no weight of `layers`: biases, embeddings, `modules_to_save`."""
+    covered = {id(layer.weight) for layer in layers.values()}
+    return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]

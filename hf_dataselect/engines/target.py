@@ -19,16 +19,20 @@ def round_robin(similarity: np.ndarray, k: int) -> np.ndarray:
     Returns:
         `np.ndarray`: int64, at most `k`, in the order chosen.
     """
-    # A column never gets further than its k-th best row: all before it would be k different rows.
-    queues = [top_k(column, k) for column in np.asarray(similarity).T]
-    chosen = {}
-    for turn in range(max(map(len, queues), default=0)):
-        for queue in queues:
-            if len(chosen) >= k:
-                return np.array(list(chosen), np.int64)
-            if turn < len(queue):
-                chosen.setdefault(int(queue[turn]))
-    return np.array(list(chosen), np.int64)[: max(k, 0)]
+    similarity = np.asarray(similarity)
+    depth = 2 * -(-max(k, 0) // max(1, similarity.shape[1])) + 16
+    while True:
+        depth = min(depth, max(k, 0))  # a column's k-th best row is never asked for later than at its k-th turn
+        queues = [top_k(column, depth) for column in similarity.T]
+        turns = np.full((depth, len(queues)), -1, np.int64)
+        for column, queue in enumerate(queues):
+            turns[: len(queue), column] = queue
+        named = turns[turns >= 0]
+        _, first = np.unique(named, return_index=True)
+        chosen = named[np.sort(first)][: max(k, 0)]
+        if len(chosen) == k or depth == max(k, 0):
+            return chosen
+        depth *= 4
 
 
 def for_target(similarity: np.ndarray, scores: np.ndarray, k: int, rule: str) -> np.ndarray:

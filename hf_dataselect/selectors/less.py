@@ -17,6 +17,7 @@ All of it is one run: gradients of whole batches by hooks, no second program, no
 Relations: [`RDS`] wants the same target, costs one forward pass, and at large scale was found to choose better.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,7 +25,7 @@ import numpy as np
 
 from ..engines.adam import AdamFeature
 from ..engines.gradient_store import inner_products
-from ..engines.layers import linear_layers, lora_layers
+from ..engines.layers import left_out, linear_layers, lora_layers
 from ..engines.projection import Projection
 from ..engines.target import by_group, for_target
 from ..engines.warmup import WarmupSettings, warmed_up_by_epoch
@@ -33,6 +34,9 @@ from ..preprocessing.records import Records
 from ..preprocessing.target import encode_target, subtasks
 from ..preprocessing.text import Encoded, encode
 from ..selector import Card, Context, SelectionError, Selector
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -109,6 +113,7 @@ class LESS(Selector):
             "texts are written with the model's own chat template, not Tulu's",
             "tuned in the precision of the run, gradients in that of `selection_dtype`, Adam's update in float32",
             "a target without a column `subtask` is one subtask; its rows without an answer in the window don't count",
+            "of a user's adapter, only the factors of its linear layers count, not biases or `modules_to_save`",
             "equal scores keep the order of the dataset",
         ),
     )
@@ -158,6 +163,10 @@ class LESS(Selector):
         ) as (model, epochs):
             tuned, rates = ctx.using(model), sum(epoch.learning_rate for epoch in epochs)
             options["layers"] = linear_layers(model, self.layers) if self.layers else lora_layers(model)
+            if others := left_out(model, options["layers"]):
+                logger.warning(
+                    "`less`: %s trained weights are left out of the gradients: %s.", len(others), others[:8]
+                )
             for number, epoch in enumerate(epochs, 1):
                 epoch.load()
                 place = f"{number}/{len(epochs)}"

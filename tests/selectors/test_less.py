@@ -188,6 +188,16 @@ def test_an_8_bit_optimizer_s_state_gives_nearly_the_same_scores():
     assert np.corrcoef(exact.scores, small.scores)[0, 1] > 0.9
 
 
+def test_trained_weights_without_a_gradient_are_named(caplog):
+    torch.manual_seed(0)
+    config = LoraConfig(r=3, target_modules=["down_proj"], modules_to_save=["lm_head"], task_type="CAUSAL_LM")
+    model = get_peft_model(tiny_model(tiny_tokenizer(), hidden=32), config)
+    before = model_identity(model)
+    found = select(alpaca(8), LESS(**SMALL), 3, context(subtask_rows(3), model))
+    assert np.isfinite(found.scores).all() and model_identity(model) == before
+    assert "1 trained weights are left out" in caplog.text and "lm_head" in caplog.text
+
+
 # Targets -------------------------------------------------------------------------------------------------------------
 
 
