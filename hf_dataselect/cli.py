@@ -95,22 +95,20 @@ def compare(argv: Sequence[str]) -> None:
     from .engines.judge import load_judge
     from .evaluation.comparison import add_rows, add_wins, compare_runs
     from .evaluation.report import to_markdown, write_report
-    from .preprocessing.records import Records, load_rows
     from .recipe import parse_recipe
 
     _log_to_console()
     recipe = _checked(parse_recipe, argv, "compare", CompareArguments)
-    runs = _checked(plan, recipe)
+    records, runs = _checked(plan, recipe)
     for run in runs:
-        carry_out(run, recipe.more.save_models)
+        if run.state != "finished":
+            carry_out(run, _checked(run.build), recipe.more.save_models)
     if PartialState().is_main_process:
-        found = compare_runs([run.folder for run in runs])
+        found = _checked(compare_runs, [run.folder for run in runs])
         if recipe.args.judge and list(runs[0].folder.glob("answers/*.jsonl")):
             judge = load_judge(recipe.args.judge, recipe.args.judge_options, cache_dir=recipe.args.cache_folder)
             _checked(add_wins, found, judge)
-        data = recipe.data
-        rows = load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split)
-        add_rows(found, Records(rows), recipe.more.count_by)
+        add_rows(found, records, recipe.more.count_by)
         print(to_markdown(found))
         written = write_report(found, Path(recipe.args.output_dir) / "report")
         print(f"Written: {', '.join(map(str, written))}")
@@ -129,22 +127,27 @@ def report(argv: Sequence[str]) -> None:
         "--output_dir", type=Path, help="also write report.html, report.md, report.json and the pictures there"
     )
     parser.add_argument("--dataset_name", help="the candidate dataset, to show rows kept and left out")
+    parser.add_argument("--dataset_config", help="its configuration")
     parser.add_argument("--dataset_train_split", default="train", help="its split")
     parser.add_argument("--count_by", metavar="COLUMN", help="count the rows kept by this column of it")
     _add_judge(parser, "compares the runs' answers to the test sets (`benchmarks` of the kind instructions)")
     options = parser.parse_args(argv)
     if options.count_by and not options.dataset_name:
         _refuse("`--count_by` needs `--dataset_name`")
-    found = _checked(compare_runs, options.runs, options.baseline)
+    # `runs/*` of a comparison also holds its report.
+    folders = [folder for folder in options.runs if not (folder / "report.json").is_file()]
+    found = _checked(compare_runs, folders, options.baseline)
     if options.dataset_name:
-        records = _checked(lambda: Records(load_rows(options.dataset_name, split=options.dataset_train_split)))
+        field = found.groups[0].runs[0].recipe.get("dataset_text_field", "text")
+        rows = _checked(lambda: load_rows(options.dataset_name, options.dataset_config, options.dataset_train_split))
+        records = _checked(Records, rows, field)
         _checked(add_rows, found, records, options.count_by)
     if options.judge is not None:
         _log_to_console()
         _checked(lambda: add_wins(found, _judge(options)))
     print(to_markdown(found))
     if options.output_dir is not None:
-        print(f"Written: {', '.join(map(str, write_report(found, options.output_dir)))}")
+        print(f"Written: {', '.join(map(str, _checked(write_report, found, options.output_dir)))}")
 
 
 def judge_check(argv: Sequence[str]) -> None:
@@ -159,6 +162,10 @@ def judge_check(argv: Sequence[str]) -> None:
     options = parser.parse_args(argv)
     if (options.judge is None) == (options.replay is None):
         _refuse("give either `--judge` or `--replay`")
+    if options.limit is not None and options.limit < 1:
+        _refuse(f"`--limit {options.limit}` must be at least 1")
+    if options.output_file is not None and not options.output_file.resolve().parent.is_dir():
+        _refuse(f"`--output_file`: there is no folder {str(options.output_file.parent)!r}")
     _log_to_console()
     _checked(_judge_check, options)
 
@@ -234,16 +241,14 @@ def _prepare_select(recipe: "Recipe"):
     from accelerate import Accelerator
     from transformers import AutoTokenizer
 
-    from .engines.judge import check_judge, load_judge
+    from .engines.judge import load_judge
     from .preprocessing.records import Records, load_rows
-    from .selector import Context, rows_to_keep
-    from .trainer import complete_tokenizer, select_into_folder
+    from .selector import Context
+    from .trainer import check_rows, complete_tokenizer, select_into_folder
 
     rows = load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split)
     records = Records(rows, args.dataset_text_field)
-    rows_to_keep(args.budget_of(args.selector), len(records))
-    check_judge(args.judge, args.selector.card.needs, args.selection_method)
-    args.selector.check(records)
+    check_rows(args, records, None)
     tokenizer = AutoTokenizer.from_pretrained(model.model_name_or_path, revision=model.model_revision)
     default_template = complete_tokenizer(tokenizer, records, args)
     shared = {"accelerator": Accelerator(cpu=args.use_cpu), "cache_dir": args.cache_folder}

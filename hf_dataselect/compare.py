@@ -22,21 +22,30 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .config import DataSelectingConfig, parse_budget
 from .engines.cache import digest, write_atomic
+from .evaluation.comparison import FREE
 from .preprocessing.records import Records, load_rows
-from .recipe import Recipe, build_trainer
+from .recipe import Recipe, build_trainer, load_held_out
 from .registry import load_selector, nearest
-from .run_folder import plain
-from .selector import rows_to_keep
+from .run_folder import plain, read_evaluation
+from .trainer import DataSelectingTrainer, check_rows
 
 
 logger = logging.getLogger(__name__)
 
 #: In a run's folder: the settings that decide its result, and whether it came to its end.
 SETTINGS = "compared.json"
-#: Options that do not decide it: where things are written and what is logged.
-_FREE = ("output_dir", "baseline_dir", "run_name", "report_to", "selection_cache_dir", "selection_batch_tokens")
-_FREE += ("selection_method", "selection_kwargs", "selection_budget", "seed", "disable_tqdm", "hub_", "push_to_hub")
-_FREE += ("logging_", "save_", "dataset_num_proc", "dataloader_", "resume_from_checkpoint")
+#: Of the options in [`FREE`], those that decide what is selected.
+_DECIDING = ("selection_dtype", "selection_diversity", "selection_target")
+#: Options whose content is compared and not their spelling; the judge counts with the methods that ask it.
+_BY_CONTENT = ("model_name_or_path", "dataset_name", "eval_dataset_name", "benchmarks", "judge", "judge_kwargs")
+#: Options of single runs, and what stands for them in a comparison.
+_INSTEAD = {
+    "selection_method": "methods",
+    "selection_kwargs": "method_kwargs",
+    "selection_budget": "budgets",
+    "seed": "seeds",
+    "baseline_dir": "`full`, which is always among the",
+}
 
 
 @dataclass
@@ -107,7 +116,7 @@ class CompareArguments:
                 kwargs = (self.method_kwargs or {}).get(method)
                 fixed = load_selector(method, kwargs).fixed_budget
                 for budget in [None] if fixed else self.budgets:
-                    name = "-".join([_file_name(method), *([f"{budget:g}"] if budget else []), f"seed{seed}"])
+                    name = "-".join([_file_name(method), *([str(budget)] if budget else []), f"seed{seed}"])
                     yield (
                         name,
                         {
@@ -145,12 +154,14 @@ class PlannedRun:
         held = written["settings"]
         if held != self.settings:
             differ = [key for key in {**held, **self.settings} if held.get(key) != self.settings.get(key)]
-            said = "; ".join(f"{key} was {held.get(key)!r}, is {self.settings.get(key)!r}" for key in sorted(differ))
+            then, now = ({key: given.get(key, "the default") for key in differ} for given in (held, self.settings))
+            said = "; ".join(f"{key} was {then[key]}, is {now[key]}" for key in sorted(differ))
             raise ValueError(
                 f"`output_dir`: {self.folder} holds a run of other settings ({said}). Choose another `output_dir`, or "
                 "delete that folder."
             )
-        return "finished" if written["finished"] else "begun"
+        whole = all((self.folder / name).is_file() for name in ("selection.json", "eval.json"))
+        return "finished" if written["finished"] and whole else "begun"
 
     def write(self, finished: bool) -> None:
         """Say in the folder what this run is."""
@@ -158,72 +169,86 @@ class PlannedRun:
         written = {"finished": finished, "settings": self.settings}
         write_atomic(self.folder / SETTINGS, json.dumps(written, ensure_ascii=False, indent=1))
 
+    def build(self) -> DataSelectingTrainer:
+        """The trainer. The run before it has to be over: each sets up the process anew."""
+        return build_trainer(dataclasses.replace(self.recipe, args=DataSelectingConfig(**self.recipe.args)))
 
-def plan(recipe: Recipe) -> list[PlannedRun]:
+
+def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
     """
-    All runs, checked before any model loads.
+    The candidates and all runs, checked before any model loads.
 
     Raises:
         `ValueError`: a wrong option, method or budget, rows that a method can't take, no held-out rows, or a folder
         that holds another run.
     """
-    compared, root = recipe.more, Path(recipe.args.output_dir)
-    unevaluated = not recipe.data.eval_dataset_name and recipe.args.eval_strategy == "no"
-    if unevaluated and not recipe.args.named_benchmarks:
-        raise ValueError(
-            "`eval_dataset_name` is required, or `benchmarks`: nothing is compared without held-out rows."
-        )
-    if recipe.args.judge == "self":
-        raise ValueError("`judge='self'` would let every model judge itself: name one model for all.")
-    benchmarks = recipe.args.prepared_benchmarks()
-    records = Records(load_rows(recipe.data.dataset_name, recipe.data.dataset_config, recipe.data.dataset_train_split))
+    compared, args, root = recipe.more, recipe.args, Path(recipe.args.output_dir)
+    for option, instead in _INSTEAD.items():
+        if option in args.given:
+            raise ValueError(f"`{option}` is of a single run: a comparison has {instead}.")
+    if root.exists() and not root.is_dir():
+        raise ValueError(f"`output_dir={str(root)!r}` is a file.")
+    records = Records(
+        load_rows(recipe.data.dataset_name, recipe.data.dataset_config, recipe.data.dataset_train_split),
+        args.dataset_text_field,
+    )
     if compared.count_by not in (None, *records.dataset.column_names):
         raise ValueError(
             f"`count_by={compared.count_by!r}` is no column{nearest(compared.count_by, records.dataset.column_names)}"
         )
-    held_out = recipe.data.eval_dataset_name
-    shared = {
-        **{k: v for k, v in (recipe.sources | recipe.args.given).items() if not k.startswith(_FREE)},
+    held_out = load_held_out(recipe)
+    if held_out is None and not args.named_benchmarks:
+        raise ValueError(
+            "`eval_dataset_name` is required, or `benchmarks`: nothing is compared without held-out rows."
+        )
+    if args.judge == "self":
+        raise ValueError("`judge='self'` would let every model judge itself: name one model for all.")
+    target = Records(load_rows(args.selection_target)) if args.selection_target else None
+    decides = {
+        name: value
+        for name, value in (recipe.sources | args.given).items()
+        if name in _DECIDING or not name.startswith((*FREE, *_BY_CONTENT))
+    }
+    shared = decides | {
         "model_content": _content_of(recipe.model.model_name_or_path),
         "dataset_content": records.content_hash(),
-        "benchmarks_content": {benchmark.name: benchmark.protocol() for benchmark in benchmarks},
-        "eval_content": held_out and Records(load_rows(held_out, split=recipe.data.dataset_test_split)).content_hash(),
+        "target_content": target and target.content_hash(),
+        "benchmarks_content": {item.name: item.protocol() for item in args.prepared_benchmarks()},
+        "eval_content": held_out and Records(held_out, args.dataset_text_field).content_hash(),
     }
     runs = []
     for name, chosen in compared.runs():
-        folder = root / name
-        baseline = root / f"full-seed{chosen['seed']}"
-        given = recipe.args.given | chosen | {"output_dir": str(folder)}
+        folder, baseline = root / name, root / f"full-seed{chosen['seed']}"
+        if folder in [run.folder for run in runs]:
+            raise ValueError(f"`methods`: two of them would share the folder {folder}.")
+        given = args.given | chosen | {"output_dir": str(folder)}
         given["baseline_dir"] = None if folder == baseline else str(baseline)
-        selector = load_selector(chosen["selection_method"], chosen["selection_kwargs"])
-        if chosen["selection_budget"]:
-            rows_to_keep(chosen["selection_budget"], len(records))
-        selector.check(records)
-        settings = plain(shared | chosen | {"selection_kwargs": dataclasses.asdict(selector)})
+        checked = DataSelectingConfig(**given)
+        check_rows(checked, records, target)
+        judged = {"judge": args.judge} if "judge" in checked.selector.card.needs else {}
+        settings = plain(shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)})
         run = PlannedRun(folder, dataclasses.replace(recipe, args=given, more=None), settings)
         logger.info("%s: %s", name, run.state)
         runs.append(run)
-    return runs
+    return records, runs
 
 
-def carry_out(run: PlannedRun, save_model: bool) -> None:
-    """Do a run that is not finished: select, train, evaluate; the model is let go of at the end."""
-    state = run.state
-    if state == "finished":
-        return
-    run.recipe.args = DataSelectingConfig(**run.recipe.args)
-    trainer = build_trainer(run.recipe)
+def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) -> None:
+    """Select, train, evaluate; the model is let go of at the end."""
+    begun = run.state == "begun" and (run.folder / "selection.json").is_file()
     if trainer.is_world_process_zero():
         run.write(finished=False)
-    begun = state == "begun" and (run.folder / "selection.json").is_file() and get_last_checkpoint(str(run.folder))
-    trainer.train(resume_from_checkpoint=begun or None)
+    trainer.train(resume_from_checkpoint=(begun and get_last_checkpoint(str(run.folder))) or None)
     if save_model:
         trainer.save_model(trainer.args.output_dir)
         trainer.create_model_card()
     trainer.accelerator.print(trainer.selection.summary())
     trainer.accelerator.wait_for_everyone()
     if trainer.is_world_process_zero():
-        run.write(finished=True)
+        failed = read_evaluation(run.folder).get("failed")
+        if failed:
+            logger.error("%s: not finished, as benchmarks failed: %s", run.folder.name, ", ".join(failed))
+        run.write(finished=not failed)
     trainer.accelerator.free_memory()
     del trainer
     gc.collect()

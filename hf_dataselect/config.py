@@ -76,7 +76,7 @@ class DataSelectingConfig(SFTConfig):
         default=None,
         metadata={
             "help": "Keep rows that differ: 'filter' (best first, cosine to each row kept at most 0.9) or "
-            "'facility_location' (rows that represent the best 20 %), or a mapping of its options (kind, threshold, "
+            "'facility_location' (rows that represent the best fifth), or a mapping of its options (kind, threshold, "
             "pool, encoder). Embeds the rows it comes to. Default: the method's own choice."
         },
     )

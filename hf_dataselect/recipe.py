@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from datasets import Dataset
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from .config import DataSelectingConfig
@@ -76,14 +77,19 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
     return recipe
 
 
+def load_held_out(recipe: Recipe) -> Dataset | None:
+    """The rows to evaluate on, if there are any."""
+    data = recipe.data
+    if data.eval_dataset_name:
+        return load_rows(data.eval_dataset_name, split=data.dataset_test_split)
+    if recipe.args.eval_strategy != "no":
+        return load_rows(data.dataset_name, data.dataset_config, data.dataset_test_split)
+    return None
+
+
 def build_trainer(recipe: Recipe) -> DataSelectingTrainer:
     """The trainer of a recipe, with its rows and its model."""
     data, args, model = recipe.data, recipe.args, recipe.model
-    eval_dataset = None
-    if data.eval_dataset_name:
-        eval_dataset = load_rows(data.eval_dataset_name, split=data.dataset_test_split)
-    elif args.eval_strategy != "no":
-        eval_dataset = load_rows(data.dataset_name, data.dataset_config, data.dataset_test_split)
     args.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
@@ -94,7 +100,7 @@ def build_trainer(recipe: Recipe) -> DataSelectingTrainer:
         model.model_name_or_path,
         args,
         train_dataset=load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split),
-        eval_dataset=eval_dataset,
+        eval_dataset=load_held_out(recipe),
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
     )

@@ -7,6 +7,8 @@ A run is a folder, readable without this package:
 | `versions.json` | of Python and the packages that decide numbers |
 | `selection.json` | what was chosen, best first; rows left aside, by reason; cost; model, data, template |
 | `scores.parquet` | `row`, `score` (NaN = unscorable), `kept`, `reason` of every candidate |
+| `compared.json` | of a run of a comparison: the settings that decide its result, and whether it is finished |
+| `wins.json` | outcome of each question, where a judge compared the run's answers with the baseline's |
 | `eval.json` | every evaluation's settings (score, direction, examples), training seconds, PIR |
 | `answers/NAME.jsonl` | of an instruction test set, for win rates: `id`, `question`, `answer` (null = none) |
 | `generated/NAME.jsonl` | the same of a benchmark that is scored by metrics |

@@ -397,7 +397,7 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
         chosen = ctx.agreed(chosen)
     chosen = _checked_rows(chosen, n, k, method, set().union(*unreadable.values()))
     if len(chosen) == 0:
-        reasons = [*ctx.account.rows("unscorable"), *ctx.account.rows("dropped")]
+        reasons = [*ctx.account.rows("unscorable"), *ctx.account.rows("dropped")] or ["no score is a number"]
         raise SelectionError(f"`selection_method={method!r}` found no row to keep of {n}: {'; '.join(reasons)}.")
     return Selection(
         method=method,

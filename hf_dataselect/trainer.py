@@ -104,28 +104,15 @@ class DataSelectingTrainer(SFTTrainer):
         self.callback_handler.callbacks[:0] = [SelectionCallback(self), evaluation]
 
     def _refuse_early(self, args: DataSelectingConfig, model: Any) -> None:
-        rows_to_keep(args.budget_of(self.selector), len(self.records))
-        needs, layout = args.needs, self.records.layout
         sharded = [f"ACCELERATE_USE_{name}" for name in ("DEEPSPEED", "FSDP")]
-        borrows = "model" in needs or ("judge" in needs and args.judge == "self")
+        borrows = "model" in args.needs or ("judge" in args.needs and args.judge == "self")
         if borrows and (args.deepspeed or args.fsdp or any(os.environ.get(n) == "true" for n in sharded)):
             raise ValueError(
                 f"`selection_method={args.selection_method!r}` runs the model before it is sharded, which DeepSpeed "
                 "and FSDP do not allow yet: run `hf-dataselect select` first and train on the subset it saves."
             )
-        if "text" in needs and layout == "tokens":
-            raise ValueError(f"`{args.selection_method}` reads texts: give the rows untokenized.")
-        if "prompt" in needs and layout == "text":
-            known = "\n  ".join(LAYOUTS[name] for name in ("prompt-completion", "messages", "sharegpt", "alpaca"))
-            raise ValueError(
-                f"`{args.selection_method}` needs prompts apart from the answers, and `{self.records.text_field}` "
-                f"holds both in one text. Remove it, or give one of these layouts:\n  {known}"
-            )
-        if "target" in needs and self._target is None:
-            raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
-        check_judge(args.judge, self.selector.card.needs, args.selection_method)
-        self.selector.check(self.records)
-        if args.cache_folder is not None and needs & {"model", "judge"}:
+        check_rows(args, self.records, self._target)
+        if args.cache_folder is not None and args.needs & {"model", "judge"}:
             check_writable(args.cache_folder)
         looks_local = isinstance(model, str) and (model.startswith(("/", "./", "../", "~")) or model.count("/") > 1)
         if looks_local and not Path(model).expanduser().is_dir():
@@ -330,6 +317,29 @@ class DataSelectingTrainer(SFTTrainer):
             path = os.path.join(self.args.output_dir, "README.md")
             with open(path, "a", encoding="utf-8") as card:
                 card.write("\n\n" + selection_card(self.selection, self.recipe | self.args.given))
+
+
+def check_rows(args: DataSelectingConfig, records: Records, target: Records | None) -> None:
+    """
+    Refuse what the selection of `args` can't be made of.
+
+    Raises:
+        `ValueError`: rows of another layout than the method reads, a budget beyond them, no target rows or no judge
+        for a method that needs them, or what the method itself refuses.
+    """
+    rows_to_keep(args.budget_of(args.selector), len(records))
+    if "text" in args.needs and records.layout == "tokens":
+        raise ValueError(f"`{args.selection_method}` reads texts: give the rows untokenized.")
+    if "prompt" in args.needs and records.layout == "text":
+        known = "\n  ".join(LAYOUTS[name] for name in ("prompt-completion", "messages", "sharegpt", "alpaca"))
+        raise ValueError(
+            f"`{args.selection_method}` needs prompts apart from the answers, and `{records.text_field}` "
+            f"holds both in one text. Remove it, or give one of these layouts:\n  {known}"
+        )
+    if "target" in args.needs and target is None:
+        raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
+    check_judge(args.judge, args.selector.card.needs, args.selection_method)
+    args.selector.check(records)
 
 
 def select_into_folder(

@@ -138,3 +138,10 @@ def test_help_and_unknown_commands(capsys):
 def test_the_readme_table_is_in_step_with_the_cards():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     assert method_table() in readme, "paste the output of `hf-dataselect methods` into README.md"
+
+
+@pytest.mark.parametrize("command", ["train", "select", "compare", "report", "judge-check", "train-scorer", "methods"])
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0 and "usage" in capsys.readouterr().out

@@ -33,7 +33,7 @@ RUNS = ["full-seed1", "random-0.25-seed1", "random-8-seed1", "ifd-0.25-seed1", "
 
 
 def planned(recipe: Path, *options: str):
-    return plan(parse_recipe(["--config", str(recipe), *options], "compare", CompareArguments))
+    return plan(parse_recipe(["--config", str(recipe), *options], "compare", CompareArguments))[1]
 
 
 def made(folder: Path) -> dict[str, float]:
@@ -60,6 +60,10 @@ def test_every_method_budget_and_seed_is_a_run_and_baseline_and_control_are_amon
         (["--method_kwargs", "[1]"], "must map methods to their options"),
         (["--budgets", "1"], "may mean one row or all"),
         (["--budgets", "25"], "more rows than the 24"),
+        (["--methods", "alpagasus"], "needs `judge`"),
+        (["--methods", "rds"], "needs `selection_target`"),
+        (["--selection_budget", "6"], "`selection_budget` is of a single run: a comparison has budgets"),
+        (["--seed", "7"], "a comparison has seeds"),
         (["--count_by", "colour"], "`count_by='colour'` is no column"),
         (["--eval_dataset_name", ""], "`eval_dataset_name` is required, or `benchmarks`"),
         (["--benchmarks", '[{"kind": "gsm8k", "dataset": "none.jsonl"}]'], "there is no file 'none.jsonl'"),
@@ -92,10 +96,16 @@ def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, mon
 
     monkeypatch.setattr(DataSelectingTrainer, "train", trains)
     main(["compare", "--config", str(recipe)])
-    main(["compare", "--config", str(recipe), "--logging_steps", "3"])  # nothing that decides a result
+    moved = tmp_path / "moved.jsonl"
+    moved.write_text((tmp_path / "rows.jsonl").read_text())
+    # Nothing that decides a result: how it is logged, where the same rows lie.
+    main(["compare", "--config", str(recipe), "--logging_steps", "3", "--dataset_name", str(moved)])
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        main(["report", *map(str, folder.iterdir())])  # the report's own folder is passed over
     with pytest.raises(SystemExit):
         main(["compare", "--config", str(recipe), "--learning_rate", "0.5"])
-    assert "learning_rate was None, is 0.5" in capsys.readouterr().err
+    assert "learning_rate was the default, is 0.5" in capsys.readouterr().err
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(rows.read_text().splitlines()[:-1]))
     with pytest.raises(SystemExit):

@@ -71,7 +71,7 @@ class ServerJudge(Judge):
         )
         self._model = model
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._sent = self._unreachable = 0
+        self._sent = self._unreachable = self._patience = 0
         self._random = random.Random()
 
     def _identity(self) -> Any:
@@ -84,6 +84,7 @@ class ServerJudge(Judge):
         replies, waiting = {}, iter(self._random.sample(list(questions.items()), len(questions)))
         self._stop.clear()
         self._sent, self._unreachable = self.cost.calls + self.cost.retries, 0
+        self._patience = min(self.options.concurrency, len(questions))
         bar = tqdm(total=len(questions), desc=progress, unit="call", disable=progress is None, smoothing=0.05)
         with bar, ThreadPoolExecutor(self.options.concurrency) as pool:
             running = set()
@@ -146,7 +147,7 @@ class ServerJudge(Judge):
         if problem.startswith("connection failed"):
             with self._lock:
                 self._unreachable += 1
-                if self._unreachable >= self.options.concurrency:
+                if self._unreachable >= self._patience:
                     raise JudgeError(
                         f"`judge='{self.name}'`: the server at {self._address()} can't be reached: {problem}. Check "
                         "`OPENAI_BASE_URL`. Replies already kept are not asked for again."

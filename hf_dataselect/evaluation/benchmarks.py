@@ -181,7 +181,7 @@ def from_json(described: dict[str, Any]) -> dict[str, Setting]:
         name: Setting(
             number(item["score"]),
             item["higher_is_better"],
-            None if item["examples"] is None else list(map(number, item["examples"])),
+            None if item.get("examples") is None else list(map(number, item["examples"])),
             {part: number(value) for part, value in item.get("parts", {}).items()},
         )
         for name, item in described.items()

@@ -24,10 +24,14 @@ from .published import Point, published
 from .win_rate import win_rate
 
 
-#: Options that may differ between runs that are compared: what is chosen, and where things are written.
-_FREE = ("selection_", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "eval_on_start")
+#: Options that may differ between runs that are compared: what is chosen, and how it is shown, written and computed.
+FREE = ("selection_", "seed", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "hub_")
+FREE += ("eval_on_start", "push_to_hub", "disable_tqdm", "resume_from_checkpoint", "judge", "dataset_num_proc")
+FREE += ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch")
 #: In a run's folder: what a judge made of its answers and the baseline's.
 WINS = "wins.json"
+#: Values of a column that are counted each for itself.
+VALUES_SHOWN = 12
 #: Methods without a score of their own.
 UNSCORED = ("full", "random")
 
@@ -54,6 +58,8 @@ class Run:
             Where it lies.
         tokens (`int`, *optional*):
             Tokens of the rows kept, truncated as in training.
+        failed, unscorable (`dict`, *optional*):
+            Benchmarks that failed, and why; held-out rows without a score, by reason.
     """
 
     name: str
@@ -66,6 +72,8 @@ class Run:
     versions: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path()
     tokens: int | None = None
+    failed: dict[str, str] = field(default_factory=dict)
+    unscorable: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -75,7 +83,7 @@ class Run:
     @property
     def training(self) -> dict[str, Any]:
         """The part of the recipe that must not differ in a fair comparison."""
-        return {name: value for name, value in self.recipe.items() if not name.startswith(_FREE) and name != "seed"}
+        return {name: value for name, value in self.recipe.items() if not name.startswith(FREE)}
 
 
 @dataclass
@@ -92,6 +100,8 @@ class Group:
             Benchmark ratio against the baseline; `None` for the baseline itself and where there is none.
         wins ([`PIR`], *optional*):
             Wins rate against the baseline, where a judge compared their answers, see [`add_wins`].
+        judge (`str`, *optional*):
+            That judge; or why nothing was judged.
         over_control ([`PIR`], *optional*):
             Benchmark ratio against the control: as many random rows.
         str_ratio (`float`, *optional*):
@@ -102,6 +112,7 @@ class Group:
     runs: list[Run]
     pir: PIR | None = None
     wins: PIR | None = None
+    judge: str | None = None
     over_control: PIR | None = None
     str_ratio: float | None = None
 
@@ -136,6 +147,11 @@ class Group:
         """Mean over the runs; `None` if one does not know."""
         known = [run.tokens for run in self.runs]
         return None if None in known else float(np.mean(known))
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a wins rate."""
+        return self.wins is not None and bool(np.isfinite(self.wins.value))
 
     def score(self, setting: str) -> float | None:
         """Mean over the runs; `None` if one does not have it."""
@@ -196,7 +212,7 @@ class Comparison:
         bridged to the wins scale, an estimate.
         """
         rated = [group for group in self.groups if group.pir and group.method != "full"]
-        own = [Point(g.name, g.sdf, (g.wins or bridged_pir(g.pir)).value) for g in rated]
+        own = [Point(g.name, g.sdf, g.wins.value if g.judged else bridged_pir(g.pir).value) for g in rated]
         own = [point for point in own if np.isfinite(point.pir)]
         return rank_by_efficiency([*own, *(method.point for method in published())]) if own else []
 
@@ -224,7 +240,7 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
         if reference is not None and group is not reference:
             group.pir = _pir(group, reference)
             group.str_ratio = selection_to_tuning_ratio(group.selection_seconds, reference.train_seconds)
-        control = next((g for g in groups if g.method == "random" and _same_size(g, group)), None)
+        control = next((g for g in groups if g.method == "random" and _controls(g, group)), None)
         if control is not None and group.method not in UNSCORED:
             group.over_control = _pir(group, control)
     groups.sort(key=lambda group: group is not reference)
@@ -233,8 +249,11 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
     return comparison
 
 
-def _same_size(one: Group, other: Group) -> bool:
-    return len(one.selection.indices) == len(other.selection.indices)
+def _controls(control: Group, group: Group) -> bool:
+    """Whether the one is the other's control: as many of the same rows, trained on in the same way."""
+    one, other = control.selection, group.selection
+    same_rows = one.facts.get("dataset") == other.facts.get("dataset") and len(one.indices) == len(other.indices)
+    return same_rows and control.runs[0].training == group.runs[0].training
 
 
 def _pir(group: Group, reference: Group) -> PIR:
@@ -280,45 +299,59 @@ def _read_run(folder: Path, shared_names: list[str]) -> Run:
         json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {},
         folder,
         evaluation.get("train_tokens"),
+        evaluation.get("failed") or {},
+        evaluation.get("unscorable") or {},
     )
 
 
 def add_wins(comparison: Comparison, judge: Judge | None = None) -> None:
     """
     Compare the answers of each run with those of the baseline of its seed, by a judge; what it says is kept as
-    `wins.json` in the run's folder. Without a judge, what is kept there is taken, if it is of that baseline.
+    `wins.json` in the run's folder. Without a judge, what is kept there is taken, if it is of these answers.
 
     Raises:
-        `ValueError`: there is no baseline, or answers that do not belong to the same questions.
+        `ValueError`: there is no baseline.
         [`JudgeError`]: see [`Judge.ask`].
     """
     reference = comparison.baseline
     if judge is not None and reference is None:
         raise ValueError("`judge`: there is no run of `full` whose answers the others could be compared with.")
-    for group in comparison.groups:
-        outcomes: dict[str, list[list[float]]] = {}
-        for run in group.runs if reference not in (None, group) else ():
-            baseline = next((other for other in reference.runs if other.seed == run.seed), reference.runs[0])
-            for name, found in _wins(run, baseline, judge).items():
-                outcomes.setdefault(name, []).append(found)
-        complete = {name: found for name, found in outcomes.items() if len(found) == len(group.runs)}
-        group.wins = (
-            wins_pir({name: np.array(found, np.float64) for name, found in complete.items()}) if complete else None
-        )
+    for group in comparison.groups if reference is not None else ():
+        if group is reference:
+            continue
+        found, against = [], []
+        for run in group.runs:
+            against.append(next((other for other in reference.runs if other.seed == run.seed), reference.runs[0]))
+            try:
+                found.append(_wins(run, against[-1], judge))
+            except ValueError as error:
+                group.judge = f"not judged: {error}"
+        found = [wins for wins in found if wins]
+        judges = {wins["judge"] for wins in found}
+        if len(found) < len(group.runs) or len(judges) != 1:
+            continue
+        sets = {name: [wins["sets"][name]["outcomes"] for wins in found] for name in found[0]["sets"]}
+        group.wins = wins_pir({name: np.array(outcomes, np.float64) for name, outcomes in sets.items()})
+        group.judge = judges.pop()
+        if len({baseline.name for baseline in against}) < len(against):
+            group.wins.interval += "; chance between runs of the baseline is not in it"
 
 
-def _wins(run: Run, baseline: Run, judge: Judge | None) -> dict[str, list[float]]:
-    """Outcome of each question, by test set."""
-    path, against = run.folder / WINS, str(baseline.folder.resolve())
+def _wins(run: Run, baseline: Run, judge: Judge | None) -> dict[str, Any] | None:
+    """What `wins.json` holds: the judge, and the outcome of each question by test set."""
+    path, answers = run.folder / WINS, [_answers(run.folder), _answers(baseline.folder)]
     if judge is not None:
-        found = win_rate(run.folder, baseline.folder, judge)
-        sets = {name: verdicts.as_json() for name, verdicts in found.items()}
-        kept = {"judge": judge.name, "against": against, "sets": sets}
-        write_atomic(path, json.dumps(plain(kept), ensure_ascii=False))
-    if not path.is_file():
-        return {}
-    kept = json.loads(path.read_text(encoding="utf-8"))
-    return {name: found["outcomes"] for name, found in kept["sets"].items()} if kept["against"] == against else {}
+        sets = {name: verdicts.as_json() for name, verdicts in win_rate(run.folder, baseline.folder, judge).items()}
+        kept = plain({"judge": judge.name, "against": baseline.name, "answers": answers, "sets": sets})
+        write_atomic(path, json.dumps(kept, ensure_ascii=False))
+        return kept
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return kept if kept.get("answers") == answers else None
+
+
+def _answers(folder: Path) -> str:
+    """Content of a run's answers."""
+    return digest({path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("answers/*.jsonl"))})
 
 
 def add_rows(comparison: Comparison, records: Records, column: str | None = None, examples: int = 3) -> None:
@@ -329,21 +362,26 @@ def add_rows(comparison: Comparison, records: Records, column: str | None = None
     Raises:
         `ValueError`: the rows are not those that the runs chose from, or have no such column.
     """
+    content = records.content_hash()
     for run in (run for group in comparison.groups for run in group.runs):
         if run.selection.candidates != len(records):
             raise ValueError(f"{run.name} chose from {run.selection.candidates:,} rows, not from {len(records):,}.")
+        if run.selection.facts.get("dataset") not in (None, content):
+            raise ValueError(f"{run.name} chose from other rows than these, though as many.")
     values = None
     if column is not None:
         if column not in records.dataset.column_names:
             raise ValueError(f"The dataset has no column {column!r}.")
-        values = np.array(["none" if v is None else str(v) for v in records.dataset.with_format(None)[column]])
-        kept = {group.name: group.selection.indices for group in comparison.groups}
+        values = np.array(["none" if v is None else str(v) for v in records.dataset.with_format(None)[column]], object)
         names = [name for name, _ in Counter(values.tolist()).most_common()]
+        if len(names) > VALUES_SHOWN:
+            names = [*names[: VALUES_SHOWN - 1], "others"]
+            values[~np.isin(values, names)] = "others"
+        kept = {group.name: group.selection.indices for group in comparison.groups}
+        groups = {"candidates": np.arange(len(records))} | kept
+        counts = {name: Counter(values[rows].tolist()) for name, rows in groups.items()}
         comparison.column = column
-        comparison.tallies = {
-            name: {value: int((values[rows] == value).sum()) for value in names}
-            for name, rows in ({"candidates": np.arange(len(records))} | kept).items()
-        }
+        comparison.tallies = {name: {value: found[value] for value in names} for name, found in counts.items()}
     for group in comparison.scored:
         scores, kept = group.selection.scores, group.selection.indices
         dropped = sorted({row for rows in group.selection.dropped.values() for row in rows})
@@ -352,7 +390,7 @@ def add_rows(comparison: Comparison, records: Records, column: str | None = None
         shown["dropped"] = np.array(dropped, np.int64)[:examples]
         comparison.examples[group.name] = [
             {"what": what, "row": int(row), "score": float(scores[row])}
-            | ({} if values is None else {column: str(values[row])})
+            | ({} if values is None else {f"`{column}`": str(values[row])})
             | {"prompt": records[int(row)].prompt, "answer": records[int(row)].answer}
             for what, rows in shown.items()
             for row in rows

@@ -8,6 +8,7 @@ import numpy as np
 
 from .comparison import Comparison, Group
 from .efficiency import BASE
+from .pir import PIR
 from .published import published
 
 
@@ -60,6 +61,11 @@ def _rated(comparison: Comparison) -> list[Group]:
     return [group for group in comparison.groups if group.pir and np.isfinite(group.pir.value)]
 
 
+def _has_bar(pir: PIR) -> bool:
+    """Whether there is an interval, with two ends, and of this very number."""
+    return bool(np.isfinite([pir.low, pir.high]).all()) and not pir.partial
+
+
 def _ratios(comparison: Comparison) -> Iterator[Picture]:
     """PIR of each run with its interval, and the ratio in each setting."""
     groups = _rated(comparison)
@@ -71,7 +77,7 @@ def _ratios(comparison: Comparison) -> Iterator[Picture]:
     for place, group in enumerate(groups):
         pir = group.pir
         axis.plot(pir.value, place, "o", color=_KEPT, zorder=3, label=None if place else "PIR, with its 95 % interval")
-        if np.isfinite([pir.low, pir.high]).all():
+        if _has_bar(pir):
             axis.hlines(place, pir.low, pir.high, color=_KEPT, linewidth=2)
         for name, ratio in pir.settings.items():
             first = name not in axis.get_legend_handles_labels()[1]
@@ -84,8 +90,7 @@ def _ratios(comparison: Comparison) -> Iterator[Picture]:
     axis.set(xlabel="score / baseline; above 1: better than training on everything")
     _legend_below(axis)
     told = [
-        f"{g.name} {g.pir.value:.3f}"
-        + (f" ({g.pir.low:.3f} to {g.pir.high:.3f})" if np.isfinite([g.pir.low, g.pir.high]).all() else "")
+        f"{g.name} {g.pir.value:.3f}" + (f" ({g.pir.low:.3f} to {g.pir.high:.3f})" if _has_bar(g.pir) else "")
         for g in groups
     ]
     yield Picture("ratios", figure, f"PIR by benchmark ratio with 95 % intervals: {'; '.join(told)}.")
@@ -103,15 +108,9 @@ def _curves(comparison: Comparison) -> Iterator[Picture]:
     for name, groups in methods.items():
         pirs = [group.pir for group in groups]
         values = np.array([pir.value for pir in pirs])
-        ends = np.array([[pir.value - pir.low, pir.high - pir.value] for pir in pirs]).T
-        axis.errorbar(
-            [g.sdf for g in groups],
-            values,
-            np.clip(np.nan_to_num(ends, posinf=0), 0, None),
-            marker="o",
-            label=name,
-            capsize=3,
-        )
+        ends = [(p.value - p.low, p.high - p.value) if _has_bar(p) else (0, 0) for p in pirs]
+        sdfs = [group.sdf for group in groups]
+        axis.errorbar(sdfs, values, np.clip(np.transpose(ends), 0, None), marker="o", label=name, capsize=3)
     axis.axhline(1, color="black", linewidth=1)
     axis.set(xlabel="SDF: part of the rows kept", ylabel="PIR (benchmark ratio)")
     _legend_below(axis)
@@ -121,14 +120,18 @@ def _curves(comparison: Comparison) -> Iterator[Picture]:
 
 def _plane(comparison: Comparison) -> Iterator[Picture]:
     """The published methods, the line between them, and the runs at their estimated place."""
-    names = {group.name for group in comparison.groups}
-    own = [item.point for item in comparison.efficiencies() if item.point.name in names]
+    judged = {group.name: group.judged for group in comparison.groups}
+    own = [item.point for item in comparison.efficiencies() if item.point.name in judged]
     if not own:
         return
     figure, axis = _axes(4.6)
     points = [method.point for method in published()]
     axis.plot([p.sdf for p in points], [p.pir for p in points], "o", color="#47525e", label="published (wins rate)")
-    axis.plot([p.sdf for p in own], [p.pir for p in own], "o", mfc="none", color=_KEPT, label="these runs (estimated)")
+    styles = {True: {"label": "these runs (wins rate)"}, False: {"mfc": "none", "label": "these runs (estimated)"}}
+    for known, style in styles.items():
+        shown = [point for point in own if judged[point.name] is known]
+        if shown:
+            axis.plot([p.sdf for p in shown], [p.pir for p in shown], "o", color=_KEPT, **style)
     for point in [*points, *own]:
         axis.annotate(point.name, (point.sdf, point.pir), (4, 4), textcoords="offset points", fontsize=8)
     ends = np.array([0, max(p.sdf for p in [*points, *own]) * 1.05])
@@ -136,8 +139,8 @@ def _plane(comparison: Comparison) -> Iterator[Picture]:
     axis.set(xlabel="SDF: part of the rows kept", ylabel="PIR (wins scale)")
     axis.margins(x=0.12)
     _legend_below(axis)
-    told = "; ".join(f"{p.name} at {p.sdf:.1%}, {p.pir:.3f}" for p in own)
-    yield Picture("plane", figure, f"These runs among the published methods, estimated on the wins scale: {told}.")
+    told = [f"{p.name} at {p.sdf:.1%}, {p.pir:.3f}{'' if judged[p.name] else ' (estimated)'}" for p in own]
+    yield Picture("plane", figure, f"These runs among the published methods, on the wins scale: {'; '.join(told)}.")
 
 
 def _tallies(comparison: Comparison) -> Iterator[Picture]:

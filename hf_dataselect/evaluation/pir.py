@@ -73,6 +73,11 @@ class PIR:
     interval: str = "no interval"
     verdict: str = ""
 
+    @property
+    def partial(self) -> bool:
+        """Whether the interval is of the mean of some settings only."""
+        return "; of the mean" in self.interval
+
     def __post_init__(self):
         if not self.verdict:
             sides = {"better": self.low > 1, "worse": self.high < 1, "no difference shown": self.low <= 1 <= self.high}

@@ -109,9 +109,10 @@ def read_question(row: dict[str, Any], place: int, names: dict[str, str | None])
         said = said[:1]
     turns = [turn.strip() for turn in said if isinstance(turn, str) and turn.strip()]
     turns = turns if len(turns) == len(said) else []
-    if names["question"] == "instruction":  # Alpaca and Self-Instruct give the material apart
-        instances = row.get("instances") or [row]
-        parts = [*turns, (instances[0].get("input") or "").strip()]
+    if names["question"].lower() == "instruction":  # Alpaca and Self-Instruct give the material apart
+        instances = row.get("instances") or [{name.lower(): value for name, value in row.items()}]
+        given = instances[0].get("input")
+        parts = [*turns, "" if given is None else str(given).strip()]
         turns = ["\n\n".join(filter(None, parts))] if any(parts) else []
     references = row[names["answer"]] if names["answer"] else None
     references = [text if isinstance(text, str) else None for text in _listed(references)]

@@ -8,6 +8,7 @@ difference is shown.
 import base64
 import io
 import json
+import logging
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,9 @@ from ..run_folder import plain
 from .comparison import UNSCORED, Comparison, Group
 from .picture import Picture, draw
 from .pir import PIR, cost_warning
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -104,12 +108,13 @@ def _against(pir: PIR, other: str) -> str:
 
 def _stated(pir: PIR) -> str:
     text = f"PIR {pir.value:.3f}, {pir.kind}" if np.isfinite(pir.value) else f"no PIR, {pir.kind}"
-    partial = " of some settings" if "; of the mean" in pir.interval else ""
-    return text + (f", 95 % interval{partial} {_interval(pir)}" if _interval(pir) else "")
+    return text + (f", 95 % interval {_interval(pir)}" if _interval(pir) else "")
 
 
 def _interval(pir: PIR | None) -> str:
-    return "" if pir is None or np.isnan(pir.low) else f"{pir.low:.3f} to {pir.high:.3f}"
+    if pir is None or np.isnan(pir.low):
+        return ""
+    return f"{pir.low:.3f} to {pir.high:.3f}" + (" (some settings)" if pir.partial else "")
 
 
 def _named(comparison: Comparison) -> dict[str, str]:
@@ -122,7 +127,7 @@ def _runs(comparison: Comparison) -> Section:
     head += ["STR", "selection s", "training s"]
     rows = [
         [named[g.name], g.method, g.pir.verdict if g.pir else "", f"{len(g.selection.indices):,}", f"{g.sdf:.3f}"]
-        + [_number(g.pir and g.pir.value), _interval(g.pir), _number(g.over_control and g.over_control.value)]
+        + [_number(g.pir and g.pir.value), _interval(g.pir), _over_control(g)]
         + [_number(g.str_ratio), f"{g.selection_seconds:.1f}", _number(g.train_seconds, 1)]
         for g in groups
     ]
@@ -138,6 +143,13 @@ def _runs(comparison: Comparison) -> Section:
     return Section("Runs", list(_remarks(comparison)), Table(head, rows, 3), ("ratios", "curves"))
 
 
+def _over_control(group: Group) -> str:
+    pir = group.over_control
+    if pir is None or not np.isfinite(pir.value):
+        return ""
+    return f"{pir.value:.3f}" + (f" ({_interval(pir)})" if _interval(pir) else "")
+
+
 def _remarks(comparison: Comparison) -> Iterator[str]:
     """What has to be known beside the numbers."""
     reference = comparison.baseline
@@ -150,6 +162,13 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     for group in comparison.groups:
         if warning := cost_warning(group.str_ratio):
             yield f"{group.name}: {warning[0].lower()}{warning[1:]}"
+        if group.judge is not None:
+            yield (
+                f"{group.name}: answers compared by {group.judge}." if group.wins else f"{group.name}: {group.judge}."
+            )
+        for run in group.runs:
+            for name, why in run.failed.items():
+                yield f"{run.name}: the benchmark {name!r} failed: {why}"
         if cached := group.selection.passes.get("cached_rows"):
             spared = f"{group.selection.cached_seconds:.1f} of the {group.selection.seconds:.1f} selection seconds"
             yield f"{group.name}: {cached:,} scores came from the cache; it spared {spared} this time."
@@ -185,7 +204,7 @@ def _settings(comparison: Comparison) -> Section:
     runs = [run for group in groups for run in group.runs]
     directions = {name: setting.higher_is_better for run in runs for name, setting in run.settings.items()}
     if not directions:
-        return Section("Held-out rows")
+        return Section("Held-out rows and benchmarks")
     before = reference.runs[0].untrained if reference else {}
     head = ["setting", *(["before training"] if before else []), *_named(comparison).values()]
     rows = [
@@ -194,8 +213,8 @@ def _settings(comparison: Comparison) -> Section:
         + [_score(group, name) for group in groups]
         for name, higher in directions.items()
     ]
-    note = "In brackets: score / baseline, inverted where lower is better. PIR is their mean."
-    return Section("Held-out rows", [note] if reference else [], Table(head, rows))
+    note = "In brackets: score / baseline, inverted where lower is better; PIR is the mean of these ratios."
+    return Section("Held-out rows and benchmarks", [note] if reference else [], Table(head, rows))
 
 
 def _score(group: Group, name: str) -> str:
@@ -270,13 +289,18 @@ def _accounting(comparison: Comparison) -> Section:
         aside += [[group.name, *line.split(": ", 1)] for line in selection.figure_lines()]
         rows += [[group.name, "candidates", f"{selection.candidates:,}"], *aside]
         rows += [[group.name, "kept", f"{len(selection.indices):,}"]]
+        for run in group.runs:
+            rows += [
+                [run.name, f"held out, without a score: {why}", f"{len(r):,}"] for why, r in run.unscorable.items()
+            ]
         if group.tokens is not None:
             whole = comparison.baseline.tokens if comparison.baseline else None
             share = f" ({group.tokens / whole:.1%} of the baseline's)" if whole else ""
             rows.append([group.name, "tokens of the rows kept", f"{group.tokens:,.0f}{share}"])
         if selection.passes:
             rows.append([group.name, "rows and tokens through models", _listed(selection.passes)])
-        if judge := selection.facts.get("judge"):
+        judge = selection.facts.get("judge")
+        if judge and any(judge["cost"].values()):
             cost = {name: number for name, number in judge["cost"].items() if number}
             rows.append([group.name, f"asked of the judge {judge['name']}", _listed(cost)])
         if device := selection.peak_memory:
@@ -344,13 +368,16 @@ def _inlined(picture: Picture) -> str:
 
 def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     """
-    Write report.md and report.json, and, where matplotlib and jinja2 are installed (extra `report`), report.html and
-    each picture as PNG; returns the paths.
+    Write report.md and report.json; where jinja2 is installed report.html, and where matplotlib is each picture as
+    PNG (both in the extra `report`). An earlier report there is replaced. Returns the paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for stale in [*folder.glob("report-*.png"), folder / "report.html"]:
+        stale.unlink(missing_ok=True)
     try:
         pictures = draw(comparison)
-    except ImportError:
+    except ImportError as error:
+        logger.warning("No pictures: %s. `pip install hf_dataselect[report]`.", error)
         pictures = []
     paths = [folder / "report.md", folder / "report.json"]
     paths[0].write_text(to_markdown(comparison, pictures) + "\n", encoding="utf-8")
@@ -364,9 +391,13 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     for picture in pictures:
         picture.figure.savefig(folder / picture.file, dpi=150)
         paths.append(folder / picture.file)
-    if pictures:
-        paths.append(folder / "report.html")
-        paths[-1].write_text(to_html(comparison, pictures), encoding="utf-8")
+    try:
+        page = to_html(comparison, pictures)
+    except ImportError as error:
+        logger.warning("No report.html: %s. `pip install hf_dataselect[report]`.", error)
+        return paths
+    paths.append(folder / "report.html")
+    paths[-1].write_text(page, encoding="utf-8")
     return paths
 
 

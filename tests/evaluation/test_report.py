@@ -12,6 +12,7 @@ import pytest
 from datasets import Dataset
 
 from hf_dataselect.cli import main
+from hf_dataselect.evaluation import comparison
 from hf_dataselect.evaluation.benchmarks import Setting, as_json
 from hf_dataselect.evaluation.comparison import add_rows, add_wins, compare_runs
 from hf_dataselect.evaluation.picture import draw
@@ -29,7 +30,7 @@ def make_run(folder: Path, method: str = "full", loss: float = 2.0, accuracy: fl
     """A finished run: `rows` it kept, `selection` and `evaluation` entries, `recipe` options."""
     rows = np.array(more.pop("rows", range(ROWS)), np.int64)
     scores = np.array(more.pop("scores", np.linspace(0, 1, ROWS)), np.float32)
-    selection = {"seconds": 0.0, "facts": {"dataset": "these rows"}} | more.pop("selection", {})
+    selection = {"seconds": 0.0, "facts": {"dataset": candidates().content_hash()}} | more.pop("selection", {})
     write_selection(folder, Selection(method, {}, rows, scores, budget=len(rows), **selection))
     noise = np.random.default_rng(7).normal(0, more.pop("noise", 0.0), 60)
     noise -= noise.mean()
@@ -78,8 +79,8 @@ def verdict(runs) -> str:
 def test_the_verdict_names_the_best_run_and_compares_it_with_everything_and_with_the_control(runs):
     assert verdict(runs) == (
         "ifd, on 25.0% of the rows, is better than training on everything (PIR 1.025, benchmark ratio, 95 % interval "
-        "of some settings 1.250 to 1.250); it is better than as many random rows (PIR 1.181, benchmark ratio, 95 % "
-        "interval of some settings 1.562 to 1.562)."
+        "1.250 to 1.250 (some settings)); it is better than as many random rows (PIR 1.181, benchmark ratio, 95 % "
+        "interval 1.562 to 1.562 (some settings))."
     )
     text = to_markdown(compare_runs(runs))
     assert "without token_accuracy (no values by example)" in text and "chance between runs is not in it" in text
@@ -116,7 +117,7 @@ def test_a_control_without_a_pir_is_not_compared_with(runs, tmp_path, loss, accu
 def test_seeds_are_put_together_and_measured_against_the_baselines_of_all_seeds(tmp_path):
     folders = []
     for seed, loss in enumerate((1.9, 2.0, 2.1)):
-        facts = {"facts": {"dataset": "these rows", "seed": seed}, "seconds": 10.0 * seed}
+        facts = {"facts": {"dataset": "rows", "seed": seed}, "seconds": 10.0 * seed}
         folders.append(make_run(tmp_path / f"full-{seed}", loss=2 * loss, noise=0.2, selection=facts, seed=seed))
         for rows in ([1, 2, 3], [1, 2, 3, 4]):
             folder = tmp_path / f"ifd-{len(rows)}-{seed}"
@@ -175,13 +176,56 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
     text = to_markdown(again)
     assert "its answers against the baseline's, by the judge: better (PIR 3.333, wins rate" in text
     assert "| PIR (wins rate) |" in text
+    assert "ifd: answers compared by scripted." in text
     other = compare_runs([random, ifd], baseline=random)
     assert other.groups[1].wins is None  # what is kept is of another baseline
+    (ifd / "answers" / "koala.jsonl").write_text((full / "answers" / "koala.jsonl").read_text())
+    assert compare_runs(runs).groups[1].wins is None  # ... and of other answers
     shutil.rmtree(random / "answers")
-    with pytest.raises(ValueError, match="holds no answers"):
-        add_wins(again, Scripted())
+    unjudged = compare_runs(runs)
+    add_wins(unjudged, Scripted())
+    assert unjudged.groups[1].wins is not None and unjudged.groups[2].wins is None
+    assert "random: not judged: " in to_markdown(unjudged) and "holds no answers" in to_markdown(unjudged)
     with pytest.raises(ValueError, match="no run of `full`"):
         add_wins(compare_runs([ifd]), Scripted())
+
+
+def test_wins_against_one_baseline_run_do_not_hold_its_chance(tmp_path):
+    full = make_run(tmp_path / "full", selection={"facts": {"seed": 0}})
+    answered(full, [5] * 20)
+    folders = [full]
+    for seed in (0, 1):
+        folders.append(make_run(tmp_path / f"ifd-{'ab'[seed]}", "ifd", rows=[1], selection={"facts": {"seed": seed}}))
+        answered(folders[-1], [9] * 12 + [1] * 8)
+    found = compare_runs(folders)
+    add_wins(found, Scripted())
+    wins = found.groups[1].wins
+    assert "2 runs" in wins.interval and wins.interval.endswith("chance between runs of the baseline is not in it")
+
+
+def test_failed_benchmarks_and_held_out_rows_without_a_score_are_named(runs, tmp_path):
+    evaluation = {"failed": {"mt": "no server."}, "unscorable": {"no answer": [1, 2, 3]}}
+    make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation=evaluation)
+    text = to_markdown(compare_runs(runs))
+    assert "ifd: the benchmark 'mt' failed: no server." in text
+    assert "held out, without a score: no answer" in text
+
+
+def test_a_column_of_many_values_is_counted_by_the_commonest(runs, monkeypatch):
+    records = Records(candidates().dataset.add_column("score", ["a", "a", "b", "b", *"cdefghij"]))
+    monkeypatch.setattr(comparison, "VALUES_SHOWN", 3)
+    found = compare_runs(runs)
+    for run in (run for group in found.groups for run in group.runs):
+        del run.selection.facts["dataset"]  # these rows have a column more
+    add_rows(found, records, "score")
+    assert found.tallies["candidates"] == {"a": 2, "b": 2, "others": 8}
+    assert found.examples["ifd"][0]["score"] == 1.0 and found.examples["ifd"][0]["`score`"] == "others"
+
+
+def test_other_rows_of_the_same_number_are_refused(runs):
+    rows = [{"instruction": "Another", "input": "", "output": "row"}] * ROWS
+    with pytest.raises(ValueError, match="other rows than these"):
+        add_rows(compare_runs(runs), Records(Dataset.from_list(rows)))
 
 
 def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp_path):
@@ -191,7 +235,7 @@ def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp
 
 def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
     account = {"unscorable": {"empty answer": [1, 2]}, "dropped": {"IFD above 1": [3]}, "passes": {"cached_rows": 24}}
-    account["facts"] = {"dataset": "these rows", "judge": {"name": "x", "cost": {"calls": 7, "failed": 0}}}
+    account["facts"] = {"judge": {"name": "x", "cost": {"calls": 7, "failed": 0}}}
     make_run(tmp_path / "ifd", "ifd", rows=[9], selection=account | {"seconds": 30.0, "cached_seconds": 12.0})
     text = to_markdown(compare_runs(runs))
     accounted = text.split("## What became of the rows")[1]
@@ -278,7 +322,7 @@ def test_tallies_and_examples_of_the_candidate_rows(runs):
     shown = found.examples["ifd"]
     assert [f"{row['what']} {row['row']}" for row in shown] == ["kept 11", "kept 10", "left out 0", "left out 1"]
     assert (
-        shown[0]["fault"] == "false"
+        shown[0]["`fault`"] == "false"
         and shown[0]["prompt"] == "Question 11?"
         and shown[0]["answer"].startswith("Answer 11")
     )
