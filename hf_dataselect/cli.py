@@ -1,4 +1,4 @@
-"""The command `hf-dataselect`: train · select · compare · report · judge-check · train-scorer · methods."""
+"""The command `hf-dataselect`: train · select · compare · report · judge-check · train-scorer · fit-rule · methods."""
 
 import argparse
 import logging
@@ -22,6 +22,7 @@ usage: hf-dataselect COMMAND [options]
   report        compare finished runs:                 hf-dataselect report runs/*
   judge-check   does a judge agree with people?        hf-dataselect judge-check pairs.jsonl --judge openai:MODEL
   train-scorer  a scorer of your own for `deita`:      hf-dataselect train-scorer --config scorer.yaml
+  fit-rule      fit instruction_mining's rule:         hf-dataselect fit-rule --config recipes/instruction_mining.yaml
   methods       the methods and their cards:           hf-dataselect methods [NAME]
 
 `hf-dataselect COMMAND --help` lists the options. Everything in a recipe can be given again on the command line, which
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run a command; wrong options end with one line on stderr and exit code 2."""
     argv = list(sys.argv[1:] if argv is None else argv)
     commands = {"train": train, "select": select, "compare": compare, "report": report}
-    commands |= {"judge-check": judge_check, "train-scorer": train_scorer, "methods": methods}
+    commands |= {"judge-check": judge_check, "train-scorer": train_scorer, "fit-rule": fit_rule, "methods": methods}
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return
@@ -212,6 +213,18 @@ def train_scorer(argv: Sequence[str]) -> None:
 
     _log_to_console()
     _checked(train_scorer, argv)
+
+
+def fit_rule(argv: Sequence[str]) -> None:
+    """Fit the rule of `instruction_mining` for one's own model and rows; finished subsets are not repeated."""
+    from .fit_rule import FitRuleArguments, fit_rule_command
+    from .recipe import parse_recipe
+
+    _log_to_console()
+    rule, path = _checked(fit_rule_command, _checked(parse_recipe, argv, "fit-rule", FitRuleArguments))
+    for name, value in rule.coefficients.items():
+        print(f"{name:>10}  {value:+.6g}")
+    print(f" intercept  {rule.intercept:+.6g}\nR2 {rule.r2:.3f} over {rule.subsets} subsets\nRule: {path}")
 
 
 def methods(argv: Sequence[str]) -> None:

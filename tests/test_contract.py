@@ -14,9 +14,10 @@ from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.registry import load_selector, method_name, method_names, selector_class
 from hf_dataselect.selector import Card, Context, Selector, select
+from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
 
 
 PACKAGE = Path(hf_dataselect.__file__).parent
@@ -30,6 +31,15 @@ SMALL = {
     "superfiltering": {"model": "TINY"},
     "alpagasus": {"threshold": None},
     "instag": {"min_count": 1, "similarity": 0, "support": 0},
+    "nuggets": {"tasks": 4, "threshold": None},
+    "mods": {
+        "reward_model": "REWARD",
+        "quality_threshold": -1e9,
+        "encoder": "model",
+        "warmup_epochs": 1,
+        "max_new_tokens": 4,
+    },
+    "instruction_mining": {"reward_model": "REWARD", "evaluator": "EVALUATOR"},
     "deita": {"complexity_scorer": "TINY", "quality_scorer": "TINY"},
 }
 
@@ -42,9 +52,26 @@ def tiny_folder(tmp_path_factory) -> str:
     return folder
 
 
+@pytest.fixture(scope="module")
+def reward_folder(tmp_path_factory) -> str:
+    folder, tokenizer = str(tmp_path_factory.mktemp("reward")), tiny_tokenizer()
+    reward_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluator_folder(tmp_path_factory) -> str:
+    folder, tokenizer = str(tmp_path_factory.mktemp("evaluator")), tiny_tokenizer()
+    tiny_evaluator(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(params=method_names())
-def selector(request, tiny_folder) -> Selector:
-    options = {k: tiny_folder if v == "TINY" else v for k, v in SMALL.get(request.param, {}).items()}
+def selector(request, tiny_folder, reward_folder, evaluator_folder) -> Selector:
+    folders = {"TINY": tiny_folder, "REWARD": reward_folder, "EVALUATOR": evaluator_folder}
+    options = {k: folders.get(v, v) if isinstance(v, str) else v for k, v in SMALL.get(request.param, {}).items()}
     return load_selector(request.param, options)
 
 

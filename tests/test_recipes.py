@@ -73,7 +73,18 @@ def test_recipes_differ_in_the_selection_only():
 
 
 def test_values_of_the_papers():
-    found = {name: recipe(name) for name in ("ifd", "length", "superfiltering", "alpagasus", "instag", "deita")}
+    names = (
+        "ifd",
+        "length",
+        "superfiltering",
+        "alpagasus",
+        "instag",
+        "deita",
+        "nuggets",
+        "mods",
+        "instruction_mining",
+    )
+    found = {name: recipe(name) for name in names}
     assert found["ifd"]["selection_budget"] == found["superfiltering"]["selection_budget"] == 0.05
     options = found["ifd"]["selection_kwargs"]
     assert options["warmup_clusters"] * options["warmup_rows_per_cluster"] == 1000 and options["warmup_epochs"] == 1
@@ -89,6 +100,13 @@ def test_values_of_the_papers():
     assert found["instag"]["selection_kwargs"]["min_count"] == 20
     assert found["deita"]["selection_kwargs"]["threshold"] == 0.9
     assert "deita-complexity-scorer" in found["deita"]["selection_kwargs"]["complexity_scorer"]
+    assert found["nuggets"]["selection_budget"] == 1.0
+    assert found["nuggets"]["selection_kwargs"] == {"tasks": 100, "threshold": 0.8, "stop": "dropped"}
+    options = found["mods"]["selection_kwargs"]
+    assert found["mods"]["selection_budget"] == 4000 and "reward-model-deberta-v3" in options["reward_model"]
+    assert options["quality_threshold"] == options["necessity_threshold"] == 0
+    assert found["instruction_mining"]["selection_budget"] == 0.025
+    assert found["instruction_mining"]["selection_kwargs"]["neighbour"] == 6
     training = found["ifd"]
     assert training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] == 128
     assert (training["num_train_epochs"], training["learning_rate"], training["max_length"]) == (3, 2e-5, 512)

@@ -79,14 +79,16 @@ def hidden_state(
 
 
 def sentence_embeddings(
-    texts: Sequence[str], encoder: str | Any, accelerator: Accelerator | None = None
+    texts: Sequence[str], encoder: str | Any, accelerator: Accelerator | None = None, unit: bool = True
 ) -> np.ndarray:
     """
-    Unit vectors of a sentence-transformers encoder, float32 `(n, width)`; texts are dealt over the ranks.
+    Vectors of a sentence-transformers encoder, float32 `(n, width)`; texts are dealt over the ranks.
 
     Args:
         encoder (`str` or [`~sentence_transformers.SentenceTransformer`]):
             Hub name or folder, or the encoder itself.
+        unit (`bool`, *optional*, defaults to `True`):
+            Whether they are scaled to length 1.
 
     Raises:
         `ImportError`: sentence-transformers is missing (extra `embed`).
@@ -96,7 +98,7 @@ def sentence_embeddings(
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
     world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
     shown = rank == 0 and isinstance(encoder, str)
-    mine = model.encode(texts[rank::world], normalize_embeddings=True, show_progress_bar=shown)
+    mine = model.encode(texts[rank::world], normalize_embeddings=unit, show_progress_bar=shown)
     vectors = np.zeros((len(texts), model.get_embedding_dimension()), np.float32)
     vectors[rank::world] = mine
     if world > 1:

@@ -40,6 +40,8 @@ class _LocalJudge(Judge):
     """A model that runs here: how its prompts are made."""
 
     on_all_ranks = True
+    #: Whether conversations are spelled by a chat template.
+    chats = True
 
     def __init__(
         self,
@@ -54,7 +56,7 @@ class _LocalJudge(Judge):
         dtype: str = "auto",
     ):
         super().__init__(name, options, cache_dir, accelerator)
-        if not tokenizer.chat_template:
+        if self.chats and not tokenizer.chat_template:
             raise ValueError(f"`judge={name!r}`: its tokenizer has no chat template, which a judge needs.")
         self.model, self.tokenizer = model, tokenizer
         self.batch_tokens, self.dtype, self.cache_dir = batch_tokens, dtype, cache_dir
@@ -302,6 +304,8 @@ class RewardJudge(_LocalJudge):
     """
 
     writes = False
+    #: Token that ends the first of two texts, where the model is told which of them a token belongs to.
+    separator: int | None = None
 
     def __init__(self, name: str, model: nn.Module, tokenizer: Any, **options: Any):
         super().__init__(f"reward:{name}", model, tokenizer, **options)
@@ -330,13 +334,16 @@ class RewardJudge(_LocalJudge):
             [`JudgeError`]: more calls needed than `max_calls` leaves.
         """
         ids = [self.prompt_ids(checked_conversation(c, row), reply=False) for row, c in enumerate(conversations)]
-        namespace = {"engine": "reward", "dtype": self.dtype}
-        found = self._measured(ids, 1, namespace, partial(_rewards, self._unwrapped()), progress)[:, 0]
+        namespace = {"engine": "reward", "dtype": self.dtype, "separator": self.separator}
+        computing = partial(_rewards, self._unwrapped(), separator=self.separator)
+        found = self._measured(ids, 1, namespace, computing, progress)[:, 0]
         found[~np.isfinite(found)] = np.nan
         return found
 
 
-def _rewards(model: nn.Module, rows: TokenRows, todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _rewards(
+    model: nn.Module, rows: TokenRows, todo: np.ndarray, separator: int | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """A function from a batch of rows to their rewards `(rows, 1)`."""
     device, config = next(model.parameters()).device, model.config.get_text_config()
 
@@ -347,9 +354,13 @@ def _rewards(model: nn.Module, rows: TokenRows, todo: np.ndarray) -> Callable[[n
         filler = next(i for i in range(len(taken) + 1) if i not in {int(ids[-1]) for ids in taken})
         padded = _padded(taken, filler if pad is None else pad)
         mask = _padded([np.ones_like(ids) for ids in taken], filler=0)
+        given = {"input_ids": padded, "attention_mask": mask}
+        if separator is not None:
+            ends = padded == separator
+            given["token_type_ids"] = ((ends.cumsum(1) - ends.long()) == 1).long() * mask
         config.pad_token_id = filler if pad is None else pad
         try:
-            logits = model(input_ids=padded.to(device), attention_mask=mask.to(device)).logits
+            logits = model(**{name: tensor.to(device) for name, tensor in given.items()}).logits
         finally:
             config.pad_token_id = pad
         return logits.double().cpu().numpy()

@@ -69,6 +69,7 @@ def likelihood(
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
     progress: str | None = None,
+    mean_logit: bool = False,
 ) -> Likelihood:
     """
     Score the counted tokens of each row under `model`.
@@ -88,6 +89,9 @@ def likelihood(
             Rows found there are not computed again; new ones are appended batch by batch.
         progress (`str`, *optional*):
             Label of the progress bar.
+        mean_logit (`bool`, *optional*, defaults to `False`):
+            Put one more token into the softmax, with the mean of all logits for its own: what a token does that was
+            added with the mean of all embeddings.
 
     Returns:
         [`Likelihood`]
@@ -99,7 +103,7 @@ def likelihood(
         "model": model_identity(model) if cache_dir else None,
         "dtype": str(target),
         "attention": getattr(model.config, "_attn_implementation", None),
-    }
+    } | ({"mean_logit": True} if mean_logit else {})
     store = RowStore(cache_dir, namespace, width=4)
     keys = rows.keys() if cache_dir else np.zeros(len(rows), "V16")
     values, known = store.load(keys)
@@ -113,7 +117,7 @@ def likelihood(
     ranks = accelerator.num_processes if accelerator else 1
     if len(todo):
         with torch.no_grad(), evaluating(model), cast(model, target):
-            score = _scorer(model, shared_start(rows, todo))
+            score, _, _ = _scorer(model, shared_start(rows, todo), mean_logit)
 
             def compute(batch: np.ndarray) -> np.ndarray:
                 started = time.perf_counter()
@@ -155,8 +159,14 @@ def shared_start(rows: TokenRows, places: np.ndarray) -> np.ndarray:
     return np.array(start if len(start) >= SHORTEST_START else [], np.int32)
 
 
-def _scorer(model: nn.Module, start: np.ndarray) -> Callable[[Batch], np.ndarray]:
-    """A function from a batch of `(ids, spans)` to `(rows, 3)`: summed loss, counted tokens, hits."""
+def _scorer(
+    model: nn.Module, start: np.ndarray, mean_logit: bool = False
+) -> tuple[Callable[[Batch], np.ndarray], Callable[..., np.ndarray], int]:
+    """
+    A function from a batch of `(ids, spans)` to `(rows, 3)`: summed loss, counted tokens, hits. A second one, from
+    `(skip, batch, past)`, for rows that begin with the same `skip` tokens, whose keys and values are `past`. And how
+    many tokens of `start` may be left out: none if caches prove of no use.
+    """
     device = next(model.parameters()).device
     inner = model.get_base_model() if is_peft_model(model) else model
     filler = 1 if getattr(inner.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
@@ -173,7 +183,7 @@ def _scorer(model: nn.Module, start: np.ndarray) -> Callable[[Batch], np.ndarray
                 result[group] = score_behind(skip, [batch[row] for row in group])
         return result
 
-    def score_behind(skip: int, batch: Batch) -> np.ndarray:
+    def score_behind(skip: int, batch: Batch, past: Cache | None = None) -> np.ndarray:
         width = max(len(ids) for ids, _ in batch) - skip
         padded = np.full((len(batch), width), filler, np.int64)
         places, targets, owners = [], [], []
@@ -191,22 +201,27 @@ def _scorer(model: nn.Module, start: np.ndarray) -> Callable[[Batch], np.ndarray
         loss, hit = np.zeros(0), np.zeros(0)
         if len(places):
             counted = torch.from_numpy(targets).to(device)
-            chunks = logits_of(torch.from_numpy(padded).to(device), torch.from_numpy(places).to(device), skip)
-            parts = [_token_losses(logits, counted[part].to(logits.device)) for logits, part in chunks]
+            tensors = torch.from_numpy(padded).to(device), torch.from_numpy(places).to(device)
+            chunks = logits_of(*tensors, skip) if past is None else logits_of(*tensors, skip, past)
+            parts = [_token_losses(logits, counted[part].to(logits.device), mean_logit) for logits, part in chunks]
             loss, hit = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
         return np.column_stack(
             [np.bincount(owners, weights, minlength=len(batch)) for weights in (loss, np.ones(len(owners)), hit)]
         )
 
-    return score
+    return score, score_behind, skipped
 
 
-def _token_losses(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _token_losses(
+    logits: torch.Tensor, targets: torch.Tensor, mean_logit: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Float32 `(positions,)` each: -log p of the target, and whether no token has a higher logit."""
     # On a CPU, the passes over the float32 copy are as fast as the cache that holds it.
     rows = max(1, SOFTMAX_BYTES // (4 * logits.shape[-1])) if logits.device.type == "cpu" else len(logits)
     losses, hits = [], []
     for part, target in zip(logits.split(rows), targets.split(rows), strict=True):
+        if mean_logit:
+            part = torch.cat([part.float(), part.float().mean(-1, keepdim=True)], -1)
         part = part.log_softmax(-1, dtype=torch.float32)
         chosen = part.gather(-1, target[:, None])[:, 0]
         losses.append(-chosen)
@@ -220,7 +235,8 @@ def _answer_logits(
     """
     A generator function `(input_ids (rows, width), places (positions,), skipped) -> (logits, slice of places)` a
     chunk, and how many tokens of `start` it lets the caller leave out (`skipped` says of a batch whether it did).
-    With `ids`, logits of these tokens only.
+    With `ids`, logits of these tokens only. Where caches are of use, the generator also takes keys and values to use
+    in place of the start's, [`keys_and_values`] of other tokens.
 
     The fast way takes the backbone's hidden states at the places and applies the head, and after it what the config
     says of scaling and soft-capping; the start's keys and values come from a cache. Each of the two is used only where
@@ -243,11 +259,10 @@ def _answer_logits(
         bias = None if head.bias is None else head.bias[ids].float()
         return nn.functional.linear(hidden.float(), head.weight[ids].float(), bias)
 
-    def fast(input_ids: torch.Tensor, places: torch.Tensor, skipped: int):
+    def fast(input_ids: torch.Tensor, places: torch.Tensor, skipped: int, other: Cache | None = None):
         begun = {"use_cache": False}
         if skipped:
-            begun = {"use_cache": True, "past_key_values": copy.deepcopy(past)}
-            begun["past_key_values"].batch_repeat_interleave(len(input_ids))
+            begun = {"use_cache": True, "past_key_values": _for_rows(other or past, len(input_ids))}
         hidden = backbone(input_ids=input_ids, **begun).last_hidden_state.flatten(0, 1)
         del begun
         hidden = hidden[places.to(hidden.device)]  # a model split over devices ends on another than it begins
@@ -280,14 +295,29 @@ def _answer_logits(
     if learns_prompt or head is None or backbone is None or backbone is inner or not proves_equal(0):
         return plain, 0
     if len(start):
-        begin = torch.from_numpy(start).long().to(device)[None]
-        past = getattr(backbone(input_ids=begin, use_cache=True), "past_key_values", None)
-        if isinstance(past, Cache) and {type(layer) for layer in past.layers} <= {
-            DynamicLayer,
-            DynamicSlidingWindowLayer,
-        }:
+        past = keys_and_values(model, start)
+        if past is not None:
             return fast, len(start) if proves_equal(len(start)) else 0
     return fast, 0
+
+
+def keys_and_values(model: nn.Module, ids: np.ndarray) -> Cache | None:
+    """Cache of the model behind these tokens; `None` if it is not one that grows by adding tokens behind them."""
+    inner = model.get_base_model() if is_peft_model(model) else model
+    begin = torch.from_numpy(ids.astype(np.int64)).to(next(model.parameters()).device)[None]
+    past = getattr(inner.base_model(input_ids=begin, use_cache=True), "past_key_values", None)
+    growing = {DynamicLayer, DynamicSlidingWindowLayer}
+    return past if isinstance(past, Cache) and {type(layer) for layer in past.layers} <= growing else None
+
+
+def _for_rows(past: Cache, rows: int) -> Cache:
+    """The cache of one row for several. Nothing is copied: its layers grow by joining tensors, never in place."""
+    shared = copy.copy(past)
+    shared.layers = [copy.copy(layer) for layer in past.layers]
+    for layer in shared.layers:
+        if layer.get_seq_length():  # layers that use another one's keep nothing
+            layer.keys, layer.values = (part.expand(rows, *part.shape[1:]) for part in (layer.keys, layer.values))
+    return shared
 
 
 def _logit_scale(config) -> float:

@@ -100,20 +100,13 @@ class PromptFeatures(NamedTuple):
 def prompt_features(records: Records, ctx: Context, text_format: TextFormat | None = None) -> PromptFeatures:
     """Embedding and perplexity of the prompts (IFD, step 1: arXiv 2308.12032, section 2.1)."""
     encoded = encode(records, text_format or ctx.text_format(), num_proc=ctx.num_proc)
-    first = np.zeros(len(records), np.int64)
-    taken = encoded.tokens.take(range(len(records)))
-    for row, (ids, spans) in enumerate(taken):
-        first[row] = spans[0, 0] if len(spans) else len(ids)
-    prompts = TokenRows.from_lists(
-        [ids[:end].tolist() for (ids, _), end in zip(taken, first, strict=True)],
-        [[(0, end)] for end in first.tolist()],
-    )
+    prompts = _prompts(encoded, len(records))
+    embedding = _embedded(prompts, ctx)
     options = {"batch_tokens": ctx.batch_tokens, "dtype": ctx.dtype, "accelerator": ctx.accelerator}
-    embedding = mean_hidden_state(ctx.model, prompts, progress="Embedding prompts", **options)
     found = likelihood(ctx.model, prompts, cache_dir=ctx.cache_dir, progress="Scoring prompts", **options)
     ctx.account.count(
-        forward_rows=2 * len(records) - found.cached,
-        forward_tokens=prompts.lengths.sum() + found.forward_tokens,
+        forward_rows=len(records) - found.cached,
+        forward_tokens=found.forward_tokens,
         cached_rows=found.cached,
     )
     ctx.account.add_cached_seconds(found.cached_seconds)
@@ -208,3 +201,33 @@ def _problematic(encoded: Encoded) -> np.ndarray:
     found = np.zeros(len(encoded.truncated), bool)
     found[[row for rows in encoded.problems.values() for row in rows]] = True
     return found
+
+
+def prompt_embedding(records: Records, ctx: Context) -> np.ndarray:
+    """
+    Mean last hidden state of the prompts, float32 `(n, width)`; NaN for an empty prompt, and for a row that has no
+    answer within the window.
+    """
+    encoded = encode(records, ctx.text_format(), num_proc=ctx.num_proc)
+    embedding = _embedded(_prompts(encoded, len(records)), ctx)
+    for rows in encoded.problems.values():
+        embedding[rows] = np.nan
+    return embedding
+
+
+def _prompts(encoded: Encoded, n: int) -> TokenRows:
+    """The tokens before the first answer."""
+    first = np.zeros(n, np.int64)
+    taken = encoded.tokens.take(range(n))
+    for row, (ids, spans) in enumerate(taken):
+        first[row] = spans[0, 0] if len(spans) else len(ids)
+    return TokenRows.from_lists(
+        [ids[:end].tolist() for (ids, _), end in zip(taken, first, strict=True)],
+        [[(0, end)] for end in first.tolist()],
+    )
+
+
+def _embedded(prompts: TokenRows, ctx: Context) -> np.ndarray:
+    ctx.account.count(forward_rows=len(prompts), forward_tokens=prompts.lengths.sum())
+    options = {"batch_tokens": ctx.batch_tokens, "dtype": ctx.dtype, "accelerator": ctx.accelerator}
+    return mean_hidden_state(ctx.model, prompts, progress="Embedding prompts", **options)

@@ -1,0 +1,129 @@
+"""Probability that a trained evaluator (an encoder-decoder such as UniEval) answers a question with yes."""
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import nn
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from . import batching, tokens
+from .batching import map_batches
+from .cache import RowStore, code_version, model_identity
+from .state import cast, evaluating, scoring_dtype
+from .tokens import TokenRows
+
+
+class YesNo(NamedTuple):
+    """Per text, in order."""
+
+    #: p(yes) / (p(yes) + p(no)) of the answer's first token, float64 `(n,)`; NaN where it did not fit in memory.
+    probability: np.ndarray
+    #: Whether the text was cut at the window, bool `(n,)`.
+    cut: np.ndarray
+    #: Texts that were read from the cache.
+    cached: int
+    #: Seconds that these took when they were computed.
+    cached_seconds: float
+
+
+def load_evaluator(name: str, accelerator: Accelerator | None = None) -> tuple[nn.Module, Any]:
+    """
+    An encoder-decoder and its tokenizer by hub name or folder.
+
+    Raises:
+        `ValueError`: they can't be loaded, or the tokenizer begins "Yes" and "No" with the same token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name)
+        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype="auto")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"Can't load the evaluator {name!r}: {error}") from error
+    if len(set(_answers(tokenizer))) < 2:
+        raise ValueError(f"The evaluator {name!r} can't tell Yes from No: they begin with the same token.")
+    return model.to(accelerator.device) if accelerator else model, tokenizer
+
+
+def _answers(tokenizer: Any) -> list[int]:
+    return [tokenizer(word)["input_ids"][0] for word in ("Yes", "No")]
+
+
+def yes_probability(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    max_length: int = 1024,
+    batch_tokens: int = 4096,
+    dtype: str = "auto",
+    accelerator: Accelerator | None = None,
+    cache_dir: Path | None = None,
+    progress: str | None = None,
+) -> YesNo:
+    """
+    Ask the evaluator about each text: one pass of the encoder, and one step of the decoder of which two logits count.
+
+    Args:
+        model, tokenizer:
+            As [`load_evaluator`] gives them.
+        texts (`Sequence[str]`):
+            Questions with what they are about; cut at `max_length` tokens.
+        batch_tokens, dtype, accelerator, cache_dir, progress:
+            As in [`likelihood`].
+
+    Returns:
+        [`YesNo`]
+    """
+    ids = tokenizer(list(texts), verbose=False)["input_ids"] if len(texts) else []
+    cut = np.array([len(row) > max_length for row in ids], bool)
+    # What ends the text for the encoder stays.
+    rows = TokenRows.from_lists(
+        [row if len(row) <= max_length else [*row[: max_length - 1], row[-1]] for row in ids], [[]] * len(ids)
+    )
+    answers, target = _answers(tokenizer), scoring_dtype(model, dtype)
+    namespace = {
+        "engine": "yes or no",
+        "code": code_version(sys.modules[__name__], tokens, batching),
+        "model": model_identity(model) if cache_dir else None,
+        "dtype": str(target),
+        "answers": answers,
+    }
+    store, keys = RowStore(cache_dir, namespace, width=2), rows.keys()
+    values, known = store.load(keys)
+    if accelerator is not None and accelerator.num_processes > 1:
+        values[~known] = 0
+        found = np.column_stack([values, known]) * accelerator.is_main_process
+        found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
+        values, known = found[:, :2], found[:, 2] > 0
+    todo, device = np.flatnonzero(~known), next(model.parameters()).device
+    ranks = accelerator.num_processes if accelerator else 1
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        started = time.perf_counter()
+        parts = [torch.from_numpy(ids.astype(np.int64)) for ids, _ in rows.take(batch)]
+        padded = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(device)
+        mask = nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in parts], batch_first=True).to(device)
+        begin = torch.full((len(parts), 1), model.config.decoder_start_token_id, device=device)
+        logits = model(input_ids=padded, attention_mask=mask, decoder_input_ids=begin).logits[:, 0, answers]
+        yes = logits.double().softmax(-1)[:, 0].cpu().numpy()
+        return np.column_stack([yes, np.full(len(batch), (time.perf_counter() - started) / len(batch) / ranks)])
+
+    if len(todo):
+        with torch.no_grad(), evaluating(model), cast(model, target):
+            values[todo] = map_batches(
+                compute,
+                rows.lengths,
+                2,
+                batch_tokens=batch_tokens,
+                rows=todo,
+                accelerator=accelerator,
+                progress=progress,
+                on_batch=lambda batch, result: store.append(keys[batch], result),
+            )[todo]
+    store.close()
+    return YesNo(values[:, 0], cut, int(known.sum()), float(values[known, 1].sum()))

@@ -1,0 +1,65 @@
+"""What a reward model makes of rows, with their own answers or with others."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..engines.judge import Conversation
+from ..engines.reward import load_reward_model
+from ..selector import Context
+from .layouts import Record, content_text
+from .records import Records
+
+
+def conversation(record: Record, answer: str | None = None) -> Conversation:
+    """A row up to its last answer, as a chat; with another `answer` in that one's place, if given."""
+    turn = record.answer_turns[-1]
+    said = [{"role": message["role"], "content": content_text(message)} for message in record.messages[:turn]]
+    return [*said, {"role": "assistant", "content": record.answer if answer is None else answer}]
+
+
+def answer_rewards(
+    records: Records, ctx: Context, reward_model: str, answers: Sequence[str | None] | None = None
+) -> np.ndarray:
+    """
+    Rewards of the last answers, float64 `(n,)`, higher is better.
+
+    Args:
+        records ([`Records`]):
+            The rows.
+        ctx ([`Context`]):
+            Device, ranks, cache.
+        reward_model (`str`):
+            Sequence-classification model with one label, by hub name or folder.
+        answers (`Sequence[str]`, *optional*):
+            Answers to judge in place of the rows' own; `None` for a row that has none.
+
+    Returns:
+        `np.ndarray`: NaN for a row without an answer, and where the model gives no number. With the rows' own answers
+        these are entered in `ctx.account`.
+    """
+    model = load_reward_model(
+        reward_model,
+        accelerator=ctx.accelerator,
+        cache_dir=ctx.cache_dir,
+        batch_tokens=ctx.batch_tokens,
+        dtype=ctx.dtype,
+    )
+    asked, chats, own = [], [], answers is None
+    for record in records:
+        answer = record.answer if own else answers[record.index]
+        if record.problem is None and record.answer_turns and answer is not None and (answer.strip() or not own):
+            asked.append(record.index)
+            chats.append(conversation(record, answer))
+    rewards = np.full(len(records), np.nan)
+    if asked:
+        rewards[asked] = model.score(chats, "Rewarding answers")
+    ctx.account.count(
+        forward_rows=model.cost.calls, forward_tokens=model.cost.prompt_tokens, cached_rows=model.cost.cached
+    )
+    if own:
+        lost = np.flatnonzero(np.isnan(rewards))
+        ctx.account.note("unscorable", "no answer", np.setdiff1d(lost, asked))
+        why = "no reward: not a number, longer than the reward model's window, or too big for the memory"
+        ctx.account.note("unscorable", why, lost)
+    return rewards

@@ -1,0 +1,77 @@
+"""
+Keep the rows that are highest, or lowest, in one human-designed feature: length, lexical diversity, readability.
+
+The table of the features is `TEXT_FEATURES` in `hf_dataselect/preprocessing/human.py`: characters, words, terms,
+sentences, word_length, sentence_length, ttr, mtld, lix, ari, compression; and tokens. They cost next to nothing and
+are the controls that a learned selector has to beat.
+
+Relations: [`Length`] is `tokens` (arXiv 2402.04833); [`Column`] ranks by numbers that the dataset brings.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ..preprocessing.human import TEXT_FEATURES, answer_tokens, text_feature
+from ..preprocessing.records import Records
+from ..selector import Card, Context, Selector
+
+
+@dataclass
+class Indicator(Selector):
+    """
+    Args:
+        name (`str`, *optional*, defaults to `"words"`):
+            The feature.
+        of (`str`, *optional*, defaults to `"answer"`):
+            Whether it is that of the `"answer"` (all of them in a row of several turns) or of the `"prompt"`.
+        prefer (`str`, *optional*, defaults to `"high"`):
+            `"high"` or `"low"` values.
+        minimum, maximum (`float`, *optional*):
+            Rows below or above are dropped.
+    """
+
+    name: str = "words"
+    of: Literal["answer", "prompt"] = "answer"
+    prefer: Literal["high", "low"] = "high"
+    minimum: float | None = None
+    maximum: float | None = None
+
+    card: ClassVar[Card] = Card(
+        title="highest or lowest in one feature of the text: length, lexical diversity, readability",
+        features="human-designed",
+        label_source="a number read off the text",
+        steps=("measure the text", "keep the top k"),
+        multi_turn="all assistant turns, one below the other",
+        needs=frozenset({"text"}),
+    )
+
+    def __post_init__(self):
+        if self.name not in (*TEXT_FEATURES, "tokens"):
+            from ..registry import nearest
+
+            known = nearest(self.name, (*TEXT_FEATURES, "tokens"))
+            raise ValueError(f"`selection_kwargs`: there is no feature name={self.name!r}{known}")
+        if self.name == "tokens" and self.of == "prompt":
+            raise ValueError("`selection_kwargs`: name='tokens' counts those of the answer; of='prompt' has 'words'.")
+        if None not in (self.minimum, self.maximum) and self.minimum > self.maximum:
+            raise ValueError(f"`selection_kwargs`: minimum={self.minimum} is above maximum={self.maximum}.")
+
+    def extras(self) -> dict[str, str]:
+        return {} if self.name == "tokens" else TEXT_FEATURES[self.name].extras
+
+    def featurize(self, records: Records, ctx: Context) -> np.ndarray:
+        if self.name == "tokens":
+            return answer_tokens(records, ctx)
+        return text_feature(self.name, records, ctx, of_prompt=self.of == "prompt")
+
+    def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
+        return (features if self.prefer == "high" else -features).astype(np.float32)
+
+    def select(self, scores: np.ndarray, features: np.ndarray, k: int, ctx: Context) -> np.ndarray:
+        low = features < (-np.inf if self.minimum is None else self.minimum)
+        high = features > (np.inf if self.maximum is None else self.maximum)
+        ctx.account.note("dropped", f"{self.name} below {self.minimum}", np.flatnonzero(low))
+        ctx.account.note("dropped", f"{self.name} above {self.maximum}", np.flatnonzero(high))
+        return super().select(np.where(low | high, np.nan, scores), features, k, ctx)

@@ -1,0 +1,60 @@
+"""One feature of the text as a selector."""
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_dataselect.preprocessing.human import TEXT_FEATURES, words
+from hf_dataselect.registry import load_selector
+from hf_dataselect.selector import Context, select
+from hf_dataselect.selectors.indicator import Indicator
+from hf_dataselect.selectors.length import Length
+from tests.rows import alpaca
+from tests.tiny import tiny_tokenizer
+
+
+def context() -> Context:
+    return Context(tiny_tokenizer())
+
+
+@pytest.mark.parametrize("name", TEXT_FEATURES)
+@pytest.mark.parametrize("prefer", ["high", "low"])
+def test_rows_are_ranked_by_the_feature(name, prefer):
+    rows = alpaca(20)
+    selection = select(rows, Indicator(name, prefer=prefer), 5, context())
+    values = np.array([TEXT_FEATURES[name].of(text) for text in rows["output"]], np.float32)
+    order = np.argsort(-values if prefer == "high" else values, kind="stable")
+    assert selection.indices.tolist() == order[:5].tolist()
+
+
+def test_tokens_are_those_of_length():
+    ctx = context()
+    by_tokens, by_length = (select(alpaca(20), s, 5, ctx).indices.tolist() for s in (Indicator("tokens"), Length()))
+    assert by_tokens == by_length
+
+
+def test_prompts_and_limits():
+    rows = alpaca(20)
+    selection = select(rows, Indicator("words", of="prompt", minimum=5, maximum=7), 1.0, context())
+    counts = np.array([len(words(f"{row['instruction']} {row['input']}")) for row in rows])
+    assert set(selection.indices) == set(np.flatnonzero((counts >= 5) & (counts <= 7))) and len(selection.indices) < 20
+    assert set(selection.dropped) == {"words below 5", "words above 7"}
+
+
+def test_chinese_rows_can_be_ranked_by_diversity():
+    texts = ["好的好的好的好的好的好的", "春天来了,花儿开了,鸟儿唱歌。"]
+    rows = Dataset.from_list([{"instruction": "写", "output": text} for text in texts])
+    assert select(rows, Indicator("mtld"), 1.0, context()).indices.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"name": "mtlt"}, "did you mean 'mtld'"),
+        ({"name": "tokens", "of": "prompt"}, "of='prompt'"),
+        ({"minimum": 3, "maximum": 2}, "minimum=3"),
+    ],
+)
+def test_wrong_options_are_refused(options, named):
+    with pytest.raises(ValueError, match=named):
+        load_selector("indicator", options)

@@ -1,0 +1,319 @@
+"""Instruction Mining: indicators, published rules, and a rule fitted by tuning, killed and resumed."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from datasets import Dataset
+
+from hf_dataselect.cli import main
+from hf_dataselect.engines.reward import load_reward_model
+from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
+from hf_dataselect.engines.yes_no import load_evaluator, yes_probability
+from hf_dataselect.fit_rule import FitRuleArguments, draw_subset, fit_rule
+from hf_dataselect.preprocessing import indicators as measuring
+from hf_dataselect.preprocessing.human import TEXT_FEATURES
+from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indicator_values, nearest_distance
+from hf_dataselect.preprocessing.model import answer_loss
+from hf_dataselect.preprocessing.records import Records
+from hf_dataselect.preprocessing.rewards import conversation
+from hf_dataselect.preprocessing.rules import PUBLISHED, Rule, least_squares, load_rule
+from hf_dataselect.registry import load_selector
+from hf_dataselect.selector import Context, select
+from hf_dataselect.selectors.instruction_mining import best_size
+from tests.engines.test_judge_model import reward_model
+from tests.rows import alpaca
+from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
+from tests.training import write_recipe
+
+
+def context(**changes) -> Context:
+    tokenizer = tiny_tokenizer()
+    return Context(tokenizer, tiny_model(tokenizer), **{"max_length": 128, "dtype": "float32", **changes})
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> IndicatorSources:
+    tokenizer, folders = tiny_tokenizer(), {}
+    for name, model in (("reward_model", reward_model(tokenizer)), ("evaluator", tiny_evaluator(tokenizer))):
+        folders[name] = str(tmp_path_factory.mktemp(name))
+        model.save_pretrained(folders[name])
+        tokenizer.save_pretrained(folders[name])
+    return IndicatorSources(encoder="model", neighbour=3, **folders)
+
+
+# Indicators ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 200, 10**5])
+def test_an_evaluator_says_yes_as_in_one_plain_forward_a_text(sources, batch_tokens, tmp_path):
+    model, tokenizer = load_evaluator(sources.evaluator)
+    texts = [f"{row['instruction']} {row['output']}" for row in alpaca(9)] + ["x " * 90]
+    options = {"max_length": 40, "batch_tokens": batch_tokens, "dtype": "float32", "cache_dir": tmp_path}
+    found = yes_probability(model, tokenizer, texts, **options)
+    yes, no = (tokenizer(word)["input_ids"][0] for word in ("Yes", "No"))
+    for text, probability, cut in zip(texts, found.probability, found.cut, strict=True):
+        ids = tokenizer(text)["input_ids"]
+        assert cut == (len(ids) > 40)
+        ids = torch.tensor([ids if not cut else [*ids[:39], ids[-1]]])
+        with torch.no_grad():
+            start = torch.tensor([[model.config.decoder_start_token_id]])
+            logits = model.eval()(input_ids=ids, decoder_input_ids=start).logits[0, 0, [yes, no]]
+        assert float(logits.softmax(0)[0]) == pytest.approx(probability, abs=1e-5)
+    assert found.cut.tolist()[-1] and len(set(found.probability.round(6))) > 5
+    again = yes_probability(model, tokenizer, texts, **options)
+    assert again.cached == 10 and (again.probability == found.probability).all()
+
+
+def test_indicators_are_what_they_say(sources):
+    records, ctx = Records(alpaca(12)), context()
+    found = indicator_values(records, ctx, NAMES, sources)
+    assert set(found) == set(NAMES) and all(np.isfinite(values).all() for values in found.values())
+    np.testing.assert_allclose(found["ppl"], np.exp(answer_loss(records, context()).mean))
+    assert found["mtld"].tolist() == [TEXT_FEATURES["mtld"].of(record.answer) for record in records]
+    counts = [len(ctx.tokenizer(record.answer, add_special_tokens=False)["input_ids"]) for record in records]
+    assert found["len"].tolist() == counts
+    judge = load_reward_model(sources.reward_model, dtype="float32")
+    np.testing.assert_allclose(found["rew"], judge.score([conversation(record) for record in records]))
+    assert all(((found[name] > 0) & (found[name] < 1)).all() for name in ("nat", "coh", "und"))
+    model, tokenizer = load_evaluator(sources.evaluator)
+    history = [
+        f"question: {measuring.QUESTIONS['coh']} </s> response: {r.answer} </s> dialogue history: {r.prompt}"
+        for r in records
+    ]
+    expected = yes_probability(model, tokenizer, history, dtype="float32").probability
+    np.testing.assert_allclose(found["coh"], expected)
+
+
+def test_distances_to_neighbours_are_those_of_all_pairs():
+    vectors = np.random.default_rng(0).normal(5, 1, (70, 6)).astype(np.float32)
+    vectors[3] = vectors[9]
+    every = np.linalg.norm(vectors[:, None].astype(float) - vectors[None], axis=-1)
+    np.fill_diagonal(every, np.inf)
+    for neighbour in (1, 6):
+        expected = np.sort(every, axis=1)[:, neighbour - 1]
+        for block in (16, 1024):
+            np.testing.assert_allclose(nearest_distance(vectors, neighbour, block), expected, atol=1e-6)
+
+
+def test_rows_without_indicators_are_named(sources):
+    rows = alpaca(6).to_list()
+    rows[2]["output"] = ""
+    ctx = context()
+    found = indicator_values(Records(Dataset.from_list(rows)), ctx, NAMES, sources)
+    assert all(np.isnan(found[name][2]) for name in ("len", "mtld", "rew", "ppl", "nat", "coh", "und"))
+    assert ctx.account.rows("unscorable")["no answer"] == [2]
+    few = context()
+    found = indicator_values(Records(alpaca(3)), few, ["knn"], sources)
+    assert np.isnan(found["knn"]).all()
+    assert few.account.rows("unscorable") == {"fewer than 3 other rows to be near to": [0, 1, 2]}
+
+
+# Rules ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_rows_are_kept_by_the_published_rule(name, sources):
+    records = Records(alpaca(20))
+    options = {"rule": name, "neighbour": 3, "encoder": "model"}
+    options |= {"reward_model": sources.reward_model, "evaluator": sources.evaluator}
+    selector = load_selector("instruction_mining", options)
+    assert ("model" in selector.card.needs) is (name == "v1")
+    selection = select(records, selector, 5, context())
+    i = indicator_values(records, context(), NAMES, sources)
+    foretold = {
+        "v1": 1.0694 - 0.1498 * i["rew"] + 8.257e-5 * i["len"] - 0.9350 * i["knn"],
+        "v2": 0.0274 - 0.0078 * i["rew"] + 0.4421 * i["und"] - 0.3212 * i["nat"] - 0.1520 * i["coh"],
+    }[name]
+    np.testing.assert_allclose(selection.scores, -foretold, rtol=1e-5)
+    assert selection.indices.tolist() == np.argsort(foretold.astype(np.float32), kind="stable")[:5].tolist()
+
+
+def test_least_squares_finds_the_rule_that_made_the_losses():
+    draw = np.random.default_rng(0)
+    means = draw.normal([100, 0.5, -3], [30, 0.01, 1], (40, 3))
+    losses = 0.3 + means @ [1e-3, -2.0, 0.05]
+    intercept, coefficients, r2 = least_squares(means, losses)
+    np.testing.assert_allclose([intercept, *coefficients, r2], [0.3, 1e-3, -2.0, 0.05, 1], rtol=1e-6)
+    noisy = losses + draw.normal(0, losses.std(), 40)
+    _, found, r2 = least_squares(means, noisy)
+    design = np.column_stack([np.ones(40), means])
+    plain = np.linalg.lstsq(design, noisy, rcond=None)[0]
+    np.testing.assert_allclose(found, plain[1:], rtol=1e-6)
+    assert r2 == pytest.approx(1 - ((noisy - design @ plain) ** 2).sum() / ((noisy - noisy.mean()) ** 2).sum())
+    with pytest.raises(ValueError, match="do not determine 3 coefficients"):
+        least_squares(np.column_stack([means[:, :2], means[:, 0] * 2]), losses)
+
+
+def test_subsets_lean_in_every_direction():
+    values = np.random.default_rng(0).normal([10, -5], [4, 1], (400, 2))
+    usable = np.arange(0, 400, 2)
+    means = {lean: [] for lean in (0.0, 1.0)}
+    for lean, found in means.items():
+        for number in range(30):
+            rows = draw_subset(values, usable, 40, lean, [42, number])
+            assert len(set(rows)) == 40 and set(rows) <= set(usable) and (np.diff(rows) > 0).all()
+            found.append(values[rows].mean(0))
+    assert (np.std(means[1.0], axis=0) > 3 * np.std(means[0.0], axis=0)).all()
+    assert (
+        draw_subset(values, usable, 40, 1.0, [42, 1]).tolist()
+        == draw_subset(values, usable, 40, 1.0, [42, 1]).tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "content, named",
+    [
+        ("nothing", "is no rule file"),
+        ('{"intercept": 1, "coefficients": {"beauty": 1}}', "unknown indicators"),
+        ('{"intercept": 1, "coefficients": {}}', "no finite coefficients"),
+        ('{"intercept": NaN, "coefficients": {"len": 1}}', "no finite coefficients"),
+    ],
+)
+def test_what_is_no_rule_is_refused(content, named, tmp_path):
+    (tmp_path / "rule.json").write_text(content)
+    with pytest.raises(ValueError, match=named):
+        load_selector("instruction_mining", {"rule": str(tmp_path / "rule.json")})
+    with pytest.raises(ValueError, match="neither 'v1' nor 'v2' nor a file"):
+        load_selector("instruction_mining", {"rule": "v3"})
+
+
+def test_models_that_measure_nothing_are_refused(sources, tmp_path):
+    for options, named in (
+        ({"evaluator": sources.reward_model, "reward_model": sources.reward_model}, "is no encoder-decoder"),
+        ({"evaluator": str(tmp_path / "none"), "reward_model": sources.reward_model}, "can't be found"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            load_selector("instruction_mining", options).check(Records(alpaca(2)))
+
+
+# The size of the subset ----------------------------------------------------------------------------------------------
+
+
+def test_the_size_is_the_best_of_those_tried(sources, tmp_path):
+    options = {"rule": "v2", "search_trials": 4, "search_epochs": 2}
+    options |= {"reward_model": sources.reward_model, "evaluator": sources.evaluator}
+    selector = load_selector("instruction_mining", options)
+    assert {"model", "target"} <= selector.card.needs
+    target, found = Records(alpaca(6, seed=9)), []
+    for _ in range(2):
+        found.append(select(alpaca(32), selector, 32, context(target=target, cache_dir=tmp_path)))
+    losses = found[0].facts["figures"]["held-out loss by rows kept"]
+    assert 1 < len(losses) <= 4 and min(losses) >= 2 and max(losses) <= 32
+    whole = select(alpaca(32), load_selector("instruction_mining", options | {"search_trials": 0}), 32, context())
+    best = min(losses, key=losses.get)
+    assert found[0].indices.tolist() == found[1].indices.tolist() == whole.indices[:best].tolist()
+    assert found[1].facts["figures"] == found[0].facts["figures"] and found[1].cached_seconds > 0
+
+
+def test_the_search_finds_a_valley():
+    tried = []
+
+    def loss(n):
+        tried.append(n)
+        return abs(n - 60)
+
+    best = best_size(loss, 10, 160, 15, seed=1)
+    assert tried[:3] == [10, 40, 160] and len(set(tried)) == len(tried) <= 15
+    assert abs(best - 60) == min(abs(n - 60) for n in tried) <= 3
+    assert best_size(loss, 3, 3, 4, seed=1) == 3
+
+
+# Fitting -------------------------------------------------------------------------------------------------------------
+
+
+def settings() -> WarmupSettings:
+    return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1, max_length=128)
+
+
+def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tmp_path, monkeypatch):
+    records, held_out = Records(alpaca(40)), Records(alpaca(8, seed=9))
+    arguments = FitRuleArguments(indicators=["len", "mtld", "rew", "ppl"], subsets=8, subset_rows=8)
+    tuned = []
+
+    def counting(*given, **options):
+        tuned.append(1)
+        if len(tuned) == 4:
+            raise KeyboardInterrupt
+        return warmed_up(*given, **options)
+
+    monkeypatch.setattr("hf_dataselect.fit_rule.warmed_up", counting)
+    given = (records, held_out, context(), sources, arguments, settings())
+    with pytest.raises(KeyboardInterrupt):
+        fit_rule(*given, tmp_path)
+    with open(tmp_path / "subsets.jsonl", "a") as file:
+        file.write('{"settings": "torn')
+    rule = fit_rule(*given, tmp_path)
+    assert len(tuned) == 4 + 5
+    whole = fit_rule(*given, tmp_path / "again")
+    assert whole == rule and len(tuned) == 9 + 8
+    written = json.loads((tmp_path / "rule.json").read_text())
+    assert set(written["coefficients"]) == {"len", "mtld", "rew", "ppl"} and written["subsets"] == 8
+    assert 0 <= written["r2"] <= 1 and written["sources"] == {"reward_model": sources.reward_model}
+    assert load_rule(str(tmp_path / "rule.json")) == rule
+
+    lines = [json.loads(line) for line in (tmp_path / "again" / "subsets.jsonl").read_text().split("\n") if line]
+    values = indicator_values(records, context(), arguments.indicators, sources)
+    table = np.column_stack([values[name] for name in arguments.indicators])
+    rows = draw_subset(table, np.arange(40), 8, 1.0, [42, 0])
+    np.testing.assert_allclose(lines[0]["indicators"], table[rows].mean(0))
+    ctx = context()
+    with warmed_up(ctx.model, ctx.tokenizer, records.for_training(rows), settings()) as model:
+        loss = answer_loss(held_out, ctx.using(model), ctx.text_format(end_of_turn=True)).mean.mean()
+    assert lines[0]["loss"] == pytest.approx(loss, rel=1e-5)
+
+    selector = load_selector("instruction_mining", {"rule": str(tmp_path / "rule.json")})
+    selection = select(alpaca(16, seed=3), selector, 4, context())
+    other = indicator_values(Records(alpaca(16, seed=3)), context(), arguments.indicators, sources)
+    np.testing.assert_allclose(selection.scores, -rule.log_loss(other), rtol=1e-4)
+
+
+def test_other_settings_never_share_results(sources, tmp_path):
+    records, held_out = Records(alpaca(20)), Records(alpaca(4, seed=9))
+    for seed, lines in ((1, 4), (1, 4), (2, 8)):
+        changed = WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1, seed=seed)
+        arguments = FitRuleArguments(indicators=["len"], subsets=4, subset_rows=4)
+        fit_rule(records, held_out, context(), sources, arguments, changed, tmp_path)
+        assert len((tmp_path / "subsets.jsonl").read_text().split()) > 0
+        assert sum(bool(line) for line in (tmp_path / "subsets.jsonl").read_text().split("\n")) == lines
+
+
+@pytest.mark.parametrize(
+    "options, named",
+    [
+        ({"indicators": ["beauty"]}, "must be different names"),
+        ({"indicators": ["len", "ppl"], "subsets": 3}, "it takes 4 at least"),
+        ({"subset_rows": 0}, "must be positive"),
+    ],
+)
+def test_fits_that_can_not_be_are_refused(options, named):
+    with pytest.raises(ValueError, match=named):
+        FitRuleArguments(**options)
+
+
+def test_too_few_rows_for_subsets_that_differ(sources, tmp_path):
+    arguments = FitRuleArguments(indicators=["len"], subsets=4, subset_rows=8)
+    with pytest.raises(ValueError, match="10 rows of 10 have all indicators"):
+        fit_rule(Records(alpaca(10)), Records(alpaca(4)), context(), sources, arguments, settings(), tmp_path)
+
+
+def test_the_command_fits_a_rule_from_a_recipe(tmp_path, capsys):
+    recipe = write_recipe(tmp_path, selection_method="instruction_mining", selection_kwargs={"encoder": "model"})
+    content = yaml.safe_load(recipe.read_text())
+    content |= {"indicators": ["len", "ppl"], "subsets": 8, "subset_rows": 4, "num_train_epochs": 1}
+    content |= {"max_length": 128, "bf16": False, "gradient_checkpointing": False, "selection_dtype": "float32"}
+    content |= {"gradient_accumulation_steps": 1}
+    recipe.write_text(yaml.safe_dump(content))
+    main(["fit-rule", "--config", str(recipe)])
+    shown = capsys.readouterr().out
+    rule = Rule(**json.loads((tmp_path / "run" / "rule.json").read_text()))
+    assert "R2" in shown and "over 8 subsets" in shown and f"{rule.coefficients['ppl']:+.6g}" in shown
+    main(["select", "--config", str(write_recipe(tmp_path)), "--selection_method", "instruction_mining",
+          "--selection_kwargs", json.dumps({"rule": str(tmp_path / "run" / "rule.json")}),
+          "--output_dir", str(tmp_path / "picked")])  # fmt: skip
+    assert json.loads((tmp_path / "picked" / "selection.json").read_text())["kept"] == 6
+    with pytest.raises(SystemExit):
+        main(["fit-rule", "--config", str(recipe), "--selection_method", "ifd", "--selection_kwargs", "{}"])
+    assert "`fit-rule` fits 'instruction_mining'" in capsys.readouterr().err
