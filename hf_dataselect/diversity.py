@@ -75,11 +75,14 @@ class Diversity:
                 ctx.account.note("dropped", why, np.setdiff1d(walked, np.concatenate([kept, lost])))
                 return kept
             pool = best(max(k, round(self.pool * n)))
-            found = vectors(pool)
+            if len(pool) == 0:
+                return pool
+            found = vectors(pool).astype(np.float64)
+            with np.errstate(invalid="ignore"):
+                found /= np.linalg.norm(found, axis=1, keepdims=True)
             usable = np.isfinite(found).all(1)
-            pool, found = pool[usable], found[usable].astype(np.float64)
-            picked, _ = facility_location(found / np.linalg.norm(found, axis=1, keepdims=True), k, cosine)
-            return pool[picked]
+            picked, _ = facility_location(found[usable], k, cosine)
+            return pool[usable][picked]
         finally:
             vectors.close()
 

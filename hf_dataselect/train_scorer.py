@@ -30,7 +30,7 @@ from .engines.cache import write_atomic
 from .engines.judge import Conversation, Judge, check_judge, load_judge
 from .engines.judge_model import ModelJudge, expected_rating
 from .engines.judge_options import JudgeOptions
-from .engines.prompts import delimited, numbers
+from .engines.prompts import delimited, numbers, without_thoughts
 from .preprocessing.asking import turns_of
 from .preprocessing.records import Records, load_rows
 from .preprocessing.scorers import SCORER_MARK, fill
@@ -183,7 +183,7 @@ def evolved_rows(
         replies = judge.ask(questions, max_new_tokens=1024, progress=f"Rewriting, round {round_ + 1}")
         still = []
         for row, reply in zip(going, replies, strict=True):
-            text = (reply.text or "").strip()
+            text = (without_thoughts(reply.text) or "").strip()
             if not text or reply.cut or text in versions[row]:
                 lost["rewritten fewer times: no reply, a reply cut off, or the same text again"] += 1
                 continue

@@ -235,9 +235,10 @@ class DataSelectingTrainer(SFTTrainer):
             "budget": self.args.budget_of(self.selector),
             "seed": self.args.seed,
             "diversity": dataclasses.asdict(self.args.diversity) if self.args.diversity else None,
+            "target": self._target and self._target.content_hash(),
         }
         then = {"method": selection.method, "options": plain(selection.options), "budget": selection.budget}
-        then |= {name: selection.facts.get(name) for name in ("seed", "diversity")}
+        then |= {name: selection.facts.get(name) for name in ("seed", "diversity", "target")}
         changed = [f"{name} (then {then[name]}, now {mine[name]})" for name in mine if mine[name] != then[name]]
         if changed:
             raise SelectionError(
@@ -357,6 +358,7 @@ def select_into_folder(
         "model": ctx.model_id,
         "model_identity": model_identity(ctx.model) if "model" in args.needs else None,
         "dataset": records.content_hash(),
+        "target": ctx.target and ctx.target.content_hash(),
         "layout": records.layout,
         "chat_template": digest(template) if template else None,
         "default_chat_template": default_template,

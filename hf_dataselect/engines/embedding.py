@@ -215,7 +215,8 @@ def stored_vectors(
         vectors = compute(places)
         seconds = np.full(len(places), (time.perf_counter() - started) / len(places))
         values[places] = np.column_stack([vectors, seconds])
-        if main:
-            store.append(keys[places], values[places])
+        if main:  # what did not fit in memory may fit another time
+            whole = places[np.isfinite(vectors).all(1)]
+            store.append(keys[whole], values[whole])
         on_rows(len(places))
     return values[:, :-1], int(known.sum()), float(values[known, -1].sum())

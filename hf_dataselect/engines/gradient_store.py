@@ -128,9 +128,14 @@ class GradientStore(RowStore):
         return StoredVectors(parts, places, values["vector"].shape[0]), facts, known
 
 
-def inner_products(vectors: np.ndarray | StoredVectors, others: np.ndarray | StoredVectors, block: int = 2048):
-    """Inner products of two sets of vectors, float32 `(n, m)`, reading `block` of the first at a time; NaN for NaN."""
+#: Numbers of vectors that are read at a time.
+READ = 2**26
+
+
+def inner_products(vectors: np.ndarray | StoredVectors, others: np.ndarray | StoredVectors):
+    """Inner products of two sets of vectors, float32 `(n, m)`, reading the first block by block; NaN for NaN."""
     others = others[:].astype(np.float32)
+    block = max(1, READ // max(1, others.shape[1]))
     found = np.empty((len(vectors), len(others)), np.float32)
     for first in range(0, len(vectors), block):
         found[first : first + block] = vectors[first : first + block].astype(np.float32) @ others.T

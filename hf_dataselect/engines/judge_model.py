@@ -123,6 +123,7 @@ class _LocalJudge(Judge):
         rows = TokenRows.from_lists(ids, [[(len(prompt), len(prompt) + 1)] for prompt in ids])
         namespace |= {"code": code_version(sys.modules[__name__], likelihood, tokens, batching)}
         namespace |= {"model": model_identity(model) if self.cache_dir else None}
+        namespace |= {"dtype": str(scoring_dtype(model, self.dtype))}
         store, keys = RowStore(self.cache_dir, namespace, width), rows.keys()
         values, known = self._agreed(lambda: store.load(keys))  # what one rank found decides for all
         todo = np.flatnonzero(~known)
@@ -241,7 +242,7 @@ class ModelJudge(_LocalJudge):
                 self.prompt_ids(prompt if isinstance(prompt, str) else checked_conversation(prompt, row))
                 for row, prompt in enumerate(prompts)
             ]
-            namespace = {"engine": "next_token", "tokens": list(wanted), "dtype": self.dtype}
+            namespace = {"engine": "next_token", "tokens": list(wanted)}
             computing = partial(_next_token, self._unwrapped(), torch.tensor(wanted))
             found[:, columns] = self._measured(ids, len(columns), namespace, computing, progress)
         return found
@@ -334,7 +335,7 @@ class RewardJudge(_LocalJudge):
             [`JudgeError`]: more calls needed than `max_calls` leaves.
         """
         ids = [self.prompt_ids(checked_conversation(c, row), reply=False) for row, c in enumerate(conversations)]
-        namespace = {"engine": "reward", "dtype": self.dtype, "separator": self.separator}
+        namespace = {"engine": "reward", "separator": self.separator}
         computing = partial(_rewards, self._unwrapped(), separator=self.separator)
         found = self._measured(ids, 1, namespace, computing, progress)[:, 0]
         found[~np.isfinite(found)] = np.nan

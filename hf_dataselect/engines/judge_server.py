@@ -75,7 +75,7 @@ class ServerJudge(Judge):
         self._random = random.Random()
 
     def _identity(self) -> Any:
-        return self.options.temperature
+        return self.options.temperature, self._address()
 
     def _answer(
         self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None

@@ -36,11 +36,13 @@ Batch = list[tuple[np.ndarray, np.ndarray]]
 
 
 def recompute_layers(model: nn.Module) -> None:
-    """Gradient checkpointing without dropout: a layer recomputes where it is in train mode, whatever is in it."""
+    """
+    Gradient checkpointing in eval mode: transformers recomputes a layer in train mode only, where some (OPT's) drop
+    out by themselves. [`preserved`] puts the `forward`s back.
+    """
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
-            module.gradient_checkpointing = module.training = True
-            module._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+            module.forward = partial(checkpoint, module.forward, use_reentrant=False)
 
 
 @contextmanager

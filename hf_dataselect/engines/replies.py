@@ -35,6 +35,11 @@ class Reply:
     completion_tokens: int = 0
     cut: bool = False
 
+    def __post_init__(self):
+        if self.text is not None:  # half an emoji, where a reply was cut, could be neither written nor tokenized
+            text = self.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            object.__setattr__(self, "text", text)
+
 
 class ReplyStore:
     """

@@ -39,8 +39,6 @@ class RowVectors:
         if encoder == "model" and ctx.model is None:
             raise ValueError("`encoder: model` embeds rows with the model to be tuned, and there is none.")
         self._records, self._ctx, self._encoder = records, ctx, None
-        main = ctx.accelerator is None or ctx.accelerator.is_main_process
-        self._bar = tqdm(desc="Embedding rows", unit="row", disable=not main)
         if encoder == "model":
             self._tokens = encode(records, ctx.text_format(), num_proc=ctx.num_proc).tokens
             options = {"pool": "last", "dtype": str(scoring_dtype(ctx.model, ctx.dtype))}

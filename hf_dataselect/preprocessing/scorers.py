@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from ..engines.judge import Conversation
 from ..engines.prompts import delimited
@@ -55,7 +55,7 @@ def card_template(scorer: str, kind: str) -> str | None:
     Raises:
         `ValueError`: a scorer without it, as other words would give other scores.
     """
-    card = "" if scorer == "model" else _card(scorer)
+    card = "" if scorer == "model" else _card(scorer, kind)
     if not re.search(r"deita-(complexity|quality)-scorer", scorer) and SCORER_MARK not in card:
         return None
     for block in re.findall(r"```(?:python|py)\s*\n(.*?)```", card, re.DOTALL):
@@ -72,11 +72,17 @@ def card_template(scorer: str, kind: str) -> str | None:
     )
 
 
-def _card(name: str) -> str:
+def _card(name: str, kind: str) -> str:
     path = Path(name).expanduser() / "README.md"
     try:
         if not Path(name).expanduser().is_dir():
             path = Path(hf_hub_download(name, "README.md"))
         return path.read_text(encoding="utf-8") if path.is_file() else ""
-    except (OSError, HfHubHTTPError, HFValidationError, ValueError):
+    except (HFValidationError, RemoteEntryNotFoundError, RepositoryNotFoundError):
         return ""
+    except (OSError, HfHubHTTPError, ValueError) as error:
+        # Its weights may be at hand while its card is not: asked in other words, it would give other scores.
+        raise ValueError(
+            f"`selection_kwargs`: the model card of {name!r}, which may hold the prompt that it was trained on, can't "
+            f"be had: {error}. Give the prompt as `{kind}_prompt`."
+        ) from error

@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from sklearn.cluster import DBSCAN
 
 from ..engines.embedding import sentence_embeddings
+from ..engines.prompts import without_thoughts
 
 
 #: Longer texts are no tags, but a model that went on talking.
@@ -28,7 +29,7 @@ def parse_tags(value: Any) -> list[str] | None:
         `list[str]`: each once, in their order; `None` if there is nothing to read.
     """
     if isinstance(value, str):
-        value = _json_in(value)
+        value = _json_in(without_thoughts(value) or "")
     if isinstance(value, dict):
         value = value.get("tags", [value])
     if not isinstance(value, (list, tuple)):
@@ -40,9 +41,12 @@ def parse_tags(value: Any) -> list[str] | None:
 
 
 def _json_in(text: str) -> Any:
-    """The first JSON list or object in a text; of bare objects one after another, all."""
+    """
+    The first JSON list or object in a text; of bare objects one after another, all, but not those of a list that never
+    ends.
+    """
     decoder, found, place = json.JSONDecoder(), [], 0
-    failed = 0
+    failed, unended = 0, False
     for start in re.finditer(r"[\[{]", text):
         if start.start() < place:
             continue
@@ -51,10 +55,12 @@ def _json_in(text: str) -> Any:
         except (json.JSONDecodeError, RecursionError):
             if (failed := failed + 1) == MOST_BRACKETS:
                 break
+            unended |= start.group() == "[" and text[start.end() :].lstrip()[:1] in ("{", '"')
             continue
         if isinstance(value, list):
             return value
-        found.append(value)
+        if not unended:
+            found.append(value)
     return found[0] if len(found) == 1 else found or None
 
 

@@ -47,3 +47,21 @@ def encode_target(ctx: Context, text_format: TextFormat) -> Encoded:
             f"`selection_target`: none of its {len(ctx.target)} rows can be used: {'; '.join(useless)}."
         )
     return encoded
+
+
+def refuse_without_target(usable: np.ndarray, encoded: Encoded, ctx: Context) -> None:
+    """
+    Name target rows of an answer that came out of the model without a finite feature, in a warning.
+
+    Raises:
+        [`SelectionError`]: no row is usable.
+    """
+    known = [row for rows in encoded.problems.values() for row in rows]
+    lost = np.setdiff1d(np.flatnonzero(~usable), known)
+    if len(lost):
+        shown = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
+        logger.warning(
+            "`selection_target`: %s rows did not fit in memory or gave no finite numbers: %s.", len(lost), shown
+        )
+    if not usable.any():
+        raise SelectionError("`selection_target`: none of its rows fits in memory and gives finite numbers.")

@@ -147,7 +147,7 @@ class InsTag(Selector):
                 ),
             )
             note_silence(replies, ctx)
-            tags = [None if reply is None or reply.text is None else parse_tags(reply.text) for reply in replies]
+            tags = [parse_tags(reply.text) if reply and reply.text and not reply.cut else None for reply in replies]
             why = "no list of tags in the tagger's reply"
         ctx.account.note("unscorable", why, [i for i, row in enumerate(tags) if row is None])
         if not self.normalize:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from accelerate.utils import is_peft_model
 
 from ..engines.adam import AdamFeature
 from ..engines.gradient_store import inner_products
@@ -31,7 +32,7 @@ from ..engines.target import by_group, for_target
 from ..engines.warmup import WarmupSettings, warmed_up_by_epoch
 from ..preprocessing.model import answer_gradients
 from ..preprocessing.records import Records
-from ..preprocessing.target import encode_target, subtasks
+from ..preprocessing.target import encode_target, refuse_without_target, subtasks
 from ..preprocessing.text import Encoded, encode
 from ..selector import Card, Context, SelectionError, Selector
 
@@ -120,13 +121,16 @@ class LESS(Selector):
 
     def __post_init__(self):
         Projection(self.projection, self.projection_dim)
-        for name in ("warmup_fraction", "warmup_epochs", "warmup_learning_rate", "lora_r", "lora_alpha"):
+        positive = ("warmup_fraction", "warmup_epochs", "warmup_learning_rate", "warmup_batch_size")
+        for name in (*positive, "warmup_gradient_accumulation", "lora_r", "lora_alpha"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive.")
         if self.warmup_fraction > 1:
             raise ValueError(f"`selection_kwargs`: warmup_fraction={self.warmup_fraction} must be at most 1.")
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
+        if is_peft_model(ctx.model) and not self.layers:
+            lora_layers(ctx.model)  # refuses other adapters before anything is tuned
         # The end of a turn counts: it is trained on.
         text_format = ctx.text_format(end_of_turn=True)
         encoded_target = encode_target(ctx, text_format)
@@ -171,11 +175,13 @@ class LESS(Selector):
                 epoch.load()
                 place = f"{number}/{len(epochs)}"
                 wanted = answer_gradients(encoded_target, tuned, f"Target gradients {place}", target=True, **options)
+                refuse_without_target(np.isfinite(wanted.norm), encoded_target, ctx)
                 feature = AdamFeature(epoch.adam, self.momentum)
                 found = answer_gradients(encoded, tuned, f"Gradients {place}", adam=feature, **options)
                 products += epoch.learning_rate / rates * inner_products(found.vectors, wanted.vectors)
         groups = subtasks(ctx.target)
-        groups = np.zeros(len(ctx.target), np.int64) if groups is None else groups
+        if groups is None:  # one subtask, or, to choose in turn, each row for itself
+            groups = np.arange(len(ctx.target)) * (self.rule == "round_robin")
         return {"similarity": by_group(products, groups, "mean")}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:

@@ -23,7 +23,7 @@ from ..engines.gradient_store import inner_products
 from ..engines.target import by_group, for_target
 from ..preprocessing.model import note_unusable, text_vectors
 from ..preprocessing.records import Records
-from ..preprocessing.target import encode_target, subtasks
+from ..preprocessing.target import encode_target, refuse_without_target, subtasks
 from ..preprocessing.text import encode
 from ..selector import Card, Context, Selector
 
@@ -57,7 +57,9 @@ class RDS(Selector):
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         text_format = ctx.text_format()
-        wanted = text_vectors(encode_target(ctx, text_format), ctx, "Embedding the target")
+        encoded_target = encode_target(ctx, text_format)
+        wanted = text_vectors(encoded_target, ctx, "Embedding the target")
+        refuse_without_target(np.isfinite(wanted).all(1), encoded_target, ctx)
         encoded = encode(records, text_format, num_proc=ctx.num_proc)
         note_unusable(encoded, ctx)
         found = text_vectors(encoded, ctx, "Embedding rows")

@@ -89,7 +89,7 @@ def test_bad_rows_and_replies_have_defined_results():
     rows[1]["instruction"], rows[1]["input"] = " ", ""
     rows[2]["instruction"] = "x" * 100_000
     rows[3]["instruction"] = "\ufffd\x00\u202e"
-    replies = {3: "no tags, sorry", 4: '["cut off", "and'}
+    replies = {3: "no tags, sorry", 4: '[{"tag": "cut"}, {"tag": "off'}
 
     def reply(text):
         row = next(i for i, row in enumerate(rows) if i != 1 and row["instruction"] in text)
