@@ -21,6 +21,7 @@ from .preprocessing.indicators import NAMES, IndicatorSources, indicator_values
 from .preprocessing.model import answer_loss
 from .preprocessing.records import Records
 from .preprocessing.rules import Rule, least_squares
+from .run_folder import plain
 from .selector import Context
 
 
@@ -124,7 +125,7 @@ def fit_rule(
         "rows": records.content_hash(),
         "held_out": held_out.content_hash(),
         "sources": sources.used(names),
-        "settings": asdict(settings),
+        "settings": plain(asdict(settings)),
         "max_length": ctx.max_length,
         "subset_rows": arguments.subset_rows,
         "lean": arguments.lean,
