@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         commands[argv[0]](argv[1:])
     except (SelectionError, JudgeError) as error:
         _refuse(str(error))
+    _leave_ranks()
 
 
 def train(argv: Sequence[str]) -> None:
@@ -278,6 +279,16 @@ def _prepare_select(recipe: "Recipe"):
     )
     choose = partial(select_into_folder, records, args.selector, args, ctx, recipe.sources, default_template)
     return records, choose, ctx.accelerator.is_main_process
+
+
+def _leave_ranks() -> None:
+    """A rank that just ends while others still send to it aborts now and then."""
+    if "torch" not in sys.modules:
+        return
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _log_to_console() -> None:
