@@ -105,11 +105,13 @@ def _curves(comparison: Comparison) -> Iterator[Picture]:
     if not methods:
         return
     figure, axis = _axes()
-    for name, groups in methods.items():
+    # Beside each other, or the bars of methods at one budget would hide each other.
+    apart = 0.01 * np.ptp([group.sdf for groups in methods.values() for group in groups])
+    for place, (name, groups) in enumerate(methods.items()):
         pirs = [group.pir for group in groups]
         values = np.array([pir.value for pir in pirs])
         ends = [(p.value - p.low, p.high - p.value) if _has_bar(p) else (0, 0) for p in pirs]
-        sdfs = [group.sdf for group in groups]
+        sdfs = [group.sdf + apart * (place - (len(methods) - 1) / 2) for group in groups]
         axis.errorbar(sdfs, values, np.clip(np.transpose(ends), 0, None), marker="o", label=name, capsize=3)
     axis.axhline(1, color="black", linewidth=1)
     axis.set(xlabel="SDF: part of the rows kept", ylabel="PIR (benchmark ratio)")
@@ -132,8 +134,15 @@ def _plane(comparison: Comparison) -> Iterator[Picture]:
         shown = [point for point in own if judged[point.name] is known]
         if shown:
             axis.plot([p.sdf for p in shown], [p.pir for p in shown], "o", color=_KEPT, **style)
-    for point in [*points, *own]:
+    for point in points:
         axis.annotate(point.name, (point.sdf, point.pir), (4, 4), textcoords="offset points", fontsize=8)
+    for sdf in {round(point.sdf, 2) for point in own}:  # runs of one budget lie close: their names go below each other
+        near = sorted((point for point in own if round(point.sdf, 2) == sdf), key=lambda point: point.pir)
+        for place, point in enumerate(near):
+            shift = (7, 10 * (place - (len(near) - 1) / 2) - 3)
+            axis.annotate(
+                point.name, (point.sdf, point.pir), shift, textcoords="offset points", fontsize=7, color=_KEPT
+            )
     ends = np.array([0, max(p.sdf for p in [*points, *own]) * 1.05])
     axis.plot(ends, [BASE.at(sdf) for sdf in ends], "--", color="black", linewidth=1, label="line of equal efficiency")
     axis.set(xlabel="SDF: part of the rows kept", ylabel="PIR (wins scale)")
