@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.trainer_utils import get_last_checkpoint
 
 from .config import DataSelectingConfig, parse_budget
 from .engines.cache import digest, write_atomic
@@ -236,9 +235,10 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
 def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) -> None:
     """Select, train, evaluate; the model is let go of at the end."""
     begun = run.state == "begun" and (run.folder / "selection.json").is_file()
+    checkpoint = _last_whole_checkpoint(run.folder) if begun else None
     if trainer.is_world_process_zero():
         run.write(finished=False)
-    trainer.train(resume_from_checkpoint=(begun and get_last_checkpoint(str(run.folder))) or None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     if save_model:
         trainer.save_model(trainer.args.output_dir)
         trainer.create_model_card()
@@ -254,6 +254,14 @@ def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The last checkpoint that was written to its end: a kill may have cut one short, whose state comes last."""
+    steps = {
+        int(path.parent.name.split("-")[1]): path.parent for path in folder.glob("checkpoint-*/trainer_state.json")
+    }
+    return str(steps[max(steps)]) if steps else None
 
 
 def _file_name(method: str) -> str:

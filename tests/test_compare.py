@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hf_dataselect.cli import main
-from hf_dataselect.compare import CompareArguments, plan
+from hf_dataselect.compare import CompareArguments, _last_whole_checkpoint, plan
 from hf_dataselect.recipe import parse_recipe
 from hf_dataselect.trainer import DataSelectingTrainer
 from tests.test_ranks import environment, run
@@ -130,11 +130,21 @@ def test_a_killed_comparison_goes_on_and_repeats_no_finished_run(recipe, tmp_pat
         process.wait()
     before = made(folder)
     assert set(before) == {RUNS[0]}
-    subprocess.run(command, env=environment(), cwd=tmp_path, check=True, timeout=400, capture_output=True)
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, timeout=400, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
     after = made(folder)
     assert set(after) == set(RUNS) and after[RUNS[0]] == before[RUNS[0]]
     state = json.loads((folder / RUNS[1] / "checkpoint-12" / "trainer_state.json").read_text())
     assert state["global_step"] == 12 and (folder / RUNS[1] / "compared.json").exists()
+
+
+def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path):
+    assert _last_whole_checkpoint(tmp_path) is None
+    for step, whole in ((9, True), (10, True), (11, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if whole:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert _last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
 def test_two_ranks_make_the_same_comparison(recipe, tmp_path):

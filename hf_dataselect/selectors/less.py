@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from accelerate.utils import is_peft_model
 
 from ..engines.adam import AdamFeature
 from ..engines.gradient_store import inner_products
@@ -129,7 +128,7 @@ class LESS(Selector):
             raise ValueError(f"`selection_kwargs`: warmup_fraction={self.warmup_fraction} must be at most 1.")
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
-        if is_peft_model(ctx.model) and not self.layers:
+        if hasattr(ctx.model, "peft_config") and not self.layers:
             lora_layers(ctx.model)  # refuses other adapters before anything is tuned
         # The end of a turn counts: it is trained on.
         text_format = ctx.text_format(end_of_turn=True)

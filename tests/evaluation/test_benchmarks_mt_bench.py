@@ -204,13 +204,9 @@ def test_a_judge_that_fails_loses_no_model(tmp_path, monkeypatch, limit):
     trainer.train()
     trainer.save_model()
     evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
-    assert {"answer_loss", "token_accuracy"} <= evaluation["settings"].keys()
-    if "max_calls" in limit:  # refused as a whole
-        assert "leaves 2 calls and 5 are needed" in evaluation["failed"]["mt"]
-        assert "mt/grade" not in evaluation["settings"]
-    else:  # each question without an answer
-        assert evaluation["failed"] == {} and evaluation["settings"]["mt/grade"]["examples"] == [None] * 3
-        assert [reason for reason in evaluation["unscorable"] if "connection failed" in reason]
+    assert evaluation["settings"].keys() == {"answer_loss", "token_accuracy"}
+    why = "leaves 2 calls and 5 are needed" if "max_calls" in limit else "can't be reached: connection failed"
+    assert why in evaluation["failed"]["mt"]
     assert (tmp_path / "run" / "answers" / "chat.jsonl").exists()
 
 
