@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
+from accelerate.utils import broadcast
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from tqdm.auto import tqdm
@@ -23,6 +24,14 @@ def main_process_first(dataset: Dataset) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def found_by_main(accelerator: Accelerator | None, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """What the main process found in a cache, on every rank: ranks must deal the same rows. NaN stays NaN."""
+    if accelerator is None or accelerator.num_processes == 1:
+        return arrays
+    sent = (torch.from_numpy(np.ascontiguousarray(array)).to(accelerator.device) for array in arrays)
+    return tuple(broadcast(tensor).cpu().numpy() for tensor in sent)
 
 
 def batches_by_tokens(lengths: Sequence[int], batch_tokens: int, rows: np.ndarray | None = None) -> list[np.ndarray]:

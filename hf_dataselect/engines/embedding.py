@@ -18,7 +18,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 
 from . import batching, tokens
-from .batching import map_batches
+from .batching import found_by_main, map_batches
 from .cache import RowStore, code_version, model_identity
 from .state import cast, evaluating, scoring_dtype
 from .tokens import TokenRows
@@ -201,13 +201,8 @@ def stored_vectors(
     Returns:
         `tuple`: float32 `(n, width)`; rows that the store knew; seconds that these took when they were computed.
     """
-    values, known = store.load(keys)
+    values, known = found_by_main(accelerator, *store.load(keys))
     main = accelerator is None or accelerator.is_main_process
-    if accelerator is not None and accelerator.num_processes > 1:
-        # What the main process found decides for all: ranks must deal the same rows.
-        found = np.column_stack([np.where(known[:, None], values, 0), known]).astype(np.float32) * main
-        found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
-        values, known = found[:, :-1], found[:, -1] > 0
     on_rows(int(known.sum()))
     todo = np.flatnonzero(~known)
     for first in range(0, len(todo), chunk):

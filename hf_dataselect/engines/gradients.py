@@ -14,7 +14,7 @@ from torch import nn
 
 from . import adam, batching, per_example, projection, tokens
 from .adam import AdamFeature
-from .batching import map_batches
+from .batching import found_by_main, map_batches
 from .cache import code_version, digest, model_identity
 from .gradient_store import GradientStore, StoredVectors
 from .layers import lora_layers
@@ -120,12 +120,7 @@ def gradients(
         }
         store = GradientStore(cache_dir, namespace, projector.width, facts=3, dtype=np.dtype(vector_dtype))
         keys = rows.keys()
-        _, found, known = store.find(keys)
-        if accelerator is not None and accelerator.num_processes > 1:
-            # What the main process found decides for all: ranks must deal the same rows.
-            told = np.column_stack([np.nan_to_num(found), np.isnan(found), known]) * accelerator.is_main_process
-            told = accelerator.reduce(torch.from_numpy(told).to(accelerator.device), "sum").cpu().numpy()
-            found, known = np.where(told[:, 3:6] > 0, np.nan, told[:, :3]), told[:, 6] > 0
+        found, known = found_by_main(accelerator, *store.find(keys)[1:])
     todo = np.flatnonzero(~known)
     cached_seconds = float(np.nansum(found[known, 2]))
     held = None if store else np.zeros((len(rows), projector.width), vector_dtype)

@@ -23,7 +23,7 @@ from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
 from . import batching, tokens
-from .batching import map_batches
+from .batching import found_by_main, map_batches
 from .cache import RowStore, code_version, model_identity
 from .state import cast, evaluating, scoring_dtype
 from .tokens import TokenRows
@@ -106,13 +106,7 @@ def likelihood(
     } | ({"mean_logit": True} if mean_logit else {})
     store = RowStore(cache_dir, namespace, width=4)
     keys = rows.keys() if cache_dir else np.zeros(len(rows), "V16")
-    values, known = store.load(keys)
-    if accelerator is not None and accelerator.num_processes > 1:
-        # What the main process found decides for all: ranks must deal the same rows.
-        values[~known] = 0
-        found = np.column_stack([values, known]) * accelerator.is_main_process
-        found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
-        values, known = found[:, :4], found[:, 4] > 0
+    values, known = found_by_main(accelerator, *store.load(keys))
     todo = np.flatnonzero(~known)
     ranks = accelerator.num_processes if accelerator else 1
     if len(todo):

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from . import batching, likelihood, tokens
-from .batching import map_batches
+from .batching import found_by_main, map_batches
 from .cache import RowStore, code_version, model_identity
 from .likelihood import keys_and_values
 from .state import cast, evaluating, scoring_dtype
@@ -97,11 +97,7 @@ def one_shot_loss(
         found, there = store.load(keys)
         keys, known = keys.reshape(n, -1), np.where(there, found[:, 0], np.nan).reshape(n, -1)
         known[np.setdiff1d(np.arange(n), rows)] = np.nan
-        if accelerator is not None and accelerator.num_processes > 1:
-            # What the main process found decides for all: ranks must deal the same rows.
-            mine = torch.from_numpy(np.stack([np.nan_to_num(known), np.isfinite(known)]) * accelerator.is_main_process)
-            shared = accelerator.reduce(mine.to(accelerator.device), "sum").cpu().numpy()
-            known = np.where(shared[1] > 0, shared[0], np.nan)
+        (known,) = found_by_main(accelerator, known)
     keys, there = keys.reshape(n, -1), np.isfinite(known)
     plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
     spent = [0]

@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from . import batching, tokens
-from .batching import map_batches
+from .batching import found_by_main, map_batches
 from .cache import RowStore, code_version, model_identity
 from .state import cast, evaluating, scoring_dtype
 from .tokens import TokenRows
@@ -94,12 +94,7 @@ def yes_probability(
         "answers": answers,
     }
     store, keys = RowStore(cache_dir, namespace, width=2), rows.keys()
-    values, known = store.load(keys)
-    if accelerator is not None and accelerator.num_processes > 1:
-        values[~known] = 0
-        found = np.column_stack([values, known]) * accelerator.is_main_process
-        found = accelerator.reduce(torch.from_numpy(found).to(accelerator.device), "sum").cpu().numpy()
-        values, known = found[:, :2], found[:, 2] > 0
+    values, known = found_by_main(accelerator, *store.load(keys))
     todo, device = np.flatnonzero(~known), next(model.parameters()).device
     ranks = accelerator.num_processes if accelerator else 1
 
