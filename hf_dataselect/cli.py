@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _refuse(f"unknown command {argv[0]!r}; known: {', '.join(commands)}")
     sys.path.insert(0, os.getcwd())  # where `selection_method: my_module:MyClass` lies, as under `python -m`
     from .engines.judge import JudgeError
-    from .selector import SelectionError
+    from .selection import SelectionError
 
     try:
         commands[argv[0]](argv[1:])

@@ -10,7 +10,7 @@ import yaml
 
 from ..engines.cache import digest
 from ..run_folder import read_evaluation, read_selection
-from ..selector import Selection
+from ..selection import Selection
 from .benchmarks import Setting, from_json
 from .pir import PIR
 
