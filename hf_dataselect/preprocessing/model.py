@@ -87,6 +87,14 @@ def answer_loss(
     return AnswerLoss(mean, tokens, hits)
 
 
+def tuning_rows(records: Records, rows: np.ndarray, ctx: Context) -> TokenRows:
+    """
+    Some rows as the model is tuned on them for a while: the tokens that are scored, cut at the window, the answers
+    alone counted, and the end of each turn with them, as in training.
+    """
+    return encode(records.subset(rows), ctx.text_format(end_of_turn=True), num_proc=ctx.num_proc).tokens
+
+
 class PromptFeatures(NamedTuple):
     """Per record, of the text before its first answer."""
 

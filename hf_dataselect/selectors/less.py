@@ -28,6 +28,7 @@ from ..engines.gradient_store import inner_products
 from ..engines.layers import left_out, linear_layers, lora_layers
 from ..engines.projection import Projection
 from ..engines.target import by_group, for_target
+from ..engines.tokens import TokenRows
 from ..engines.warmup import WarmupSettings, warmed_up_by_epoch
 from ..preprocessing.model import answer_gradients
 from ..preprocessing.records import Records
@@ -148,7 +149,6 @@ class LESS(Selector):
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
             lora_targets=tuple(self.lora_targets),
-            max_length=ctx.max_length,
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
@@ -158,7 +158,7 @@ class LESS(Selector):
         with warmed_up_by_epoch(
             ctx.model,
             ctx.tokenizer,
-            records.for_training(rows),
+            TokenRows(encoded.tokens.dataset.select(rows)),
             settings,
             ctx.accelerator,
             ctx.cache_dir,

@@ -29,7 +29,7 @@ from ..engines.judge_model import ModelJudge
 from ..engines.reward import check_reward_model
 from ..engines.subset import k_center
 from ..engines.warmup import WarmupSettings, warmed_up
-from ..preprocessing.model import prompt_embedding
+from ..preprocessing.model import prompt_embedding, tuning_rows
 from ..preprocessing.records import Records
 from ..preprocessing.rewards import answer_rewards, conversation
 from ..selector import Card, Context, Selector
@@ -175,7 +175,7 @@ class MoDS(Selector):
     def _judge_answers(self, records: Records, good: np.ndarray, seed: np.ndarray, ctx: Context) -> np.ndarray:
         """Rewards of the tuned model's answers to the rows of high quality."""
         asked = records.subset(good)
-        with self._warmed_up(asked.for_training(seed), ctx) as tuned:
+        with self._warmed_up(tuning_rows(asked, seed, ctx), ctx) as tuned:
             answers = _answers(asked, tuned, self.max_new_tokens)
         return answer_rewards(asked, ctx, self.reward_model, answers)
 
@@ -190,7 +190,6 @@ class MoDS(Selector):
             learning_rate=self.warmup_learning_rate or (2e-5 if self.warmup == "full" else 2e-4),
             batch_size=self.warmup_batch_size,
             gradient_accumulation=self.warmup_gradient_accumulation,
-            max_length=ctx.max_length,
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )

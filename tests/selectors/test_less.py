@@ -9,12 +9,14 @@ import time
 import numpy as np
 import pytest
 import torch
+import trl
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.engines.layers import lora_layers
 from hf_dataselect.engines.warmup import WarmupSettings, warmed_up_by_epoch
+from hf_dataselect.preprocessing.model import tuning_rows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.text import encode
 from hf_dataselect.selector import Context, SelectionError, select
@@ -52,10 +54,10 @@ def plainly(selector, rows, target, ctx):
     )
     settings = WarmupSettings(
         epochs=2, learning_rate=1e-2, schedule="linear", batch_size=2, gradient_accumulation=2, lora_r=4, lora_alpha=8,
-        lora_dropout=0.1, lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"), max_length=128, seed=ctx.seed,
+        lora_dropout=0.1, lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"), seed=ctx.seed,
     )  # fmt: skip
     total, rates = 0, 0
-    warm = warmed_up_by_epoch(ctx.model, ctx.tokenizer, Records(rows).for_training(chosen), settings)
+    warm = warmed_up_by_epoch(ctx.model, ctx.tokenizer, tuning_rows(Records(rows), chosen, ctx), settings)
     with warm as (tuned, epochs):
         for epoch in epochs:
             epoch.load()
@@ -94,7 +96,7 @@ def test_an_epoch_is_its_weights_its_optimizer_and_its_mean_learning_rate(tmp_pa
     found = []
     for _ in range(2):  # tuned, then read back
         ctx = context(subtask_rows())
-        rows = Records(alpaca(16)).for_training(range(8))
+        rows = tuning_rows(Records(alpaca(16)), range(8), ctx)
         with warmed_up_by_epoch(ctx.model, ctx.tokenizer, rows, settings, None, tmp_path) as (tuned, epochs):
             rates = [epoch.learning_rate for epoch in epochs]
             # 4 updates an epoch, 12 in all, from the peak down to nothing.
@@ -112,10 +114,68 @@ def test_an_epoch_is_its_weights_its_optimizer_and_its_mean_learning_rate(tmp_pa
     assert found[0][1] == found[1][1] and all(torch.equal(found[0][0][2][n], found[1][0][2][n]) for n in states[2])
 
 
+@pytest.fixture
+def trained_on(monkeypatch):
+    """What training sees from here on: the ids of a row, without padding, and the places of its tokens that count."""
+    seen, compute = [], trl.SFTTrainer.compute_loss
+
+    def spy(trainer, model, inputs, *given, **options):
+        columns = (inputs[name].tolist() for name in ("input_ids", "attention_mask", "labels"))
+        for ids, mask, labels in zip(*columns, strict=True):
+            assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
+            counted = [place for place, label in enumerate(labels) if label != -100 and place > 0]
+            seen.append((tuple(ids[: sum(mask)]), tuple(counted)))
+        return compute(trainer, model, inputs, *given, **options)
+
+    monkeypatch.setattr(trl.SFTTrainer, "compute_loss", spy)
+    return seen
+
+
+def scored(records, ctx):
+    """The same of the rows that are scored."""
+    rows = encode(records, ctx.text_format(end_of_turn=True)).tokens.take(range(len(records)))
+    counted = [[place for start, end in spans for place in range(max(1, start), end)] for _, spans in rows]
+    return [(tuple(ids.tolist()), tuple(places)) for (ids, _), places in zip(rows, counted, strict=True) if places]
+
+
+ALL_ROWS = SMALL | {"warmup_fraction": 1.0, "warmup_epochs": 1}
+
+
+@pytest.mark.parametrize("window", [32, None])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_candidates_and_target_in_every_layout(name):
-    found = select(layout(name, 12), LESS(**SMALL), 3, context(layout(name, 3, seed=7)))
-    assert np.isfinite(found.scores).all() and len(found.indices) == 3
+def test_the_warm_up_is_on_the_tokens_that_are_scored_in_every_layout(name, window, trained_on):
+    records, ctx = Records(layout(name, 12)), context(layout(name, 3, seed=7), max_length=window)
+    found = select(records, LESS(**ALL_ROWS), 3, ctx)
+    assert sorted(trained_on) == sorted(scored(records, ctx)) and len(found.indices) == 3
+    assert np.isfinite(found.scores).sum() == len(trained_on)
+    if window == 32:
+        assert found.truncated and max(len(ids) for ids, _ in trained_on) == 32
+    else:
+        said = {ctx.tokenizer.decode([ids[place] for place in places]) for ids, places in trained_on}
+        turns = [[record.messages[turn]["content"] + "</s>" for turn in record.answer_turns] for record in records]
+        if name == "text":  # nothing foretells its first token
+            turns = [[ctx.tokenizer.decode(ctx.tokenizer(text)["input_ids"][1:])] for (text,) in turns]
+        assert said == {"".join(texts) for texts in turns} and len(trained_on) == 12
+
+
+FIELD = {"train_dataset": layout("text", 12).rename_column("text", "said"), "dataset_text_field": "said"}
+LIKE_TRAINING = {
+    "text": {"train_dataset": layout("text", 12)},
+    "dataset_text_field": FIELD,
+    "formatting_func": {"train_dataset": alpaca(12), "formatting_func": lambda row: row["output"].upper()},
+    "prompt-completion": {"train_dataset": layout("prompt-completion", 12)},
+}
+
+
+@pytest.mark.parametrize("given", LIKE_TRAINING.values(), ids=LIKE_TRAINING)
+def test_the_warm_up_reads_the_rows_that_training_reads(given, tmp_path, trained_on):
+    options = {"selection_target": write_target(tmp_path), "selection_budget": 1.0, "max_length": 40, "max_steps": 6}
+    trainer = tiny_trainer(tmp_path, "less", ALL_ROWS, **options, **given)
+    trainer.select()
+    warmed_up = set(trained_on)
+    trained_on.clear()
+    trainer.train()
+    assert warmed_up == set(trained_on) and len(warmed_up) >= 10
 
 
 def peft_model():
