@@ -122,7 +122,7 @@ def warmed_up(
     Raises:
         `ValueError`: `method="full"` on a quantized model, or no row has a counted token.
     """
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, None) as tuned:
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached) as tuned:
         yield tuned
 
 
@@ -135,22 +135,24 @@ def warmed_up_by_epoch(
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
     on_cached: Callable[[float], None] | None = None,
+    before: Callable[[nn.Module], None] | None = None,
 ) -> Iterator[tuple[nn.Module, list[Checkpoint]]]:
     """
     As [`warmed_up`], with what the model and its optimizer were at the end of every epoch; all of it is kept in
-    `cache_dir` (three times the tuned weights, an epoch).
+    `cache_dir` (three times the tuned weights, an epoch). `before` is called with the model before it is tuned, if it
+    is: the place to refuse what comes after.
 
     Raises:
         `ValueError`: `method="full"` on a quantized model, no row with a counted token, or an optimizer that is no
             Adam.
     """
     epochs = []
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs) as tuned:
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs, before) as tuned:
         yield tuned, epochs
 
 
 @contextmanager
-def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs: list[Checkpoint] | None):
+def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs=None, before=None):
     if settings.method == "full" and getattr(model, "is_quantized", False):
         raise ValueError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
     saved = None
@@ -176,6 +178,8 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
             if on_cached is not None:
                 on_cached(facts["seconds"])
         else:
+            if before is not None:
+                before(tuned)
             started = time.perf_counter()
             recorder = None if epochs is None else EpochRecorder(tuned, weights, load, epochs)
             with preserved(tuned):

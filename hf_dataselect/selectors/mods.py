@@ -23,10 +23,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..engines.embedding import VectorStore, load_sentence_encoder, sentence_embeddings, stored_vectors, text_keys
+from ..engines.embedding import embedding_store, load_sentence_encoder, sentence_embeddings, text_keys
 from ..engines.judge import checked_conversation
 from ..engines.judge_model import ModelJudge
 from ..engines.reward import check_reward_model
+from ..engines.store import stored_vectors
 from ..engines.subset import k_center
 from ..engines.warmup import WarmupSettings, warmed_up
 from ..preprocessing.model import prompt_embedding, tuning_rows
@@ -155,17 +156,18 @@ class MoDS(Selector):
             vectors = prompt_embedding(records, ctx)
         else:
             encoder = _encoder(self.encoder, ctx)
-            store = VectorStore(ctx.cache_dir, encoder, encoder.get_embedding_dimension(), unit=False)
+            store = embedding_store(ctx.cache_dir, encoder, encoder.get_embedding_dimension(), unit=False)
             texts = [record.prompt for record in records]
-            vectors, cached, seconds = stored_vectors(
+            found = stored_vectors(
                 store,
                 text_keys(texts),
                 lambda places: sentence_embeddings([texts[i] for i in places], encoder, ctx.accelerator, unit=False),
                 ctx.accelerator,
             )
             store.close()
-            ctx.account.count(embedded_rows=len(texts) - cached, cached_rows=cached)
-            ctx.account.add_cached_seconds(seconds)
+            ctx.account.count(embedded_rows=len(texts) - found.cached, cached_rows=found.cached)
+            ctx.account.add_cached_seconds(found.cached_seconds)
+            vectors = found.vectors[:]
         usable = np.flatnonzero(np.isfinite(vectors).all(1))
         if len(usable) == 0:
             return usable

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -285,6 +286,23 @@ def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
     target = alpaca(2, 9).map(lambda row: {"instruction": "red " * 400})
     with pytest.raises(SelectionError, match="none of its 2 rows can be used: the prompt fills the window"):
         select(alpaca(4), LESS(**SMALL), 2, context(target))
+
+
+@pytest.mark.parametrize("given", [{}, {"layers": ("k_proj",)}, {"projection": "none"}], ids=str)
+def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, monkeypatch):
+    selector, target = LESS(**(SMALL | {"projection_dim": 512} | given)), subtask_rows(6)
+    width = 512 if selector.projection != "none" else 2 * 4 * 2 * (4 * 32 + 32 + 16)
+    needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)
+    free = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: free)
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="and 28 vectors take .*`projection_dim`"):
+        patched.setattr("hf_dataselect.engines.warmup._train", None)
+        select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
+    free.free = needed
+    first = select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
+    free.free = 0  # all of it is there
+    again = select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
+    assert again.passes["backward_rows"] == 0 and np.array_equal(again.scores, first.scores)
 
 
 def test_candidates_that_cannot_be_used_are_nan_and_named():
