@@ -291,7 +291,7 @@ def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
 @pytest.mark.parametrize("given", [{}, {"layers": ("k_proj",)}, {"projection": "none"}], ids=str)
 def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, monkeypatch):
     selector, target = LESS(**(SMALL | {"projection_dim": 512} | given)), subtask_rows(6)
-    width = 512 if selector.projection != "none" else 2 * 4 * 2 * (4 * 32 + 32 + 16)
+    width = 512 if selector.projection != "none" else 2 * 4 * (4 * 32 + 32 + 16 + 16 + 32)
     needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)
     free = SimpleNamespace(free=needed - 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
