@@ -475,7 +475,10 @@ ON_RANKS = """
 import sys
 import numpy as np
 from accelerate import Accelerator
+from hf_dataselect.engines.embedding import text_keys
+from hf_dataselect.engines.store import VectorStore, stored_vectors
 from tests.engines.test_gradients import STORED, adapted, gradients, some_rows
+from tests.engines.test_store import vectors_of
 
 accelerator, (kept, held) = Accelerator(cpu=True), sys.argv[1:]
 for folder, name in ((None, held), (kept, f"{kept}.npy")):
@@ -483,6 +486,12 @@ for folder, name in ((None, held), (kept, f"{kept}.npy")):
     assert accelerator.num_processes == 2 and found.fits.all() and found.computed_tokens
     if not accelerator.is_main_process:
         np.save(name, found.vectors[:])
+keys = text_keys([str(i) for i in range(11)])
+for folder, cached in ((None, 0), (None, 0), (f"{kept}-vectors", 0), (f"{kept}-vectors", 11)):
+    store = VectorStore(folder, {}, 3)
+    found = stored_vectors(store, keys, lambda places: vectors_of(keys[places]), accelerator, chunk=4)
+    np.testing.assert_array_equal(found.vectors[:], vectors_of(keys))
+    assert found.cached == cached and found.usable.all()
 """
 
 

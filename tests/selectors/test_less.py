@@ -14,6 +14,7 @@ import trl
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
+from hf_dataselect.cli import main
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.engines.layers import lora_layers
 from hf_dataselect.engines.warmup import WarmupSettings, warmed_up_by_epoch
@@ -398,7 +399,11 @@ def test_two_ranks_choose_the_rows_of_one(tmp_path):
         kwargs = SMALL | kwargs | {"projection_dim": 512}
         folder, cache = tmp_path / f"{processes}", tmp_path / f"cache{processes}"
         options = ["--output_dir", str(folder), "--selection_kwargs", json.dumps(kwargs)]
-        run(processes, recipe, *options, "--selection_cache_dir", str(cache), command="select")
+        options += ["--selection_cache_dir", str(cache)]
+        if processes == 1:
+            main(["select", "--config", str(recipe), *options])
+        else:
+            run(processes, recipe, *options, command="select")
         found.append(selection(folder))
         assert stored(cache, 512) == 2 * (48 + 6) and found[-1]["facts"]["processes"] == processes
     assert found[0]["indices"] == found[1]["indices"]
@@ -410,11 +415,12 @@ def stored(cache, width):
 
 
 def test_a_killed_run_differentiates_only_what_is_missing(tmp_path):
-    recipe = recipe_of(tmp_path, 160, selection_batch_tokens=160)
+    recipe = recipe_of(tmp_path, 96, selection_batch_tokens=160)
     whole, cut, cache = tmp_path / "whole", tmp_path / "cut", tmp_path / "cache"
-    run(1, recipe, "--output_dir", str(whole), "--selection_cache_dir", "none", command="select")
-    command = [sys.executable, "-m", "hf_dataselect", "select", "--config", str(recipe)]
-    command += ["--output_dir", str(cut), "--selection_cache_dir", str(cache)]
+    given = ["select", "--config", str(recipe), "--output_dir"]
+    main([*given, str(whole), "--selection_cache_dir", "none"])
+    given += [str(cut), "--selection_cache_dir", str(cache)]
+    command = [sys.executable, "-m", "hf_dataselect", *given]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
@@ -425,9 +431,9 @@ def test_a_killed_run_differentiates_only_what_is_missing(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     kept = stored(cache, 512)
-    assert not (cut / "selection.json").exists() and 20 <= kept < 2 * 166
-    run(1, recipe, "--output_dir", str(cut), "--selection_cache_dir", str(cache), command="select")
+    assert not (cut / "selection.json").exists() and 20 <= kept < 2 * 102
+    main(given)
     resumed, reference = selection(cut), selection(whole)
     assert resumed["indices"] == reference["indices"]
     passes = resumed["passes"]
-    assert passes["cached_rows"] == kept and passes["cached_rows"] + passes["backward_rows"] == 2 * 166
+    assert passes["cached_rows"] == kept and passes["cached_rows"] + passes["backward_rows"] == 2 * 102
