@@ -282,6 +282,15 @@ def test_a_subtask_with_one_shot_and_one_that_fills_the_window(caplog):
         assert len(select(alpaca(10), LESS(**SMALL, rule=rule), 3, context(Dataset.from_list(target))).indices) == 3
 
 
+def test_a_target_row_longer_than_the_window_counts_as_far_as_it_goes():
+    found = []
+    for words in (400, 500, 3):
+        target = Dataset.from_list([{"instruction": "Say blue.", "input": "", "output": "blue " * words}])
+        found.append(select(alpaca(10), LESS(**SMALL), 3, context(target)).scores)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.isfinite(found).all() and not np.array_equal(found[0], found[2])
+
+
 def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
     monkeypatch.setattr(less, "warmed_up_by_epoch", None)
     target = alpaca(2, 9).map(lambda row: {"instruction": "red " * 400})

@@ -79,6 +79,15 @@ def test_rows_that_cannot_be_used_are_named(caplog):
         select(alpaca(4), RDS(), 2, context(Dataset.from_list(target[1:2])))
 
 
+def test_a_target_of_one_row_longer_than_the_window_counts_as_far_as_it_goes():
+    found = []
+    for words in (400, 500, 3):
+        target = Dataset.from_list([{"instruction": "Say blue.", "input": "", "output": "blue " * words}])
+        found.append(select(alpaca(10), RDS(), 3, context(target)).scores)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.isfinite(found).all() and not np.array_equal(found[0], found[2])
+
+
 def test_another_budget_embeds_nothing_again_and_another_target_only_itself(tmp_path):
     rows, options = alpaca(24), {"cache_dir": tmp_path}
     first, second = (context(alpaca(3, seed=4), **options) for _ in range(2))
@@ -86,6 +95,7 @@ def test_another_budget_embeds_nothing_again_and_another_target_only_itself(tmp_
     assert first.account.passes == {"embedded_rows": 27, "cached_rows": 0}
     np.testing.assert_array_equal(select(rows, RDS("max"), 8, second).scores, scores)
     assert second.account.passes == {"embedded_rows": 0, "cached_rows": 27} and second.account.cached_seconds > 0
+    np.testing.assert_array_equal(select(rows, RDS(), 3, context(alpaca(3, seed=4))).scores, scores)
     third = context(alpaca(5, seed=8), **options)
     select(rows, RDS(), 3, third)
     assert third.account.passes == {"embedded_rows": 5, "cached_rows": 24}
