@@ -10,7 +10,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-import trl
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
@@ -28,7 +27,7 @@ from tests.engines.test_gradients import naive, quantized
 from tests.rows import LAYOUTS, alpaca, layout
 from tests.test_ranks import environment, run, selection
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import tiny_trainer, write_recipe
+from tests.training import scored_rows, tiny_trainer, watch_training, write_recipe
 
 
 SMALL = {"lora_r": 4, "lora_alpha": 8, "warmup_epochs": 2, "warmup_fraction": 0.5, "warmup_learning_rate": 1e-2}
@@ -116,39 +115,16 @@ def test_an_epoch_is_its_weights_its_optimizer_and_its_mean_learning_rate(tmp_pa
     assert found[0][1] == found[1][1] and all(torch.equal(found[0][0][2][n], found[1][0][2][n]) for n in states[2])
 
 
-@pytest.fixture
-def trained_on(monkeypatch):
-    """What training sees from here on: the ids of a row, without padding, and the places of its tokens that count."""
-    seen, compute = [], trl.SFTTrainer.compute_loss
-
-    def spy(trainer, model, inputs, *given, **options):
-        columns = (inputs[name].tolist() for name in ("input_ids", "attention_mask", "labels"))
-        for ids, mask, labels in zip(*columns, strict=True):
-            assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
-            counted = [place for place, label in enumerate(labels) if label != -100 and place > 0]
-            seen.append((tuple(ids[: sum(mask)]), tuple(counted)))
-        return compute(trainer, model, inputs, *given, **options)
-
-    monkeypatch.setattr(trl.SFTTrainer, "compute_loss", spy)
-    return seen
-
-
-def scored(records, ctx):
-    """The same of the rows that are scored."""
-    rows = encode(records, ctx.text_format(end_of_turn=True)).tokens.take(range(len(records)))
-    counted = [[place for start, end in spans for place in range(max(1, start), end)] for _, spans in rows]
-    return [(tuple(ids.tolist()), tuple(places)) for (ids, _), places in zip(rows, counted, strict=True) if places]
-
-
 ALL_ROWS = SMALL | {"warmup_fraction": 1.0, "warmup_epochs": 1}
 
 
 @pytest.mark.parametrize("window", [32, None])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_the_warm_up_is_on_the_tokens_that_are_scored_in_every_layout(name, window, trained_on):
+def test_the_warm_up_is_on_the_tokens_that_are_scored_in_every_layout(name, window, monkeypatch):
     records, ctx = Records(layout(name, 12)), context(layout(name, 3, seed=7), max_length=window)
+    trained_on = watch_training(monkeypatch)
     found = select(records, LESS(**ALL_ROWS), 3, ctx)
-    assert sorted(trained_on) == sorted(scored(records, ctx)) and len(found.indices) == 3
+    assert sorted(trained_on) == sorted(scored_rows(records, ctx)) and len(found.indices) == 3
     assert np.isfinite(found.scores).sum() == len(trained_on)
     if window == 32:
         assert found.truncated and max(len(ids) for ids, _ in trained_on) == 32
@@ -170,7 +146,8 @@ LIKE_TRAINING = {
 
 
 @pytest.mark.parametrize("given", LIKE_TRAINING.values(), ids=LIKE_TRAINING)
-def test_the_warm_up_reads_the_rows_that_training_reads(given, tmp_path, trained_on):
+def test_the_warm_up_reads_the_rows_that_training_reads(given, tmp_path, monkeypatch):
+    trained_on = watch_training(monkeypatch)
     options = {"selection_target": write_target(tmp_path), "selection_budget": 1.0, "max_length": 40, "max_steps": 6}
     trainer = tiny_trainer(tmp_path, "less", ALL_ROWS, **options, **given)
     trainer.select()
