@@ -18,7 +18,7 @@ import numpy as np
 from .engines.cache import check_writable, digest, model_identity
 from .engines.warmup import WarmupSettings, warmed_up
 from .preprocessing.indicators import NAMES, IndicatorSources, indicator_values
-from .preprocessing.model import answer_loss
+from .preprocessing.model import answer_loss, tuning_rows
 from .preprocessing.records import Records
 from .preprocessing.rules import Rule, least_squares
 from .run_folder import plain
@@ -138,7 +138,7 @@ def fit_rule(
             continue
         rows = ctx.agreed(draw_subset(values, usable, arguments.subset_rows, arguments.lean, [ctx.seed, number]))
         with warmed_up(
-            ctx.model, ctx.tokenizer, records.for_training(rows), settings, ctx.accelerator, ctx.cache_dir
+            ctx.model, ctx.tokenizer, tuning_rows(records, rows, ctx), settings, ctx.accelerator, ctx.cache_dir
         ) as tuned:
             losses = answer_loss(held_out, ctx.using(tuned), ctx.text_format(end_of_turn=True)).mean
         if not np.isfinite(losses).any():
@@ -233,7 +233,6 @@ def fit_rule_command(recipe: Any) -> tuple[Rule, Path]:
         learning_rate=args.learning_rate,
         batch_size=args.per_device_train_batch_size,
         gradient_accumulation=args.gradient_accumulation_steps,
-        max_length=args.max_length,
         gradient_checkpointing=args.gradient_checkpointing,
         seed=args.seed,
     )
