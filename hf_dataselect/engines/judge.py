@@ -39,7 +39,7 @@ Conversation = list[dict[str, str]]
 #: Kinds of judges; a spec is a kind and, but for `self`, a name behind a colon.
 KINDS = ("openai", "model", "self", "reward")
 
-#: Characters of a token, to guess at the size of prompts before a server counts them.
+#: Characters of a token, to guess at the size of prompts before they are counted.
 CHARACTERS_PER_TOKEN = 4
 
 
@@ -77,6 +77,7 @@ class Judge(ABC):
         self.name = name
         self.options = options or JudgeOptions()
         self.cost = Cost()
+        self._clock = 0.0
         self.accelerator = accelerator
         self._store = ReplyStore(cache_dir and Path(cache_dir) / "judge")
 
@@ -105,7 +106,7 @@ class Judge(ABC):
         """
         if max_new_tokens < 1:
             raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
-        started = time.perf_counter()
+        started = self._clock = time.perf_counter()
         fixed = [self.name, self._identity(), max_new_tokens]
         questions, keys = {}, []
         for row, conversation in enumerate(conversations):
@@ -115,6 +116,7 @@ class Judge(ABC):
         replies = self._agreed(lambda: self._store.load(questions))
         todo = {key: question for key, question in questions.items() if key not in replies}
         self.cost.cached += len(conversations) - len(todo)
+        self.cost.cached_seconds += sum(reply.seconds for reply in replies.values())
         if todo:
             self._check_calls(len(todo))
             self._announce(todo, max_new_tokens, len(replies))
@@ -137,13 +139,13 @@ class Judge(ABC):
         """What decides the replies besides the name and the question."""
         return None
 
-    def _prompt_tokens(self, questions: Sequence[Conversation]) -> int:
-        """Tokens of all questions, or a guess."""
-        characters = sum(len(message["content"]) for question in questions for message in question)
-        return characters // CHARACTERS_PER_TOKEN
+    def _lap(self, replies: int = 1) -> float:
+        """Seconds since the last call, or since the asking began, for each of so many replies."""
+        before, self._clock = self._clock, time.perf_counter()
+        return (self._clock - before) / replies
 
     def _record(self, key: str, reply: Reply, passing: bool = False) -> Reply:
-        """Count a reply and, unless its problem may pass, keep it."""
+        """Count a reply; unless its problem may pass, keep it with the seconds that passed since the one before."""
         cost = self.cost
         cost.calls += 1
         cost.failed += reply.text is None
@@ -152,7 +154,10 @@ class Judge(ABC):
         cost.prompt_tokens += reply.prompt_tokens
         cost.completion_tokens += reply.completion_tokens
         cost.money = self.options.money(cost.prompt_tokens, cost.completion_tokens)
-        if self.is_main_process and not passing:
+        if passing:
+            return reply
+        reply = reply if reply.seconds else replace(reply, seconds=self._lap())
+        if self.is_main_process:
             self._store.append(key, self.name, reply)
         return reply
 
@@ -187,7 +192,8 @@ class Judge(ABC):
 
     def _announce(self, todo: dict[str, Conversation], max_new_tokens: int, known: int) -> None:
         if self.is_main_process:
-            tokens = self._prompt_tokens(list(todo.values()))
+            characters = sum(len(message["content"]) for question in todo.values() for message in question)
+            tokens = characters // CHARACTERS_PER_TOKEN
             money = self.options.money(tokens, len(todo) * max_new_tokens)
             logger.info(
                 "Judge %s: %s calls to make (%s replies are known), about %s prompt tokens and at most %s new ones%s.",
@@ -223,17 +229,21 @@ def checked_conversation(conversation: Conversation, row: int) -> Conversation:
     """Messages of well-formed text: half a surrogate pair, which no server takes, becomes U+FFFD."""
     try:
         return [
-            {
-                "role": str(message["role"]),
-                "content": message["content"].encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-            }
-            for message in conversation
+            {"role": str(message["role"]), "content": _well_formed(message["content"])} for message in conversation
         ]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"`conversations[{row}]` must be a list of messages with `role` and text `content`, got "
             f"{str(conversation)[:80]!r}."
         ) from error
+
+
+def _well_formed(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text  # not a copy of it: a judge holds those of all rows
 
 
 def parse_spec(spec: str) -> tuple[str, str]:
