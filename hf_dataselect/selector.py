@@ -153,6 +153,8 @@ class Context:
             Processes that tokenize.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Whether a warm-up trades compute for memory, as the training does.
+        vllm_memory (`float`, *optional*):
+            Part of the GPU's memory in which vLLM generates; `None` generates without it.
         account ([`Account`], *optional*):
             Where rows and passes are counted.
     """
@@ -171,6 +173,7 @@ class Context:
     dtype: str = "auto"
     num_proc: int | None = None
     gradient_checkpointing: bool = False
+    vllm_memory: float | None = None
     account: Account = field(default_factory=Account)
 
     def __post_init__(self):

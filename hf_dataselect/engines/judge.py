@@ -288,6 +288,7 @@ def load_judge(
     cache_dir: Path | None = None,
     batch_tokens: int | None = None,
     dtype: str = "auto",
+    vllm_memory: float | None = None,
 ) -> Judge:
     """
     A judge by its spec, see the module docstring.
@@ -307,6 +308,8 @@ def load_judge(
             Tokens of a local model's batch; by default 1,536 on a CPU and 16,384 elsewhere.
         dtype (`str`, *optional*, defaults to `"auto"`):
             Dtype of a local model's logits, see [`scoring_dtype`].
+        vllm_memory (`float`, *optional*):
+            Let vLLM write a local model's words, see [`generate`].
 
     Returns:
         [`Judge`]: a [`ServerJudge`], [`ModelJudge`] or [`RewardJudge`].
@@ -329,6 +332,7 @@ def load_judge(
     shared |= {"batch_tokens": batch_tokens, "dtype": dtype}
     if kind == "reward":
         return judge_model.RewardJudge(name, *judge_model.load_model(spec, accelerator), **shared)
+    shared["vllm_memory"] = vllm_memory
     if kind == "model":
         return judge_model.ModelJudge(name, *judge_model.load_model(spec, accelerator), **shared)
     if model is None or tokenizer is None:

@@ -168,19 +168,29 @@ class ModelJudge(_LocalJudge):
             Tokens of a batch.
         dtype (`str`, *optional*, defaults to `"auto"`):
             Dtype of [`digit_logits`], see [`scoring_dtype`].
+        vllm_memory (`float`, *optional*):
+            Let vLLM write the replies, see [`generate`].
 
     Raises:
         `ValueError`: no chat template.
     """
 
-    def __init__(self, name: str, model: nn.Module, tokenizer: Any, **options: Any):
+    def __init__(
+        self, name: str, model: nn.Module, tokenizer: Any, *, vllm_memory: float | None = None, **options: Any
+    ):
         super().__init__(f"model:{name}" if name else "self", model, tokenizer, **options)
+        self.vllm_memory = vllm_memory
+
+    def _identity(self) -> Any:
+        return *super()._identity(), *(["vllm"] if self.vllm_memory is not None else [])
 
     def _answer(
         self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None
     ) -> dict[str, Reply]:
         replies, waiting, stops = {}, iter(questions.items()), set(stop_ids(self._unwrapped(), self.tokenizer))
         ranks = self.accelerator.num_processes if self.accelerator else 1
+        # Replies are kept after every few batches, so that a kill loses no more than these; vLLM makes its own.
+        at_once = self.batch_tokens * ranks * BATCHES_BETWEEN_RECORDS if self.vllm_memory is None else sys.maxsize
         shown = progress is not None and self.is_main_process
         with tqdm(total=len(questions), desc=progress, unit="call", disable=not shown) as bar:
             while block := dict(islice(waiting, QUESTIONS_AT_A_TIME)):
@@ -196,8 +206,7 @@ class ModelJudge(_LocalJudge):
                     bar.update()
                 keys = list(prompts)
                 lengths = [len(prompts[key]) + max_new_tokens for key in keys]
-                # Replies are kept after every few batches, so that a kill loses no more than these.
-                for part in batches_by_tokens(lengths, self.batch_tokens * ranks * BATCHES_BETWEEN_RECORDS):
+                for part in batches_by_tokens(lengths, at_once):
                     answers = generate_ids(
                         self.model,
                         self.tokenizer,
@@ -205,6 +214,7 @@ class ModelJudge(_LocalJudge):
                         max_new_tokens=max_new_tokens,
                         batch_tokens=self.batch_tokens,
                         accelerator=self.accelerator,
+                        vllm_memory=self.vllm_memory,
                     )
                     seconds = self._lap(len(part))
                     for place, ids in zip(part, answers, strict=True):

@@ -229,6 +229,7 @@ def _answers(records: Records, ctx: Context, max_new_tokens: int) -> list[str | 
         accelerator=ctx.accelerator,
         batch_tokens=ctx.batch_tokens,
         dtype=ctx.dtype,
+        vllm_memory=ctx.vllm_memory,
     )
     replies = judge.ask(questions, max_new_tokens=max_new_tokens, progress="Answering rows of high quality")
     ctx.account.add_cached_seconds(judge.cost.cached_seconds)
