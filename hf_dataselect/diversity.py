@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .engines.subset import cosine, diverse_filter, facility_location
+from .engines.diverse import diverse_filter
+from .engines.subset import cosine, facility_location
 from .preprocessing.embedding import RowVectors
 from .preprocessing.records import Records
 from .registry import typed_options

@@ -1,13 +1,10 @@
-"""From scores, vectors or tags to rows: top-k, lazy facility location, diverse filter, k-center, tag cover."""
+"""From scores, vectors or tags to rows: top-k, lazy facility location, k-center, tag cover."""
 
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-import torch
-
-from .state import has_fast_bfloat16
 
 
 def top_k(scores: np.ndarray, k: int) -> np.ndarray:
@@ -100,112 +97,6 @@ def exponential_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """exp(-Euclidean distance / width), the kernel that Superfiltering.D uses, `(a, b)`."""
     squared = (a**2).sum(1)[:, None] + (b**2).sum(1)[None] - 2 * a @ b.T
     return np.exp(-np.sqrt(np.maximum(squared, 0)) / a.shape[1])
-
-
-#: Two unit vectors whose float32 product is this near to the threshold are compared again in float64.
-DOUBT = 1e-4
-#: What the product of two unit vectors in bfloat16 is off at most: three roundings of 2^-8, and a little for the sum.
-COARSE = 3 * 2**-8 + 1e-3
-
-
-def diverse_filter(
-    order: Sequence[int] | np.ndarray,
-    vectors: np.ndarray | Callable[[np.ndarray], np.ndarray],
-    k: int | None = None,
-    threshold: float = 0.9,
-    block: int = 1024,
-    device: torch.device | str = "cpu",
-) -> np.ndarray:
-    """
-    Walk rows from best to worst and keep each whose cosine to every row kept so far is at most `threshold`
-    (score-first, diversity-aware: arXiv 2312.15685, section 2.4).
-
-    A block of rows is compared with the kept ones by one matrix product, in bfloat16 where the hardware multiplies in
-    it and in float32 where that is too coarse to tell, and then its rows one by one with those kept out of it. So the
-    result is that of one row at a time, whatever the block. Memory: the kept rows' unit vectors and a few blocks.
-
-    Args:
-        order (`Sequence[int]`):
-            Rows, best first.
-        vectors (`np.ndarray` or `Callable`):
-            `(n, width)`, of any length, or a function from rows `(b,)` to their vectors `(b, width)`: only rows that
-            the walk comes to are asked for. A row with a vector that is not finite, or all zeros, is never kept.
-        k (`int`, *optional*):
-            Rows wanted; the walk ends when it has them. By default it goes to the end.
-        threshold (`float`, *optional*, defaults to `0.9`):
-            A row is rejected if some kept row's cosine with it is above this.
-        block (`int`, *optional*, defaults to `1024`):
-            Rows compared at a time.
-        device (`torch.device`, *optional*, defaults to `"cpu"`):
-            Where the bfloat16 products are made; on one without them all is done on the CPU.
-
-    Returns:
-        `np.ndarray`: rows in the order kept, int64, at most `k`.
-    """
-    order = np.asarray(order, np.int64)
-    limit = len(order) if k is None else min(max(k, 0), len(order))
-    rows, count, kept, rough = np.zeros(limit, np.int64), 0, None, None
-    for start in range(0, len(order), block):
-        if count == limit:
-            break
-        part = order[start : start + block]
-        unit = _unit_rows(vectors(part) if callable(vectors) else vectors[part])
-        if kept is None:
-            kept = np.empty((limit, unit.shape[1]), np.float32)
-            if has_fast_bfloat16(torch.device(device)):
-                rough = torch.empty(kept.shape, dtype=torch.bfloat16, device=device)
-        places, before = np.flatnonzero(np.isfinite(unit).all(1)), count
-        for first in range(0, count, 8 * block):
-            others = slice(first, min(first + 8 * block, count))
-            near = np.full(len(places), np.nan) if rough is None else _highest(unit[places], rough[others])
-            doubtful = ~(np.abs(near - threshold) > COARSE)
-            near = near > threshold
-            near[doubtful] = _near_any(unit[places[doubtful]], kept[others], threshold)
-            places = places[~near]
-        unit = unit[places]
-        near, free = _near(unit, unit, threshold), np.ones(len(places), bool)
-        for place in range(len(places)):
-            if count == limit:
-                break
-            if free[place]:
-                rows[count], kept[count], count = part[places[place]], unit[place], count + 1
-                free &= ~near[place]
-        if rough is not None:
-            rough[before:count] = torch.from_numpy(kept[before:count]).to(rough)
-    return rows[:count]
-
-
-def _highest(a: np.ndarray, b: torch.Tensor) -> np.ndarray:
-    """Highest product of each of `a` with any of `b`, as coarse as `b`, float32 `(a,)`."""
-    return (torch.from_numpy(a).to(b) @ b.T).amax(1).float().cpu().numpy()
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    """Float32 vectors of length 1; NaN where there is no direction."""
-    vectors = np.asarray(vectors, np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
-def _near(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether unit vectors have a cosine above the threshold, `(a, b)`."""
-    product = a @ b.T
-    near = product > threshold
-    rows, columns = np.nonzero(np.abs(product - threshold) < DOUBT)
-    for first in range(0, len(rows), 2**14):  # a product in blocks rounds otherwise than one of two rows
-        i, j = rows[first : first + 2**14], columns[first : first + 2**14]
-        near[i, j] = np.einsum("ij,ij->i", a[i], b[j], dtype=np.float64) > threshold
-    return near
-
-
-def _near_any(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether any of `b` has a cosine above the threshold with each of `a`, `(a,)`."""
-    highest = (a @ b.T).max(1)
-    near = highest > threshold
-    doubtful = np.flatnonzero(np.abs(highest - threshold) < DOUBT)
-    if len(doubtful):
-        near[doubtful] = _near(a[doubtful], b, threshold).any(1)
-    return near
 
 
 def k_center(vectors: np.ndarray, k: int, first: Iterable[int] = (0,)) -> tuple[np.ndarray, np.ndarray]:
