@@ -1,8 +1,7 @@
 """From scores, vectors or tags to rows: top-k, lazy facility location, k-center, tag cover."""
 
-import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -31,26 +30,32 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
 
 #: Rows whose gains facility location brings up to date together; one product for all costs about as much as a few.
 AT_A_TIME = 32
+#: All gains are brought up to date once this part of the work that it takes has gone into single ones.
+PATIENCE = 1 / 4
 
 
 def facility_location(
-    vectors: np.ndarray, k: int, similarity: Callable[[np.ndarray, np.ndarray], np.ndarray], block: int = 1024
+    vectors: np.ndarray, k: int, similarity: Callable[[np.ndarray, np.ndarray], np.ndarray], block: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Greedy maximisation of sum over rows of the largest similarity to a chosen row, with lazy evaluation.
+    Greedy maximisation of sum over rows of the largest similarity to a chosen row.
 
-    The gain of a row never grows, so an old gain is an upper bound: only rows near the top of the heap are computed
-    anew, first some at a time, then the top one alone. The result is the plain greedy one; equal gains go to the
-    earlier row. Similarities are float64 and computed in blocks, never as an n x n matrix (the kernel of
-    Superfiltering.D differs in the 4th digit only).
+    The gain of a row never grows, so an old gain is an upper bound, and only rows with a high bound are computed anew
+    (lazy greedy). Where that does not end soon, as on rows without any structure, the gains of all are corrected for
+    the rows that are covered better than at the last correction: about n / t of them at the t-th pick. The result is
+    the plain greedy one; equal gains go to the earlier row. Similarities are float64 (the kernel of Superfiltering.D
+    differs in the 4th digit only) and never an n x n matrix: memory is that of the vectors and of two arrays
+    `(n, block)`.
 
     Args:
         vectors (`np.ndarray`):
             `(n, width)`.
         k (`int`):
-            Rows wanted.
+            Rows wanted; all rows, in the order of their gains, where there are no more.
         similarity (`Callable`):
-            `(rows (a, width), rows (b, width)) -> (a, b)`, from 0 to about 1.
+            `(rows (a, width), rows (b, width)) -> (a, b)`, from 0 to about 1, the same both ways.
+        block (`int`, *optional*, defaults to `256`):
+            Rows whose similarities are computed together.
 
     Returns:
         `tuple`: rows in the order chosen, int64 `(k,)`, and the gain of each, float64 `(k,)`.
@@ -58,34 +63,54 @@ def facility_location(
     vectors = np.asarray(vectors, np.float64)
     n = len(vectors)
     covered = np.zeros(n)
+    corrected, gains = covered.copy(), np.zeros(n)  # gains as of when rows were covered as in `corrected`
 
-    def bounds(some: np.ndarray, picks: int) -> list[tuple[float, int, int]]:
-        gains = np.maximum(similarity(vectors, vectors[some]) - covered[:, None], 0).sum(0)
+    def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+        return (rows[start : start + block] for start in range(0, len(rows), block))
+
+    def bounds(gains: np.ndarray) -> np.ndarray:
         # A block rounds otherwise than a single row (the root of a distance to itself by 1e-8): a hair more keeps
         # these upper bounds, and so the order of ties.
-        gains += 1e-9 * gains + 1e-6
-        return [(-gain, row, picks) for gain, row in zip(gains.tolist(), some.tolist(), strict=True)]
+        return gains + 1e-9 * np.abs(gains) + 1e-6
 
-    heap = [bound for start in range(0, n, block) for bound in bounds(np.arange(start, min(start + block, n)), 0)]
-    heapq.heapify(heap)
-    rows, gains = [], []
-    while len(rows) < min(k, n):
-        if heap[0][2] < len(rows):  # a bound from before the last pick, and so are others behind it
-            old = [heapq.heappop(heap) for _ in range(min(AT_A_TIME, len(heap)))]
-            for bound in bounds(np.array([row for _, row, _ in old]), len(rows)):
-                heapq.heappush(heap, bound)
-            continue
-        _, row, _ = heapq.heappop(heap)
-        column = similarity(vectors, vectors[row : row + 1])[:, 0]
-        gain = float(np.maximum(column - covered, 0).sum())
-        # (gain, row) decides: with equal gains the earlier row has to come first, as in the plain greedy loop.
-        if heap and (-gain, row) > heap[0][:2]:
-            heapq.heappush(heap, (-gain, row, len(rows)))
-            continue
-        rows.append(row)
-        gains.append(gain)
+    for rows in blocks(np.arange(n)):
+        gains[rows] = similarity(vectors, vectors[rows]).sum(0)
+    bound, fresh = bounds(gains), np.ones(n, bool)
+    chosen, found = [], []
+    while len(chosen) < min(k, n):
+        best, tried, spent = None, [], 0
+        while best is None or bound.max() >= best[0]:
+            row = int(bound.argmax())
+            if fresh[row]:
+                column = similarity(vectors, vectors[row : row + 1])[:, 0]
+                gain = float(np.maximum(column - covered, 0).sum())
+                # With equal gains the earlier row has to come first, as in the plain greedy loop.
+                if best is None or (gain, -row) > (best[0], -best[1]):
+                    best = gain, row, column
+                tried.append((row, gain))
+                bound[row] = -np.inf
+                continue
+            better = np.flatnonzero(covered > corrected)
+            if spent < PATIENCE * len(better):
+                some = np.argpartition(-np.where(fresh, -np.inf, bound), min(AT_A_TIME, n) - 1)[:AT_A_TIME]
+                some, spent = some[~fresh[some]], spent + AT_A_TIME
+                now = np.maximum(similarity(vectors, vectors[some]), covered[:, None]).sum(0) - covered.sum()
+                bound[some], fresh[some] = bounds(now), True
+                continue
+            for part in blocks(better):
+                low, high = corrected[part], covered[part]
+                gains -= np.clip(similarity(vectors, vectors[part]), low, high).sum(1) - low.sum()
+            corrected, fresh[:] = covered.copy(), True
+            bound = bounds(gains)
+            bound[[*chosen, *(row for row, _ in tried)]] = -np.inf
+        for row, gain in tried:
+            bound[row] = bounds(np.array(gain))
+        gain, row, column = best
+        chosen.append(row)
+        found.append(gain)
         covered = np.maximum(covered, column)
-    return np.array(rows, np.int64), np.array(gains)
+        bound[row], fresh[:] = -np.inf, False
+    return np.array(chosen, np.int64), np.array(found)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
