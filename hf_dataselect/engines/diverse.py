@@ -91,7 +91,8 @@ class _Kept:
 
     def __init__(self, first: np.ndarray, threshold: float, device: torch.device):
         self.threshold, self.device, self.fast = threshold, device, has_fast_bfloat16(device)
-        self.parts: list[tuple[np.ndarray, torch.Tensor | None, torch.Tensor | None]] = []
+        self.parts: list[tuple[np.ndarray, dict[str, torch.Tensor]]] = []
+        self.count = 0
         self.directions, width = None, first.shape[1]
         if width >= NARROW:
             draw = np.random.default_rng(0).normal(size=(width, int(SHORT * width) - 1)).astype(np.float32)
@@ -101,30 +102,47 @@ class _Kept:
 
     def near(self, unit: np.ndarray) -> np.ndarray:
         """Whether any kept row has a cosine above the threshold with each of these, `(len(unit),)`."""
-        near, (short, whole) = np.zeros(len(unit), bool), self._coarse(unit)
-        for exact, others_short, others_whole in self.parts:
-            left = np.flatnonzero(~near)
-            if short is not None:
-                bound = _highest(short[left], others_short)
-                left = left[bound > self.threshold - (COARSE if self.fast else DOUBT)]
-            if whole is not None:
-                highest = _highest(whole[left], others_whole)
+        near, coarse = np.zeros(len(unit), bool), self._coarse(unit)
+        for number, (exact, others) in enumerate(self.parts):
+            left = ~near
+            if "short" in coarse:
+                bound = _highest(coarse["short"], others["short"])
+                left &= bound > self.threshold - (COARSE if self.fast else DOUBT)
+            left = np.flatnonzero(left)
+            if "whole" in coarse and len(left):
+                padded = np.resize(left, -(-len(left) // 64) * 64)
+                highest = _highest(coarse["whole"][padded], others["whole"])[: len(left)]
                 near[left] = highest > self.threshold
                 left = left[np.abs(highest - self.threshold) <= COARSE]
-            near[left] = _near_any(unit[left], exact, self.threshold)
+            near[left] = _near_any(unit[left], exact[: self.count - number * PART], self.threshold)
         return near
 
     def add(self, unit: np.ndarray) -> None:
         """Keep these as well."""
-        if self.parts and len(self.parts[-1][0]) + len(unit) <= PART:
-            unit = np.concatenate([self.parts.pop()[0], unit])
-        if len(unit):
-            self.parts.append((unit, *self._coarse(unit)))
+        while len(unit):
+            place = self.count % PART
+            now = unit[: PART - place]
+            coarse = self._coarse(now)
+            if place == 0:
+                # Parts of one size, as each new one costs some milliseconds and is remembered for ever by oneDNN; what
+                # is not taken yet repeats the first row, which changes nothing.
+                tensors = {name: tensor[:1].repeat(PART, 1) for name, tensor in coarse.items()}
+                self.parts.append((np.empty((PART, unit.shape[1]), np.float32), tensors))
+            exact, others = self.parts[-1]
+            exact[place : place + len(now)] = now
+            for name, tensor in coarse.items():
+                others[name][place : place + len(now)] = tensor
+            self.count += len(now)
+            unit = unit[len(now) :]
 
-    def _coarse(self, unit: np.ndarray) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    def _coarse(self, unit: np.ndarray) -> dict[str, torch.Tensor]:
+        found = {}
+        if self.directions is not None:
+            found["short"] = torch.from_numpy(self._shortened(unit))
+        if self.fast:
+            found["whole"] = torch.from_numpy(unit)
         dtype = torch.bfloat16 if self.fast else torch.float32
-        short = None if self.directions is None else torch.from_numpy(self._shortened(unit)).to(self.device, dtype)
-        return short, torch.from_numpy(unit).to(self.device, dtype) if self.fast else None
+        return {name: tensor.to(self.device, dtype) for name, tensor in found.items()}
 
     def _shortened(self, unit: np.ndarray) -> np.ndarray:
         inside = unit @ self.directions
