@@ -58,7 +58,7 @@ class Card:
             What is done with rows of several turns.
         needs (`frozenset[str]`):
             What must be given: `"prompt"` (rows with a prompt apart from the answer), `"text"` (rows not tokenized
-            yet), `"model"`, `"target"`, `"judge"`.
+            yet), `"model"`, `"target"`, `"judge"` (one that writes), `"digit logits"` (of a judge loaded here).
         deviations (`tuple[str]`):
             Where this differs from the authors' code or paper.
     """

@@ -36,8 +36,14 @@ logger = logging.getLogger(__name__)
 #: A question: messages with `role` and `content`.
 Conversation = list[dict[str, str]]
 
-#: Kinds of judges; a spec is a kind and, but for `self`, a name behind a colon.
-KINDS = ("openai", "model", "self", "reward")
+#: Kinds of judges, and what of a method's needs each meets; a spec is a kind and, but for `self`, a name behind a
+#: colon.
+KINDS = {
+    "openai": {"judge"},
+    "model": {"judge", "digit logits"},
+    "self": {"judge", "digit logits"},
+    "reward": set(),
+}
 
 #: Characters of a token, to guess at the size of prompts before they are counted.
 CHARACTERS_PER_TOKEN = 4
@@ -261,11 +267,11 @@ def parse_spec(spec: str) -> tuple[str, str]:
 
 def check_judge(spec: str | None, needs: Collection[str], method: str) -> None:
     """
-    Refuse, before anything loads, a method whose card needs a judge without one, and a server that nothing is known
-    of.
+    Refuse, before anything loads, a method whose card needs a judge without one, a judge of another kind than it
+    needs, and a server that nothing is known of.
 
     Raises:
-        `ValueError`: no judge, though `needs` names one, or no such kind.
+        `ValueError`: no judge, though `needs` names one, no such kind, or one that does not give what is needed.
         `ImportError`, [`JudgeError`]: see [`load_judge`].
     """
     if spec is None:
@@ -274,7 +280,15 @@ def check_judge(spec: str | None, needs: Collection[str], method: str) -> None:
                 f"`{method}` needs `judge`: 'openai:MODEL' (a server), 'model:NAME' (a model loaded here) or 'self' "
                 "(the model at hand)."
             )
-    elif parse_spec(spec)[0] == "openai":
+        return
+    kind, _ = parse_spec(spec)
+    if missing := {"judge", "digit logits"} & set(needs) - KINDS[kind]:
+        what = "a judge that writes" if "judge" in missing else "the logits of a judge that is loaded here"
+        raise ValueError(
+            f"`{method}` needs {what}, and `judge={spec!r}` is none: take "
+            f"{', '.join(repr(k if k == 'self' else k + ':...') for k in KINDS if KINDS[k] >= missing)}."
+        )
+    if kind == "openai":
         load_judge(spec)
 
 

@@ -1,6 +1,5 @@
 """From scores, vectors or tags to rows: top-k, lazy facility location, k-center, tag cover."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
@@ -179,25 +178,27 @@ def tag_cover(tags: Sequence[Iterable[str]], k: int) -> tuple[np.ndarray, list[i
         `tuple`: rows in the order taken, int64, at most `k`, and how many each pass took.
     """
     sets = [frozenset(row) for row in tags]
-    left = sorted((row for row, found in enumerate(sets) if found), key=lambda row: -len(sets[row]))
-    available = Counter(tag for row in left for tag in sets[row])
-    rows, passes = [], []
-    while left and len(rows) < k:
-        seen, before, passed, goal = set(), len(rows), [], len(available)
-        walked = 0
-        for row in left:
-            walked += 1
-            if sets[row] <= seen:
-                passed.append(row)
-                continue
-            seen |= sets[row]
-            rows.append(row)
-            for tag in sets[row]:
-                available[tag] -= 1
-                if not available[tag]:
-                    del available[tag]
-            if len(rows) == k or len(seen) == goal:  # no row further down can bring a new tag
-                break
-        left = passed + left[walked:]
-        passes.append(len(rows) - before)
+    order = sorted((row for row, found in enumerate(sets) if found), key=lambda row: -len(sets[row]))
+    # Of each tag the places in the order that have it, the first one at the end of the list.
+    having: dict[str, list[int]] = {}
+    for place in reversed(range(len(order))):
+        for tag in sets[order[place]]:
+            having.setdefault(tag, []).append(place)
+    taken, rows, passes = np.zeros(len(order), bool), [], []
+    while having and len(rows) < k:
+        # A pass takes the first row with an unseen tag, again and again, so that only the first row left of each tag
+        # matters. If that one was taken meanwhile, the tag has been seen.
+        for tag, places in list(having.items()):
+            while places and taken[places[-1]]:
+                places.pop()
+            if not places:
+                del having[tag]
+        seen, before = set(), len(rows)
+        for tag in sorted(having, key=lambda tag: having[tag][-1]):
+            if tag not in seen and len(rows) < k:
+                place = having[tag][-1]
+                taken[place] = True
+                rows.append(order[place])
+                seen |= sets[order[place]]
+        passes += [len(rows) - before] if len(rows) > before else []
     return np.array(rows, np.int64), passes

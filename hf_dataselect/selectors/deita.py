@@ -106,7 +106,8 @@ class DEITA(Selector):
             value = getattr(self, name)
             if value is not None and not all(place in value for place in holds):
                 raise ValueError(f"`selection_kwargs`: {name} must hold {' and '.join(holds)}, where the texts go.")
-        Diversity(threshold=self.threshold, encoder=self.encoder)
+        if not -1 <= self.threshold <= 1:
+            raise ValueError(f"`selection_kwargs`: threshold={self.threshold} must be a cosine, in [-1, 1].")
         if "model" not in (self.complexity_scorer, self.quality_scorer, self.encoder):
             self.card = dataclasses.replace(self.card, needs=self.card.needs - {"model"})
 

@@ -454,6 +454,16 @@ def test_what_is_missing_is_said_at_once(monkeypatch):
     check_judge(None, {"model"}, "ifd")
     with pytest.raises(ValueError, match="`alpagasus` needs `judge`"):
         check_judge(None, {"judge"}, "alpagasus")
+    writers = "take 'openai:...', 'model:...', 'self'"
+    for needs, spec, says in (
+        ({"judge"}, "reward:r", f"a judge that writes, and `judge='reward:r'` is none: {writers}"),
+        ({"judge", "digit logits"}, "openai:m", "the logits of a judge .* take 'model:...', 'self'"),
+        ({"judge", "digit logits"}, "reward:r", "a judge that writes"),
+    ):
+        with pytest.raises(ValueError, match=f"`alpagasus` needs {says}"):
+            check_judge(spec, needs, "alpagasus")
+    check_judge("model:m", {"judge", "digit logits"}, "alpagasus")
+    check_judge("reward:r", {"model"}, "ifd")
     with pytest.raises(ValueError, match="`judge='self'` needs the model at hand"):
         load_judge("self")
     monkeypatch.setitem(sys.modules, "openai", None)

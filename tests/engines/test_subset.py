@@ -204,6 +204,13 @@ def test_tag_cover_picks_what_the_papers_rule_picks(case):
         assert rows.tolist() == expected["picks"] and passes == expected["rows_per_pass"]
 
 
+def test_tag_cover_of_many_passes():
+    """One row a pass: a loop that looks at all rows left would look at 200 million."""
+    n = 20_000
+    rows, passes = tag_cover([["common"]] * n, n)
+    assert rows.tolist() == list(range(n)) and passes == [1] * n
+
+
 def test_tag_cover_of_rows_without_tags_ends():
     assert tag_cover([[], [], []], 2)[0].tolist() == []
     assert tag_cover([[], ["a"], []], 3)[0].tolist() == [1]

@@ -237,6 +237,11 @@ def test_a_prompt_without_its_places_is_refused(options):
         DEITA(**options)
 
 
+def test_a_threshold_that_is_no_cosine_is_refused_by_its_own_name():
+    with pytest.raises(ValueError, match="`selection_kwargs`: threshold=2"):
+        DEITA(threshold=2)
+
+
 def test_a_scorer_that_is_not_there_is_refused_before_anything_loads(tmp_path):
     with pytest.raises(ValueError, match="quality_scorer="):
         DEITA("model", str(tmp_path / "nothing")).check(Records(alpaca(2)))
