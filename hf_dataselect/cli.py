@@ -269,6 +269,7 @@ def _prepare_select(recipe: "Recipe"):
     default_template = complete_tokenizer(tokenizer, records, args)
     shared = {"accelerator": Accelerator(cpu=args.use_cpu), "cache_dir": args.cache_folder}
     shared |= {"batch_tokens": args.selection_batch_tokens, "dtype": args.selection_dtype}
+    shared["vllm_memory"] = args.vllm_memory
     ctx = Context(
         tokenizer,
         model_id=model.model_name_or_path,

@@ -55,7 +55,7 @@ class Card:
             What is done with rows of several turns.
         needs (`frozenset[str]`):
             What must be given: `"prompt"` (rows with a prompt apart from the answer), `"text"` (rows not tokenized
-            yet), `"model"`, `"target"`, `"judge"`.
+            yet), `"model"`, `"target"`, `"judge"` (one that writes), `"digit logits"` (of a judge loaded here).
         deviations (`tuple[str]`):
             Where this differs from the authors' code or paper.
     """
@@ -111,6 +111,8 @@ class Context:
             Processes that tokenize.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Whether a warm-up trades compute for memory, as the training does.
+        vllm_memory (`float`, *optional*):
+            Part of the GPU's memory in which vLLM generates; `None` generates without it.
         account ([`Account`], *optional*):
             Where rows and passes are counted.
     """
@@ -129,6 +131,7 @@ class Context:
     dtype: str = "auto"
     num_proc: int | None = None
     gradient_checkpointing: bool = False
+    vllm_memory: float | None = None
     account: Account = field(default_factory=Account)
 
     def __post_init__(self):

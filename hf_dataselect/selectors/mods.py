@@ -230,8 +230,10 @@ def _answers(records: Records, ctx: Context, max_new_tokens: int) -> list[str | 
         accelerator=ctx.accelerator,
         batch_tokens=ctx.batch_tokens,
         dtype=ctx.dtype,
+        vllm_memory=ctx.vllm_memory,
     )
     replies = judge.ask(questions, max_new_tokens=max_new_tokens, progress="Answering rows of high quality")
+    ctx.account.add_cached_seconds(judge.cost.cached_seconds)
     ctx.account.count(answered_rows=judge.cost.calls, cached_rows=judge.cost.cached)
     ctx.account.figures["answers of the model that were cut off"] = sum(reply.cut for reply in replies)
     return ["" if reply.problem == "empty" else reply.text for reply in replies]
