@@ -88,6 +88,12 @@ class DataSelectingTrainer(SFTTrainer):
             self._target = Records(rows, args.dataset_text_field, name="selection_target")
         self._refuse_early(args, model)
         processing_class = processing_class or _load_processing_class(model, args)
+        if self.records.images and not isinstance(processing_class, ProcessorMixin):
+            raise ValueError(
+                f"`train_dataset` has images (`{self.records.images}`), and `processing_class` is a "
+                f"{type(processing_class).__name__}, which takes texts only: give a vision-language model and its "
+                "processor, or remove the column."
+            )
         self._default_template = complete_tokenizer(processing_class, self.records, args)
         self._sample = self.records.for_training([self._readable_row()])
         self._evaluating = self._prepared = False
@@ -195,6 +201,7 @@ class DataSelectingTrainer(SFTTrainer):
                 dtype=self.args.selection_dtype,
                 num_proc=self.args.dataset_num_proc,
                 gradient_checkpointing=self.args.gradient_checkpointing,
+                processor=self.processing_class if isinstance(self.processing_class, ProcessorMixin) else None,
             ),
             **changes,
         )
@@ -339,6 +346,8 @@ def check_rows(args: DataSelectingConfig, records: Records, target: Records | No
         )
     if "target" in args.needs and target is None:
         raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
+    if records.images and "text" in args.needs and not args.selector.card.images:
+        logger.warning("`%s` reads the texts of rows only: their images do not count.", args.selection_method)
     check_judge(args.judge, args.selector.card.needs, args.selection_method)
     args.selector.check(records)
 
@@ -384,7 +393,7 @@ def complete_tokenizer(processing_class: Any, records: Records, args: DataSelect
         `bool`: whether that was needed.
 
     Raises:
-        `ValueError`: the tokenizer has no end-of-sequence token.
+        `ValueError`: the tokenizer has no end-of-sequence token, or rows with images no template.
     """
     tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     if tokenizer.eos_token is None and args.eos_token is None:
@@ -392,6 +401,8 @@ def complete_tokenizer(processing_class: Any, records: Records, args: DataSelect
     chats = records.layout not in ("tokens", "text")
     if not chats or processing_class.chat_template is not None or args.chat_template_path is not None:
         return False
+    if records.images:
+        raise ValueError("The processor has no chat template, which says where images go: set `chat_template_path`.")
     processing_class.chat_template = default_chat_template(tokenizer)
     logger.warning("The tokenizer has no chat template: the default of hf_dataselect is set and saved with it.")
     return True

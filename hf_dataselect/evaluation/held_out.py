@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..preprocessing.model import answer_loss
+from ..preprocessing.image_loss import held_out_loss
 from ..preprocessing.records import Records
 from ..selector import Context
 from .benchmarks import Setting
@@ -73,7 +73,7 @@ class HeldOut(RowsBenchmark):
         return self._likelihood(ctx) | (self._generation(ctx) if self.metrics else {})
 
     def _likelihood(self, ctx: Context) -> dict[str, Setting]:
-        found = answer_loss(self.records, ctx, ctx.text_format(end_of_turn=True), label="Evaluating answers")
+        found = held_out_loss(self.records, ctx, label="Evaluating answers")
         with np.errstate(invalid="ignore", divide="ignore"):
             accuracy = np.where(np.isfinite(found.mean), found.hits / found.tokens, np.nan)
         return {
