@@ -7,6 +7,7 @@ import torch
 from datasets import Dataset, Features, Image, List, Value
 from PIL import Image as Pillow
 from PIL import ImageDraw
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -72,9 +73,12 @@ def image_processor() -> CLIPImageProcessorPil:
 def save_clip(folder: Path, seed: int = 0) -> str:
     """Write a random CLIP and its processor into a folder."""
     tokenizer = tiny_tokenizer(chat_template=False)
-    tokenizer.model_max_length = 40
+    tokenizer.model_max_length, end = 40, tokenizer.eos_token
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
+    )
     text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 40, "projection_dim": 24}
-    text |= {name: getattr(tokenizer, name) for name in ("eos_token_id", "pad_token_id")}
+    text |= {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -108,7 +108,7 @@ class _Clip:
     def cuts(self, texts: Sequence[str]) -> bool:
         """Whether one of the texts is longer than the window."""
         long = [text for text in texts if len(text) > self.window // 4]
-        return bool(long) and max(map(len, self.processor.tokenizer(long)["input_ids"])) > self.window
+        return bool(long) and max(map(len, self.processor.tokenizer(long, verbose=False)["input_ids"])) > self.window
 
     def pictures(self, pictures: Sequence[Any]) -> np.ndarray:
         """Unit vectors of pictures."""

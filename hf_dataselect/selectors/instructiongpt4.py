@@ -137,7 +137,7 @@ class InstructionGPT4(Selector):
 
     def _names(self) -> list[str]:
         rule = self._rule()
-        return rule.names if rule else list(self.indicators)
+        return rule.names if rule else list(self.indicators) if self.rule == "mean" else []
 
     def sources(self) -> ImageTextSources:
         """What measures the indicators: the options, else what the rule was fitted with, else the defaults."""
