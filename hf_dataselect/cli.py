@@ -22,7 +22,7 @@ usage: hf-dataselect COMMAND [options]
   report        compare finished runs:                 hf-dataselect report runs/*
   judge-check   does a judge agree with people?        hf-dataselect judge-check pairs.jsonl --judge openai:MODEL
   train-scorer  a scorer of your own for `deita`:      hf-dataselect train-scorer --config scorer.yaml
-  fit-rule      fit instruction_mining's rule:         hf-dataselect fit-rule --config recipes/instruction_mining.yaml
+  fit-rule      fit a rule for a method that has one:  hf-dataselect fit-rule --config recipes/instruction_mining.yaml
   methods       the methods and their cards:           hf-dataselect methods [NAME]
 
 `hf-dataselect COMMAND --help` lists the options. Everything in a recipe can be given again on the command line, which
