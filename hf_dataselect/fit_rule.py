@@ -188,7 +188,8 @@ def fit_rule(
         fit(list(found), subsets, losses, values[usable], ctx.seed),
         subsets=arguments.subsets,
         sources=sources.used(names),
-        about={"model": ctx.model_id, **{key: described[key] for key in ("rows", "held_out", "settings", "lean")}},
+        about={"model": ctx.model_id, "images": records.images is not None}
+        | {key: described[key] for key in ("rows", "held_out", "settings", "lean")},
     )
     rule = ctx.agreed(replace(rule, tensors=rule.tensors | tensors))
     if main:

@@ -98,6 +98,11 @@ class DataSelectingTrainer(SFTTrainer):
         self._sample = self.records.for_training([self._readable_row()])
         self._evaluating = self._prepared = False
         benchmarks = self._benchmarks(eval_dataset, args)
+        if self.records.images:  # TRL prepares no rows with images
+            if isinstance(eval_dataset, dict):
+                eval_dataset = {name: _readable_rows(rows, args) for name, rows in eval_dataset.items()}
+            else:
+                eval_dataset = _readable_rows(eval_dataset, args)
         evaluation = PIRCallback(self, benchmarks, args.baseline_dir)
         if formatting_func is not None:
             kwargs["formatting_func"] = formatting_func
@@ -153,13 +158,8 @@ class DataSelectingTrainer(SFTTrainer):
     def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
         if dataset is self._sample:  # the candidates stay raw until the rows to keep are known
             return dataset
-        if isinstance(dataset, Dataset) and formatting_func is None:
-            records = Records(dataset, args.dataset_text_field, name="eval_dataset")
-            unreadable = records.unreadable()
-            kept = np.setdiff1d(np.arange(len(records)), np.concatenate([[], *unreadable.values()]))
-            for reason, rows in unreadable.items():
-                logger.warning("`eval_dataset`: %s rows are left out: %s.", len(rows), reason)
-            dataset = records.for_training(kept if unreadable else None)
+        if formatting_func is None:
+            dataset = _readable_rows(dataset, args)
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
 
     @property
@@ -325,6 +325,18 @@ class DataSelectingTrainer(SFTTrainer):
             path = os.path.join(self.args.output_dir, "README.md")
             with open(path, "a", encoding="utf-8") as card:
                 card.write("\n\n" + selection_card(self.selection, self.recipe | self.args.given))
+
+
+def _readable_rows(dataset: Any, args: DataSelectingConfig) -> Any:
+    """Evaluation rows as TRL takes them; those that can't be read are left out, and counted in the log."""
+    if not isinstance(dataset, Dataset):
+        return dataset
+    records = Records(dataset, args.dataset_text_field, name="eval_dataset")
+    unreadable = records.unreadable()
+    kept = np.setdiff1d(np.arange(len(records)), np.concatenate([[], *unreadable.values()]))
+    for reason, rows in unreadable.items():
+        logger.warning("`eval_dataset`: %s rows are left out: %s.", len(rows), reason)
+    return records.for_training(kept if unreadable else None)
 
 
 def check_rows(args: DataSelectingConfig, records: Records, target: Records | None) -> None:

@@ -56,9 +56,22 @@ def captions(n: int = 24, seed: int = 0) -> list[dict]:
 
 
 def image_rows(n: int = 24, seed: int = 0, layout: str = "prompt-completion") -> Dataset:
-    """[`captions`] as chat prompt-completion rows with `image`, or as `messages` with `images`."""
+    """
+    [`captions`] as chat prompt-completion rows with `image`, or as `messages` with `images`; in the layout `parts`,
+    the messages say where the image goes.
+    """
     turn = List({"role": Value("string"), "content": Value("string")})
     rows = captions(n, seed)
+    if layout == "parts":
+        for row in rows:
+            prompt, answer = ([{"type": "text", "text": row[name][0]["content"]}] for name in ("prompt", "completion"))
+            prompt.append({"type": "image", "text": None})
+            turns = (("user", prompt), ("assistant", answer))
+            row["messages"] = [{"role": role, "content": content} for role, content in turns]
+        parts = List({"type": Value("string"), "text": Value("string")})
+        turn = List({"role": Value("string"), "content": parts})
+        rows = [{"messages": row["messages"], "images": [row["image"]]} for row in rows]
+        return Dataset.from_list(rows, features=Features(messages=turn, images=List(Image())))
     if layout == "messages":
         rows = [{"messages": row["prompt"] + row["completion"], "images": [row["image"]]} for row in rows]
         return Dataset.from_list(rows, features=Features(messages=turn, images=List(Image())))

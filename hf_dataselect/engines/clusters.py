@@ -15,9 +15,9 @@ def spectral_clusters(vectors: np.ndarray, clusters: int, sample: int = 10_000, 
     """
     Spectral clustering over the graph of nearest neighbours (scikit-learn's).
 
-    Its cost grows with the square of the vectors: of more than `sample` different ones, that many are drawn and
-    clustered, and each other one goes where the nearest of these is. Equal vectors are in one cluster; up to
-    `clusters` different ones are each a cluster of their own.
+    Its cost grows with the square of the vectors: of more than `sample`, that many are drawn and clustered, and each
+    other one goes where the nearest of these is. Equal vectors are in one cluster; if no more than `clusters` are
+    different, each of these is a cluster.
 
     Args:
         vectors (`np.ndarray`):
@@ -32,25 +32,31 @@ def spectral_clusters(vectors: np.ndarray, clusters: int, sample: int = 10_000, 
     Returns:
         `np.ndarray`: int64 `(n,)`, from 0.
     """
-    different, which = np.unique(vectors, axis=0, return_inverse=True)
-    which = which.reshape(-1)
-    if len(different) <= max(clusters, 2):
-        return which.astype(np.int64)
-    drawn = np.arange(len(different))
-    if len(different) > sample:
-        drawn = np.sort(np.random.default_rng(seed).choice(len(different), max(sample, clusters + 1), replace=False))
-    chosen = different[drawn]
-    model = SpectralClustering(
-        clusters, affinity="nearest_neighbors", n_neighbors=min(NEIGHBOURS, len(chosen) - 1), random_state=seed
-    )
+    n = len(vectors)
+    drawn = np.arange(n)
+    if n > sample:
+        drawn = np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
+    different, which = np.unique(vectors[drawn], axis=0, return_inverse=True)
+    labels = _clustered(different, clusters, seed)
+    if n > sample:
+        nearest = NearestNeighbors(n_neighbors=1).fit(different)
+        return labels[nearest.kneighbors(vectors, return_distance=False)[:, 0]]
+    return labels[which.reshape(-1)]
+
+
+def _clustered(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
+    """Clusters of different vectors."""
+    if len(vectors) <= clusters:
+        return np.arange(len(vectors))
+    if clusters == 1:
+        return np.zeros(len(vectors), np.int64)
+    neighbours = min(NEIGHBOURS, len(vectors) - 1)
+    model = SpectralClustering(clusters, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=seed)
     with warnings.catch_warnings():
         # Far groups are in parts of the graph that nothing joins, and that is what is looked for.
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
         warnings.filterwarnings("ignore", message="The spectral clustering API has changed")
-        labels = model.fit_predict(chosen)
-    if len(drawn) < len(different):
-        labels = labels[NearestNeighbors(n_neighbors=1).fit(chosen).kneighbors(different, return_distance=False)[:, 0]]
-    return labels[which].astype(np.int64)
+        return model.fit_predict(vectors).astype(np.int64)
 
 
 def best_of_clusters(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:

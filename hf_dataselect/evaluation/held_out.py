@@ -52,15 +52,23 @@ class HeldOut(RowsBenchmark):
         """The benchmark of rows at hand."""
         benchmark = cls(dataset=records.name, **options)
         benchmark.records = records
-        check_metrics(benchmark.metrics)
+        benchmark._check()
         return benchmark
 
-    def prepare(self) -> None:
+    def _check(self) -> None:
         check_metrics(self.metrics)
+        if self.metrics and self.records.images:
+            raise ValueError(
+                f"`metrics={self.metrics}` are of generated answers, and no answers are generated to rows with images "
+                f"(`{self.dataset}`): leave them out, the loss is measured all the same."
+            )
+
+    def prepare(self) -> None:
         rows = self.read()
         self.records = Records(rows.select(self.limited(range(len(rows)))), name=f"benchmarks ({self.name})")
         if self.records.layout == "tokens":
             raise ValueError(f"`benchmarks` ({self.name}): {self.dataset!r} is already tokenized: give its texts.")
+        self._check()
 
     def protocol(self) -> dict[str, Any]:
         return {

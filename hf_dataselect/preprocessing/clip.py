@@ -158,11 +158,10 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
 
     def compute(places: np.ndarray) -> np.ndarray:
         def of_batch(batch: np.ndarray) -> np.ndarray:
+            images = stored_images(records.dataset, present[places[batch]])
             with ThreadPoolExecutor() as pool:
-                rows = [
-                    list(pool.map(picture, images))
-                    for images in stored_images(records.dataset, present[places[batch]])
-                ]
+                decoded = pool.map(picture, [image for row in images for image in row])
+                rows = [[next(decoded) for _ in row] for row in images]
             # Not NaN, which is what did not fit in memory.
             vectors = np.full((len(rows), model.width), np.inf, np.float32)
             whole = [i for i, pictures in enumerate(rows) if None not in pictures]

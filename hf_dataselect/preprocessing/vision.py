@@ -107,9 +107,8 @@ class ImageTextSources:
                 basis = basis or _basis(embeddings.joint, self.components, ctx.seed)
                 if len(basis["pca.mean"]) != embeddings.joint.shape[1]:
                     raise ValueError(
-                        f"The rule's `pca` is of {len(basis['pca.mean'])} numbers a row and these rows' embeddings "
-                        f"have {embeddings.joint.shape[1]}: it was fitted with another `clip`, or to rows "
-                        f"{'with' if embeddings.image is None else 'without'} images."
+                        f"`selection_kwargs`: clip={self.clip!r} gives {embeddings.joint.shape[1]} numbers a row, and "
+                        f"the rule's `pca` is of {len(basis['pca.mean'])}: it was fitted with another `clip`."
                     )
                 projected = (embeddings.joint - basis["pca.mean"]) @ basis["pca.components"].T
                 found |= {f"pca{i}": column for i, column in enumerate(projected.T.astype(np.float64), 1)}

@@ -156,10 +156,11 @@ class InstructionGPT4(Selector):
                 f"`selection_kwargs`: rule={self.rule!r}: {missing}. Fit one with `hf-dataselect fit-rule --regressor "
                 "attention` and give its path, or take `rule: mean`, which needs no fit (and is not the paper's)."
             )
-        if rule and "clip" in rule.names and records.images is None:
+        images = records.images is not None
+        if rule and {"clip", "pca"} & set(rule.names) and rule.about.get("images") != images:
             raise ValueError(
-                f"`selection_kwargs`: rule={self.rule!r} weighs `clip`, and the rows have no column `image` or "
-                "`images`: fit a rule for rows without images."
+                f"`selection_kwargs`: rule={self.rule!r} was fitted to rows {'without' if images else 'with'} images, "
+                f"and `{records.name}` is {'with' if images else 'without'}: fit one for such rows."
             )
         names = sources.possible(self._names(), records)
         if not names:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from datasets import Dataset, Image
+from datasets import Dataset, Features, Image
 from transformers import CLIPModel, CLIPProcessor
 
 from hf_dataselect.cli import main
@@ -26,7 +26,7 @@ from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.tiny_vision import image_rows, save_clip, tiny_vlm
+from tests.tiny_vision import captions, image_rows, save_clip, tiny_vlm
 from tests.training import tiny_trainer
 
 
@@ -204,7 +204,7 @@ def test_identical_rows_are_one_cluster(sources):
 # A real training -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("layout", ["prompt-completion", "messages"])
+@pytest.mark.parametrize("layout", ["prompt-completion", "messages", "parts"])
 def test_a_vision_language_model_is_trained_on_the_rows_kept(sources, layout, tmp_path):
     model, processor = tiny_vlm()
     before = {name: weight.clone() for name, weight in model.named_parameters()}
@@ -225,15 +225,37 @@ def test_a_vision_language_model_is_trained_on_the_rows_kept(sources, layout, tm
     kept = dataset.select(trainer.selection.indices)
     assert trainer.train_dataset.features == dataset.features  # untouched
     column = "completion" if layout == "prompt-completion" else "messages"
-    answers = {row[column][-1]["content"] for row in kept}
-    trained = [example for example in seen if example[column][-1]["content"] in answers]
-    assert len(trained) >= 6 and any((w != before[name]).any() for name, w in model.named_parameters())
+    # Three steps of two rows; then those of the evaluation.
+    assert [row[column] for row in seen[:6]] == [row[column] for row in _in_order(seen[:6], kept, column)]
+    assert any((w != before[name]).any() for name, w in model.named_parameters())
     evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert np.isfinite(evaluation["settings"]["answer_loss"]["score"]) and evaluation["unscorable"] == {}
     again = tiny_trainer(
         tmp_path / "b", model=model, processing_class=processor, train_dataset=image_rows(16, layout=layout)
     )
     assert again.records.content_hash() == trainer.selection.facts["dataset"]
+
+
+def _in_order(seen: list[dict], kept: Dataset, column: str) -> list[dict]:
+    """The rows kept, each once, in the order in which they were seen."""
+    left = list(kept)
+    return [left.pop(next(i for i, row in enumerate(left) if row[column] == one[column])) for one in seen]
+
+
+def test_evaluation_rows_with_images_are_made_ready_as_those_of_the_training_are(tmp_path):
+    model, processor = tiny_vlm()
+    rows = [{"conversations": [row["prompt"][0], row["completion"][0]], "image": row["image"]} for row in captions(5)]
+    rows[1]["image"], rows[3]["conversations"] = None, []
+    features = Features(conversations=image_rows(1).features["prompt"], image=Image())
+    dataset = Dataset.from_list(rows, features=features)
+    given = {"model": model, "processing_class": processor, "train_dataset": dataset, "eval_strategy": "epoch"}
+    trainer = tiny_trainer(tmp_path, eval_dataset=dataset, num_train_epochs=1, max_steps=-1, **given)
+    trainer.train()
+    assert len(trainer.eval_dataset) == 4 and trainer.selection.dropped == {"no turns": [3]}
+    evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert sum(evaluation["unscorable"].values(), []) == [3]
+    with pytest.raises(ValueError, match="no answers are generated to rows with images"):
+        tiny_trainer(tmp_path / "b", eval_dataset=dataset, benchmark_metrics=["exact_match"], **given)
 
 
 def test_rows_with_and_without_images_can_be_trained_on_together(tmp_path):
@@ -320,7 +342,7 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
     half = select(others.select(range(8)), selector, 4, context())
     np.testing.assert_allclose(half.scores, selection.scores[:8], atol=1e-4)  # no row's score depends on the others
 
-    with pytest.raises(ValueError, match="weighs `clip`, and the rows have no column"):
+    with pytest.raises(ValueError, match="was fitted to rows with images, and `train_dataset` is without"):
         selector.check(Records(alpaca(4)))
     rows = (tmp_path / "rule.safetensors").read_bytes()
     (tmp_path / "rule.safetensors").write_bytes(rows[:-1] + bytes([rows[-1] ^ 1]))
