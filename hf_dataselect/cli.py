@@ -22,7 +22,7 @@ usage: hf-dataselect COMMAND [options]
   report        compare finished runs:                 hf-dataselect report runs/*
   judge-check   does a judge agree with people?        hf-dataselect judge-check pairs.jsonl --judge openai:MODEL
   train-scorer  a scorer of your own for `deita`:      hf-dataselect train-scorer --config scorer.yaml
-  fit-rule      fit instruction_mining's rule:         hf-dataselect fit-rule --config recipes/instruction_mining.yaml
+  fit-rule      fit a rule for a method that has one:  hf-dataselect fit-rule --config recipes/instruction_mining.yaml
   methods       the methods and their cards:           hf-dataselect methods [NAME]
 
 `hf-dataselect COMMAND --help` lists the options. Everything in a recipe can be given again on the command line, which
@@ -219,15 +219,18 @@ def train_scorer(argv: Sequence[str]) -> None:
 
 
 def fit_rule(argv: Sequence[str]) -> None:
-    """Fit the rule of `instruction_mining` for one's own model and rows; finished subsets are not repeated."""
+    """Fit the rule of `instruction_mining` or `instructiongpt4` for one's own model; finished subsets are kept."""
     from .fit_rule import FitRuleArguments, fit_rule_command
     from .recipe import parse_recipe
 
     _log_to_console()
     rule, path = _checked(fit_rule_command, _checked(parse_recipe, argv, "fit-rule", FitRuleArguments))
-    for name, value in rule.coefficients.items():
+    for name, value in getattr(rule, "coefficients", {}).items():
         print(f"{name:>10}  {value:+.6g}")
-    print(f" intercept  {rule.intercept:+.6g}\nR2 {rule.r2:.3f} over {rule.subsets} subsets\nRule: {path}")
+    if hasattr(rule, "intercept"):
+        print(f" intercept  {rule.intercept:+.6g}")
+    left_out = "unknown" if rule.left_out_r2 is None else f"{rule.left_out_r2:.3f}"
+    print(f"R2 {rule.r2:.3f} over {rule.subsets} subsets, {left_out} of those left out of the fit\nRule: {path}")
 
 
 def methods(argv: Sequence[str]) -> None:

@@ -1,15 +1,17 @@
 """
-`hf-dataselect fit-rule`: fit the rule of `instruction_mining` for one's own model and rows.
+`hf-dataselect fit-rule`: fit the rule of `instruction_mining` or `instructiongpt4` for one's own model and rows.
 
 The model is tuned for a while on each of many subsets, its loss on held-out rows is measured, and the logarithm of the
-loss is fitted by least squares to the subsets' mean indicators (arXiv 2307.06290, which tuned 129 models). Each result
-is kept as it comes in `subsets.jsonl`: a killed fit goes on, and more subsets can be added later.
+loss is fitted to the subsets' indicators: by least squares to their means (arXiv 2307.06290, which tuned 129 models),
+or by a small network with self-attention (arXiv 2308.12067, which tuned 30). Each result is kept as it comes in
+`subsets.jsonl`: a killed fit goes on, and more subsets can be added later.
 """
 
+import copy
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,15 +19,20 @@ import numpy as np
 
 from .engines.cache import check_writable, digest, model_identity
 from .engines.warmup import WarmupSettings, warmed_up
-from .preprocessing.indicators import NAMES, IndicatorSources, indicator_values
-from .preprocessing.model import answer_loss, tuning_rows
+from .preprocessing.attention import fit_attention, foretell
+from .preprocessing.image_loss import held_out_loss
+from .preprocessing.indicators import NAMES, IndicatorSources
+from .preprocessing.model import tuning_rows
 from .preprocessing.records import Records
-from .preprocessing.rules import Rule, least_squares
+from .preprocessing.rules import AttentionRule, FittedRule, Rule, least_squares, left_out_r2, r_squared
+from .preprocessing.vision import ImageTextSources
 from .run_folder import plain
 from .selector import Context
 
 
 logger = logging.getLogger(__name__)
+
+_METHODS = {"instruction_mining": NAMES, "instructiongpt4": ImageTextSources.names}
 
 
 @dataclass
@@ -35,7 +42,11 @@ class FitRuleArguments:
 
     Args:
         indicators (`list[str]`, *optional*, defaults to all):
-            What the rule weighs: len, mtld, rew, ppl, knn, nat, coh, und.
+            What the rule weighs: len, mtld, rew, ppl, knn, nat, coh, und for `instruction_mining`, clip, len, rew,
+            judge, pca for `instructiongpt4`.
+        regressor (`str`, *optional*, defaults to `"linear"`):
+            `"linear"`: a weighed sum that can be read. `"attention"`: a small network, which needs more subsets to be
+            worth something; see `left_out_r2`.
         subsets (`int`, *optional*, defaults to `129`):
             Models that are tuned; more cost proportionally more and fit better.
         subset_rows (`int`, *optional*, defaults to `1000`):
@@ -47,8 +58,14 @@ class FitRuleArguments:
     """
 
     indicators: list[str] = field(
-        default_factory=lambda: list(NAMES),
-        metadata={"help": f"What the rule weighs, some of {', '.join(NAMES)}. Each costs a pass over the rows."},
+        default_factory=list,
+        metadata={
+            "help": "What the rule weighs, all by default. Each costs a pass over the rows. "
+            + "; ".join(f"{method}: {', '.join(names)}" for method, names in _METHODS.items())
+        },
+    )
+    regressor: Literal["linear", "attention"] = field(
+        default="linear", metadata={"help": "A weighed sum, or a small network, which needs more subsets."}
     )
     subsets: int = field(
         default=129, metadata={"help": "Models that are tuned. More cost proportionally more time and fit better."}
@@ -62,27 +79,43 @@ class FitRuleArguments:
     )
 
     def __post_init__(self):
-        unknown = set(self.indicators) - set(NAMES)
-        if unknown or not self.indicators or len(set(self.indicators)) < len(self.indicators):
-            raise ValueError(f"`indicators={self.indicators}` must be different names of {', '.join(NAMES)}.")
-        if self.subsets < len(self.indicators) + 2:
-            raise ValueError(
-                f"`subsets={self.subsets}` can't determine {len(self.indicators)} coefficients and an intercept: it "
-                f"takes {len(self.indicators) + 2} at least, or fewer `indicators`."
-            )
+        self.check(self.indicators, [name for names in _METHODS.values() for name in names])
         if self.subset_rows < 1 or self.lean < 0:
             raise ValueError(f"`subset_rows={self.subset_rows}` must be positive, `lean={self.lean}` not negative.")
+
+    def check(self, columns: list[str], known: list[str] | tuple[str, ...]) -> None:
+        """
+        Refuse what can't be fitted.
+
+        Args:
+            columns (`list[str]`):
+                Numbers of a row that the rule weighs.
+            known (`list[str]`):
+                Indicators that can be measured.
+
+        Raises:
+            `ValueError`: unknown indicators, or too few subsets.
+        """
+        if set(self.indicators) - set(known) or len(set(self.indicators)) < len(self.indicators):
+            raise ValueError(f"`indicators={self.indicators}` must be different names of {', '.join(known)}.")
+        least = len(columns) + 2 if self.regressor == "linear" else 3
+        if self.subsets < least:
+            raise ValueError(
+                f"`subsets={self.subsets}` can't determine "
+                + (f"{len(columns)} coefficients and an intercept" if self.regressor == "linear" else "a network")
+                + f": it takes {least} at least, or fewer `indicators`."
+            )
 
 
 def fit_rule(
     records: Records,
     held_out: Records,
     ctx: Context,
-    sources: IndicatorSources,
+    sources: IndicatorSources | ImageTextSources,
     arguments: FitRuleArguments,
     settings: WarmupSettings,
     folder: Path,
-) -> Rule:
+) -> FittedRule:
     """
     Fit a rule and write it to `folder/rule.json`.
 
@@ -93,7 +126,7 @@ def fit_rule(
             The rows whose loss is foretold.
         ctx ([`Context`]):
             The model, its tokenizer, ranks, cache.
-        sources ([`IndicatorSources`]):
+        sources ([`IndicatorSources`] or [`ImageTextSources`]):
             What measures the indicators.
         arguments ([`FitRuleArguments`]):
             Indicators, number and size of the subsets.
@@ -103,14 +136,16 @@ def fit_rule(
             Where results are kept.
 
     Returns:
-        [`Rule`]
+        [`FittedRule`]
 
     Raises:
         `ValueError`: too few rows, or subsets that do not determine the coefficients.
     """
-    folder, names = check_writable(folder), arguments.indicators
-    found = indicator_values(records, ctx, names, sources)
-    values = np.column_stack([found[name] for name in names])
+    folder, names = check_writable(folder), sources.possible(arguments.indicators or sources.names, records)
+    arguments.check([], sources.names)
+    found, tensors = sources.measure(records, ctx, names)
+    arguments.check(list(found), sources.names)
+    values = np.column_stack(list(found.values()))
     usable = np.isfinite(values).all(1)
     for rows in records.unreadable().values():
         usable[rows] = False
@@ -133,33 +168,72 @@ def fit_rule(
     }
     store = _Store(folder / "subsets.jsonl", digest(described), ctx)
     main = ctx.accelerator is None or ctx.accelerator.is_main_process
+    # The weights of one tuning after another need not be kept besides; and images make poor keys.
+    processor, cache = (ctx.processor, None) if records.images else (ctx.tokenizer, ctx.cache_dir)
     for number in range(arguments.subsets):
         if number in store.done:
             continue
         rows = ctx.agreed(draw_subset(values, usable, arguments.subset_rows, arguments.lean, [ctx.seed, number]))
-        with warmed_up(
-            ctx.model, ctx.tokenizer, tuning_rows(records, rows, ctx), settings, ctx.accelerator, ctx.cache_dir
-        ) as tuned:
-            losses = answer_loss(held_out, ctx.using(tuned), ctx.text_format(end_of_turn=True)).mean
+        # Rows with images are tokenized by TRL, whose collator takes the pictures.
+        chosen = records.for_training(rows) if records.images else tuning_rows(records, rows, ctx)
+        with warmed_up(ctx.model, processor, chosen, settings, ctx.accelerator, cache) as tuned:
+            losses = held_out_loss(held_out, ctx.using(tuned)).mean
         if not np.isfinite(losses).any():
             raise ValueError("No held-out row has an answer within the window whose loss could be measured.")
-        store.add(number, values[rows].mean(0).tolist(), float(np.nanmean(losses)))
+        store.add(number, rows.tolist(), float(np.nanmean(losses)))
         if main:
             logger.info("Subset %d of %d: loss %.4f", number + 1, arguments.subsets, store.done[number]["loss"])
-    means = np.array([store.done[number]["indicators"] for number in range(arguments.subsets)])
-    losses = np.array([store.done[number]["loss"] for number in range(arguments.subsets)])
-    intercept, coefficients, r2 = least_squares(means, np.log(losses))
-    rule = Rule(
-        intercept,
-        dict(zip(names, map(float, coefficients), strict=True)),
-        r2=r2,
+    done = [store.done[number] for number in range(arguments.subsets)]
+    subsets, losses = [values[record["rows"]] for record in done], np.log([record["loss"] for record in done])
+    fit = _fit_linear if arguments.regressor == "linear" else _fit_network
+    rule = replace(
+        fit(list(found), subsets, losses, values[usable], ctx.seed),
         subsets=arguments.subsets,
         sources=sources.used(names),
-        about={"model": ctx.model_id, **{key: described[key] for key in ("rows", "held_out", "settings", "lean")}},
+        about={"model": ctx.model_id, "images": records.images is not None}
+        | {key: described[key] for key in ("rows", "held_out", "settings", "lean")},
     )
+    rule = ctx.agreed(replace(rule, tensors=rule.tensors | tensors))
     if main:
         rule.save(folder / "rule.json")
     return rule
+
+
+def _fit_linear(names: list[str], subsets: list, losses: np.ndarray, pool: np.ndarray, seed: int) -> Rule:
+    means = np.array([values.mean(0) for values in subsets])
+
+    def fit(chosen: np.ndarray):
+        intercept, coefficients, _ = least_squares(means[chosen], losses[chosen])
+        return lambda some: intercept + means[some] @ coefficients
+
+    intercept, coefficients, r2 = least_squares(means, losses)
+    named = dict(zip(names, map(float, coefficients), strict=True))
+    return Rule(intercept, named, r2=r2, left_out_r2=left_out_r2(fit, losses, seed))
+
+
+def _fit_network(names: list[str], subsets: list, losses: np.ndarray, pool: np.ndarray, seed: int) -> AttentionRule:
+    mean, scale = pool.mean(0), pool.std(0)
+    scale = np.where(scale > 0, scale, 1)
+    subsets = [(values - mean) / scale for values in subsets]
+
+    def fit_to(chosen: np.ndarray):
+        centre, spread = losses[chosen].mean(), losses[chosen].std() or 1.0
+        weights = fit_attention([subsets[i] for i in chosen], (losses[chosen] - centre) / spread, seed)
+        return centre, spread, weights
+
+    def fit(chosen: np.ndarray):
+        centre, spread, weights = fit_to(chosen)
+        return lambda some: np.array([centre + spread * foretell(weights, subsets[i]).mean() for i in some])
+
+    centre, spread, weights = fit_to(np.arange(len(subsets)))
+    foretold = np.array([centre + spread * foretell(weights, values).mean() for values in subsets])
+    return AttentionRule(
+        {name: [float(m), float(s)] for name, m, s in zip(names, mean, scale, strict=True)},
+        [float(centre), float(spread)],
+        r2=r_squared(losses, foretold),
+        left_out_r2=left_out_r2(fit, losses, seed),
+        tensors=weights,
+    )
 
 
 def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, seed: Any) -> np.ndarray:
@@ -187,12 +261,12 @@ class _Store:
                 record = json.loads(line)
             except json.JSONDecodeError:  # torn by a kill
                 continue
-            if isinstance(record, dict) and record.get("settings") == settings:
+            if isinstance(record, dict) and record.get("settings") == settings and "rows" in record:
                 self.done[record["subset"]] = record
         self.done = ctx.agreed(self.done)
 
-    def add(self, number: int, indicators: list[float], loss: float) -> None:
-        record = {"settings": self.settings, "subset": number, "indicators": indicators, "loss": loss}
+    def add(self, number: int, rows: list[int], loss: float) -> None:
+        record = {"settings": self.settings, "subset": number, "loss": loss, "rows": rows}
         self.done[number] = record
         if self._main:
             with open(self.path, "ab", buffering=0) as file:
@@ -200,29 +274,28 @@ class _Store:
                 os.fsync(file.fileno())
 
 
-def fit_rule_command(recipe: Any) -> tuple[Rule, Path]:
-    """The rule of a recipe with `selection_method: instruction_mining`, and the file that holds it."""
+def fit_rule_command(recipe: Any) -> tuple[FittedRule, Path]:
+    """The rule of a recipe with one of `_METHODS`, and the file that holds it."""
     from .preprocessing.records import load_rows
     from .recipe import build_trainer
-    from .registry import require_extras
-    from .selectors.instruction_mining import InstructionMining, check_sources, extras_of
+    from .registry import method_name, require_extras
 
     args, data, arguments = recipe.args, recipe.data, recipe.more
-    if not isinstance(args.selector, InstructionMining):
-        raise ValueError(f"`selection_method={args.selection_method!r}`: `fit-rule` fits 'instruction_mining'.")
+    if method_name(args.selector) not in _METHODS:
+        known = " and ".join(map(repr, _METHODS))
+        raise ValueError(f"`selection_method={args.selection_method!r}`: `fit-rule` fits {known}.")
     if not data.eval_dataset_name:
         raise ValueError("`eval_dataset_name` is required: the rows whose loss the rule is to foretell.")
     sources = args.selector.sources()
-    require_extras("fit-rule", extras_of(arguments.indicators, sources))
-
-    class Fitting(InstructionMining):
-        """Needs what measures the indicators to be fitted, and not those of a rule at hand."""
-
-        def check(self, records: Records) -> None:
-            check_sources(arguments.indicators, sources)
-
-    fitting = Fitting(**asdict(args.selector) | {"search_trials": 0})
-    fitting.card = InstructionMining.card
+    arguments.check(arguments.indicators, sources.names)
+    names = arguments.indicators or list(sources.names)
+    require_extras("fit-rule", sources.extras(names))
+    # It needs what measures the indicators to be fitted, and not what a rule at hand does.
+    fitting = copy.copy(args.selector)
+    fitting.check = lambda records: sources.check(sources.possible(names, records))
+    fitting.card = replace(
+        fitting.card, needs=frozenset({"text", "prompt", "model"} | ({"judge"} if "judge" in names else set()))
+    )
     args.use(fitting)
     held_out = Records(load_rows(data.eval_dataset_name, split=data.dataset_test_split), name="eval_dataset")
     args.baseline_dir, args.eval_strategy, args.named_benchmarks = None, "no", []
@@ -233,6 +306,7 @@ def fit_rule_command(recipe: Any) -> tuple[Rule, Path]:
         learning_rate=args.learning_rate,
         batch_size=args.per_device_train_batch_size,
         gradient_accumulation=args.gradient_accumulation_steps,
+        max_length=args.max_length,
         gradient_checkpointing=args.gradient_checkpointing,
         seed=args.seed,
     )

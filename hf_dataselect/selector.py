@@ -53,6 +53,8 @@ class Card:
             Whether it works on unchanged for another pending fine-tune model, another dataset, without ChatGPT/GPT-4.
         multi_turn (`str`):
             What is done with rows of several turns.
+        images (`str`, *optional*):
+            What is done with images of rows; nothing if empty, and then a method that reads texts says so.
         needs (`frozenset[str]`):
             What must be given: `"prompt"` (rows with a prompt apart from the answer), `"text"` (rows not tokenized
             yet), `"model"`, `"target"`, `"judge"` (one that writes), `"digit logits"` (of a judge loaded here).
@@ -73,6 +75,7 @@ class Card:
     dataset_free: bool = True
     chatgpt_free: bool = True
     multi_turn: str = "rows are taken whole"
+    images: str = ""
     needs: frozenset[str] = frozenset()
     deviations: tuple[str, ...] = ()
 
@@ -115,6 +118,8 @@ class Context:
             Part of the GPU's memory in which vLLM generates; `None` generates without it.
         account ([`Account`], *optional*):
             Where rows and passes are counted.
+        processor ([`~transformers.ProcessorMixin`], *optional*):
+            That of a vision-language model: what makes tokens and pixels of its rows.
     """
 
     tokenizer: Any
@@ -133,6 +138,7 @@ class Context:
     gradient_checkpointing: bool = False
     vllm_memory: float | None = None
     account: Account = field(default_factory=Account)
+    processor: Any = None
 
     def __post_init__(self):
         if self.batch_tokens is None:

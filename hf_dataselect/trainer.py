@@ -88,10 +88,21 @@ class DataSelectingTrainer(SFTTrainer):
             self._target = Records(rows, args.dataset_text_field, name="selection_target")
         self._refuse_early(args, model)
         processing_class = processing_class or _load_processing_class(model, args)
+        if self.records.images and not isinstance(processing_class, ProcessorMixin):
+            raise ValueError(
+                f"`train_dataset` has images (`{self.records.images}`), and `processing_class` is a "
+                f"{type(processing_class).__name__}, which takes texts only: give a vision-language model and its "
+                "processor, or remove the column."
+            )
         self._default_template = complete_tokenizer(processing_class, self.records, args)
         self._sample = self.records.for_training([self._readable_row()])
         self._evaluating = self._prepared = False
         benchmarks = self._benchmarks(eval_dataset, args)
+        if self.records.images:  # TRL prepares no rows with images
+            if isinstance(eval_dataset, dict):
+                eval_dataset = {name: _readable_rows(rows, args) for name, rows in eval_dataset.items()}
+            else:
+                eval_dataset = _readable_rows(eval_dataset, args)
         evaluation = PIRCallback(self, benchmarks, args.baseline_dir)
         if formatting_func is not None:
             kwargs["formatting_func"] = formatting_func
@@ -147,13 +158,8 @@ class DataSelectingTrainer(SFTTrainer):
     def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
         if dataset is self._sample:  # the candidates stay raw until the rows to keep are known
             return dataset
-        if isinstance(dataset, Dataset) and formatting_func is None:
-            records = Records(dataset, args.dataset_text_field, name="eval_dataset")
-            unreadable = records.unreadable()
-            kept = np.setdiff1d(np.arange(len(records)), np.concatenate([[], *unreadable.values()]))
-            for reason, rows in unreadable.items():
-                logger.warning("`eval_dataset`: %s rows are left out: %s.", len(rows), reason)
-            dataset = records.for_training(kept if unreadable else None)
+        if formatting_func is None:
+            dataset = _readable_rows(dataset, args)
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
 
     @property
@@ -197,6 +203,7 @@ class DataSelectingTrainer(SFTTrainer):
                 num_proc=self.args.dataset_num_proc,
                 gradient_checkpointing=self.args.gradient_checkpointing,
                 vllm_memory=self.args.vllm_memory,
+                processor=self.processing_class if isinstance(self.processing_class, ProcessorMixin) else None,
             ),
             **changes,
         )
@@ -322,6 +329,18 @@ class DataSelectingTrainer(SFTTrainer):
                 card.write("\n\n" + selection_card(self.selection, self.recipe | self.args.given))
 
 
+def _readable_rows(dataset: Any, args: DataSelectingConfig) -> Any:
+    """Evaluation rows as TRL takes them; those that can't be read are left out, and counted in the log."""
+    if not isinstance(dataset, Dataset):
+        return dataset
+    records = Records(dataset, args.dataset_text_field, name="eval_dataset")
+    unreadable = records.unreadable()
+    kept = np.setdiff1d(np.arange(len(records)), np.concatenate([[], *unreadable.values()]))
+    for reason, rows in unreadable.items():
+        logger.warning("`eval_dataset`: %s rows are left out: %s.", len(rows), reason)
+    return records.for_training(kept if unreadable else None)
+
+
 def check_rows(args: DataSelectingConfig, records: Records, target: Records | None) -> None:
     """
     Refuse what the selection of `args` can't be made of.
@@ -341,6 +360,8 @@ def check_rows(args: DataSelectingConfig, records: Records, target: Records | No
         )
     if "target" in args.needs and target is None:
         raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
+    if records.images and "text" in args.needs and not args.selector.card.images:
+        logger.warning("`%s` reads the texts of rows only: their images do not count.", args.selection_method)
     check_judge(args.judge, args.selector.card.needs, args.selection_method)
     args.selector.check(records)
 
@@ -386,7 +407,7 @@ def complete_tokenizer(processing_class: Any, records: Records, args: DataSelect
         `bool`: whether that was needed.
 
     Raises:
-        `ValueError`: the tokenizer has no end-of-sequence token.
+        `ValueError`: the tokenizer has no end-of-sequence token, or rows with images no template.
     """
     tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     if tokenizer.eos_token is None and args.eos_token is None:
@@ -394,6 +415,8 @@ def complete_tokenizer(processing_class: Any, records: Records, args: DataSelect
     chats = records.layout not in ("tokens", "text")
     if not chats or processing_class.chat_template is not None or args.chat_template_path is not None:
         return False
+    if records.images:
+        raise ValueError("The processor has no chat template, which says where images go: set `chat_template_path`.")
     processing_class.chat_template = default_chat_template(tokenizer)
     logger.warning("The tokenizer has no chat template: the default of hf_dataselect is set and saved with it.")
     return True

@@ -18,6 +18,7 @@ from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
 from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
+from tests.tiny_vision import save_clip
 
 
 PACKAGE = Path(hf_dataselect.__file__).parent
@@ -40,6 +41,7 @@ SMALL = {
         "max_new_tokens": 4,
     },
     "instruction_mining": {"reward_model": "REWARD", "evaluator": "EVALUATOR"},
+    "instructiongpt4": {"rule": "mean", "clip": "CLIP", "reward_model": "REWARD", "clusters": 3},
     "deita": {"complexity_scorer": "TINY", "quality_scorer": "TINY"},
 }
 
@@ -68,9 +70,14 @@ def evaluator_folder(tmp_path_factory) -> str:
     return folder
 
 
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory) -> str:
+    return save_clip(tmp_path_factory.mktemp("clip"))
+
+
 @pytest.fixture(params=method_names())
-def selector(request, tiny_folder, reward_folder, evaluator_folder) -> Selector:
-    folders = {"TINY": tiny_folder, "REWARD": reward_folder, "EVALUATOR": evaluator_folder}
+def selector(request, tiny_folder, reward_folder, evaluator_folder, clip_folder) -> Selector:
+    folders = {"TINY": tiny_folder, "REWARD": reward_folder, "EVALUATOR": evaluator_folder, "CLIP": clip_folder}
     options = {k: folders.get(v, v) if isinstance(v, str) else v for k, v in SMALL.get(request.param, {}).items()}
     return load_selector(request.param, options)
 

@@ -62,11 +62,18 @@ def test_the_recipe_of_a_comparison_parses_and_trains_as_the_others_do():
     assert {k: v for k, v in recipe("compare").items() if k not in (*own, "output_dir")} == full
 
 
+#: Images take another model, other rows, a longer window and so another baseline.
+OF_IMAGES = ("model_name_or_path", "dataset_name", "dataset_train_split", "eval_dataset_name", "dataset_test_split")
+OF_IMAGES += ("max_length",)
+
+
 def test_recipes_differ_in_the_selection_only():
     free = ("selection_method", "selection_budget", "selection_kwargs", "judge", "output_dir", "baseline_dir")
     free += ("selection_target",)
     kept = {path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free} for path in RECIPES}
     full = kept.pop("full")
+    images = {key: value for key, value in kept.pop("instructiongpt4").items() if key not in OF_IMAGES}
+    assert images == {key: value for key, value in full.items() if key not in OF_IMAGES}
     for name, found in kept.items():
         assert {key: value for key, value in found.items() if key != "seed"} == full, name
         assert recipe(name)["baseline_dir"] == recipe("full")["output_dir"]
@@ -83,6 +90,7 @@ def test_values_of_the_papers():
         "nuggets",
         "mods",
         "instruction_mining",
+        "instructiongpt4",
     )
     found = {name: recipe(name) for name in names}
     assert found["ifd"]["selection_budget"] == found["superfiltering"]["selection_budget"] == 0.05
@@ -107,6 +115,9 @@ def test_values_of_the_papers():
     assert options["quality_threshold"] == options["necessity_threshold"] == 0
     assert found["instruction_mining"]["selection_budget"] == 0.025
     assert found["instruction_mining"]["selection_kwargs"]["neighbour"] == 6
+    assert found["instructiongpt4"]["selection_budget"] == 200 and found["instructiongpt4"]["max_length"] > 512
+    options = found["instructiongpt4"]["selection_kwargs"]
+    assert options["clusters"] == 10 and options["components"] == 6 + 6 and "bigG-14" in options["clip"]
     training = found["ifd"]
     assert training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] == 128
     assert (training["num_train_epochs"], training["learning_rate"], training["max_length"]) == (3, 2e-5, 512)

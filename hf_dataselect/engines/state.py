@@ -12,6 +12,8 @@ from torch import nn
 
 _FLAGS = ("training", "gradient_checkpointing", "_gradient_checkpointing_func", "forward", "_forward_hooks")
 _FLAGS += ("_forward_pre_hooks", "_backward_hooks", "_require_grads_hook", "_require_grads_hooks")
+# Said of a model whose hooks record hidden states; without them, and so said, it would give none.
+_FLAGS += ("_output_capturing_hooks_installed",)
 # Without these, `accelerate` takes a model that a warm-up has trained for prepared: no autocast, no DDP.
 _FLAGS += ("_is_accelerate_prepared", "_original_forward")
 _ABSENT = object()

@@ -69,6 +69,8 @@ class WarmupSettings:
             Layers it is put on.
         layers (`tuple[str]`, *optional*):
             With `method="full"`, the linear layers that are tuned (see [`linear_layers`]) instead of all weights.
+        max_length (`int`, *optional*):
+            Window of rows that TRL tokenizes; rows of tokens are cut already.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Trade compute for memory.
         seed (`int`, *optional*, defaults to `42`):
@@ -87,6 +89,7 @@ class WarmupSettings:
     lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = ("all-linear",)
     layers: tuple[str, ...] = ()
+    max_length: int | None = None
     gradient_checkpointing: bool = False
     seed: int = 42
 
@@ -95,7 +98,7 @@ class WarmupSettings:
 def warmed_up(
     model: nn.Module,
     tokenizer: Any,
-    rows: TokenRows,
+    rows: TokenRows | Dataset,
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
@@ -112,8 +115,9 @@ def warmed_up(
             The model; quantized ones take `method="lora"`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's; batches are padded with its token.
-        rows ([`TokenRows`]):
-            What is trained on: their counted tokens, and no other, as scoring counts them.
+        rows ([`TokenRows`] or [`~datasets.Dataset`]):
+            What is trained on: their counted tokens, and no other, as scoring counts them. Rows with images come as
+            [`~trl.SFTTrainer`] takes them, with a processor for tokenizer and without `cache_dir`.
         settings ([`WarmupSettings`]):
             How to tune.
         on_cached (`Callable`, *optional*):
@@ -265,14 +269,14 @@ def _full(model: nn.Module, settings: WarmupSettings):
 def _train(
     tuned: nn.Module,
     tokenizer: Any,
-    rows: TokenRows,
+    rows: TokenRows | Dataset,
     settings: WarmupSettings,
     accelerator: Accelerator | None,
     *callbacks: TrainerCallback,
 ) -> None:
     from trl import SFTConfig, SFTTrainer
 
-    rows = labelled(rows)
+    rows = labelled(rows) if isinstance(rows, TokenRows) else rows
     if len(rows) == 0:
         raise ValueError("No row to warm up on has an answer within the window.")
     precision = accelerator.mixed_precision if accelerator else "no"
@@ -288,7 +292,7 @@ def _train(
             warmup_steps=int(0.03 * updates),
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.gradient_accumulation,
-            max_length=None,  # the rows are cut already
+            max_length=settings.max_length,
             gradient_checkpointing=settings.gradient_checkpointing,
             seed=settings.seed,
             bf16=precision == "bf16",

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..preprocessing.model import answer_loss
+from ..preprocessing.image_loss import held_out_loss
 from ..preprocessing.records import Records
 from ..selector import Context
 from .benchmarks import Setting
@@ -52,15 +52,23 @@ class HeldOut(RowsBenchmark):
         """The benchmark of rows at hand."""
         benchmark = cls(dataset=records.name, **options)
         benchmark.records = records
-        check_metrics(benchmark.metrics)
+        benchmark._check()
         return benchmark
 
-    def prepare(self) -> None:
+    def _check(self) -> None:
         check_metrics(self.metrics)
+        if self.metrics and self.records.images:
+            raise ValueError(
+                f"`metrics={self.metrics}` are of generated answers, and no answers are generated to rows with images "
+                f"(`{self.dataset}`): leave them out, the loss is measured all the same."
+            )
+
+    def prepare(self) -> None:
         rows = self.read()
         self.records = Records(rows.select(self.limited(range(len(rows)))), name=f"benchmarks ({self.name})")
         if self.records.layout == "tokens":
             raise ValueError(f"`benchmarks` ({self.name}): {self.dataset!r} is already tokenized: give its texts.")
+        self._check()
 
     def protocol(self) -> dict[str, Any]:
         return {
@@ -73,7 +81,7 @@ class HeldOut(RowsBenchmark):
         return self._likelihood(ctx) | (self._generation(ctx) if self.metrics else {})
 
     def _likelihood(self, ctx: Context) -> dict[str, Setting]:
-        found = answer_loss(self.records, ctx, ctx.text_format(end_of_turn=True), label="Evaluating answers")
+        found = held_out_loss(self.records, ctx, label="Evaluating answers")
         with np.errstate(invalid="ignore", divide="ignore"):
             accuracy = np.where(np.isfinite(found.mean), found.hits / found.tokens, np.nan)
         return {

@@ -39,9 +39,14 @@ def words(text: str) -> list[str]:
     return found
 
 
-def sentences(text: str) -> int:
+def split_sentences(text: str) -> list[str]:
     """Stretches with a letter or digit in them, between full stops, exclamation and question marks of any script."""
-    return len(_SENTENCE.findall(text))
+    return _SENTENCE.findall(text)
+
+
+def sentences(text: str) -> int:
+    """How many [`split_sentences`] finds."""
+    return len(split_sentences(text))
 
 
 def mtld(found: list[str], threshold: float = 0.72) -> float:

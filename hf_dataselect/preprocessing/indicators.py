@@ -13,13 +13,16 @@ Indicators of instruction data (arXiv 2307.06290), numbers of a row that a rule 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 import numpy as np
+from transformers import AutoConfig
 
+from ..engines.reward import check_reward_model
 from ..engines.yes_no import load_evaluator, yes_probability
 from ..selector import Context
 from .embedding import RowVectors
-from .human import answer_tokens, text_feature
+from .human import TEXT_FEATURES, answer_tokens, text_feature
 from .model import answer_loss
 from .records import Records
 from .rewards import answer_rewards
@@ -56,6 +59,8 @@ class IndicatorSources:
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
     neighbour: int = 6
 
+    names: ClassVar[tuple[str, ...]] = NAMES
+
     def __post_init__(self):
         if self.neighbour < 1:
             raise ValueError(f"`selection_kwargs`: neighbour={self.neighbour} must be at least 1.")
@@ -70,6 +75,35 @@ class IndicatorSources:
         kinds |= dict.fromkeys(QUESTIONS, ["evaluator"])
         wanted = {option for name in names for option in kinds.get(name, [])}
         return {option: value for option, value in asdict(self).items() if option in wanted}
+
+    def extras(self, names: Sequence[str]) -> dict[str, str]:
+        """Packages that these indicators need, and the extra that brings each."""
+        found = dict(TEXT_FEATURES["mtld"].extras) if "mtld" in names else {}
+        return found | ({"sentence_transformers": "embed"} if "knn" in names and self.encoder != "model" else {})
+
+    def check(self, names: Sequence[str]) -> None:
+        """Refuse, with a `ValueError`, models that can't measure these indicators, before weights load."""
+        if "rew" in names:
+            check_reward_model(self.reward_model, "reward_model")
+        if set(names) & set(QUESTIONS):
+            try:
+                config = AutoConfig.from_pretrained(self.evaluator)
+            except (OSError, ValueError) as error:
+                raise ValueError(
+                    f"`selection_kwargs`: evaluator={self.evaluator!r} can't be found: {error}"
+                ) from error
+            if not config.is_encoder_decoder:
+                raise ValueError(f"`selection_kwargs`: evaluator={self.evaluator!r} is no encoder-decoder model.")
+
+    def possible(self, names: Sequence[str], records: Records) -> list[str]:
+        """Those of the indicators that these rows can have: all."""
+        return list(names)
+
+    def measure(
+        self, records: Records, ctx: Context, names: Sequence[str]
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """[`indicator_values`], and what a rule has to keep to measure others alike: nothing."""
+        return indicator_values(records, ctx, names, self), {}
 
 
 def indicator_values(

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
 
 from ..engines.batching import main_process_first
+from .images import as_image_lists, image_column, image_key, stored_images
 from .layouts import LAYOUTS, Record, RowParser, find_layout
 
 
@@ -65,17 +66,21 @@ class Records(Sequence):
             known = "\n  ".join(LAYOUTS.values())
             raise ValueError(f"`{name}` has the columns {sorted(columns)}; expected one of these layouts:\n  {known}")
         self.parser = RowParser(self.layout, text_field, formatting_func)
+        #: Column of the rows' images, `image` or `images`; `None` if there is none.
+        self.images = image_column(columns)
+        #: The dataset without its images, which no one has to decode to read a row.
+        self.texts = dataset.remove_columns([self.images]) if self.images else dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Record:
         index = range(len(self))[index]
-        return self.parser.parse(self.dataset.with_format(None)[index : index + 1], [index])[0]
+        return self.parser.parse(self.texts.with_format(None)[index : index + 1], [index])[0]
 
     def __iter__(self) -> Iterator[Record]:
         start = 0
-        for batch in self.dataset.with_format(None).iter(1000):
+        for batch in self.texts.with_format(None).iter(1000):
             size = len(next(iter(batch.values())))
             yield from self.parser.parse(batch, range(start, start + size))
             start += size
@@ -120,26 +125,37 @@ class Records(Sequence):
     def for_training(self, indices: Sequence[int] | None = None, num_proc: int | None = None) -> Dataset:
         """
         Rows in a layout that TRL trains on: Alpaca columns become chat prompt-completion, ShareGPT columns become
-        messages; all others are handed on untouched.
+        messages; all others are handed on untouched. Images are never decoded here; where some rows have none,
+        there is a column `images` of lists.
 
         Args:
             indices (`Sequence[int]`, *optional*):
                 Rows, in this order; all by default (then no index mapping is added).
         """
         rows = self.dataset if indices is None else self.dataset.select(indices)
+        if self.images and self.dataset.data.column(self.images).null_count:
+            rows = as_image_lists(rows)  # TRL takes a row without images as an empty list only
         if self.layout not in ("alpaca", "sharegpt"):
             return rows
 
-        dropped = [name for name in rows.column_names if name not in ("tools", "chat_template_kwargs")]
+        kept = ("tools", "chat_template_kwargs", "image", "images")
+        dropped = [name for name in rows.column_names if name not in kept]
+        read, parser = self.texts.column_names, self.parser
+
+        def as_chats(*columns: list) -> dict[str, list]:
+            return parser.as_chats(dict(zip(read, columns, strict=True)))
+
         options = {"batched": True, "remove_columns": dropped, "num_proc": num_proc, "desc": "Reading rows as chats"}
         with main_process_first(rows):
-            return rows.map(self.parser.as_chats, **options)
+            return rows.map(as_chats, input_columns=read, **options)
 
     def content_hash(self, indices: Sequence[int] | None = None, sample: int = 256) -> str:
         """Hash of the number of rows, the columns and up to `sample` evenly spaced rows (of `indices`, if given)."""
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
         places = np.unique(np.linspace(0, len(chosen) - 1, min(sample, len(chosen))).astype(np.int64))
-        rows = [self.dataset.with_format(None)[int(chosen[place])] for place in places]
+        rows = [self.texts.with_format(None)[int(chosen[place])] for place in places]
+        if self.images:
+            rows += [image_key(images).hex() for images in stored_images(self.dataset, chosen[places])]
         described = json.dumps([len(self), sorted(self.dataset.column_names), len(chosen), rows], default=str)
         return hashlib.blake2b(described.encode(), digest_size=12).hexdigest()
 

@@ -1,51 +1,141 @@
-"""Linear rules that foretell, from mean indicators of a dataset, the loss of a model tuned on it."""
+"""
+Rules that foretell, from indicators of rows, the loss of a model tuned on them.
 
+A rule is a JSON file that can be read; numbers that no one reads (the weights of a network, the axes of principal
+components) are in a .safetensors file beside it.
+"""
+
+import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+from safetensors.numpy import load, save
 
 from ..engines.cache import write_atomic
-from .indicators import NAMES
+from .attention import foretell
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedRule:
+    """
+    What is known about a rule of either kind.
+
+    Args:
+        r2 (`float`, *optional*):
+            Share of the variance that it explains of what it was fitted to.
+        left_out_r2 (`float`, *optional*):
+            The same of subsets that were left out of the fit, each in its turn: what the rule is worth. Below 0, it
+            foretells worse than the mean does.
+        subsets (`int`, *optional*):
+            How many tuned models it was fitted to.
+        sources (`dict`, *optional*):
+            What measured the indicators; the rule is worth something on that scale only.
+        about (`dict`, *optional*):
+            Model, rows and settings that it was fitted with.
+        tensors (`dict[str, np.ndarray]`, *optional*):
+            Numbers beside the file.
+    """
+
+    r2: float | None = None
+    left_out_r2: float | None = None
+    subsets: int | None = None
+    sources: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+
+    regressor: ClassVar[str]
+
+    @property
+    def columns(self) -> list[str]:
+        """Numbers of a row that it weighs."""
+        raise NotImplementedError
+
+    @property
+    def names(self) -> list[str]:
+        """Indicators that it weighs; `pca1` and `pca2` are both of `pca`."""
+        return list(dict.fromkeys(map(indicator_of, self.columns)))
+
+    def log_loss(self, indicators: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Foretold log loss of each row, `(n,)`, lower is better; NaN where an indicator is."""
+        raise NotImplementedError
+
+    def save(self, path: Path) -> None:
+        """Write the rule as JSON, and its tensors beside it."""
+        described = {"regressor": self.regressor} | asdict(replace(self, tensors={}))
+        if self.tensors:
+            data = save({name: np.ascontiguousarray(array) for name, array in self.tensors.items()})
+            write_atomic(path.with_suffix(".safetensors"), data)
+            described["tensors"] = {"file": path.with_suffix(".safetensors").name, "hash": _hash(data)}
+        write_atomic(path, json.dumps(described, indent=2) + "\n")
 
 
 @dataclass(frozen=True)
-class Rule:
+class Rule(FittedRule):
     """
-    log(loss) = intercept + sum of coefficient x mean indicator. Of a row, lower is better.
+    log(loss) = intercept + sum of coefficient x mean indicator. See [`FittedRule`] for the rest.
 
     Args:
         intercept (`float`):
             Of the logarithm of the held-out loss.
         coefficients (`dict[str, float]`):
             By indicator.
-        r2 (`float`, *optional*):
-            Share of the variance that it explains of what it was fitted to.
-        subsets (`int`, *optional*):
-            How many tuned models that were.
-        sources (`dict`, *optional*):
-            What measured the indicators; a coefficient is worth something on that scale only.
-        about (`dict`, *optional*):
-            Model, rows and settings that it was fitted with.
     """
 
     intercept: float
     coefficients: dict[str, float]
-    r2: float | None = None
-    subsets: int | None = None
-    sources: dict[str, Any] = field(default_factory=dict)
-    about: dict[str, Any] = field(default_factory=dict)
+
+    regressor: ClassVar[str] = "linear"
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.coefficients)
 
     def log_loss(self, indicators: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Foretold log loss, `(n,)`; NaN where an indicator is."""
         return self.intercept + sum(value * indicators[name] for name, value in self.coefficients.items())
 
-    def save(self, path: Path) -> None:
-        """Write the rule as JSON."""
-        write_atomic(path, json.dumps(asdict(self), indent=2) + "\n")
+    def check(self) -> None:
+        """Refuse, with a `ValueError`, numbers that are none."""
+        numbers = [float(self.intercept), *map(float, self.coefficients.values())]
+        if not self.coefficients or not np.isfinite(numbers).all():
+            raise ValueError("no finite coefficients")
+
+
+@dataclass(frozen=True)
+class AttentionRule(FittedRule):
+    """
+    log(loss) = mean over a dataset's rows of what a small network with self-attention makes of a row's indicators,
+    see [`AttentionRegressor`]. See [`FittedRule`] for the rest.
+
+    Args:
+        standard (`dict[str, list[float]]`):
+            Mean and standard deviation of each indicator, by which rows are standardised.
+        target (`list[float]`):
+            Mean and standard deviation of the log losses it was fitted to.
+    """
+
+    standard: dict[str, list[float]]
+    target: list[float]
+
+    regressor: ClassVar[str] = "attention"
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self.standard)
+
+    def log_loss(self, indicators: Mapping[str, np.ndarray]) -> np.ndarray:
+        values = np.column_stack([indicators[name] for name in self.columns])
+        mean, scale = np.array(list(self.standard.values())).T
+        return self.target[0] + self.target[1] * foretell(self.tensors, (values - mean) / scale)
+
+    def check(self) -> None:
+        """Refuse, with a `ValueError`, numbers that are none, and weights that do not fit."""
+        if not np.isfinite([*self.target, *np.ravel(list(self.standard.values()))]).all():
+            raise ValueError("no finite numbers")
+        foretell(self.tensors, np.zeros((1, len(self.standard))))
 
 
 #: Rules of arXiv 2307.06290, of its first and of its later version.
@@ -55,30 +145,57 @@ PUBLISHED = {
 }
 
 
-def load_rule(name: str) -> Rule:
+def indicator_of(column: str) -> str:
+    """The indicator that a column is of: `pca` for `pca3`."""
+    return column.rstrip("0123456789")
+
+
+def load_rule(name: str, known: Collection[str], published: Mapping[str, FittedRule] | None = None) -> FittedRule:
     """
     A published rule by name, or one of `hf-dataselect fit-rule` by path.
 
+    Args:
+        known (`Collection[str]`):
+            Indicators that the method measures.
+        published (`Mapping`, *optional*):
+            Its rules by name.
+
     Raises:
-        `ValueError`: no such rule, or a file that is none.
+        `ValueError`: no such rule, a file that is none, or one of other indicators.
     """
-    if name in PUBLISHED:
-        return PUBLISHED[name]
+    if name in (published or {}):
+        return published[name]
     path = Path(name).expanduser()
     if not path.is_file():
+        others = " nor ".join(map(repr, published or {}))
         raise ValueError(
-            f"`selection_kwargs`: rule={name!r} is neither {' nor '.join(map(repr, PUBLISHED))} nor a file."
+            f"`selection_kwargs`: rule={name!r} is "
+            + (f"neither {others} nor a file." if others else "no file: write one with `hf-dataselect fit-rule`.")
         )
     try:
-        rule = Rule(**json.loads(path.read_text(encoding="utf-8")))
-        numbers = [float(rule.intercept), *map(float, rule.coefficients.values())]
-        unknown = set(rule.coefficients) - set(NAMES)
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        described = json.loads(path.read_text(encoding="utf-8"))
+        kind = {"linear": Rule, "attention": AttentionRule}[described.pop("regressor", "linear")]
+        beside = described.pop("tensors", None)
+        rule = kind(**described, tensors=_beside(path, **beside) if beside else {})
+        rule.check()
+    except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"`selection_kwargs`: rule={name!r} is no rule file: {error}.") from error
-    if unknown or not rule.coefficients or not np.isfinite(numbers).all():
-        problem = f"unknown indicators {sorted(unknown)}" if unknown else "no finite coefficients"
-        raise ValueError(f"`selection_kwargs`: rule={name!r} has {problem}. Known: {', '.join(NAMES)}.")
+    if unknown := sorted(set(rule.names) - set(known)):
+        raise ValueError(
+            f"`selection_kwargs`: rule={name!r} has unknown indicators {unknown}. Known: {', '.join(known)}."
+        )
     return rule
+
+
+def _beside(path: Path, file: str, hash: str) -> dict[str, np.ndarray]:
+    data = (path.parent / Path(file).name).read_bytes()
+    if _hash(data) != hash:
+        raise ValueError(f"{file} beside it is not the one that it was written with")
+    return load(data)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=12).hexdigest()
 
 
 def least_squares(indicators: np.ndarray, log_losses: np.ndarray) -> tuple[float, np.ndarray, float]:
@@ -105,6 +222,35 @@ def least_squares(indicators: np.ndarray, log_losses: np.ndarray) -> tuple[float
     fitted, *_ = np.linalg.lstsq(design, log_losses - log_losses.mean(), rcond=None)
     coefficients = fitted / scale
     intercept = float(log_losses.mean() - indicators.mean(0) @ coefficients)
-    rest = log_losses - intercept - indicators @ coefficients
-    total = ((log_losses - log_losses.mean()) ** 2).sum()
-    return intercept, coefficients, float(1 - (rest**2).sum() / total) if total > 0 else float("nan")
+    return intercept, coefficients, r_squared(log_losses, intercept + indicators @ coefficients)
+
+
+def r_squared(found: np.ndarray, foretold: np.ndarray) -> float:
+    """Share of the variance of `found` that `foretold` explains; NaN where there is none."""
+    total = ((found - found.mean()) ** 2).sum()
+    return float(1 - ((found - foretold) ** 2).sum() / total) if total > 0 else float("nan")
+
+
+def left_out_r2(
+    fit: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]], log_losses: np.ndarray, seed: int, folds: int = 10
+) -> float | None:
+    """
+    R2 of what is foretold of subsets that were left out of the fit, a tenth of them (one at least) at a time.
+
+    Args:
+        fit (`Callable`):
+            Subsets to fit to -> (subsets -> their log losses as foretold).
+        log_losses (`np.ndarray`):
+            `(subsets,)`.
+
+    Returns:
+        `float`: `None` where too few subsets are left to fit to.
+    """
+    n, foretold = len(log_losses), np.empty(len(log_losses))
+    order = np.random.default_rng(seed).permutation(n)
+    for part in np.array_split(order, min(folds, n)):
+        try:
+            foretold[part] = fit(np.setdiff1d(order, part))(part)
+        except ValueError:
+            return None
+    return r_squared(log_losses, foretold)

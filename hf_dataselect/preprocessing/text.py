@@ -355,7 +355,7 @@ def encode(records: Records, text_format: TextFormat, alone: bool = False, num_p
     """
     Token rows of all records; see [`TextFormat.encode`]. Done once: `datasets` keeps the result beside the dataset.
     """
-    fingerprint = digest([records.dataset._fingerprint, text_format.key, alone, records.text_field, _ENCODING])
+    fingerprint = digest([records.texts._fingerprint, text_format.key, alone, records.text_field, _ENCODING])
     text_format = replace(text_format)  # cached properties of the caller's copy stay out of worker processes
 
     parser = records.parser
@@ -363,12 +363,12 @@ def encode(records: Records, text_format: TextFormat, alone: bool = False, num_p
     def encode_batch(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
         return text_format.encode(parser.parse(batch, indices), alone)
 
-    with main_process_first(records.dataset):
-        rows = records.dataset.with_format(None).map(
+    with main_process_first(records.texts):
+        rows = records.texts.with_format(None).map(
             encode_batch,
             batched=True,
             with_indices=True,
-            remove_columns=records.dataset.column_names,
+            remove_columns=records.texts.column_names,
             features=_COLUMNS,
             num_proc=num_proc,
             new_fingerprint=fingerprint if records.formatting_func is None else None,

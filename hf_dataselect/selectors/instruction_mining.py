@@ -29,13 +29,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..engines.reward import check_reward_model
 from ..engines.warmup import WarmupSettings, warmed_up
-from ..preprocessing.human import TEXT_FEATURES
-from ..preprocessing.indicators import QUESTIONS, IndicatorSources, indicator_values
+from ..preprocessing.indicators import NAMES, IndicatorSources, indicator_values
 from ..preprocessing.model import answer_loss, tuning_rows
 from ..preprocessing.records import Records
-from ..preprocessing.rules import Rule, load_rule
+from ..preprocessing.rules import PUBLISHED, FittedRule, load_rule
 from ..selector import Account, Card, Context, Selector
 
 
@@ -100,12 +98,12 @@ class InstructionMining(Selector):
             if getattr(self, name) < least:
                 raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} is too small.")
         needs = self.card.needs | ({"target"} if self.search_trials else set())
-        if not self.search_trials and not self.sources().needs_model(list(self._rule().coefficients)):
+        if not self.search_trials and not self.sources().needs_model(self._rule().names):
             needs -= {"model"}
         self.card = dataclasses.replace(self.card, needs=needs)
 
-    def _rule(self) -> Rule:
-        return load_rule(self.rule)
+    def _rule(self) -> FittedRule:
+        return load_rule(self.rule, NAMES, PUBLISHED)
 
     def sources(self) -> IndicatorSources:
         """What measures the indicators: the options, else what the rule was fitted with, else the defaults."""
@@ -114,14 +112,14 @@ class InstructionMining(Selector):
         return IndicatorSources(**{**self._rule().sources, **given})
 
     def extras(self) -> dict[str, str]:
-        found = extras_of(list(self._rule().coefficients), self.sources())
+        found = self.sources().extras(self._rule().names)
         return found | ({"flaml": "search"} if self.search_trials else {})
 
     def check(self, records: Records) -> None:
-        check_sources(list(self._rule().coefficients), self.sources())
+        self.sources().check(self._rule().names)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
-        found = indicator_values(records, ctx, list(self._rule().coefficients), self.sources())
+        found = indicator_values(records, ctx, self._rule().names, self.sources())
         return found | {"records": records}
 
     def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
@@ -182,24 +180,3 @@ def best_size(loss_of: Callable[[int], float], smallest: int, largest: int, tria
 
     tune.run(evaluate, search_alg=search, metric="loss", mode="min", num_samples=trials, use_ray=False, verbose=0)
     return min(tried, key=lambda rows: (tried[rows], rows))
-
-
-def extras_of(names: list[str], sources: IndicatorSources) -> dict[str, str]:
-    """Packages that these indicators need, and the extra that brings each."""
-    found = dict(TEXT_FEATURES["mtld"].extras) if "mtld" in names else {}
-    return found | ({"sentence_transformers": "embed"} if "knn" in names and sources.encoder != "model" else {})
-
-
-def check_sources(names: list[str], sources: IndicatorSources) -> None:
-    """Refuse, with a `ValueError`, models that can't measure these indicators, before weights load."""
-    from transformers import AutoConfig
-
-    if "rew" in names:
-        check_reward_model(sources.reward_model, "reward_model")
-    if set(names) & set(QUESTIONS):
-        try:
-            config = AutoConfig.from_pretrained(sources.evaluator)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"`selection_kwargs`: evaluator={sources.evaluator!r} can't be found: {error}") from error
-        if not config.is_encoder_decoder:
-            raise ValueError(f"`selection_kwargs`: evaluator={sources.evaluator!r} is no encoder-decoder model.")

@@ -118,6 +118,15 @@ def test_hooks_given_before_can_still_be_removed_afterwards():
     assert calls == [1]
 
 
+def test_hidden_states_are_still_given_afterwards():
+    model, ids = tiny_model(tiny_tokenizer()), torch.tensor([[5, 6, 7]])
+    with preserved(model), torch.no_grad():
+        inside = model(ids, output_hidden_states=True).hidden_states
+    with torch.no_grad():
+        outside = model(ids, output_hidden_states=True).hidden_states
+    assert len(outside) == len(inside) == 3 and torch.equal(outside[-1], inside[-1])
+
+
 def test_without_a_model_the_random_state_alone_comes_back():
     seed_all(3)
     expected = draws()

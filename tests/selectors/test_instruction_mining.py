@@ -19,7 +19,7 @@ from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indi
 from hf_dataselect.preprocessing.model import answer_loss, tuning_rows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.rewards import conversation
-from hf_dataselect.preprocessing.rules import PUBLISHED, Rule, least_squares, load_rule
+from hf_dataselect.preprocessing.rules import PUBLISHED, least_squares, load_rule
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.instruction_mining import best_size
@@ -252,13 +252,17 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     written = json.loads((tmp_path / "rule.json").read_text())
     assert set(written["coefficients"]) == {"len", "mtld", "rew", "ppl"} and written["subsets"] == 8
     assert 0 <= written["r2"] <= 1 and written["sources"] == {"reward_model": sources.reward_model}
-    assert load_rule(str(tmp_path / "rule.json")) == rule
+    assert load_rule(str(tmp_path / "rule.json"), NAMES) == rule
 
     lines = [json.loads(line) for line in (tmp_path / "again" / "subsets.jsonl").read_text().split("\n") if line]
     values = indicator_values(records, context(), arguments.indicators, sources)
     table = np.column_stack([values[name] for name in arguments.indicators])
     rows = draw_subset(table, np.arange(40), 8, 1.0, [42, 0])
-    np.testing.assert_allclose(lines[0]["indicators"], table[rows].mean(0))
+    assert lines[0]["rows"] == rows.tolist()
+    means = np.array([table[line["rows"]].mean(0) for line in lines])
+    losses = np.log([line["loss"] for line in lines])
+    intercept, coefficients, r2 = least_squares(means, losses)
+    np.testing.assert_allclose([rule.intercept, *rule.coefficients.values(), rule.r2], [intercept, *coefficients, r2])
     ctx = context()
     with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(records, rows, ctx), settings()) as model:
         loss = answer_loss(held_out, ctx.using(model), ctx.text_format(end_of_turn=True)).mean.mean()
@@ -308,12 +312,16 @@ def test_the_command_fits_a_rule_from_a_recipe(tmp_path, capsys):
     recipe.write_text(yaml.safe_dump(content))
     main(["fit-rule", "--config", str(recipe)])
     shown = capsys.readouterr().out
-    rule = Rule(**json.loads((tmp_path / "run" / "rule.json").read_text()))
-    assert "R2" in shown and "over 8 subsets" in shown and f"{rule.coefficients['ppl']:+.6g}" in shown
+    rule = load_rule(str(tmp_path / "run" / "rule.json"), NAMES)
+    assert (
+        "R2" in shown
+        and f"over 8 subsets, {rule.left_out_r2:.3f} of those left out" in shown
+        and f"{rule.coefficients['ppl']:+.6g}" in shown
+    )
     main(["select", "--config", str(write_recipe(tmp_path)), "--selection_method", "instruction_mining",
           "--selection_kwargs", json.dumps({"rule": str(tmp_path / "run" / "rule.json")}),
           "--output_dir", str(tmp_path / "picked")])  # fmt: skip
     assert json.loads((tmp_path / "picked" / "selection.json").read_text())["kept"] == 6
     with pytest.raises(SystemExit):
         main(["fit-rule", "--config", str(recipe), "--selection_method", "ifd", "--selection_kwargs", "{}"])
-    assert "`fit-rule` fits 'instruction_mining'" in capsys.readouterr().err
+    assert "`fit-rule` fits 'instruction_mining' and 'instructiongpt4'" in capsys.readouterr().err

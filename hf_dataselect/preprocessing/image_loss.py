@@ -1,0 +1,94 @@
+"""How well a vision-language model foresees the answers of rows with images."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engines.batching import map_batches
+from ..engines.state import cast, evaluating, scoring_dtype
+from ..selector import Context
+from .images import picture, stored_images
+from .model import AnswerLoss, answer_loss
+from .records import Records
+
+
+logger = logging.getLogger(__name__)
+
+
+def held_out_loss(records: Records, ctx: Context, label: str | None = None) -> AnswerLoss:
+    """
+    How hard the answers of held-out rows are for the model, end of turn included, see [`answer_loss`].
+
+    Of rows with images, it is the last answer, with the tokens and pixels that TRL would train it on. A row that the
+    processor or the model refuses is NaN, and entered in `ctx.account`.
+
+    Raises:
+        `ValueError`: rows with images and a context without a processor.
+    """
+    if records.images is None:
+        return answer_loss(records, ctx, ctx.text_format(end_of_turn=True), label=label)
+    if ctx.processor is None:
+        raise ValueError(f"`{records.name}` has images, and the model has no processor that takes them.")
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    collate = DataCollatorForVisionLanguageModeling(ctx.processor, ctx.max_length, completion_only_loss=True)
+    weight, refused = next(ctx.model.parameters()), "no image that can be decoded, or the processor refuses the row"
+
+    def measure(examples: list[dict]) -> np.ndarray:
+        inputs = collate([dict(example) for example in examples])
+        labels = inputs.pop("labels").to(weight.device)[:, 1:]
+        inputs = {
+            name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
+            for name, value in inputs.items()
+        }
+        logits = ctx.model(**inputs).logits[:, :-1].float()
+        counted = labels != -100
+        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+        hits = (logits.argmax(-1) == labels) & counted
+        columns = [(loss * counted).sum(1), counted.sum(1), hits.sum(1)]
+        return torch.stack([column.double() for column in columns], 1).cpu().numpy()
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        found = np.full((len(batch), 3), np.inf)
+        examples = [_example(records, int(row)) for row in batch]
+        usable = [i for i, example in enumerate(examples) if example is not None]
+        try:
+            found[usable] = measure([examples[i] for i in usable]) if usable else 0
+        except ValueError:  # one row's images do not go with its text, or not with the window
+            for i in usable:
+                try:
+                    found[i] = measure([examples[i]])[0]
+                except ValueError as error:
+                    logger.warning("Row %d of `%s`: %s", batch[i], records.name, str(error).splitlines()[0])
+        return found
+
+    with torch.no_grad(), evaluating(ctx.model), cast(ctx.model, scoring_dtype(ctx.model, ctx.dtype)):
+        found = map_batches(
+            compute,
+            np.full(len(records), ctx.max_length or 1024),
+            3,
+            batch_tokens=ctx.batch_tokens,
+            accelerator=ctx.accelerator,
+            progress=label or "Scoring answers",
+        )
+    ctx.account.count(forward_rows=len(records))
+    ctx.account.note("unscorable", refused, np.flatnonzero(np.isinf(found[:, 0])))
+    ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(np.isnan(found[:, 0])))
+    ctx.account.note("unscorable", "no answer within the window", np.flatnonzero(found[:, 1] == 0))
+    found[~np.isfinite(found).all(1) | (found[:, 1] == 0)] = np.nan
+    return AnswerLoss(found[:, 0] / found[:, 1], found[:, 1], found[:, 2])
+
+
+def _example(records: Records, row: int) -> dict[str, Any] | None:
+    """A row up to its last answer as TRL takes it; `None` if it can't be read."""
+    record = records[row]
+    pictures = [picture(image) for image in stored_images(records.dataset, [row])[0]]
+    if record.problem is not None or not record.answer_turns or None in pictures:
+        return None
+    turn = record.answer_turns[-1]
+    parts = [list(record.messages[:turn]), [record.messages[turn]]]
+    if not record.chat:
+        parts = [record.prompt, record.answer]
+    return {"prompt": parts[0], "completion": parts[1], "images": pictures}

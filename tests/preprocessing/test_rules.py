@@ -1,0 +1,142 @@
+"""Rules: the network with self-attention, what left-out subsets say of a rule, and files that are none."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from hf_dataselect.preprocessing.attention import AttentionRegressor, fit_attention, foretell
+from hf_dataselect.preprocessing.rules import AttentionRule, Rule, indicator_of, least_squares, left_out_r2, load_rule
+
+
+KNOWN = ("len", "rew", "pca")
+
+
+def pool(n: int = 400, columns: int = 3) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    """Rows, the rows of 24 subsets that lean to some side, and their means of a quality that is not linear."""
+    draw = np.random.default_rng(0)
+    rows = draw.normal(size=(n, columns))
+    quality = rows[:, 0] - 0.5 * rows[:, 1] ** 2
+    lean = [rows @ draw.standard_normal(columns) + draw.gumbel(size=n) for _ in range(24)]
+    subsets = [np.argsort(-values)[:30] for values in lean]
+    targets = np.array([quality[rows].mean() for rows in subsets])
+    return rows, subsets, (targets - targets.mean()) / targets.std()
+
+
+def attention_rule(**changes) -> AttentionRule:
+    rows, subsets, targets = pool()
+    weights = fit_attention([rows[s] for s in subsets[:6]], targets[:6], seed=1)
+    standard = {"len": [10.0, 2.0], "pca1": [0.0, 1.0], "pca2": [-1.0, 0.5]}
+    return AttentionRule(standard, [0.5, 0.1], **{"tensors": weights, "r2": 0.5, **changes})
+
+
+def test_attention_learns_the_quality_of_rows_from_means_of_subsets():
+    rows, subsets, targets = pool()
+    before = torch.get_rng_state().clone()
+    weights = fit_attention([rows[s] for s in subsets], targets, seed=0)
+    again = fit_attention([rows[s] for s in subsets], targets, seed=0)
+    found = foretell(weights, rows)
+    assert torch.equal(before, torch.get_rng_state())
+    assert all((weights[name] == again[name]).all() for name in weights)
+    quality = rows[:, 0] - 0.5 * rows[:, 1] ** 2
+    _, line, _ = least_squares(np.array([rows[s].mean(0) for s in subsets]), targets)
+    assert np.corrcoef(found, quality)[0, 1] > np.corrcoef(rows @ line, quality)[0, 1] > 0.8
+    other = fit_attention([rows[s] for s in subsets], targets, seed=2)
+    assert any((weights[name] != other[name]).any() for name in weights)
+
+
+def test_a_row_s_number_is_its_own():
+    rows, _, _ = pool()
+    weights = attention_rule().tensors
+    whole = foretell(weights, rows)
+    np.testing.assert_allclose(foretell(weights, rows, block=7), whole, atol=1e-12)
+    np.testing.assert_allclose([foretell(weights, rows[i : i + 1])[0] for i in range(9)], whole[:9], atol=1e-12)
+    holes = rows.copy()
+    holes[5, 1] = np.nan
+    found = foretell(weights, holes)
+    assert np.isnan(found[5]) and np.isfinite(np.delete(found, 5)).all()
+
+
+@torch.no_grad()
+def test_the_network_is_attention_residual_and_linear():
+    torch.manual_seed(0)
+    network, rows = AttentionRegressor(3).double().eval(), torch.randn(4, 3, dtype=torch.float64)
+    hidden = rows[..., None] * network.direction + network.place
+    for attention, linear in zip(network.attention, network.linear, strict=True):
+        q, k, v = (hidden @ attention.in_proj_weight.T + attention.in_proj_bias).chunk(3, -1)
+        heads = []
+        for q_, k_, v_ in zip(q.chunk(4, -1), k.chunk(4, -1), v.chunk(4, -1), strict=True):
+            heads.append((q_ @ k_.transpose(1, 2) / q_.shape[-1] ** 0.5).softmax(-1) @ v_)
+        hidden = linear(hidden + attention.out_proj(torch.cat(heads, -1)))
+    torch.testing.assert_close(network(rows), network.head(hidden.mean(1))[:, 0])
+
+
+def test_left_out_r2_is_of_subsets_that_the_fit_has_not_seen():
+    draw = np.random.default_rng(0)
+    means = draw.normal(size=(8, 2))
+    losses, seen = means @ [1.0, -2.0] + draw.normal(0, 0.3, 8), []
+
+    def fit(chosen):
+        seen.append(chosen.tolist())
+        intercept, coefficients, _ = least_squares(means[chosen], losses[chosen])
+        return lambda some: intercept + means[some] @ coefficients
+
+    foretold = np.empty(8)
+    for i in range(8):
+        design = np.column_stack([np.ones(7), np.delete(means, i, 0)])
+        foretold[i] = [1, *means[i]] @ np.linalg.lstsq(design, np.delete(losses, i), rcond=None)[0]
+    expected = 1 - ((losses - foretold) ** 2).sum() / ((losses - losses.mean()) ** 2).sum()
+    assert left_out_r2(fit, losses, seed=3) == pytest.approx(expected)
+    assert sorted(set(range(8)) - set(chosen) for chosen in seen) and all(len(chosen) == 7 for chosen in seen)
+    seen.clear()
+    left_out_r2(lambda chosen: seen.append(len(chosen)) or (lambda some: some + 1.0), np.arange(35.0), seed=3)
+    assert sorted(seen) == [31] * 5 + [32] * 5
+    assert left_out_r2(fit, losses[:2], seed=3) is None  # two subsets leave one, which determines nothing
+
+
+@pytest.mark.parametrize("kind", ["linear", "attention"])
+def test_a_rule_comes_back_as_it_was_written(kind, tmp_path):
+    basis = {"pca.mean": np.arange(4.0), "pca.components": np.eye(4)[:2]}
+    linear = Rule(0.5, {"len": 0.1, "pca1": -2.0, "pca2": 1.0}, r2=0.5, left_out_r2=0.25, subsets=8, tensors=basis)
+    rule = linear if kind == "linear" else attention_rule(tensors=attention_rule().tensors | basis)
+    rule.save(tmp_path / "rule.json")
+    found = load_rule(str(tmp_path / "rule.json"), KNOWN)
+    assert found == rule and found.names == ["len", "pca"] and json.loads((tmp_path / "rule.json").read_text())
+    assert all((found.tensors[name] == value).all() for name, value in basis.items())
+    draw = np.random.default_rng(1)
+    indicators = {name: draw.normal(size=5) for name in ("len", "pca1", "pca2")}
+    np.testing.assert_array_equal(found.log_loss(indicators), rule.log_loss(indicators))
+    if kind == "attention":
+        values = np.column_stack([(indicators[n] - m) / s for n, (m, s) in rule.standard.items()])
+        np.testing.assert_allclose(rule.log_loss(indicators), 0.5 + 0.1 * foretell(rule.tensors, values))
+
+
+def changed(tmp_path, **entries) -> str:
+    attention_rule().save(tmp_path / "rule.json")
+    content = json.loads((tmp_path / "rule.json").read_text()) | entries
+    (tmp_path / "rule.json").write_text(json.dumps(content))
+    return str(tmp_path / "rule.json")
+
+
+@pytest.mark.parametrize(
+    "entries, named",
+    [
+        ({"regressor": "forest"}, "is no rule file: 'forest'"),
+        ({"standard": {"len": [1, 2]}}, "(?s)is no rule file: .*size mismatch"),
+        ({"target": [None, 1]}, "is no rule file"),
+        ({"standard": {"len": [1, 1], "pca1": [0, float("nan")], "pca2": [0, 1]}}, "no finite numbers"),
+        ({"standard": {"len": [1, 1], "pca1": [0, 1], "ppl": [0, 1]}}, r"unknown indicators \['ppl'\]"),
+        ({"tensors": {"file": "../rule.safetensors", "hash": "0"}}, "is not the one that it was written with"),
+        ({"tensors": {"file": "gone.safetensors", "hash": "0"}}, "No such file"),
+    ],
+)
+def test_a_network_that_is_none_is_refused(entries, named, tmp_path):
+    with pytest.raises(ValueError, match=named):
+        load_rule(changed(tmp_path, **entries), KNOWN)
+
+
+def test_columns_are_of_indicators():
+    assert [indicator_of(name) for name in ("pca12", "pca", "len")] == ["pca", "pca", "len"]
+    with pytest.raises(ValueError, match="is no file: write one with"):
+        load_rule("nowhere.json", KNOWN)

@@ -1,0 +1,451 @@
+"""InstructionGPT-4: image-text rows scored, clustered and trained on; its rule fitted, killed and resumed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from datasets import Dataset, Features, Image
+from transformers import CLIPModel, CLIPProcessor
+
+from hf_dataselect.cli import main
+from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
+from hf_dataselect.fit_rule import FitRuleArguments, fit_rule
+from hf_dataselect.preprocessing.clip import embed
+from hf_dataselect.preprocessing.human import split_sentences
+from hf_dataselect.preprocessing.image_loss import held_out_loss
+from hf_dataselect.preprocessing.records import Records
+from hf_dataselect.preprocessing.rewards import answer_rewards
+from hf_dataselect.preprocessing.rules import load_rule
+from hf_dataselect.preprocessing.vision import ImageTextSources
+from hf_dataselect.registry import load_selector
+from hf_dataselect.selector import Context, select
+from tests.engines.test_judge_model import reward_model
+from tests.rows import alpaca
+from tests.scripted import ScriptedJudge
+from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny_vision import captions, image_rows, save_clip, tiny_vlm
+from tests.training import tiny_trainer
+
+
+def judge(reply=lambda text: f"{len(text) % 101}\nFor a reason.") -> ScriptedJudge:
+    return ScriptedJudge(reply)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory) -> ImageTextSources:
+    tokenizer, folder = tiny_tokenizer(), tmp_path_factory.mktemp("reward")
+    reward_model(tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ImageTextSources(save_clip(tmp_path_factory.mktemp("clip")), str(folder), components=3)
+
+
+def context(vlm: bool = False, **changes) -> Context:
+    given = {"judge": judge(), "max_length": 128, "dtype": "float32"} | changes
+    if not vlm:
+        return Context(tiny_tokenizer(), **given)
+    model, processor = tiny_vlm()
+    return Context(processor.tokenizer, model, processor=processor, **given)
+
+
+def options(sources: ImageTextSources, **more) -> dict:
+    return {"rule": "mean", "clip": sources.clip, "reward_model": sources.reward_model, "clusters": 3} | more
+
+
+def with_images(rows: list[dict], like: Dataset) -> Dataset:
+    return Dataset.from_list(rows, features=like.features)
+
+
+def broken(dataset: Dataset, row: int) -> Dataset:
+    """The dataset with an image cut short."""
+    rows = dataset.cast_column("image", Image(decode=False)).to_list()
+    rows[row]["image"] = {"bytes": rows[row]["image"]["bytes"][:60], "path": None}
+    return with_images(rows, dataset)
+
+
+# Embeddings and indicators -------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def plain_vectors(clip: str, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors of images and of answers, one forward each."""
+    model, processor = CLIPModel.from_pretrained(clip).eval(), CLIPProcessor.from_pretrained(clip)
+
+    def unit(vectors: list[torch.Tensor]) -> torch.Tensor:
+        mean = torch.stack([vector / vector.norm() for vector in vectors]).mean(0)
+        return mean / mean.norm()
+
+    images, texts = [], []
+    for row, record in zip(dataset, Records(dataset), strict=True):
+        pictures = row["images"] if "images" in row else [row["image"]]
+        pixels = [processor(images=picture, return_tensors="pt") for picture in pictures]
+        images.append(unit([model.get_image_features(**inputs).pooler_output[0] for inputs in pixels]))
+        ids = [
+            processor(text=text, truncation=True, return_tensors="pt") for text in split_sentences(record.answer)[:10]
+        ]
+        texts.append(unit([model.get_text_features(**inputs).pooler_output[0] for inputs in ids]))
+    return torch.stack(images).numpy(), torch.stack(texts).numpy()
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 40, 10**5])
+def test_embeddings_are_those_of_one_plain_forward_each(sources, batch_tokens, tmp_path):
+    rows = image_rows(7, layout="messages").to_list()
+    rows[2]["images"] = rows[2]["images"] + rows[3]["images"]
+    rows[4]["messages"][1]["content"] = "One. Two three! " * 8 + "A red fox?"
+    rows = with_images(rows, image_rows(1, layout="messages"))
+    image, text = plain_vectors(sources.clip, rows)
+    ctx = context(batch_tokens=batch_tokens, cache_dir=tmp_path)
+    found = embed(Records(rows), ctx, sources.clip)
+    np.testing.assert_allclose(found.image, image, atol=1e-5)
+    np.testing.assert_allclose(found.text, text, atol=1e-5)
+    assert ctx.account.passes == {"embedded_rows": 14, "cached_rows": 0}
+    tokenizer, answers = CLIPProcessor.from_pretrained(sources.clip).tokenizer, [r.answer for r in Records(rows)]
+    lengths = [max(len(tokenizer(text)["input_ids"]) for text in split_sentences(answer)) for answer in answers]
+    assert max(lengths) > 40 > min(lengths)
+    cut = [row for row, length in enumerate(lengths) if length > 40 or row == 4]
+    assert list(ctx.account.rows("truncated").values()) == [cut]
+    again = context(cache_dir=tmp_path)
+    same = embed(Records(rows), again, sources.clip)
+    assert (same.image == found.image).all() and (same.text == found.text).all()
+    assert again.account.passes == {"embedded_rows": 0, "cached_rows": 14}
+
+
+def test_indicators_are_what_they_say(sources):
+    records, ctx = Records(image_rows(12)), context()
+    found, basis = sources.measure(records, ctx, sources.names)
+    image, text = plain_vectors(sources.clip, records.dataset)
+    assert list(found) == ["clip", "len", "rew", "judge", "pca1", "pca2", "pca3"]
+    np.testing.assert_allclose(found["clip"], (image * text).sum(1), atol=1e-5)
+    assert found["len"].tolist() == [len(record.answer) for record in records]
+    np.testing.assert_array_equal(found["rew"], answer_rewards(records, context(), sources.reward_model))
+    asked = ctx.judge.asked
+    assert found["judge"].tolist() == [len(text) % 101 for text in asked] and len(asked) == len(set(asked))
+    assert all(record.answer in text and record.prompt in text for record, text in zip(records, asked, strict=False))
+    joint = np.hstack([image, text])
+    axes = np.linalg.svd(joint - joint.mean(0), full_matrices=False)[2][:3]
+    for i in range(3):
+        expected, column = (joint - joint.mean(0)) @ axes[i], found[f"pca{i + 1}"]
+        np.testing.assert_allclose(column * np.sign(column @ expected), expected, atol=1e-4)
+    few, _ = sources.measure(Records(image_rows(12).select([3])), context(), ["pca"], basis)
+    assert few["pca2"][0] == pytest.approx(found["pca2"][3], abs=1e-5)  # the axes are kept, not fitted anew
+
+
+def test_a_rating_that_can_not_be_read_is_nan_and_named(sources):
+    replies = iter(["10", "100", "no idea", None, "101"])
+    ctx = context(judge=judge(lambda text: next(replies)))
+    rows = image_rows(5).to_list()
+    for i, row in enumerate(rows):
+        row["completion"][0]["content"] += str(i)
+    found, _ = sources.measure(Records(with_images(rows, image_rows(1))), ctx, ["judge"])
+    np.testing.assert_array_equal(found["judge"], [10, 100, np.nan, np.nan, np.nan])
+    named = ctx.account.rows("unscorable")
+    assert named == {
+        "no reply of the judge: it says nothing": [3],
+        "no rating on the first line of the judge's reply": [2, 4],
+    }
+
+
+# Selection -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_mean_of_standardised_indicators(sources):
+    rows = image_rows(20)
+    selection = select(rows, load_selector("instructiongpt4", options(sources)), 8, context())
+    found, _ = sources.measure(Records(rows), context(), ["clip", "len", "rew", "judge"])
+    values = np.column_stack(list(found.values()))
+    expected = ((values - values.mean(0)) / values.std(0)).mean(1)
+    np.testing.assert_allclose(selection.scores, expected, atol=1e-5)
+    assert len(selection.indices) == 8 and sum(selection.facts["figures"]["rows by cluster"].values()) == 20
+    assert len(selection.facts["figures"]["rows by cluster"]) == 3
+
+
+def test_rows_that_miss_something_are_nan_and_named(sources):
+    rows = broken(image_rows(12), 3).cast_column("image", Image(decode=False)).to_list()
+    rows[5]["image"], rows[7]["completion"][0]["content"] = None, " "
+    rows[8]["completion"][0]["content"] = "..."
+    rows = with_images(rows, image_rows(1))
+    selection = select(rows, load_selector("instructiongpt4", options(sources)), 12, context())
+    assert np.flatnonzero(np.isnan(selection.scores)).tolist() == [3, 5, 7]
+    assert selection.unscorable["an image can't be decoded"] == [3]
+    assert selection.unscorable["no answer"] == [7]
+    assert [rows for why, rows in selection.unscorable.items() if why.startswith("no image, where")] == [[5]]
+    assert len(selection.indices) == 9 and not {3, 5, 7} & set(selection.indices.tolist())
+
+
+def test_rows_without_images_say_what_is_left_out(sources, caplog):
+    caplog.set_level("INFO", "hf_dataselect")
+    selector = load_selector("instructiongpt4", options(sources))
+    selector.check(Records(alpaca(2)))
+    selection = select(alpaca(12), selector, 4, context())
+    assert selection.facts["figures"]["left out, as no row has an image"] == "clip, images in embeddings"
+    assert "leaves out, as no row has an image: clip" in caplog.text and "left out" in selection.summary()
+    found, _ = sources.measure(Records(alpaca(12)), context(), ["len", "rew", "judge"])
+    values = np.column_stack(list(found.values()))
+    np.testing.assert_allclose(selection.scores, ((values - values.mean(0)) / values.std(0)).mean(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_fewer_rows_than_clusters_are_each_their_own(sources, n):
+    selector = load_selector("instructiongpt4", options(sources, clusters=10))
+    selection = select(image_rows(24).select(range(n)), selector, 1.0, context())
+    assert sorted(selection.indices.tolist()) == list(range(n))
+    assert len(selection.facts["figures"]["rows by cluster"]) == n
+
+
+def test_identical_rows_are_one_cluster(sources):
+    same = Dataset.from_list([image_rows(1)[0]] * 12, features=image_rows(1).features)
+    selection = select(same, load_selector("instructiongpt4", options(sources)), 5, context())
+    assert selection.indices.tolist() == [0, 1, 2, 3, 4] and (selection.scores == 0).all()
+    assert selection.facts["figures"]["rows by cluster"] == {"no. 1": 12}
+
+
+# A real training -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", ["prompt-completion", "messages", "parts"])
+def test_a_vision_language_model_is_trained_on_the_rows_kept(sources, layout, tmp_path):
+    model, processor = tiny_vlm()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    dataset, seen = image_rows(16, layout=layout), []
+    trainer = tiny_trainer(
+        tmp_path,
+        "instructiongpt4",
+        options(sources, indicators=["clip", "len", "rew"]),
+        model=model,
+        processing_class=processor,
+        train_dataset=dataset,
+        eval_dataset=image_rows(4, seed=9, layout=layout),
+        selection_budget=6,
+    )
+    collate = trainer.data_collator
+    trainer.data_collator = lambda examples: seen.extend(map(dict, examples)) or collate(examples)
+    trainer.train()
+    kept = dataset.select(trainer.selection.indices)
+    assert trainer.train_dataset.features == dataset.features  # untouched
+    column = "completion" if layout == "prompt-completion" else "messages"
+    # Three steps of two rows; then those of the evaluation.
+    assert [row[column] for row in seen[:6]] == [row[column] for row in _in_order(seen[:6], kept, column)]
+    assert any((w != before[name]).any() for name, w in model.named_parameters())
+    evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert np.isfinite(evaluation["settings"]["answer_loss"]["score"]) and evaluation["unscorable"] == {}
+    again = tiny_trainer(
+        tmp_path / "b", model=model, processing_class=processor, train_dataset=image_rows(16, layout=layout)
+    )
+    assert again.records.content_hash() == trainer.selection.facts["dataset"]
+
+
+def _in_order(seen: list[dict], kept: Dataset, column: str) -> list[dict]:
+    """The rows kept, each once, in the order in which they were seen."""
+    left = list(kept)
+    return [left.pop(next(i for i, row in enumerate(left) if row[column] == one[column])) for one in seen]
+
+
+def test_evaluation_rows_with_images_are_made_ready_as_those_of_the_training_are(tmp_path):
+    model, processor = tiny_vlm()
+    rows = [{"conversations": [row["prompt"][0], row["completion"][0]], "image": row["image"]} for row in captions(5)]
+    rows[1]["image"], rows[3]["conversations"] = None, []
+    features = Features(conversations=image_rows(1).features["prompt"], image=Image())
+    dataset = Dataset.from_list(rows, features=features)
+    given = {"model": model, "processing_class": processor, "train_dataset": dataset, "eval_strategy": "epoch"}
+    trainer = tiny_trainer(tmp_path, eval_dataset=dataset, num_train_epochs=1, max_steps=-1, **given)
+    trainer.train()
+    assert len(trainer.eval_dataset) == 4 and trainer.selection.dropped == {"no turns": [3]}
+    evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert sum(evaluation["unscorable"].values(), []) == [3]
+    with pytest.raises(ValueError, match="no answers are generated to rows with images"):
+        tiny_trainer(tmp_path / "b", eval_dataset=dataset, benchmark_metrics=["exact_match"], **given)
+
+
+def test_rows_with_and_without_images_can_be_trained_on_together(tmp_path):
+    model, processor = tiny_vlm()
+    rows = image_rows(8).to_list()
+    for row in (1, 4, 5):
+        rows[row]["image"] = None
+    trainer = tiny_trainer(
+        tmp_path,
+        model=model,
+        processing_class=processor,
+        train_dataset=with_images(rows, image_rows(1)),
+        num_train_epochs=1,
+        max_steps=-1,
+    )
+    trainer.train()
+    assert [len(images) for images in trainer.train_dataset["images"]] == [1, 0, 1, 1, 0, 0, 1, 1]
+
+
+def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(tmp_path):
+    ctx = context(vlm=True, batch_tokens=300)
+    rows = broken(image_rows(6), 2)
+    found = held_out_loss(Records(rows), ctx)
+    assert np.isnan(found.mean[2]) and np.isfinite(np.delete(found.mean, 2)).all()
+    assert sum(ctx.account.rows("unscorable").values(), []) == [2]
+    trainer = tiny_trainer(tmp_path, model=ctx.model, processing_class=ctx.processor, train_dataset=image_rows(2))
+    for row in (0, 1, 5):
+        batch = trainer.data_collator([rows[row]])
+        with torch.no_grad():
+            expected = ctx.model(**batch).loss
+        assert found.mean[row] == pytest.approx(float(expected), rel=1e-5)
+        assert found.tokens[row] == (batch["labels"] != -100).sum()
+    short = context(vlm=True, max_length=6)
+    assert np.isnan(held_out_loss(Records(image_rows(2)), short).mean).all()
+    assert sum(short.account.rows("unscorable").values(), []) == [0, 1]
+
+
+# Fitting -------------------------------------------------------------------------------------------------------------
+
+
+def settings() -> WarmupSettings:
+    return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1, max_length=128)
+
+
+def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sources, tmp_path, monkeypatch):
+    records, held_out = Records(broken(image_rows(24), 5)), Records(image_rows(4, seed=9))
+    arguments = FitRuleArguments(regressor="attention", subsets=6, subset_rows=6)
+    tuned = []
+
+    def counting(*given, **more):
+        tuned.append(1)
+        if len(tuned) == 4:
+            raise KeyboardInterrupt
+        return warmed_up(*given, **more)
+
+    monkeypatch.setattr("hf_dataselect.fit_rule.warmed_up", counting)
+    given = (records, held_out, context(vlm=True), sources, arguments, settings())
+    with pytest.raises(KeyboardInterrupt):
+        fit_rule(*given, tmp_path)
+    rule = fit_rule(*given, tmp_path)
+    assert len(tuned) == 4 + 3
+    lines = [json.loads(line) for line in (tmp_path / "subsets.jsonl").read_text().split("\n") if line]
+    assert [line["subset"] for line in lines] == list(range(6)) and all(len(line["rows"]) == 6 for line in lines)
+    assert all(5 not in line["rows"] for line in lines) and len({line["loss"] for line in lines}) == 6
+    written = json.loads((tmp_path / "rule.json").read_text())
+    assert written["regressor"] == "attention" and list(written["standard"])[-1] == "pca3" and written["subsets"] == 6
+    assert written["sources"] == {"clip": sources.clip, "components": 3, "reward_model": sources.reward_model}
+    assert max(written["r2"], written["left_out_r2"]) <= 1
+
+    found, _ = sources.measure(records, context(), sources.names, rule.tensors)
+    foretold = [np.mean(rule.log_loss(found)[line["rows"]]) for line in lines]
+    losses = np.log([line["loss"] for line in lines])
+    assert rule.r2 == pytest.approx(
+        1 - ((losses - foretold) ** 2).sum() / ((losses - losses.mean()) ** 2).sum(), abs=1e-6
+    )
+
+    loaded = load_rule(str(tmp_path / "rule.json"), sources.names)
+    selector = load_selector("instructiongpt4", {"rule": str(tmp_path / "rule.json"), "clusters": 2})
+    others = image_rows(16, seed=3)
+    selector.check(Records(others))
+    selection = select(others, selector, 4, context())
+    values, _ = sources.measure(Records(others), context(), sources.names, rule.tensors)
+    np.testing.assert_allclose(selection.scores, -loaded.log_loss(values), rtol=1e-4, atol=1e-5)
+    half = select(others.select(range(8)), selector, 4, context())
+    np.testing.assert_allclose(half.scores, selection.scores[:8], atol=1e-4)  # no row's score depends on the others
+
+    with pytest.raises(ValueError, match="was fitted to rows with images, and `train_dataset` is without"):
+        selector.check(Records(alpaca(4)))
+    rows = (tmp_path / "rule.safetensors").read_bytes()
+    (tmp_path / "rule.safetensors").write_bytes(rows[:-1] + bytes([rows[-1] ^ 1]))
+    with pytest.raises(ValueError, match="is no rule file: rule.safetensors beside it is not the one"):
+        load_selector("instructiongpt4", {"rule": str(tmp_path / "rule.json")})
+
+
+def test_the_command_fits_a_rule_for_a_vision_language_model(sources, tmp_path, capsys):
+    model, processor = tiny_vlm()
+    for part in (model, processor):
+        part.save_pretrained(tmp_path / "model")
+    image_rows(16).save_to_disk(tmp_path / "rows")
+    image_rows(3, seed=9).save_to_disk(tmp_path / "heldout")
+    recipe = {
+        "model_name_or_path": str(tmp_path / "model"),
+        "dataset_name": str(tmp_path / "rows"),
+        "eval_dataset_name": str(tmp_path / "heldout"),
+        "output_dir": str(tmp_path / "run"),
+        "selection_cache_dir": str(tmp_path / "cache"),
+        "selection_dtype": "float32",
+        "selection_method": "instructiongpt4",
+        "selection_kwargs": options(sources, rule=str(tmp_path / "run" / "rule.json"), components=2),
+        "selection_budget": 5,
+        "max_length": 128,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 1,
+        "report_to": "none",
+        "use_cpu": True,
+        "bf16": False,
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    given = ["--config", str(tmp_path / "recipe.yaml")]
+    fitting = ["--regressor", "attention", "--subsets", "4", "--subset_rows", "4", "--num_train_epochs", "1"]
+    with pytest.raises(SystemExit):
+        main(["select", *given])
+    assert "Fit one with `hf-dataselect fit-rule" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["fit-rule", *given, *fitting, "--indicators", "mtld"])
+    assert "must be different names of clip, len" in capsys.readouterr().err
+    main(["fit-rule", *given, *fitting, "--indicators", "clip", "len", "pca"])
+    assert "R2" in (shown := capsys.readouterr().out) and "over 4 subsets" in shown and "left out of the fit" in shown
+    main(["train", *given, "--max_steps", "2", "--save_strategy", "no"])
+    chosen = json.loads((tmp_path / "run" / "selection.json").read_text())
+    assert chosen["kept"] == 5 and (tmp_path / "run" / "eval.json").exists()
+
+
+# Wrong input ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "change, named",
+    [
+        ({"indicators": ["pca"]}, "must be different names of clip, len, rew, judge"),
+        ({"indicators": []}, "must be different names"),
+        ({"clusters": 0}, "clusters=0 must be at least 1"),
+        ({"components": 0}, "components=0 must be at least 1"),
+    ],
+)
+def test_options_that_can_not_be_are_refused(change, named):
+    with pytest.raises(ValueError, match=named):
+        load_selector("instructiongpt4", {"rule": "mean", **change})
+
+
+def test_what_is_missing_is_named_before_anything_loads(sources, tmp_path):
+    rows = Records(image_rows(2))
+    for rule, why in ((None, "no rule is given"), (str(tmp_path / "none.json"), "there is no file")):
+        with pytest.raises(ValueError, match=why):
+            load_selector("instructiongpt4", {"rule": rule}).check(rows)
+    with pytest.raises(ValueError, match="can't be had of rows without images"):
+        load_selector("instructiongpt4", options(sources, indicators=["clip"])).check(Records(alpaca(2)))
+    shutil.copytree(sources.clip, tmp_path / "clip")
+    for file in ("preprocessor_config.json", "processor_config.json"):
+        (tmp_path / "clip" / file).unlink(missing_ok=True)
+    for clip, why in (
+        (str(tmp_path / "clip"), "or has no processor"),
+        (str(tmp_path / "nowhere"), "can't be found"),
+        (sources.reward_model, "no model of images and texts"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            load_selector("instructiongpt4", options(sources, clip=clip)).check(rows)
+
+
+def test_images_need_a_processor_and_a_template_that_places_them(tmp_path):
+    tokenizer = tiny_tokenizer()
+    with pytest.raises(ValueError, match="`processing_class` is a .*Tokenizer.*, which takes texts only"):
+        tiny_trainer(tmp_path, model=tiny_model(tokenizer), processing_class=tokenizer, train_dataset=image_rows(2))
+    model, processor = tiny_vlm()
+    processor.chat_template = None
+    with pytest.raises(ValueError, match="no chat template, which says where images go"):
+        tiny_trainer(tmp_path, model=model, processing_class=processor, train_dataset=image_rows(2))
+
+
+def test_a_method_that_reads_texts_says_so_of_images(tmp_path, caplog):
+    model, processor = tiny_vlm()
+    tiny_trainer(tmp_path, "length", model=model, processing_class=processor, train_dataset=image_rows(2))
+    assert "reads the texts of rows only" in caplog.text
+
+
+def test_too_few_subsets_for_columns_are_refused_before_tuning(sources, tmp_path):
+    arguments = FitRuleArguments(subsets=6, subset_rows=4)
+    given = (Records(image_rows(12)), Records(image_rows(2)), context(vlm=True), sources, arguments, settings())
+    with pytest.raises(ValueError, match="can't determine 7 coefficients and an intercept: it takes 9"):
+        fit_rule(*given, tmp_path)
+    few = FitRuleArguments(subsets=8, subset_rows=2, indicators=["pca"])
+    with pytest.raises(ValueError, match="components=3 can't be had of 3 rows"):
+        fit_rule(Records(image_rows(3)), *given[1:4], few, settings(), tmp_path)
