@@ -15,27 +15,24 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object, is_peft_model, set_seed
+from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset, Features, List, Value
-from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from . import adam, tokens
+from . import adam, lending, tokens
 from . import epochs as epochs_module
 from .batching import main_process_first
 from .cache import check_writable, code_version, digest, model_identity, write_atomic
 from .epochs import Checkpoint, EpochRecorder, packed, unpacked
-from .layers import linear_layers
+from .lending import adapter_copy, all_weights, temporary_lora
 from .state import preserved
 from .tokens import TokenRows
 
 
 logger = logging.getLogger(__name__)
-
-_ADAPTER = "hf_dataselect_warmup"
 
 
 @dataclass(frozen=True)
@@ -162,13 +159,13 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
     saved = None
     if cache_dir is not None:
         processes, precision = (accelerator.num_processes, accelerator.mixed_precision) if accelerator else (1, "no")
-        modules = [sys.modules[__name__], tokens, *([adam, epochs_module] if epochs is not None else [])]
+        modules = [sys.modules[__name__], lending, tokens, *([adam, epochs_module] if epochs is not None else [])]
         code = [code_version(*modules), *map(version, ("torch", "transformers", "trl", "peft"))]
         content = rows.keys().tobytes().hex()
         described = [model_identity(model), content, asdict(settings), processes, precision, epochs is not None]
         key = digest([code, described])
         saved = check_writable(Path(cache_dir) / "warmup") / f"{key}.safetensors"
-    lend = _full if settings.method == "full" else _adapter_copy if is_peft_model(model) else _temporary_lora
+    lend = all_weights if settings.method == "full" else adapter_copy if is_peft_model(model) else temporary_lora
     with preserved(model), lend(model, settings) as (tuned, weights, load):
         # Ranks that do not see the file have to tune, and tuning takes all of them.
         if saved is not None and all(gather_object([saved.exists()])):
@@ -192,78 +189,6 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
                 _keep(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
         yield tuned
-
-
-@contextmanager
-def _temporary_lora(model: nn.Module, settings: WarmupSettings):
-    set_seed(settings.seed)
-    targets = list(settings.lora_targets)
-    lora = LoraConfig(
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha or 2 * settings.lora_r,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear" if targets == ["all-linear"] else targets,
-        task_type="CAUSAL_LM",
-    )
-    attributes = set(model.__dict__)
-    try:
-        tuned = get_peft_model(model, lora, adapter_name=_ADAPTER)
-    except ValueError as error:
-        raise ValueError(
-            f"`lora_targets={targets}` do not fit the model; `[all-linear]` always does: {error}"
-        ) from error
-    try:
-        yield tuned, *_adapter_state(tuned)
-    finally:
-        tuned.unload()
-        for name in set(model.__dict__) - attributes:  # `peft_config` and the like stay behind otherwise
-            delattr(model, name)
-
-
-@contextmanager
-def _adapter_copy(model: nn.Module, settings: WarmupSettings):
-    own = model.active_adapter
-    start = get_peft_model_state_dict(model, adapter_name=own)
-    start = {name: tensor.detach().clone() for name, tensor in start.items()}
-    set_seed(settings.seed)
-    config = deepcopy(model.peft_config[own])
-    config.inference_mode = False
-    model.add_adapter(_ADAPTER, config)
-    try:
-        model.set_adapter(_ADAPTER)
-        set_peft_model_state_dict(model, start, adapter_name=_ADAPTER)
-        yield model, *_adapter_state(model)
-    finally:
-        model.set_adapter(own)
-        model.delete_adapter(_ADAPTER)
-
-
-def _adapter_state(tuned: nn.Module):
-    return (
-        lambda: get_peft_model_state_dict(tuned, adapter_name=_ADAPTER),
-        lambda state: set_peft_model_state_dict(tuned, state, adapter_name=_ADAPTER),
-    )
-
-
-@contextmanager
-def _full(model: nn.Module, settings: WarmupSettings):
-    parameters = dict(model.named_parameters())
-    if settings.layers:
-        parameters = {f"{name}.weight": layer.weight for name, layer in linear_layers(model, settings.layers).items()}
-    originals = {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
-
-    def load(state: dict[str, torch.Tensor]) -> None:
-        with torch.no_grad():
-            for name, tensor in state.items():
-                parameters[name].copy_(tensor)
-
-    try:
-        model.requires_grad_(False)
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
-        yield model, lambda: parameters, load
-    finally:
-        load(originals)
 
 
 def _train(

@@ -51,7 +51,7 @@ class LESS(Selector):
         projection (`str`, *optional*, defaults to `"sketch"`):
             `"rademacher"`: the paper's dense projection; many times the cost, the same error. `"none"`: whole
             gradients, for small adapters: of each number of the adapter 2 bytes on disk a row and epoch, and in memory
-            4 bytes for each row of a batch and 6 for each target row (rank 128 on a 7B model has 134 million numbers).
+            about 16 for each row of a batch and 6 for each target row (rank 128 on a 7B model has 134 million).
         projection_dim (`int`, *optional*, defaults to `8192`):
             Numbers kept of a gradient, 2 bytes each, a row and epoch.
         momentum (`bool`, *optional*, defaults to `True`):
