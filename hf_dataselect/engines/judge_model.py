@@ -23,7 +23,7 @@ from . import likelihood
 from .batching import batches_by_tokens
 from .cache import model_identity
 from .generation import generate_ids, stop_ids
-from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec
+from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec, well_formed
 from .judge_options import JudgeOptions
 from .likelihood import _answer_logits, shared_start
 from .measuring import measured
@@ -76,7 +76,7 @@ class _LocalJudge(Judge):
         chat template refuses. A conversation can't spell control tokens: an invisible space goes into those.
         """
         if isinstance(question, str):
-            return self.tokenizer(question)["input_ids"]
+            return self.tokenizer(well_formed(question))["input_ids"]
         question = [{**message, "content": self._defused(message["content"])} for message in question]
         merged = question
         if len(question) > 1 and question[0]["role"] == "system":  # some templates know no system role

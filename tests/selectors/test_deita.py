@@ -126,6 +126,7 @@ def test_bad_rows_have_defined_results():
     plain = select(alpaca(6), own(threshold=1.0), 1.0, context())
     np.testing.assert_allclose(spoiled.scores[4:], plain.scores[4:], rtol=1e-5)
     assert np.flatnonzero(np.isnan(spoiled.scores)).tolist() == [2, 3]
+    assert spoiled.facts["figures"] == {"seem to tell the judge what to say": [0]}
 
 
 def test_a_tokenizer_without_digits_is_refused():
