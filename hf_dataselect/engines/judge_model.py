@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_peft_model
+from datasets import concatenate_datasets
 from jinja2 import TemplateError
 from scipy.special import softmax
 from torch import nn
@@ -114,16 +115,19 @@ class _LocalJudge(Judge):
         longer than the model's window.
         """
         started, model = time.perf_counter(), self._unwrapped()
-        # Lists would take nine times the memory.
-        ids = [np.array(prompt or [], np.int32) for prompt in prompts]
-        usable = [row for row, prompt in enumerate(ids) if len(prompt) and not self._too_long(prompt, 0)]
-        found = np.full((len(ids), width), np.nan)
-        self.cost.failed += len(ids) - len(usable)
+        waiting, parts, usable, count = iter(prompts), [], [], 0
+        # Some at a time: as lists, the tokens of all would take nine times the memory.
+        while block := list(islice(waiting, QUESTIONS_AT_A_TIME)):
+            fits = [row for row, ids in enumerate(block) if ids and not self._too_long(ids, 0)]
+            spans = [[(len(block[row]), len(block[row]) + 1)] for row in fits]
+            parts.append(TokenRows.from_lists([block[row] for row in fits], spans).dataset)
+            usable += [count + row for row in fits]
+            count += len(block)
+        found = np.full((count, width), np.nan)
+        self.cost.failed += count - len(usable)
         if not usable:
             return found
-        spans = [[(len(ids[row]), len(ids[row]) + 1)] for row in usable]
-        rows = TokenRows.from_lists([ids[row] for row in usable], spans)
-        del ids
+        rows = TokenRows(concatenate_datasets(parts))
 
         def checked(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
             self._check_calls(len(todo))
