@@ -30,7 +30,7 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
 #: Rows whose gains facility location brings up to date together; one product for all costs about as much as a few.
 AT_A_TIME = 32
 #: All gains are brought up to date once this part of the work that it takes has gone into single ones.
-PATIENCE = 1 / 4
+PATIENCE = 1 / 16
 
 
 def facility_location(
