@@ -92,7 +92,7 @@ def facility_location(
             better = np.flatnonzero(covered > corrected)
             if spent < PATIENCE * len(better):
                 some = np.argpartition(-np.where(fresh, -np.inf, bound), min(AT_A_TIME, n) - 1)[:AT_A_TIME]
-                some, spent = some[~fresh[some]], spent + AT_A_TIME
+                some, spent = some[~fresh[some] & (bound[some] > -np.inf)], spent + AT_A_TIME
                 now = np.maximum(similarity(vectors, vectors[some]), covered[:, None]).sum(0) - covered.sum()
                 bound[some], fresh[some] = bounds(now), True
                 continue
