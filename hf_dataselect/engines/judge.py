@@ -234,9 +234,7 @@ class Judge(ABC):
 def checked_conversation(conversation: Conversation, row: int) -> Conversation:
     """Messages of well-formed text: half a surrogate pair, which no server takes, becomes U+FFFD."""
     try:
-        return [
-            {"role": str(message["role"]), "content": _well_formed(message["content"])} for message in conversation
-        ]
+        return [{"role": str(message["role"]), "content": well_formed(message["content"])} for message in conversation]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"`conversations[{row}]` must be a list of messages with `role` and text `content`, got "
@@ -244,7 +242,8 @@ def checked_conversation(conversation: Conversation, row: int) -> Conversation:
         ) from error
 
 
-def _well_formed(text: str) -> str:
+def well_formed(text: str) -> str:
+    """A text that can be encoded: half a surrogate pair becomes U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:

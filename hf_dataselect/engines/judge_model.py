@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import is_peft_model
+from datasets import concatenate_datasets
 from jinja2 import TemplateError
 from scipy.special import softmax
 from torch import nn
@@ -23,7 +24,7 @@ from . import likelihood
 from .batching import batches_by_tokens
 from .cache import model_identity
 from .generation import generate_ids, stop_ids
-from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec
+from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec, well_formed
 from .judge_options import JudgeOptions
 from .likelihood import _answer_logits, shared_start
 from .measuring import measured
@@ -76,7 +77,7 @@ class _LocalJudge(Judge):
         chat template refuses. A conversation can't spell control tokens: an invisible space goes into those.
         """
         if isinstance(question, str):
-            return self.tokenizer(question)["input_ids"]
+            return self.tokenizer(well_formed(question))["input_ids"]
         question = [{**message, "content": self._defused(message["content"])} for message in question]
         merged = question
         if len(question) > 1 and question[0]["role"] == "system":  # some templates know no system role
@@ -114,16 +115,19 @@ class _LocalJudge(Judge):
         longer than the model's window.
         """
         started, model = time.perf_counter(), self._unwrapped()
-        # Lists would take nine times the memory.
-        ids = [np.array(prompt or [], np.int32) for prompt in prompts]
-        usable = [row for row, prompt in enumerate(ids) if len(prompt) and not self._too_long(prompt, 0)]
-        found = np.full((len(ids), width), np.nan)
-        self.cost.failed += len(ids) - len(usable)
+        waiting, parts, usable, count = iter(prompts), [], [], 0
+        # Some at a time: as lists, the tokens of all would take nine times the memory.
+        while block := list(islice(waiting, QUESTIONS_AT_A_TIME)):
+            fits = [row for row, ids in enumerate(block) if ids and not self._too_long(ids, 0)]
+            spans = [[(len(block[row]), len(block[row]) + 1)] for row in fits]
+            parts.append(TokenRows.from_lists([block[row] for row in fits], spans).dataset)
+            usable += [count + row for row in fits]
+            count += len(block)
+        found = np.full((count, width), np.nan)
+        self.cost.failed += count - len(usable)
         if not usable:
             return found
-        spans = [[(len(ids[row]), len(ids[row]) + 1)] for row in usable]
-        rows = TokenRows.from_lists([ids[row] for row in usable], spans)
-        del ids
+        rows = TokenRows(concatenate_datasets(parts))
 
         def checked(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
             self._check_calls(len(todo))

@@ -30,7 +30,7 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
 #: Rows whose gains facility location brings up to date together; one product for all costs about as much as a few.
 AT_A_TIME = 32
 #: All gains are brought up to date once this part of the work that it takes has gone into single ones.
-PATIENCE = 1 / 4
+PATIENCE = 1 / 16
 
 
 def facility_location(
@@ -92,7 +92,7 @@ def facility_location(
             better = np.flatnonzero(covered > corrected)
             if spent < PATIENCE * len(better):
                 some = np.argpartition(-np.where(fresh, -np.inf, bound), min(AT_A_TIME, n) - 1)[:AT_A_TIME]
-                some, spent = some[~fresh[some]], spent + AT_A_TIME
+                some, spent = some[~fresh[some] & (bound[some] > -np.inf)], spent + AT_A_TIME
                 now = np.maximum(similarity(vectors, vectors[some]), covered[:, None]).sum(0) - covered.sum()
                 bound[some], fresh[some] = bounds(now), True
                 continue

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..engines.cache import digest
-from ..engines.judge import Conversation, check_judge, parse_spec
+from ..engines.judge import Conversation, check_judge
 from ..engines.prompts import delimited
 from ..selector import Context
 from .benchmarks import Setting
@@ -58,10 +58,10 @@ class MTBench(QuestionsBenchmark):
 
     def prepare(self) -> None:
         check_judge(self.judge, self.needs, self.name)
-        if parse_spec(self.judge)[0] in ("self", "reward"):
+        if self.judge == "self":
             raise ValueError(
-                f"`judge={self.judge!r}` can't grade for the benchmark {self.name!r}: 'self' is another judge in each "
-                "run, and a reward model gives no grades. Name one model for all runs."
+                f"`judge='self'` can't grade for the benchmark {self.name!r}: it is another judge in each run. Name "
+                "one model for all runs."
             )
         super().prepare()
 

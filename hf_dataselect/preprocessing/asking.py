@@ -1,7 +1,7 @@
 """Rows as questions to a judge: what they ask and answer, who gets no question, what came back."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..engines.judge import Conversation
 from ..selector import Context
@@ -31,8 +31,7 @@ def ask_about_rows(
     Put a question about each row.
 
     A row with an empty or a too long text gets none, and is entered in `ctx.account` as unscorable. Rows that seem to
-    tell the judge what to say are entered among the figures: a hint to look at them (in English only); they are asked
-    about as all others.
+    tell the judge what to say are entered among the figures, and asked about as all others.
 
     Args:
         records ([`Records`]):
@@ -67,12 +66,11 @@ def ask_about_rows(
             continue
         asked.append(record.index)
         conversations.append(question(*texts))
-        if any(_TO_THE_JUDGE.search(text) for text in texts):
+        if speaks_to_the_judge(texts):
             pushy.append(record.index)
     ctx.account.note("unscorable", "nothing to ask about: a text is empty", empty)
     ctx.account.note("unscorable", f"longer than {max_characters:,} characters", long)
-    if pushy:
-        ctx.account.figures["seem to tell the judge what to say"] = pushy
+    note_pushy(pushy, ctx)
     replies, before = [None] * len(records), ctx.judge.cost.cached_seconds
     for row, reply in zip(asked, ask(conversations), strict=True):
         replies[row] = reply
@@ -85,6 +83,17 @@ def note_silence(replies: list, ctx: Context) -> None:
     for row, reply in enumerate(replies):
         if reply is not None and reply.text is None:
             ctx.account.note("unscorable", f"no reply of the judge: {reply.problem}", [row])
+
+
+def speaks_to_the_judge(texts: Iterable[str]) -> bool:
+    """Whether one of the texts seems to tell the judge what to say (in English only)."""
+    return any(_TO_THE_JUDGE.search(text) for text in texts)
+
+
+def note_pushy(rows: list[int], ctx: Context) -> None:
+    """Enter rows that seem to tell the judge what to say among the figures: a hint to look at them."""
+    if rows:
+        ctx.account.figures["seem to tell the judge what to say"] = rows
 
 
 _TO_THE_JUDGE = re.compile(

@@ -29,7 +29,7 @@ from transformers import AutoConfig
 from ..diversity import Diversity
 from ..engines.judge import Conversation
 from ..engines.judge_model import ModelJudge, digit_ids, expected_rating
-from ..preprocessing.asking import turns_of
+from ..preprocessing.asking import note_pushy, speaks_to_the_judge, turns_of
 from ..preprocessing.layouts import Record
 from ..preprocessing.records import Records
 from ..preprocessing.scorers import card_template, fill, own_question
@@ -131,14 +131,16 @@ class DEITA(Selector):
         }
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
-        sizes, empty = [], []
+        sizes, empty, pushy = [], [], []
         for record in records:
             pairs = _turns(record)
             sizes.append(len(pairs))
             empty += [not _asks(pair) for pair in pairs]
+            pushy += [record.index] if any(map(speaks_to_the_judge, pairs)) else []
         row, empty = np.repeat(np.arange(len(sizes)), sizes), np.array(empty, bool)
         ctx.account.note("unscorable", "no answer", np.flatnonzero(np.array(sizes) == 0))
         ctx.account.note("unscorable", "a query or an answer is empty", row[empty])
+        note_pushy(pushy, ctx)
         names = {"complexity": self.complexity_scorer, "quality": self.quality_scorer}
         features: dict[str, Any] = {"records": records, "row": row}
         for kind, prompt in self._prompts().items():

@@ -146,6 +146,13 @@ def test_digit_logits_are_those_of_one_plain_forward_a_row(judge, tied, soft_cap
     assert 0 < again.cost.cached_seconds <= judge.cost.seconds and judge.cost.cached_seconds == 0
 
 
+def test_half_a_character_and_control_characters_have_a_rating(judge):
+    odd = ["half \ud800 a pair", "\x00\u202e\ufffe", "e\u0301" * 50]
+    asked = odd + [[{"role": "user", "content": text}] for text in odd]
+    assert np.isfinite(judge.digit_logits(asked, DIGITS)).all()
+    assert np.isnan(judge.digit_logits(["", "x" * 100_000], DIGITS)).all()
+
+
 def test_a_digit_of_several_tokens_is_nan(judge, tokenizer):
     assert digit_ids(tokenizer, ["1", "17"]) == [tokenizer.convert_tokens_to_ids("1"), None]
     found = judge.digit_logits(conversations(3), ["1", "17", "2"])

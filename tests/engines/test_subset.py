@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from hf_dataselect.engines import subset
 from hf_dataselect.engines.subset import (
     cosine,
     exponential_distance,
@@ -108,6 +109,24 @@ def test_facility_location_gives_each_row_once_and_no_more_than_there_are(k, siz
     rows, gains = facility_location(unit_vectors(12), k, cosine)
     assert sorted(set(rows.tolist())) == sorted(rows.tolist()) and len(rows) == len(gains) == size
     assert (np.diff(gains) <= 1e-12).all()
+
+
+@pytest.mark.parametrize("patience", [0, 1 / 16, 10])
+@pytest.mark.parametrize("kernel", KERNELS.values(), ids=KERNELS)
+def test_facility_location_takes_no_row_twice_where_nothing_is_left_to_gain(kernel, patience, monkeypatch):
+    monkeypatch.setattr(subset, "PATIENCE", patience)
+    copies = np.repeat(unit_vectors(3), 20, axis=0)
+    rows, _ = facility_location(copies, 60, kernel, block=7)
+    assert sorted(rows.tolist()) == list(range(60)) and rows.tolist() == greedy(copies, 60, kernel)[0]
+
+
+@pytest.mark.parametrize("patience", [0, 1 / 16, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_when_all_gains_are_corrected_does_not_matter(seed, patience, monkeypatch):
+    monkeypatch.setattr(subset, "PATIENCE", patience)
+    monkeypatch.setattr(subset, "AT_A_TIME", 5)
+    vectors = unit_vectors(150, width=30, seed=seed)
+    assert facility_location(vectors, 60, cosine, block=40)[0].tolist() == greedy(vectors, 60, cosine)[0]
 
 
 @pytest.mark.parametrize("case", [0, 1], ids=["euclidean", "cosine"])

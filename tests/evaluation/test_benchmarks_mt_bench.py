@@ -160,8 +160,8 @@ def test_an_answer_cannot_write_the_marks_that_stand_around_it():
     ("judge", "message"),
     [
         (None, "`mt` needs `judge`"),
-        ("self", "'self' is another judge in each run"),
-        ("reward:x", "a reward model gives no grades"),
+        ("self", "another judge in each run"),
+        ("reward:x", "`mt` needs a judge that writes"),
         ("gpt", "must be 'openai:MODEL'"),
     ],
 )

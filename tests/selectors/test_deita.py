@@ -6,6 +6,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hf_dataselect.cli import main
 from hf_dataselect.diversity import Diversity
 from hf_dataselect.preprocessing.asking import turns_of
 from hf_dataselect.preprocessing.records import Records
@@ -126,6 +127,7 @@ def test_bad_rows_have_defined_results():
     plain = select(alpaca(6), own(threshold=1.0), 1.0, context())
     np.testing.assert_allclose(spoiled.scores[4:], plain.scores[4:], rtol=1e-5)
     assert np.flatnonzero(np.isnan(spoiled.scores)).tolist() == [2, 3]
+    assert spoiled.facts["figures"] == {"seem to tell the judge what to say": [0]}
 
 
 def test_a_tokenizer_without_digits_is_refused():
@@ -275,10 +277,16 @@ def test_the_same_filter_follows_any_method():
 def test_two_ranks_choose_the_rows_of_one_and_share_its_vectors(tmp_path):
     scorers = {"complexity_scorer": "model", "quality_scorer": "model", "threshold": 0.4}
     recipe = write_recipe(tmp_path, **SMALL, selection_method="deita", selection_kwargs=scorers)
-    for name, processes, cache in (("one", 1, "a"), ("two", 2, "b"), ("again", 2, "a")):
-        options = ["--output_dir", str(tmp_path / name), "--selection_cache_dir", str(tmp_path / cache)]
-        run(processes, recipe, *options, command="select")
+
+    def options(name: str, cache: str) -> list[str]:
+        return ["--output_dir", str(tmp_path / name), "--selection_cache_dir", str(tmp_path / cache)]
+
+    run(2, recipe, *options("two", "b"), command="select")
+    for name, cache in (("one", "a"), ("again", "b")):
+        main(["select", "--config", str(recipe), *options(name, cache)])
     one, two, again = (selection(tmp_path / name) for name in ("one", "two", "again"))
     assert one["indices"] == two["indices"] == again["indices"] and one["dropped"] == two["dropped"]
     assert one["passes"]["embedded_rows"] == two["passes"]["embedded_rows"] > 0
-    assert again["passes"]["embedded_rows"] == 0 and two["facts"]["processes"] == 2
+    assert again["passes"]["embedded_rows"] == again["passes"]["forward_rows"] == 0
+    assert two["facts"]["processes"] == 2 and one["facts"]["processes"] == 1
+    assert again["cached_seconds"] > 0 == two["cached_seconds"]

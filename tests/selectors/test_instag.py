@@ -109,6 +109,22 @@ def test_bad_rows_and_replies_have_defined_results():
     }
 
 
+def test_a_killed_run_goes_on_where_it_was(tmp_path):
+    def dies(text):
+        if len(judge.asked) > 3:
+            raise KeyboardInterrupt
+        return '["a"]'
+
+    selector = InsTag(normalize=False)
+    judge = ScriptedJudge(dies, cache_dir=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        select(alpaca(8), selector, 1.0, context(judge))
+    rest = ScriptedJudge(lambda text: '["b"]', cache_dir=tmp_path)
+    found = select(alpaca(8), selector, 1.0, context(rest))
+    assert len(rest.asked) == 5 and found.facts["figures"]["tags of all rows"]["diversity"] == 2
+    assert found.cached_seconds > 0
+
+
 # Reading -------------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
+from hf_dataselect.cli import main
 from hf_dataselect.engines.generation import generate
 from hf_dataselect.engines.subset import k_center
 from hf_dataselect.preprocessing.model import prompt_embedding
@@ -255,10 +256,13 @@ def test_two_ranks_choose_the_rows_of_one(tmp_path, rewards):
     options = {"reward_model": rewards["chat"], "encoder": "model", "max_new_tokens": 4, "warmup_epochs": 1}
     options |= {"quality_threshold": medians(alpaca(24), rewards), "necessity_threshold": 0.1, "warmup_batch_size": 1}
     recipe = write_recipe(tmp_path, selection_method="mods", selection_dtype="float32", max_length=128)
-    found = []
     for processes in (1, 2):
         given = json.dumps(options | {"warmup_gradient_accumulation": 2 // processes})
         output = ["--output_dir", str(tmp_path / f"{processes}"), "--selection_cache_dir", "none"]
-        run(processes, recipe, *output, "--selection_kwargs", given, command="select")
-        found.append(selection(tmp_path / f"{processes}"))
+        if processes == 1:
+            main(["select", "--config", str(recipe), *output, "--selection_kwargs", given])
+        else:
+            run(processes, recipe, *output, "--selection_kwargs", given, command="select")
+    found = [selection(tmp_path / name) for name in "12"]
+    assert found[1]["facts"]["processes"] == 2
     assert found[0]["indices"] == found[1]["indices"] and found[0]["facts"]["figures"] == found[1]["facts"]["figures"]
