@@ -344,7 +344,9 @@ def load_judge(
     shared = {"options": options, "cache_dir": cache_dir, "accelerator": accelerator}
     shared |= {"batch_tokens": batch_tokens, "dtype": dtype}
     if kind == "reward":
-        return judge_model.RewardJudge(name, *judge_model.load_model(spec, accelerator), **shared)
+        from .reward import RewardJudge
+
+        return RewardJudge(name, *judge_model.load_model(spec, accelerator), **shared)
     shared["vllm_memory"] = vllm_memory
     if kind == "model":
         return judge_model.ModelJudge(name, *judge_model.load_model(spec, accelerator), **shared)

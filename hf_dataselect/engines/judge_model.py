@@ -1,4 +1,4 @@
-"""Judges that run here: a causal model's words and digit logits, and a reward model's numbers."""
+"""Judges that run here: a causal model's words and digit logits. For reward models see `engines/reward.py`."""
 
 import logging
 import sys
@@ -24,7 +24,7 @@ from . import likelihood
 from .batching import batches_by_tokens
 from .cache import model_identity
 from .generation import generate_ids, stop_ids
-from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec, well_formed
+from .judge import Conversation, Judge, checked_conversation, parse_spec, well_formed
 from .judge_options import JudgeOptions
 from .likelihood import _answer_logits, shared_start
 from .measuring import measured
@@ -40,7 +40,7 @@ BATCHES_BETWEEN_RECORDS = 4
 QUESTIONS_AT_A_TIME = 4096
 
 
-class _LocalJudge(Judge):
+class LocalJudge(Judge):
     """A model that runs here: how its prompts are made."""
 
     on_all_ranks = True
@@ -157,7 +157,7 @@ class _LocalJudge(Judge):
         return found
 
 
-class ModelJudge(_LocalJudge):
+class ModelJudge(LocalJudge):
     """
     A causal model as judge: greedy replies, or the logits of the next token.
 
@@ -297,98 +297,17 @@ def _next_token(
         shares = np.array([len(row) > skipped > 0 and np.array_equal(row[:skipped], start) for row in taken])
         for group, skip in ((np.flatnonzero(shares), skipped), (np.flatnonzero(~shares), 0)):
             if len(group):
-                padded = _padded([taken[place][skip:] for place in group], filler=0)  # stands where no row sees it
+                filled = padded([taken[place][skip:] for place in group], filler=0)  # stands where no row sees it
                 ends = torch.tensor([len(taken[place]) - skip - 1 for place in group])
-                places = torch.arange(len(group)) * padded.shape[1] + ends
-                for logits, part in logits_of(padded.to(device), places.to(device), skip):
+                places = torch.arange(len(group)) * filled.shape[1] + ends
+                for logits, part in logits_of(filled.to(device), places.to(device), skip):
                     result[group[part]] = logits.float().cpu().numpy()
         return result
 
     return compute
 
 
-class RewardJudge(_LocalJudge):
-    """
-    A reward model as judge: one number a conversation, higher is better.
-
-    Args:
-        name (`str`):
-            For the record; the model itself is told apart by its weights.
-        model, tokenizer:
-            Sequence-classification model with one label, as [`~trl.RewardTrainer`] trains it, and its tokenizer.
-        options, cache_dir, accelerator, batch_tokens, dtype:
-            As in [`ModelJudge`].
-
-    Raises:
-        `ValueError`: more than one label, or no chat template.
-    """
-
-    writes = False
-    #: Token that ends the first of two texts, where the model is told which of them a token belongs to.
-    separator: int | None = None
-
-    def __init__(self, name: str, model: nn.Module, tokenizer: Any, **options: Any):
-        super().__init__(f"reward:{name}", model, tokenizer, **options)
-        if model.config.num_labels != 1:
-            raise ValueError(f"`judge={self.name!r}` has {model.config.num_labels} labels: a reward model has one.")
-
-    def _answer(self, *args: Any) -> dict[str, Reply]:
-        raise JudgeError(f"`judge={self.name!r}` gives numbers, and words are needed: name a model that writes.")
-
-    def score(self, conversations: Iterable[Conversation], progress: str | None = None) -> np.ndarray:
-        """
-        Rewards of whole conversations, the answer to be judged as their last message.
-
-        Args:
-            conversations (`Iterable[list[dict]]`):
-                Messages with `role` and `content`; the same on all ranks.
-            progress (`str`, *optional*):
-                Label of a progress bar.
-
-        Returns:
-            `np.ndarray`: float64 `(n,)`; NaN where the model gives no finite number, and for a conversation that is
-            empty, refused by the chat template, longer than the model's window or too big for the memory.
-
-        Raises:
-            `ValueError`: something that is no conversation.
-            [`JudgeError`]: more calls needed than `max_calls` leaves.
-        """
-        ids = (self.prompt_ids(checked_conversation(c, row), reply=False) for row, c in enumerate(conversations))
-        namespace = {"engine": "reward", "separator": self.separator}
-        begin = partial(_rewards, separator=self.separator)
-        found = self._measured(ids, 1, namespace, begin, progress)[:, 0]
-        found[~np.isfinite(found)] = np.nan
-        return found
-
-
-def _rewards(
-    model: nn.Module, rows: TokenRows, todo: np.ndarray, separator: int | None = None
-) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from a batch of rows to their rewards `(rows, 1)`."""
-    device, config = next(model.parameters()).device, model.config.get_text_config()
-
-    def compute(batch: np.ndarray) -> np.ndarray:
-        taken, pad = [ids for ids, _ in rows.take(batch)], config.pad_token_id
-        # Causal classifiers read the reward at the last token that is no padding: without a padding token, any that
-        # ends no row will do.
-        filler = next(i for i in range(len(taken) + 1) if i not in {int(ids[-1]) for ids in taken})
-        padded = _padded(taken, filler if pad is None else pad)
-        mask = _padded([np.ones_like(ids) for ids in taken], filler=0)
-        given = {"input_ids": padded, "attention_mask": mask}
-        if separator is not None:
-            ends = padded == separator
-            given["token_type_ids"] = ((ends.cumsum(1) - ends.long()) == 1).long() * mask
-        config.pad_token_id = filler if pad is None else pad
-        try:
-            logits = model(**{name: tensor.to(device) for name, tensor in given.items()}).logits
-        finally:
-            config.pad_token_id = pad
-        return logits.double().cpu().numpy()
-
-    return compute
-
-
-def _padded(rows: Sequence[np.ndarray], filler: int) -> torch.Tensor:
+def padded(rows: Sequence[np.ndarray], filler: int) -> torch.Tensor:
     """Rows in one int64 tensor, filled on the right."""
     tensors = [torch.from_numpy(row.astype(np.int64)) for row in rows]
     return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=filler)

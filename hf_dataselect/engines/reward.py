@@ -1,15 +1,102 @@
-"""Reward models by name, whether they read chats or pairs of question and answer."""
+"""Reward models as judges, whether they read chats or pairs of question and answer."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import Accelerator
 from torch import nn
 from transformers import AutoConfig
 
-from .judge import Conversation
-from .judge_model import RewardJudge, load_model
+from .cache import code_version
+from .judge import Conversation, JudgeError, checked_conversation
+from .judge_model import LocalJudge, load_model, padded
+from .replies import Reply
+from .tokens import TokenRows
+
+
+class RewardJudge(LocalJudge):
+    """
+    A reward model as judge: one number a conversation, higher is better.
+
+    Args:
+        name (`str`):
+            For the record; the model itself is told apart by its weights.
+        model, tokenizer:
+            Sequence-classification model with one label, as [`~trl.RewardTrainer`] trains it, and its tokenizer.
+        options, cache_dir, accelerator, batch_tokens, dtype:
+            As in [`ModelJudge`].
+
+    Raises:
+        `ValueError`: more than one label, or no chat template.
+    """
+
+    writes = False
+    #: Token that ends the first of two texts, where the model is told which of them a token belongs to.
+    separator: int | None = None
+
+    def __init__(self, name: str, model: nn.Module, tokenizer: Any, **options: Any):
+        super().__init__(f"reward:{name}", model, tokenizer, **options)
+        if model.config.num_labels != 1:
+            raise ValueError(f"`judge={self.name!r}` has {model.config.num_labels} labels: a reward model has one.")
+
+    def _answer(self, *args: Any) -> dict[str, Reply]:
+        raise JudgeError(f"`judge={self.name!r}` gives numbers, and words are needed: name a model that writes.")
+
+    def score(self, conversations: Iterable[Conversation], progress: str | None = None) -> np.ndarray:
+        """
+        Rewards of whole conversations, the answer to be judged as their last message.
+
+        Args:
+            conversations (`Iterable[list[dict]]`):
+                Messages with `role` and `content`; the same on all ranks.
+            progress (`str`, *optional*):
+                Label of a progress bar.
+
+        Returns:
+            `np.ndarray`: float64 `(n,)`; NaN where the model gives no finite number, and for a conversation that is
+            empty, refused by the chat template, longer than the model's window or too big for the memory.
+
+        Raises:
+            `ValueError`: something that is no conversation.
+            [`JudgeError`]: more calls needed than `max_calls` leaves.
+        """
+        ids = (self.prompt_ids(checked_conversation(c, row), reply=False) for row, c in enumerate(conversations))
+        namespace = {"engine": "reward", "separator": self.separator, "own code": code_version(sys.modules[__name__])}
+        begin = partial(_rewards, separator=self.separator)
+        found = self._measured(ids, 1, namespace, begin, progress)[:, 0]
+        found[~np.isfinite(found)] = np.nan
+        return found
+
+
+def _rewards(
+    model: nn.Module, rows: TokenRows, todo: np.ndarray, separator: int | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from a batch of rows to their rewards `(rows, 1)`."""
+    device, config = next(model.parameters()).device, model.config.get_text_config()
+
+    def compute(batch: np.ndarray) -> np.ndarray:
+        taken, pad = [ids for ids, _ in rows.take(batch)], config.pad_token_id
+        # Causal classifiers read the reward at the last token that is no padding: without a padding token, any that
+        # ends no row will do.
+        filler = next(i for i in range(len(taken) + 1) if i not in {int(ids[-1]) for ids in taken})
+        filled = padded(taken, filler if pad is None else pad)
+        mask = padded([np.ones_like(ids) for ids in taken], filler=0)
+        given = {"input_ids": filled, "attention_mask": mask}
+        if separator is not None:
+            ends = filled == separator
+            given["token_type_ids"] = ((ends.cumsum(1) - ends.long()) == 1).long() * mask
+        config.pad_token_id = filler if pad is None else pad
+        try:
+            logits = model(**{name: tensor.to(device) for name, tensor in given.items()}).logits
+        finally:
+            config.pad_token_id = pad
+        return logits.double().cpu().numpy()
+
+    return compute
 
 
 class PairReward(RewardJudge):

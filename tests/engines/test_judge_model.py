@@ -15,8 +15,9 @@ from transformers import LlamaForSequenceClassification
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.engines.generation import generate
 from hf_dataselect.engines.judge import JudgeError, load_judge
-from hf_dataselect.engines.judge_model import ModelJudge, RewardJudge, digit_ids, expected_rating
+from hf_dataselect.engines.judge_model import ModelJudge, digit_ids, expected_rating
 from hf_dataselect.engines.judge_options import JudgeOptions
+from hf_dataselect.engines.reward import RewardJudge
 from tests.rows import alpaca_rows
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -270,7 +271,8 @@ def test_ranks_share_the_work_and_agree(tokenizer, tmp_path):
             from dataclasses import asdict
             from pathlib import Path
             from accelerate import Accelerator
-            from hf_dataselect.engines.judge_model import ModelJudge, RewardJudge
+            from hf_dataselect.engines.judge_model import ModelJudge
+            from hf_dataselect.engines.reward import RewardJudge
             from tests.engines.test_judge_model import PLAIN, conversations, reward_model
             from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from hf_dataselect.engines.judge import Judge, JudgeError
-from hf_dataselect.engines.judge_model import RewardJudge
 from hf_dataselect.engines.replies import Reply
+from hf_dataselect.engines.reward import RewardJudge
 from hf_dataselect.evaluation.win_rate import Verdicts, judge_pairs, read_answers, win_rate
 from tests.engines.test_judge_model import reward_model
 from tests.tiny import tiny_tokenizer
