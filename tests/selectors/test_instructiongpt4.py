@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset, Features, Image
-from transformers import CLIPModel, CLIPProcessor
+from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
 from hf_dataselect.cli import main
 from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
@@ -25,9 +25,10 @@ from hf_dataselect.selector import Context, select
 from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
+from tests.test_ranks import run
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.tiny_vision import captions, image_rows, save_clip, tiny_vlm
-from tests.training import tiny_trainer
+from tests.tiny_vision import captions, image_rows, save_clip, save_siglip, tiny_idefics, tiny_vlm
+from tests.training import tiny_trainer, write_recipe
 
 
 def judge(reply=lambda text: f"{len(text) % 101}\nFor a reason.") -> ScriptedJudge:
@@ -110,6 +111,24 @@ def test_embeddings_are_those_of_one_plain_forward_each(sources, batch_tokens, t
     same = embed(Records(rows), again, sources.clip)
     assert (same.image == found.image).all() and (same.text == found.text).all()
     assert again.account.passes == {"embedded_rows": 0, "cached_rows": 14}
+
+
+@torch.no_grad()
+def test_siglip_gets_texts_that_fill_its_window(tmp_path):
+    clip, rows = save_siglip(tmp_path), image_rows(3)
+    model, processor = AutoModel.from_pretrained(clip).eval(), AutoProcessor.from_pretrained(clip)
+    found = embed(Records(rows), context(), clip)
+    for row, image, text in zip(rows, found.image, found.text, strict=True):
+        inputs = processor(
+            images=row["image"],
+            text=row["completion"][0]["content"].rstrip("."),
+            padding="max_length",
+            max_length=40,
+            return_tensors="pt",
+        )
+        expected = model(**inputs)
+        np.testing.assert_allclose(image, expected.image_embeds[0], atol=1e-5)
+        np.testing.assert_allclose(text, expected.text_embeds[0], atol=1e-5)
 
 
 def test_indicators_are_what_they_say(sources):
@@ -201,6 +220,22 @@ def test_identical_rows_are_one_cluster(sources):
     assert selection.facts["figures"]["rows by cluster"] == {"no. 1": 12}
 
 
+def test_two_ranks_choose_the_rows_of_one(sources, tmp_path):
+    broken(image_rows(30), 4).save_to_disk(tmp_path / "rows")
+    write_recipe(tmp_path)
+    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    content |= {"dataset_name": str(tmp_path / "rows"), "selection_dtype": "float32", "selection_batch_tokens": 64}
+    content |= {"selection_method": "instructiongpt4", "selection_cache_dir": "none", "selection_budget": 8}
+    content["selection_kwargs"] = options(sources, indicators=["clip", "len", "rew"])
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    for processes in (1, 2):
+        given = ["--output_dir", str(tmp_path / str(processes))]
+        run(processes, tmp_path / "recipe.yaml", *given, command="select")
+    one, two = (json.loads((tmp_path / name / "selection.json").read_text()) for name in "12")
+    assert one["indices"] == two["indices"] and two["facts"]["processes"] == 2
+    assert one["unscorable"] == two["unscorable"] == {"an image can't be decoded": [4]}
+
+
 # A real training -----------------------------------------------------------------------------------------------------
 
 
@@ -258,8 +293,9 @@ def test_evaluation_rows_with_images_are_made_ready_as_those_of_the_training_are
         tiny_trainer(tmp_path / "b", eval_dataset=dataset, benchmark_metrics=["exact_match"], **given)
 
 
-def test_rows_with_and_without_images_can_be_trained_on_together(tmp_path):
-    model, processor = tiny_vlm()
+@pytest.mark.parametrize("make", [tiny_vlm, tiny_idefics])
+def test_rows_with_and_without_images_can_be_trained_on_together(make, tmp_path):
+    model, processor = make()
     rows = image_rows(8).to_list()
     for row in (1, 4, 5):
         rows[row]["image"] = None
@@ -268,10 +304,12 @@ def test_rows_with_and_without_images_can_be_trained_on_together(tmp_path):
         model=model,
         processing_class=processor,
         train_dataset=with_images(rows, image_rows(1)),
+        eval_dataset=with_images(rows, image_rows(1)),
         num_train_epochs=1,
         max_steps=-1,
     )
     trainer.train()
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["unscorable"] == {}
     assert [len(images) for images in trainer.train_dataset["images"]] == [1, 0, 1, 1, 0, 0, 1, 1]
 
 
