@@ -19,11 +19,12 @@ import numpy as np
 
 from .engines.cache import check_writable, digest, model_identity
 from .engines.warmup import WarmupSettings, warmed_up
-from .preprocessing.attention import fit_attention, foretell
 from .preprocessing.image_loss import held_out_loss
+from .preprocessing.images import undecodable
 from .preprocessing.indicators import NAMES, IndicatorSources
 from .preprocessing.records import Records
-from .preprocessing.rules import AttentionRule, FittedRule, Rule, least_squares, left_out_r2, r_squared
+from .preprocessing.rule_fits import fit_linear, fit_network
+from .preprocessing.rules import FittedRule
 from .preprocessing.vision import ImageTextSources
 from .run_folder import plain
 from .selector import Context
@@ -140,14 +141,21 @@ def fit_rule(
     Raises:
         `ValueError`: too few rows, or subsets that do not determine the coefficients.
     """
-    folder, names = check_writable(folder), sources.possible(arguments.indicators or sources.names, records)
     arguments.check([], sources.names)
+    folder, wanted = check_writable(folder), arguments.indicators or list(sources.names)
+    names = sources.possible(wanted, records)
+    if not names:
+        raise ValueError(f"`indicators={wanted}` can't be had of rows without images.")
+    if len(names) < len(wanted):
+        logger.info("Left out, as no row has an image: %s.", ", ".join(name for name in wanted if name not in names))
     found, tensors = sources.measure(records, ctx, names)
     arguments.check(list(found), sources.names)
     values = np.column_stack(list(found.values()))
     usable = np.isfinite(values).all(1)
     for rows in records.unreadable().values():
         usable[rows] = False
+    if records.images:  # not all indicators look at them, but the training does
+        usable[undecodable(records.dataset)] = False
     usable = np.flatnonzero(usable)
     if len(usable) < 2 * arguments.subset_rows:
         raise ValueError(
@@ -182,8 +190,10 @@ def fit_rule(
         if main:
             logger.info("Subset %d of %d: loss %.4f", number + 1, arguments.subsets, store.done[number]["loss"])
     done = [store.done[number] for number in range(arguments.subsets)]
-    subsets, losses = [values[record["rows"]] for record in done], np.log([record["loss"] for record in done])
-    fit = _fit_linear if arguments.regressor == "linear" else _fit_network
+    # What an earlier run could measure of a row, this one may not.
+    subsets = [values[np.intersect1d(record["rows"], usable)] for record in done]
+    losses = np.log([record["loss"] for record in done])
+    fit = fit_linear if arguments.regressor == "linear" else fit_network
     rule = replace(
         fit(list(found), subsets, losses, values[usable], ctx.seed),
         subsets=arguments.subsets,
@@ -195,43 +205,6 @@ def fit_rule(
     if main:
         rule.save(folder / "rule.json")
     return rule
-
-
-def _fit_linear(names: list[str], subsets: list, losses: np.ndarray, pool: np.ndarray, seed: int) -> Rule:
-    means = np.array([values.mean(0) for values in subsets])
-
-    def fit(chosen: np.ndarray):
-        intercept, coefficients, _ = least_squares(means[chosen], losses[chosen])
-        return lambda some: intercept + means[some] @ coefficients
-
-    intercept, coefficients, r2 = least_squares(means, losses)
-    named = dict(zip(names, map(float, coefficients), strict=True))
-    return Rule(intercept, named, r2=r2, left_out_r2=left_out_r2(fit, losses, seed))
-
-
-def _fit_network(names: list[str], subsets: list, losses: np.ndarray, pool: np.ndarray, seed: int) -> AttentionRule:
-    mean, scale = pool.mean(0), pool.std(0)
-    scale = np.where(scale > 0, scale, 1)
-    subsets = [(values - mean) / scale for values in subsets]
-
-    def fit_to(chosen: np.ndarray):
-        centre, spread = losses[chosen].mean(), losses[chosen].std() or 1.0
-        weights = fit_attention([subsets[i] for i in chosen], (losses[chosen] - centre) / spread, seed)
-        return centre, spread, weights
-
-    def fit(chosen: np.ndarray):
-        centre, spread, weights = fit_to(chosen)
-        return lambda some: np.array([centre + spread * foretell(weights, subsets[i]).mean() for i in some])
-
-    centre, spread, weights = fit_to(np.arange(len(subsets)))
-    foretold = np.array([centre + spread * foretell(weights, values).mean() for values in subsets])
-    return AttentionRule(
-        {name: [float(m), float(s)] for name, m, s in zip(names, mean, scale, strict=True)},
-        [float(centre), float(spread)],
-        r2=r_squared(losses, foretold),
-        left_out_r2=left_out_r2(fit, losses, seed),
-        tensors=weights,
-    )
 
 
 def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, seed: Any) -> np.ndarray:

@@ -9,7 +9,8 @@ import torch
 from hf_dataselect.preprocessing.attention import AttentionRegressor, fit_attention, foretell
 from hf_dataselect.preprocessing.indicators import indicator_values
 from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.rules import AttentionRule, Rule, indicator_of, least_squares, left_out_r2, load_rule
+from hf_dataselect.preprocessing.rule_fits import least_squares, left_out_r2
+from hf_dataselect.preprocessing.rules import AttentionRule, Rule, indicator_of, load_rule
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, select
 from tests.rows import alpaca

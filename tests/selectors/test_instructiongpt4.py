@@ -123,6 +123,7 @@ def test_siglip_gets_texts_that_fill_its_window(tmp_path):
             images=row["image"],
             text=row["completion"][0]["content"].rstrip("."),
             padding="max_length",
+            truncation=True,
             max_length=40,
             return_tensors="pt",
         )
@@ -479,11 +480,22 @@ def test_a_method_that_reads_texts_says_so_of_images(tmp_path, caplog):
     assert "reads the texts of rows only" in caplog.text
 
 
+def test_a_fit_that_looks_at_no_image_trains_on_none_that_is_broken(sources, tmp_path):
+    arguments = FitRuleArguments(subsets=4, subset_rows=4, indicators=["len"])
+    given = (Records(broken(image_rows(12), 3)), Records(image_rows(2)), context(vlm=True), sources)
+    rule = fit_rule(*given, arguments, settings(), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "subsets.jsonl").read_text().split("\n") if line]
+    assert list(rule.coefficients) == ["len"] and all(3 not in line["rows"] for line in lines) and len(lines) == 4
+
+
 def test_too_few_subsets_for_columns_are_refused_before_tuning(sources, tmp_path):
     arguments = FitRuleArguments(subsets=6, subset_rows=4)
     given = (Records(image_rows(12)), Records(image_rows(2)), context(vlm=True), sources, arguments, settings())
     with pytest.raises(ValueError, match="can't determine 7 coefficients and an intercept: it takes 9"):
         fit_rule(*given, tmp_path)
+    none = FitRuleArguments(subsets=8, subset_rows=2, indicators=["clip"])
+    with pytest.raises(ValueError, match="can't be had of rows without images"):
+        fit_rule(Records(alpaca(12)), *given[1:4], none, settings(), tmp_path)
     few = FitRuleArguments(subsets=8, subset_rows=2, indicators=["pca"])
     with pytest.raises(ValueError, match="components=3 can't be had of 3 rows"):
         fit_rule(Records(image_rows(3)), *given[1:4], few, settings(), tmp_path)
