@@ -116,10 +116,9 @@ class _Clip:
         return _unit(self._embedded(self._of_images, inputs))
 
     def _encoded(self, texts: Sequence[str]) -> dict[str, Any]:
-        # A lone surrogate is no text to a tokenizer. SigLIP knows texts that fill the window only; CLIP does not mind.
-        texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        # SigLIP knows texts that fill the window only; CLIP does not mind.
         options = {"padding": "max_length", "truncation": True, "max_length": self.window}
-        return self.processor.tokenizer(texts, return_tensors="pt", **options)
+        return self.processor.tokenizer(list(texts), return_tensors="pt", **options)
 
     def _embedded(self, features: Callable, inputs: dict[str, Any]) -> np.ndarray:
         weight = next(self.model.parameters())
