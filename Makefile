@@ -17,7 +17,7 @@ quickstart: .venv/.installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/quickstart/run.sh
 
 test: lint
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 lint: .venv/.installed
 	.venv/bin/python -m ruff check .

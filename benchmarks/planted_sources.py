@@ -35,7 +35,7 @@ METHODS = {
 
 
 def sources(folder: Path) -> dict[str, list[dict]]:
-    """Rows of each source as instruction, input and output, of 600 characters at most: windows are short."""
+    """Rows of each source as instruction, input and output, of 1,000 characters at most: windows are short."""
     files = {"code": "code_alpaca_2k", "math": "gsm8k_train", "stories": "dolly_3k", "general": "alpaca_en_labelled"}
     found = {}
     for source, file in files.items():
@@ -47,7 +47,7 @@ def sources(folder: Path) -> dict[str, list[dict]]:
         columns = [name for name in ("instruction", "input", "output") if name in rows.column_names]
         rows = rows.select_columns(columns).to_list()
         rows = [{"input": "", **row} for row in rows]
-        found[source] = [row for row in rows if row["output"] and sum(map(len, row.values())) <= 600]
+        found[source] = [row for row in rows if row["output"] and sum(map(len, row.values())) <= 1000]
     return found
 
 
@@ -111,6 +111,7 @@ def main() -> None:
                     chosen = select(Records(candidates), selector, size, ctx).indices
                     seconds[name] = seconds.get(name, 0) + time.perf_counter() - start
                     found.setdefault((name, target), []).append(float((origin[chosen] == target).mean()))
+                    print(f"draw {seed}, {target}, {name}: {found[name, target][-1]:.2f}", flush=True)
     print(f"{size} candidates of each source, {options.target} target rows, {options.seeds} draws; random is 0.25")
     print("| target | " + " | ".join([*options.methods, "nearest length"]) + " |")
     print("|---|" + "---|" * (len(options.methods) + 1))

@@ -17,7 +17,7 @@ from .engines.state import preserved
 from .evaluation.benchmarks import Benchmark, Setting, as_json, from_json
 from .evaluation.pir import PIR, benchmark_pir, cost_warning, selection_to_tuning_ratio
 from .run_folder import plain, read_evaluation, write_evaluation
-from .selector import Account
+from .selection import Account
 
 
 logger = logging.getLogger(__name__)

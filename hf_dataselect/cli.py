@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _refuse(f"unknown command {argv[0]!r}; known: {', '.join(commands)}")
     sys.path.insert(0, os.getcwd())  # where `selection_method: my_module:MyClass` lies, as under `python -m`
     from .engines.judge import JudgeError
-    from .selector import SelectionError
+    from .selection import SelectionError
 
     try:
         commands[argv[0]](argv[1:])
@@ -97,6 +97,7 @@ def compare(argv: Sequence[str]) -> None:
     from .engines.judge import load_judge
     from .evaluation.comparison import add_rows, add_wins, compare_runs
     from .evaluation.report import to_markdown, write_report
+    from .evaluation.sections import sections
     from .recipe import parse_recipe
 
     _log_to_console()
@@ -111,7 +112,7 @@ def compare(argv: Sequence[str]) -> None:
             judge = load_judge(recipe.args.judge, recipe.args.judge_options, cache_dir=recipe.args.cache_folder)
             _checked(add_wins, found, judge)
         add_rows(found, records, recipe.more.count_by)
-        print(to_markdown(found))
+        print(to_markdown(sections(found)))
         written = write_report(found, Path(recipe.args.output_dir) / "report")
         print(f"Written: {', '.join(map(str, written))}")
 
@@ -120,6 +121,7 @@ def report(argv: Sequence[str]) -> None:
     """Finished runs side by side: SDF, PIR by setting, STR, seconds, and what they kept."""
     from .evaluation.comparison import add_rows, add_wins, compare_runs
     from .evaluation.report import to_markdown, write_report
+    from .evaluation.sections import sections
     from .preprocessing.records import Records, load_rows
 
     parser = argparse.ArgumentParser("hf-dataselect report", description=report.__doc__)
@@ -147,7 +149,7 @@ def report(argv: Sequence[str]) -> None:
     if options.judge is not None:
         _log_to_console()
         _checked(lambda: add_wins(found, _judge(options)))
-    print(to_markdown(found))
+    print(to_markdown(sections(found)))
     if options.output_dir is not None:
         print(f"Written: {', '.join(map(str, _checked(write_report, found, options.output_dir)))}")
 
@@ -270,6 +272,7 @@ def _prepare_select(recipe: "Recipe"):
     default_template = complete_tokenizer(tokenizer, records, args)
     shared = {"accelerator": Accelerator(cpu=args.use_cpu), "cache_dir": args.cache_folder}
     shared |= {"batch_tokens": args.selection_batch_tokens, "dtype": args.selection_dtype}
+    shared["vllm_memory"] = args.vllm_memory
     ctx = Context(
         tokenizer,
         model_id=model.model_name_or_path,

@@ -21,7 +21,7 @@ import torch
 
 from .config import DataSelectingConfig, parse_budget
 from .engines.cache import digest, write_atomic
-from .evaluation.comparison import FREE
+from .evaluation.runs import FREE
 from .preprocessing.records import Records, load_rows
 from .recipe import Recipe, build_trainer, load_held_out
 from .registry import load_selector, nearest

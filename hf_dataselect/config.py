@@ -10,6 +10,7 @@ from trl import SFTConfig
 from .diversity import Diversity, load_diversity
 from .engines.judge import parse_spec
 from .engines.judge_options import JudgeOptions
+from .engines.vllm import check_vllm
 from .evaluation.benchmarks import Benchmark, load_benchmarks
 from .registry import load_selector, method_name, typed_options
 from .selector import DEFAULT_BUDGET, Selector
@@ -50,6 +51,10 @@ class DataSelectingConfig(SFTConfig):
             Metrics of answers generated for the evaluation rows.
         benchmark_max_new_tokens (`int`, *optional*, defaults to `256`):
             Length of a generated answer at most.
+        use_vllm (`bool`, *optional*, defaults to `False`):
+            Let vLLM give the answers of models at hand.
+        vllm_gpu_memory_utilization (`float`, *optional*, defaults to `0.3`):
+            Part of the GPU's memory that vLLM may take.
     """
 
     _VALID_DICT_FIELDS = SFTConfig._VALID_DICT_FIELDS + ["selection_kwargs", "selection_diversity", "judge_kwargs"]
@@ -108,6 +113,18 @@ class DataSelectingConfig(SFTConfig):
             "papers' numbers at several times the cost.",
             "choices": ["auto", "float32", "bfloat16", "float16"],
         },
+    )
+    use_vllm: bool = field(
+        default=False,
+        metadata={
+            "help": "Let vLLM (`pip install vllm`) give the answers of models at hand: for benchmarks that generate, "
+            "`mods`, and the judges 'model:NAME' and 'self'. Pays from some thousand answers on. A judge of its own "
+            "is better served by `vllm serve` and 'openai:NAME'."
+        },
+    )
+    vllm_gpu_memory_utilization: float = field(
+        default=0.3,
+        metadata={"help": "Part of the GPU's memory that vLLM may take; it must hold the model once more."},
     )
     judge: str | None = field(
         default=None,
@@ -170,6 +187,8 @@ class DataSelectingConfig(SFTConfig):
             raise ValueError(
                 f"`selection_dtype={self.selection_dtype!r}` must be 'auto', 'float32', 'bfloat16' or 'float16'."
             )
+        if self.use_vllm:
+            check_vllm(self.vllm_gpu_memory_utilization)
         if self.benchmark_max_new_tokens < 1:
             raise ValueError(f"`benchmark_max_new_tokens={self.benchmark_max_new_tokens}` must be at least 1.")
 
@@ -234,6 +253,11 @@ class DataSelectingConfig(SFTConfig):
         }
         secrets = ("hub_token", "push_to_hub_token")
         return {name: value for name, value in self._given.items() if value != defaults[name] and name not in secrets}
+
+    @property
+    def vllm_memory(self) -> float | None:
+        """Part of the GPU's memory in which vLLM generates; `None` without it."""
+        return self.vllm_gpu_memory_utilization if self.use_vllm else None
 
     @property
     def cache_folder(self) -> Path | None:

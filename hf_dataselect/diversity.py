@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .engines.subset import cosine, diverse_filter, facility_location
+from .engines.diverse import diverse_filter
+from .engines.subset import cosine, facility_location
 from .preprocessing.embedding import RowVectors
 from .preprocessing.records import Records
 from .registry import typed_options
@@ -28,7 +29,8 @@ class Diversity:
         threshold (`float`, *optional*, defaults to `0.9`):
             For `"filter"`. Lower keeps rows farther apart; too low a one leaves fewer rows than the budget.
         pool (`float`, *optional*, defaults to `0.2`):
-            For `"facility_location"`: part of the dataset that it picks from, at least the budget.
+            For `"facility_location"`: part of the dataset that it picks from. A budget that is as large leaves it
+            nothing to choose: then the method's own choice stands, and the summary says so.
         encoder (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
             Sentence encoder by hub name or folder (extra `embed`), or `"model"`: the last hidden state of the model to
             be tuned at the end of the answer.
@@ -75,7 +77,11 @@ class Diversity:
                 ctx.account.note("dropped", why, np.setdiff1d(walked, np.concatenate([kept, lost])))
                 return kept
             pool = best(max(k, round(self.pool * n)))
-            if len(pool) == 0:
+            if len(pool) <= k:
+                ctx.account.figures["facility location"] = (
+                    f"left out: its pool of {len(pool):,} rows is no larger than the budget, so the method's own "
+                    "choice stands"
+                )
                 return pool
             found = vectors(pool).astype(np.float64)
             with np.errstate(invalid="ignore"):

@@ -18,10 +18,11 @@ from typing import Any, Literal
 import numpy as np
 
 from .engines.cache import check_writable, digest, model_identity
-from .engines.warmup import WarmupSettings, warmed_up
+from .engines.warmup import ImageRows, WarmupSettings, warmed_up
 from .preprocessing.image_loss import held_out_loss
 from .preprocessing.images import undecodable
 from .preprocessing.indicators import NAMES, IndicatorSources
+from .preprocessing.model import tuning_rows
 from .preprocessing.records import Records
 from .preprocessing.rule_fits import fit_linear, fit_network
 from .preprocessing.rules import FittedRule
@@ -175,14 +176,18 @@ def fit_rule(
     }
     store = _Store(folder / "subsets.jsonl", digest(described), ctx)
     main = ctx.accelerator is None or ctx.accelerator.is_main_process
-    # The weights of one tuning after another need not be kept besides; and images make poor keys.
-    processor, cache = (ctx.processor, None) if records.images else (ctx.tokenizer, ctx.cache_dir)
+    processor = ctx.processor if records.images else ctx.tokenizer
     for number in range(arguments.subsets):
         if number in store.done:
             continue
         rows = ctx.agreed(draw_subset(values, usable, arguments.subset_rows, arguments.lean, [ctx.seed, number]))
-        chosen = records.for_training(rows)
-        with warmed_up(ctx.model, processor, chosen, settings, ctx.accelerator, cache) as tuned:
+        # Pixels are made as the training goes on.
+        chosen = (
+            ImageRows(records.for_training(rows), ctx.max_length)
+            if records.images
+            else tuning_rows(records, rows, ctx)
+        )
+        with warmed_up(ctx.model, processor, chosen, settings, ctx.accelerator, ctx.cache_dir) as tuned:
             losses = held_out_loss(held_out, ctx.using(tuned)).mean
         if not np.isfinite(losses).any():
             raise ValueError("No held-out row has an answer within the window whose loss could be measured.")
@@ -277,7 +282,6 @@ def fit_rule_command(recipe: Any) -> tuple[FittedRule, Path]:
         learning_rate=args.learning_rate,
         batch_size=args.per_device_train_batch_size,
         gradient_accumulation=args.gradient_accumulation_steps,
-        max_length=args.max_length,
         gradient_checkpointing=args.gradient_checkpointing,
         seed=args.seed,
     )

@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCard
 
 from .preprocessing.records import Records
 from .run_folder import plain
-from .selector import SHOWN_REASONS, Selection
+from .selection import SHOWN_REASONS, Selection
 
 
 def selected_dataset(records: Records, selection: Selection) -> Dataset:

@@ -1,6 +1,7 @@
 """From a recipe (YAML, and the command line over it) to a trainer."""
 
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,6 +60,27 @@ class Recipe:
         return given
 
 
+class _Parser(TrlParser):
+    """Refuses unknown options, in the recipe and on the command line, before any other fault is looked for."""
+
+    def set_defaults_with_config(self, **kwargs) -> list[str]:
+        self._refuse(super().set_defaults_with_config(**kwargs))
+        return []
+
+    def parse_known_args(self, *args, **kwargs):
+        options, unknown = super().parse_known_args(*args, **kwargs)
+        self._refuse(unknown)
+        return options, unknown
+
+    def _refuse(self, unknown: list[str]) -> None:
+        known, said = [item.name for kind in self.dataclass_types for item in dataclasses.fields(kind)], []
+        for option in (item.removeprefix("--").partition("=")[0] for item in unknown if item.startswith("--")):
+            near = difflib.get_close_matches(option.replace("-", "_"), known, 1)
+            said.append(f"`{option}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
+        if unknown:
+            raise ValueError(f"Unknown options: {', '.join(said or unknown)}. `{self.prog} --help` lists all.")
+
+
 def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None = None) -> Recipe:
     """
     Options of a command; `more` is a dataclass of its own options.
@@ -67,7 +89,7 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
         `ValueError`: an option is missing, unknown, or has a wrong value.
     """
     kinds = (DataArguments, DataSelectingConfig, ModelConfig, *([more] if more else []))
-    recipe = Recipe(*TrlParser(kinds, prog=f"hf-dataselect {command}").parse_args_and_config(argv))
+    recipe = Recipe(*_Parser(kinds, prog=f"hf-dataselect {command}").parse_args_and_config(argv))
     if not recipe.data.dataset_name:
         raise ValueError("`dataset_name` is required: a hub name, a local folder, or a file.")
     if not recipe.model.model_name_or_path:

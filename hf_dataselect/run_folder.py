@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from .engines.cache import write_atomic
-from .selector import Selection
+from .selection import Selection
 
 
 PACKAGES = ("hf_dataselect", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")

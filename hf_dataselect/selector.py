@@ -8,7 +8,6 @@ fields are the hyper-parameters. It is written as if there were one process and 
 import dataclasses
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +18,8 @@ from datasets import Dataset
 
 from .preprocessing.records import Records
 from .preprocessing.text import TextFormat
+from .selection import Account, Selection, SelectionError
 
-
-#: Reasons shown in a summary; a chat template may give one for every row.
-SHOWN_REASONS = 8
 
 #: Part of the rows kept where no `selection_budget` is given (IFD, Superfiltering and LESS report 5 %).
 DEFAULT_BUDGET = 0.05
@@ -60,7 +57,7 @@ class Card:
             What is done with images of rows; nothing if empty, and then a method that reads texts says so.
         needs (`frozenset[str]`):
             What must be given: `"prompt"` (rows with a prompt apart from the answer), `"text"` (rows not tokenized
-            yet), `"model"`, `"target"`, `"judge"`.
+            yet), `"model"`, `"target"`, `"judge"` (one that writes), `"digit logits"` (of a judge loaded here).
         deviations (`tuple[str]`):
             Where this differs from the authors' code or paper.
     """
@@ -81,45 +78,6 @@ class Card:
     images: str = ""
     needs: frozenset[str] = frozenset()
     deviations: tuple[str, ...] = ()
-
-
-class SelectionError(ValueError):
-    """The rows or the run at hand leave nothing to select or to resume: for the user to mend."""
-
-
-class Account:
-    """What became of the rows that were not simply scored, by reason, and what the scoring cost."""
-
-    def __init__(self):
-        self._rows: dict[str, dict[str, set[int]]] = {"unscorable": {}, "dropped": {}, "truncated": {}}
-        #: Forward and backward passes: rows and tokens of each, and rows that came from the cache instead.
-        self.passes: dict[str, int] = {}
-        #: Seconds that an earlier run spent on what came from the cache.
-        self.cached_seconds = 0.0
-        #: What a method has to tell besides (statistics, rows that look odd), by name; for the record.
-        self.figures: dict[str, Any] = {}
-
-    def note(self, kind: str, reason: str, rows: Iterable[int]) -> None:
-        """
-        Enter rows as `"unscorable"` (NaN), `"dropped"` (refused by the method, or unusable) or `"truncated"`. The
-        first reason given for a row stands.
-        """
-        rows = {int(row) for row in rows}.difference(*self._rows[kind].values())
-        if rows:
-            self._rows[kind].setdefault(reason, set()).update(rows)
-
-    def count(self, **passes: int) -> None:
-        """Add to the passes."""
-        for name, number in passes.items():
-            self.passes[name] = self.passes.get(name, 0) + int(number)
-
-    def add_cached_seconds(self, seconds: float) -> None:
-        """Add what an earlier run spent on results found in the cache."""
-        self.cached_seconds += seconds
-
-    def rows(self, kind: str) -> dict[str, list[int]]:
-        """Rows by reason, sorted."""
-        return {reason: sorted(rows) for reason, rows in self._rows[kind].items()}
 
 
 @dataclass(frozen=True)
@@ -156,6 +114,8 @@ class Context:
             Processes that tokenize.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Whether a warm-up trades compute for memory, as the training does.
+        vllm_memory (`float`, *optional*):
+            Part of the GPU's memory in which vLLM generates; `None` generates without it.
         account ([`Account`], *optional*):
             Where rows and passes are counted.
         processor ([`~transformers.ProcessorMixin`], *optional*):
@@ -176,6 +136,7 @@ class Context:
     dtype: str = "auto"
     num_proc: int | None = None
     gradient_checkpointing: bool = False
+    vllm_memory: float | None = None
     account: Account = field(default_factory=Account)
     processor: Any = None
 
@@ -259,88 +220,6 @@ class Selector(ABC):
         from .engines.subset import top_k
 
         return top_k(scores, k)
-
-
-@dataclass
-class Selection:
-    """
-    What was chosen, and what it cost.
-
-    Args:
-        method (`str`):
-            Name of the selector.
-        options (`dict`):
-            Its hyper-parameters.
-        indices (`np.ndarray`):
-            Rows kept, int64, best first.
-        scores (`np.ndarray`):
-            Quality labels, float32 `(candidates,)`; NaN = unscorable.
-        budget (`float` or `int`):
-            As asked for.
-        seconds (`float`):
-            What selecting cost: wall-clock time, and what an earlier run spent on the results that were found in the
-            cache, so that STR does not flatter a second run.
-        cached_seconds (`float`):
-            The part of it that this run was spared.
-        passes (`dict[str, int]`):
-            Rows and tokens that went through a model.
-        peak_memory (`dict[str, int]`):
-            Most bytes that the process had held until then, see [`~engines.memory.peak_memory`].
-        unscorable, dropped, truncated (`dict[str, list[int]]`):
-            Rows by reason: without a score; refused by the method or unusable; scored on a cut text.
-        facts (`dict`):
-            Model, tokenizer template, dataset and versions, to tell one selection from another; `figures`: what the
-            method has to tell besides.
-    """
-
-    method: str
-    options: dict[str, Any]
-    indices: np.ndarray
-    scores: np.ndarray
-    budget: float | int
-    seconds: float
-    cached_seconds: float = 0.0
-    passes: dict[str, int] = field(default_factory=dict)
-    peak_memory: dict[str, int] = field(default_factory=dict)
-    unscorable: dict[str, list[int]] = field(default_factory=dict)
-    dropped: dict[str, list[int]] = field(default_factory=dict)
-    truncated: dict[str, list[int]] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def candidates(self) -> int:
-        """Rows that could have been kept: the candidate dataset."""
-        return len(self.scores)
-
-    @property
-    def sdf(self) -> float:
-        """Selected dataset fraction: rows kept / candidates."""
-        return len(self.indices) / self.candidates
-
-    def figure_lines(self) -> list[str]:
-        """What the method has to tell besides: its statistics, and how many rows look odd."""
-        lines = []
-        for name, figure in self.facts.get("figures", {}).items():
-            if isinstance(figure, list):
-                figure = f"{len(figure):,} rows"
-            elif isinstance(figure, dict):
-                figure = ", ".join(f"{key} {value:,}" for key, value in figure.items())
-            lines.append(f"{name}: {figure}")
-        return lines
-
-    def summary(self) -> str:
-        """Lines for a log: how much was kept, at what cost, what was left aside, and the method's own figures."""
-        lines = [
-            f"{self.method}: kept {len(self.indices):,} of {self.candidates:,} rows (SDF {self.sdf:.3f}) "
-            f"in {self.seconds:.1f} s" + (f", {self.cached_seconds:.1f} s of it cached" if self.cached_seconds else "")
-        ]
-        for kind in ("unscorable", "dropped", "truncated"):
-            reasons = sorted(getattr(self, kind).items(), key=lambda item: -len(item[1]))
-            lines += [f"  {kind}: {len(rows):,} rows, {reason}" for reason, rows in reasons[:SHOWN_REASONS]]
-            if len(reasons) > SHOWN_REASONS:
-                lines.append(f"  {kind}: {len(reasons) - SHOWN_REASONS} more reasons, see selection.json")
-        lines += [f"  {line}" for line in self.figure_lines()]
-        return "\n".join(lines)
 
 
 def rows_to_keep(budget: float | int, candidates: int) -> int:

@@ -23,12 +23,12 @@ import numpy as np
 from accelerate import Accelerator
 from datasets import Dataset
 from scipy.stats import spearmanr
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, TrlParser, get_peft_config
 
 from .engines.cache import write_atomic
 from .engines.judge import Conversation, Judge, check_judge, load_judge
-from .engines.judge_model import ModelJudge, expected_rating
+from .engines.judge_model import ModelJudge, digit_ids, expected_rating
 from .engines.judge_options import JudgeOptions
 from .engines.prompts import delimited, numbers, without_thoughts
 from .preprocessing.asking import turns_of
@@ -108,7 +108,7 @@ class ScorerArguments(ScriptArguments):
         if self.kind not in TEMPLATES:
             raise ValueError(f"`kind={self.kind!r}` must be 'complexity' or 'quality'.")
         check_judge(self.judge, {"judge"}, "train-scorer")
-        if self.judge == "self" or str(self.judge).startswith("reward:"):
+        if self.judge == "self":
             raise ValueError(f"`judge={self.judge!r}` can't rewrite texts here: take 'openai:MODEL' or 'model:NAME'.")
 
 
@@ -226,6 +226,7 @@ def train_scorer(argv: Sequence[str]) -> None:
         if not value:
             raise ValueError(f"`{name}` is required.")
     judge_options = typed_options(JudgeOptions, options.judge_kwargs, "judge_kwargs")
+    tokenizer = checked_tokenizer(model_options.model_name_or_path)
     records = Records(load_rows(options.dataset_name, options.dataset_config, options.dataset_train_split))
     pairs = seed_pairs(records, options.seed_rows, options.max_characters, args.seed)
     folder = options.selection_cache_dir
@@ -238,7 +239,6 @@ def train_scorer(argv: Sequence[str]) -> None:
     first = {row["row"] for row in rows}
     held = set(sorted(first)[len(first) - round(options.held_out * len(first)) :]) if len(first) > 1 else set()
     learned = [row for row in rows if row["row"] not in held]
-    tokenizer = AutoTokenizer.from_pretrained(model_options.model_name_or_path)
     model = AutoModelForCausalLM.from_pretrained(model_options.model_name_or_path, dtype="auto")
     trainer = SFTTrainer(
         model,
@@ -258,6 +258,24 @@ def train_scorer(argv: Sequence[str]) -> None:
         write_atomic(Path(args.output_dir) / "README.md", _card(options.kind, facts))
         print(json.dumps(facts, indent=1))
         print(f'Use it: selection_kwargs: {{{options.kind}_scorer: "{args.output_dir}"}}')
+
+
+def checked_tokenizer(name: str) -> Any:
+    """
+    The tokenizer of the model to train; refuses, before the judge is paid, what can't become a scorer.
+
+    Raises:
+        `ValueError`: no such model, none that writes, or a tokenizer without a token for each digit.
+    """
+    try:
+        tokenizer, config = AutoTokenizer.from_pretrained(name), AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`model_name_or_path={name!r}` can't be loaded: {error}") from error
+    if type(config) not in AutoModelForCausalLM._model_mapping:
+        raise ValueError(f"`model_name_or_path={name!r}` is a {config.model_type!r}, and a causal model is needed.")
+    if None in digit_ids(tokenizer, DIGITS):
+        raise ValueError(f"`model_name_or_path={name!r}` can't rate: its tokenizer has no token for each digit.")
+    return tokenizer
 
 
 def seed_pairs(records: Records, seed_rows: int, max_characters: int, seed: int) -> list[tuple[str, str]]:

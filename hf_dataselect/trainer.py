@@ -181,6 +181,7 @@ class DataSelectingTrainer(SFTTrainer):
             cache_dir=self.args.cache_folder,
             batch_tokens=self.args.selection_batch_tokens,
             dtype=self.args.selection_dtype,
+            vllm_memory=self.args.vllm_memory,
         )
 
     def context(self, **changes: Any) -> Context:
@@ -201,6 +202,7 @@ class DataSelectingTrainer(SFTTrainer):
                 dtype=self.args.selection_dtype,
                 num_proc=self.args.dataset_num_proc,
                 gradient_checkpointing=self.args.gradient_checkpointing,
+                vllm_memory=self.args.vllm_memory,
                 processor=self.processing_class if isinstance(self.processing_class, ProcessorMixin) else None,
             ),
             **changes,

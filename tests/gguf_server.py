@@ -25,11 +25,14 @@ _PARTS = {
 
 @contextmanager
 def llama_server(gguf: Path) -> Iterator[str]:
-    """Base URL of a server of this GGUF file, float32 caches, so that its replies are the model's to the last bit."""
+    """
+    Base URL of a server of this GGUF file. Caches are float32 and no prompt is begun where the last one ended, so that
+    a reply depends on neither the cache's rounding nor the order of the questions.
+    """
     xllamacpp = pytest.importorskip("xllamacpp", reason="the server needs xllamacpp: pip install xllamacpp")
     options = xllamacpp.CommonParams()
     options.model.path, options.n_ctx, options.port, options.verbosity = str(gguf), 2048, 0, 0
-    options.n_parallel = 1
+    options.n_parallel, options.cache_prompt = 1, False
     options.cache_type_k = options.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     server = xllamacpp.Server(options)
     yield f"{server.listening_address}/v1"

@@ -127,6 +127,21 @@ def test_methods_prints_the_cards(capsys):
     assert "warmup_clusters = 100" in printed and "2308.12032" in printed and "deviations" in printed
 
 
+def test_misspelt_options_are_named_with_the_nearest_right_one(tmp_path, capsys):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("model_name_or_path: m\nselection_metod: ifd\nbf16: true\n")
+    given = ["--model_name_or_path", "m", "--dataset_name", "d"]
+    for argv, said in (
+        (["--config", str(recipe)], "`selection_metod` (did you mean `selection_method`?)"),
+        ([*given, "--selection-budgets=3"], "`selection-budgets` (did you mean `selection_budget`?)"),
+        ([*given, "--qqq", "1"], "Unknown options: `qqq`."),
+        ([*given, "alone"], "Unknown options: alone."),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(["train", *argv])
+        assert stopped.value.code == 2 and said in capsys.readouterr().err
+
+
 def test_help_and_unknown_commands(capsys):
     main([])
     assert "train" in capsys.readouterr().out

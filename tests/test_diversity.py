@@ -59,9 +59,13 @@ def test_facility_location_picks_from_the_methods_best_rows():
     assert found.indices.tolist() == pool[picked].tolist() != order[:5].tolist()
 
 
-def test_the_pool_holds_the_budget_at_least():
+def test_a_budget_as_large_as_the_pool_leaves_the_methods_own_choice_and_says_so():
     diversity = Diversity("facility_location", pool=0.1, encoder="model")
-    assert len(select(alpaca(20), Length(), 9, context(diversity)).indices) == 9
+    found = select(alpaca(20), Length(), 9, context(diversity))
+    assert found.indices.tolist() == select(alpaca(20), Length(), 9, context()).indices.tolist()
+    assert "its pool of 9 rows is no larger than the budget" in found.summary()
+    wider = select(alpaca(20), Length(), 9, context(Diversity("facility_location", pool=0.5, encoder="model")))
+    assert len(wider.indices) == 9 and "no larger" not in wider.summary()
 
 
 def test_a_sentence_encoder_measures_it_too(tmp_path):
@@ -85,7 +89,7 @@ def test_rows_that_cannot_be_embedded_are_dropped_and_named(kind, monkeypatch):
         return vectors
 
     monkeypatch.setattr(module, "hidden_state", loses_one)
-    found = select(alpaca(8), Length(), 1.0, context(Diversity(kind, threshold=1.0, pool=1.0, encoder="model")))
+    found = select(alpaca(8), Length(), 7, context(Diversity(kind, threshold=1.0, pool=1.0, encoder="model")))
     ((why, rows),) = found.dropped.items()
     assert "no embedding" in why and len(rows) == 1 and set(found.indices.tolist()) == set(range(8)) - set(rows)
 
@@ -138,10 +142,10 @@ def test_one_line_of_a_recipe_is_enough_and_the_run_records_it(tmp_path):
 
 def test_a_method_without_a_model_gets_one_for_its_diversity_only(tmp_path):
     recipe = write_recipe(tmp_path, selection_method="length", selection_kwargs={})
-    options = '{"kind": "facility_location", "encoder": "model"}'
+    options = '{"kind": "facility_location", "pool": 0.5, "encoder": "model"}'
     main(["select", "--config", str(recipe), "--selection_diversity", options])
     run = json.loads((tmp_path / "run" / "selection.json").read_text())
-    assert len(run["indices"]) == 6 and run["passes"]["embedded_rows"] == 6 and run["facts"]["model_identity"]
+    assert len(run["indices"]) == 6 and run["passes"]["embedded_rows"] == 12 and run["facts"]["model_identity"]
 
 
 def test_resuming_with_another_diversity_is_refused(tmp_path):

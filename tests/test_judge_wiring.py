@@ -67,6 +67,18 @@ def test_a_method_that_needs_a_judge_is_refused_without_one(tmp_path, monkeypatc
         tiny_trainer(tmp_path, METHOD, judge="openai:m")
 
 
+@pytest.mark.parametrize(
+    "method, options, judge",
+    [("alpagasus", {"estimator": "digits"}, "openai:m"), ("alpagasus", {}, "reward:r"), ("instag", {}, "reward:r")],
+)
+def test_a_judge_that_can_not_give_what_a_method_asks_is_refused_before_anything_loads(
+    method, options, judge, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hf_dataselect.engines.judge_model.load_model", None)
+    with pytest.raises(ValueError, match=f"`{method}` needs .*, and `judge='{judge}'` is none"):
+        tiny_trainer(tmp_path, method, options, judge=judge)
+
+
 def test_the_model_at_hand_judges(tmp_path):
     trainer = tiny_trainer(tmp_path, METHOD, judge="self", selection_budget=0.5)
     assert trainer.judge.model is trainer.model and trainer.context().judge is trainer.judge

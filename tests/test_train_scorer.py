@@ -13,10 +13,10 @@ from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.scorers import card_template
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.deita import DEITA
-from hf_dataselect.train_scorer import TEMPLATES, evolved_rows, seed_pairs
+from hf_dataselect.train_scorer import TEMPLATES, checked_tokenizer, evolved_rows, seed_pairs
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
 from tests.training import write_recipe
 
 
@@ -139,11 +139,26 @@ def test_a_trained_scorer_learns_the_order_and_serves_deita(tmp_path, monkeypatc
     assert np.isfinite(select(Dataset.from_list(rows), selector, 1.0, ctx).scores).all()
 
 
+def test_a_model_that_can_not_become_a_scorer_is_refused_before_the_judge_is_paid(tmp_path, monkeypatch):
+    tiny_evaluator(tiny_tokenizer()).save_pretrained(tmp_path / "t5")
+    tiny_tokenizer().save_pretrained(tmp_path / "t5")
+    with pytest.raises(ValueError, match="is a 't5', and a causal model is needed"):
+        checked_tokenizer(str(tmp_path / "t5"))
+    tiny_model(tiny_tokenizer()).save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    checked_tokenizer(str(tmp_path / "model"))
+    monkeypatch.setattr(module, "digit_ids", lambda tokenizer, digits: [None] * len(digits))
+    with pytest.raises(ValueError, match="no token for each digit"):
+        checked_tokenizer(str(tmp_path / "model"))
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
         ([], "needs `judge`"),
-        (["--judge", "reward:x"], "can't rewrite"),
+        (["--judge", "reward:x"], "needs a judge that writes, and `judge='reward:x'` is none"),
+        (["--judge", "self"], "can't rewrite"),
+        (["--judge", "model:x", "--dataset_name", "d", "--model_name_or_path", "/no/model"], "'/no/model'` can't be"),
         (["--judge", "model:x", "--rounds", "6"], "`rounds=6`"),
         (["--judge", "model:x", "--kind", "beauty"], "beauty"),
         (["--judge", "model:x"], "`dataset_name` is required"),

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
+import trl
 import yaml
 
 from hf_dataselect import Context, DataSelectingConfig, DataSelectingTrainer, Records
@@ -53,6 +55,29 @@ def answer_ends(ctx: Context, records: Records) -> np.ndarray:
             ids = torch.from_numpy(ids[: spans[-1, 1]].astype(np.int64))[None]
             found.append(ctx.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, -1].numpy())
     return np.stack(found)
+
+
+def watch_training(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """A list that fills with the rows that are trained on: ids without padding, and the places of those that count."""
+    seen, compute = [], trl.SFTTrainer.compute_loss
+
+    def watch(trainer, model, inputs, *given, **options):
+        columns = (inputs[name].tolist() for name in ("input_ids", "attention_mask", "labels"))
+        for ids, mask, labels in zip(*columns, strict=True):
+            assert all(label in (-100, token) for token, label in zip(ids, labels, strict=True))
+            counted = [place for place, label in enumerate(labels) if label != -100 and place > 0]
+            seen.append((tuple(ids[: sum(mask)]), tuple(counted)))
+        return compute(trainer, model, inputs, *given, **options)
+
+    monkeypatch.setattr(trl.SFTTrainer, "compute_loss", watch)
+    return seen
+
+
+def scored_rows(records: Records, ctx: Context) -> list[tuple]:
+    """The same of the rows that are scored, the end of each turn among what counts."""
+    rows = encode(records, ctx.text_format(end_of_turn=True)).tokens.take(range(len(records)))
+    counted = [[place for start, end in spans for place in range(max(1, start), end)] for _, spans in rows]
+    return [(tuple(ids.tolist()), tuple(places)) for (ids, _), places in zip(rows, counted, strict=True) if places]
 
 
 def write_recipe(folder: Path, n: int = 24, **options) -> Path:

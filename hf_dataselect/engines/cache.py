@@ -128,17 +128,13 @@ class RowStore:
     def load(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Stored values `(n, width)` of the given keys, and which of them are known, bool `(n,)`."""
         width = self.record["values"].shape[0]
-        values, known = np.full((len(keys), width), np.nan), np.zeros(len(keys), bool)
+        values = np.full((len(keys), width), np.nan)
         parts = sorted(self.folder.glob("*.rows")) if self.folder else []
         records = [self._intact(np.frombuffer(part.read_bytes(), np.uint8)) for part in parts]
         records = np.concatenate(records) if records else np.zeros(0, self.record)
-        if len(records) and len(keys):
-            folded = _folded(records["key"])
-            order = np.argsort(folded, kind="stable")
-            place = np.searchsorted(folded, _folded(keys), sorter=order)
-            place = order[np.minimum(place, len(order) - 1)]
-            known = records["key"][place] == keys
-            values[known] = records["values"][place[known]]
+        place = places_of(keys, records["key"])
+        known = place >= 0
+        values[known] = records["values"][place[known]]
         return values, known
 
     def _intact(self, data: np.ndarray) -> np.ndarray:
@@ -181,6 +177,17 @@ class RowStore:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def places_of(keys: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Where each of the keys stands among the stored ones (both `V16`), int64 `(n,)`; -1 for one that is not there."""
+    if len(stored) == 0 or len(keys) == 0:
+        return np.full(len(keys), -1)
+    folded = _folded(stored)
+    order = np.argsort(folded, kind="stable")
+    place = np.searchsorted(folded, _folded(keys), sorter=order)
+    place = order[np.minimum(place, len(order) - 1)]
+    return np.where(stored[place] == keys, place, -1)
 
 
 def _folded(keys: np.ndarray) -> np.ndarray:

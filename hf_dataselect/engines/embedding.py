@@ -1,13 +1,8 @@
-"""
-Row embeddings: the mean or the last of a causal model's last hidden states, or a sentence encoder's vectors; and a
-store that keeps them by content.
-"""
+"""Row embeddings: the mean or the last of a causal model's last hidden states, or a sentence encoder's vectors."""
 
 import hashlib
 import sys
-import time
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +13,10 @@ from accelerate.utils import is_peft_model
 from torch import nn
 
 from . import batching, tokens
-from .batching import found_by_main, map_batches
-from .cache import RowStore, code_version, model_identity
+from .batching import map_batches
+from .cache import code_version, model_identity
 from .state import cast, evaluating, scoring_dtype
+from .store import VectorStore
 from .tokens import TokenRows
 
 
@@ -127,10 +123,9 @@ def text_keys(texts: Sequence[str]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="V16")
 
 
-class VectorStore(RowStore):
+def embedding_store(folder: Path | None, model: nn.Module, width: int, **options: Any) -> VectorStore:
     """
-    Vectors by content key: as [`RowStore`], but float32, and read through a memory map, so that asking for some rows
-    reads these only.
+    Where the vectors of an encoder are kept.
 
     Args:
         folder (`Path` or `None`):
@@ -142,76 +137,11 @@ class VectorStore(RowStore):
         **options:
             All else that decides the numbers.
     """
-
-    def __init__(self, folder: Path | None, model: nn.Module, width: int, **options: Any):
-        described = {
-            "engine": "embedding",
-            "code": code_version(sys.modules[__name__], tokens, batching),
-            "model": model_identity(model) if folder else None,
-            "modules": str(model),
-            **options,
-        }
-        # One number more: the seconds that the row took.
-        super().__init__(folder, described, width + 1)
-        self.record = np.dtype([("key", "V16"), ("values", "<f4", (width + 1,)), ("check", "<u4")])
-        self._places: dict[bytes, np.memmap] | None = None
-
-    def load(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Stored vectors `(n, width + 1)` of the given keys, float32, and which of them are known, bool `(n,)`."""
-        if self._places is None:
-            self._places = {}
-            for part in sorted(self.folder.glob("*.rows")) if self.folder else []:
-                if count := part.stat().st_size // self.record.itemsize:
-                    records = np.memmap(part, self.record, "r", shape=(count,))
-                    self._places |= {key.tobytes(): (records, place) for place, key in enumerate(records["key"])}
-        width = self.record["values"].shape[0]
-        values, known = np.full((len(keys), width), np.nan, np.float32), np.zeros(len(keys), bool)
-        for row, key in enumerate(keys):
-            records, place = self._places.get(key.tobytes(), (None, 0))
-            if records is not None:
-                record = records[place]
-                known[row] = zlib.crc32(record.tobytes()[:-4]) == record["check"]
-                values[row] = record["values"] if known[row] else np.nan
-        return values, known
-
-
-def stored_vectors(
-    store: VectorStore,
-    keys: np.ndarray,
-    compute: Callable[[np.ndarray], np.ndarray],
-    accelerator: Accelerator | None = None,
-    chunk: int = 2048,
-    on_rows: Callable[[int], Any] = lambda rows: None,
-) -> tuple[np.ndarray, int, float]:
-    """
-    Vectors of rows: those that the store knows are read, the others computed and added to it chunk by chunk.
-
-    Args:
-        store ([`VectorStore`]):
-            Where they are kept.
-        keys (`np.ndarray`):
-            Content keys `(n,)`.
-        compute (`Callable`):
-            Places among the keys `(b,)` -> float32 `(b, width)`, the same on all ranks.
-        chunk (`int`, *optional*, defaults to `2048`):
-            Rows computed before they are saved.
-        on_rows (`Callable`, *optional*):
-            Called with the number of rows that are done since the last call.
-
-    Returns:
-        `tuple`: float32 `(n, width)`; rows that the store knew; seconds that these took when they were computed.
-    """
-    values, known = found_by_main(accelerator, *store.load(keys))
-    main = accelerator is None or accelerator.is_main_process
-    on_rows(int(known.sum()))
-    todo = np.flatnonzero(~known)
-    for first in range(0, len(todo), chunk):
-        places, started = todo[first : first + chunk], time.perf_counter()
-        vectors = compute(places)
-        seconds = np.full(len(places), (time.perf_counter() - started) / len(places))
-        values[places] = np.column_stack([vectors, seconds])
-        if main:  # what did not fit in memory may fit another time
-            whole = places[np.isfinite(vectors).all(1)]
-            store.append(keys[whole], values[whole])
-        on_rows(len(places))
-    return values[:, :-1], int(known.sum()), float(values[known, -1].sum())
+    described = {
+        "engine": "embedding",
+        "code": code_version(sys.modules[__name__], tokens, batching),
+        "model": model_identity(model) if folder else None,
+        "modules": str(model),
+        **options,
+    }
+    return VectorStore(folder, described, width)

@@ -12,6 +12,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from .batching import map_batches
 from .state import evaluating
+from .vllm import vllm_ids
 
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def generate_ids(
     batch_tokens: int,
     accelerator: Accelerator | None = None,
     progress: str | None = None,
+    vllm_memory: float | None = None,
 ) -> list[list[int]]:
     """
     As [`generate`], but gives the new token ids. An answer that came to its end has one of [`stop_ids`] as its last
@@ -82,6 +84,10 @@ def generate_ids(
     rows = {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}
     unique = sorted(rows, key=lambda prompt: (-len(prompt), prompt))
     stops = stop_ids(model, tokenizer)
+    if vllm_memory is not None:
+        options = {"max_new_tokens": max_new_tokens, "memory": vllm_memory, "accelerator": accelerator}
+        answers = dict(zip(unique, vllm_ids(model, tokenizer, unique, stops=stops, **options), strict=True))
+        return [answers[prompt] for prompt in prompts]
     # Any id does as filler, since fillers are masked; a missing pad token is no reason to change the tokenizer.
     filler = next(iter(i for i in (tokenizer.pad_token_id, *stops, 0) if i is not None))
     config = GenerationConfig(
@@ -148,6 +154,7 @@ def generate(
     batch_tokens: int,
     accelerator: Accelerator | None = None,
     progress: str | None = None,
+    vllm_memory: float | None = None,
 ) -> list[str]:
     """
     Greedy answers to prompts.
@@ -179,6 +186,9 @@ def generate(
             Deals the batches over its ranks; every rank gets all answers.
         progress (`str`, *optional*):
             Label of a progress bar on the main process; none by default.
+        vllm_memory (`float`, *optional*):
+            Generate with vLLM, which may take this part of the GPU's memory; `batch_tokens` and `progress` mean
+            nothing then. Its logits differ in the last digits, as those of another batch size do.
 
     Returns:
         `list[str]`: One answer a prompt, in the order of `prompts`.
@@ -196,6 +206,7 @@ def generate(
         batch_tokens=batch_tokens,
         accelerator=accelerator,
         progress=progress,
+        vllm_memory=vllm_memory,
     )
     unwrapped = accelerator.unwrap_model(model) if accelerator else model
     stops = set(stop_ids(unwrapped, tokenizer))

@@ -16,19 +16,19 @@ from . import adam, batching, per_example, projection, tokens
 from .adam import AdamFeature
 from .batching import found_by_main, map_batches
 from .cache import code_version, digest, model_identity
-from .gradient_store import GradientStore, StoredVectors
 from .layers import lora_layers
 from .per_example import Batch, differentiated, recompute_layers
 from .projection import Projection
 from .state import cast, evaluating, preserved, scoring_dtype
+from .store import StoredVectors, VectorStore, blocks, check_room, record_of
 from .tokens import TokenRows
 
 
 class Gradients(NamedTuple):
     """Per row, in the order of the token rows."""
 
-    #: Unit vectors `(n, width)`, an array or read from the disk as they are indexed. NaN: no counted token, a loss or
-    #: gradient that is not finite or is zero, or a row that did not fit in memory.
+    #: Unit vectors `(n, width)`, an array or read from the disk as they are indexed, or what `reduce` made of them.
+    #: NaN: no counted token, a loss or gradient that is not finite or is zero, or a row that did not fit in memory.
     vectors: np.ndarray | StoredVectors
     #: Mean loss of the counted tokens, nats, float64 `(n,)`.
     loss: np.ndarray
@@ -55,6 +55,7 @@ def gradients(
     dtype: str = "auto",
     gradient_checkpointing: bool = False,
     vector_dtype: str = "float16",
+    reduce: Callable[[np.ndarray], np.ndarray] | None = None,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
     progress: str | None = None,
@@ -82,12 +83,15 @@ def gradients(
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Trade compute for memory.
         vector_dtype (`str`, *optional*, defaults to `"float16"`):
-            Dtype of the result, in memory and on disk.
+            Dtype of the vectors, in memory and on disk.
+        reduce (`Callable`, *optional*):
+            Some rows' vectors `(b, width)` -> what is wanted of them, float `(b, r)`. With it, no more than a block of
+            vectors is in memory at a time.
         accelerator ([`~accelerate.Accelerator`], *optional*):
             Deals the batches over its ranks.
         cache_dir (`Path`, *optional*):
             Vectors are appended there batch by batch and read from there; what is found is not computed again. Without
-            it they are held in memory.
+            it they, or what `reduce` makes of them, are held in memory.
         progress (`str`, *optional*):
             Label of the progress bar.
 
@@ -105,7 +109,7 @@ def gradients(
     target, project = scoring_dtype(model, dtype), project or Projection()
     projector = project.of([layer.weight.numel() for layer in layers.values()])
     store, keys = None, None
-    found, known = np.full((len(rows), 3), np.nan), np.zeros(len(rows), bool)
+    found, known = np.full((len(rows), _FACTS), np.nan), np.zeros(len(rows), bool)
     if cache_dir is not None:
         namespace = {
             "engine": "gradients",
@@ -118,15 +122,17 @@ def gradients(
             "dtype": str(target),
             "attention": getattr(model.config, "_attn_implementation", None),
         }
-        store = GradientStore(cache_dir, namespace, projector.width, facts=3, dtype=np.dtype(vector_dtype))
+        store = VectorStore(cache_dir, namespace, projector.width, _FACTS, vector_dtype)
         keys = rows.keys()
         found, known = found_by_main(accelerator, *store.find(keys)[1:])
     todo = np.flatnonzero(~known)
     cached_seconds = float(np.nansum(found[known, 2]))
-    held = None if store else np.zeros((len(rows), projector.width), vector_dtype)
+    wanted = (lambda vectors: vectors) if reduce is None else reduce
+    empty = wanted(np.zeros((0, projector.width), vector_dtype))
+    held = None if store else np.zeros((len(rows), empty.shape[1]), empty.dtype)
     if len(todo):
         if store is not None:
-            store.check_room(len(todo))
+            check_room(cache_dir, len(todo), store.record, _REMEDY)
         with preserved(model), evaluating(model), cast(model, target):
             if gradient_checkpointing:
                 recompute_layers(model)
@@ -138,22 +144,19 @@ def gradients(
                     facts, vectors = _unit_rows(differentiate, rows.take(batch), projector.width, vector_dtype)
                     facts[:, 2] = (time.perf_counter() - started) / len(batch) / ranks
                     if store is None:
-                        held[batch] = vectors
+                        held[batch] = wanted(vectors)
                     else:
                         store.append(keys[batch], vectors, facts)
                     return facts
 
                 options = {"batch_tokens": batch_tokens, "rows": todo, "accelerator": accelerator}
-                found[todo] = map_batches(compute, rows.lengths, 3, progress=progress, **options)[todo]
+                found[todo] = map_batches(compute, rows.lengths, _FACTS, progress=progress, **options)[todo]
     fits = ~np.isnan(found[:, 2])
     if store is not None:
+        vectors = store.read(keys, fits, accelerator)
         store.close()
-        vectors, _, stored = store.find(keys)
-        if (fits & ~stored).any():
-            raise ValueError(
-                f"`selection_cache_dir`: {int((fits & ~stored).sum())} gradients that other ranks wrote can't be seen "
-                "here: give a folder that all nodes share."
-            )
+        if reduce is not None:
+            vectors = np.concatenate([reduce(vectors[part]) for part in blocks(vectors.shape)])
     else:
         vectors = held
         if accelerator is not None and accelerator.num_processes > 1:
@@ -163,12 +166,27 @@ def gradients(
     return Gradients(vectors, found[:, 0], found[:, 1], fits, int(known.sum()), computed, cached_seconds)
 
 
+def check_room_for_gradients(
+    cache_dir: Path | None, rows: int, layers: dict[str, nn.Linear], project: Projection, vector_dtype: str = "float16"
+) -> None:
+    """
+    Refuse what [`gradients`] of `rows` rows, of as many checkpoints together, would find no room for in `cache_dir`.
+
+    Raises:
+        `ValueError`: the disk has no room.
+    """
+    width = project.of([layer.weight.numel() for layer in layers.values()]).width
+    check_room(cache_dir, rows, record_of(width, _FACTS, vector_dtype), _REMEDY)
+
+
+_FACTS = 3
+_REMEDY = "a smaller `projection_dim`, or another `projection`"
 _CODE = (adam, batching, per_example, projection, tokens)
 
 
 def _unit_rows(differentiate: Callable, batch: Batch, width: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
     """Facts `(rows, 3)` (loss, norm, and room for seconds) and unit vectors `(rows, width)` of a batch."""
-    facts, vectors = np.full((len(batch), 3), np.nan), np.full((len(batch), width), np.nan, dtype)
+    facts, vectors = np.full((len(batch), _FACTS), np.nan), np.full((len(batch), width), np.nan, dtype)
     counted = [row for row, (ids, spans) in enumerate(batch) if any(max(a, 1) < min(b, len(ids)) for a, b in spans)]
     if counted:
         loss, found = differentiate([batch[row] for row in counted])

@@ -36,10 +36,16 @@ logger = logging.getLogger(__name__)
 #: A question: messages with `role` and `content`.
 Conversation = list[dict[str, str]]
 
-#: Kinds of judges; a spec is a kind and, but for `self`, a name behind a colon.
-KINDS = ("openai", "model", "self", "reward")
+#: Kinds of judges, and what of a method's needs each meets; a spec is a kind and, but for `self`, a name behind a
+#: colon.
+KINDS = {
+    "openai": {"judge"},
+    "model": {"judge", "digit logits"},
+    "self": {"judge", "digit logits"},
+    "reward": set(),
+}
 
-#: Characters of a token, to guess at the size of prompts before a server counts them.
+#: Characters of a token, to guess at the size of prompts before they are counted.
 CHARACTERS_PER_TOKEN = 4
 
 
@@ -77,6 +83,7 @@ class Judge(ABC):
         self.name = name
         self.options = options or JudgeOptions()
         self.cost = Cost()
+        self._clock = 0.0
         self.accelerator = accelerator
         self._store = ReplyStore(cache_dir and Path(cache_dir) / "judge")
 
@@ -105,7 +112,7 @@ class Judge(ABC):
         """
         if max_new_tokens < 1:
             raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
-        started = time.perf_counter()
+        started = self._clock = time.perf_counter()
         fixed = [self.name, self._identity(), max_new_tokens]
         questions, keys = {}, []
         for row, conversation in enumerate(conversations):
@@ -115,6 +122,7 @@ class Judge(ABC):
         replies = self._agreed(lambda: self._store.load(questions))
         todo = {key: question for key, question in questions.items() if key not in replies}
         self.cost.cached += len(conversations) - len(todo)
+        self.cost.cached_seconds += sum(reply.seconds for reply in replies.values())
         if todo:
             self._check_calls(len(todo))
             self._announce(todo, max_new_tokens, len(replies))
@@ -137,13 +145,13 @@ class Judge(ABC):
         """What decides the replies besides the name and the question."""
         return None
 
-    def _prompt_tokens(self, questions: Sequence[Conversation]) -> int:
-        """Tokens of all questions, or a guess."""
-        characters = sum(len(message["content"]) for question in questions for message in question)
-        return characters // CHARACTERS_PER_TOKEN
+    def _lap(self, replies: int = 1) -> float:
+        """Seconds since the last call, or since the asking began, for each of so many replies."""
+        before, self._clock = self._clock, time.perf_counter()
+        return (self._clock - before) / replies
 
     def _record(self, key: str, reply: Reply, passing: bool = False) -> Reply:
-        """Count a reply and, unless its problem may pass, keep it."""
+        """Count a reply; unless its problem may pass, keep it with the seconds that passed since the one before."""
         cost = self.cost
         cost.calls += 1
         cost.failed += reply.text is None
@@ -152,7 +160,10 @@ class Judge(ABC):
         cost.prompt_tokens += reply.prompt_tokens
         cost.completion_tokens += reply.completion_tokens
         cost.money = self.options.money(cost.prompt_tokens, cost.completion_tokens)
-        if self.is_main_process and not passing:
+        if passing:
+            return reply
+        reply = reply if reply.seconds else replace(reply, seconds=self._lap())
+        if self.is_main_process:
             self._store.append(key, self.name, reply)
         return reply
 
@@ -187,7 +198,8 @@ class Judge(ABC):
 
     def _announce(self, todo: dict[str, Conversation], max_new_tokens: int, known: int) -> None:
         if self.is_main_process:
-            tokens = self._prompt_tokens(list(todo.values()))
+            characters = sum(len(message["content"]) for question in todo.values() for message in question)
+            tokens = characters // CHARACTERS_PER_TOKEN
             money = self.options.money(tokens, len(todo) * max_new_tokens)
             logger.info(
                 "Judge %s: %s calls to make (%s replies are known), about %s prompt tokens and at most %s new ones%s.",
@@ -223,17 +235,21 @@ def checked_conversation(conversation: Conversation, row: int) -> Conversation:
     """Messages of well-formed text: half a surrogate pair, which no server takes, becomes U+FFFD."""
     try:
         return [
-            {
-                "role": str(message["role"]),
-                "content": message["content"].encode("utf-16", "surrogatepass").decode("utf-16", "replace"),
-            }
-            for message in conversation
+            {"role": str(message["role"]), "content": _well_formed(message["content"])} for message in conversation
         ]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(
             f"`conversations[{row}]` must be a list of messages with `role` and text `content`, got "
             f"{str(conversation)[:80]!r}."
         ) from error
+
+
+def _well_formed(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text  # not a copy of it: a judge holds those of all rows
 
 
 def parse_spec(spec: str) -> tuple[str, str]:
@@ -251,11 +267,11 @@ def parse_spec(spec: str) -> tuple[str, str]:
 
 def check_judge(spec: str | None, needs: Collection[str], method: str) -> None:
     """
-    Refuse, before anything loads, a method whose card needs a judge without one, and a server that nothing is known
-    of.
+    Refuse, before anything loads, a method whose card needs a judge without one, a judge of another kind than it
+    needs, and a server that nothing is known of.
 
     Raises:
-        `ValueError`: no judge, though `needs` names one, or no such kind.
+        `ValueError`: no judge, though `needs` names one, no such kind, or one that does not give what is needed.
         `ImportError`, [`JudgeError`]: see [`load_judge`].
     """
     if spec is None:
@@ -264,7 +280,15 @@ def check_judge(spec: str | None, needs: Collection[str], method: str) -> None:
                 f"`{method}` needs `judge`: 'openai:MODEL' (a server), 'model:NAME' (a model loaded here) or 'self' "
                 "(the model at hand)."
             )
-    elif parse_spec(spec)[0] == "openai":
+        return
+    kind, _ = parse_spec(spec)
+    if missing := {"judge", "digit logits"} & set(needs) - KINDS[kind]:
+        what = "a judge that writes" if "judge" in missing else "the logits of a judge that is loaded here"
+        raise ValueError(
+            f"`{method}` needs {what}, and `judge={spec!r}` is none: take "
+            f"{', '.join(repr(k if k == 'self' else k + ':...') for k in KINDS if KINDS[k] >= missing)}."
+        )
+    if kind == "openai":
         load_judge(spec)
 
 
@@ -278,6 +302,7 @@ def load_judge(
     cache_dir: Path | None = None,
     batch_tokens: int | None = None,
     dtype: str = "auto",
+    vllm_memory: float | None = None,
 ) -> Judge:
     """
     A judge by its spec, see the module docstring.
@@ -297,6 +322,8 @@ def load_judge(
             Tokens of a local model's batch; by default 1,536 on a CPU and 16,384 elsewhere.
         dtype (`str`, *optional*, defaults to `"auto"`):
             Dtype of a local model's logits, see [`scoring_dtype`].
+        vllm_memory (`float`, *optional*):
+            Let vLLM write a local model's words, see [`generate`].
 
     Returns:
         [`Judge`]: a [`ServerJudge`], [`ModelJudge`] or [`RewardJudge`].
@@ -319,6 +346,7 @@ def load_judge(
     shared |= {"batch_tokens": batch_tokens, "dtype": dtype}
     if kind == "reward":
         return judge_model.RewardJudge(name, *judge_model.load_model(spec, accelerator), **shared)
+    shared["vllm_memory"] = vllm_memory
     if kind == "model":
         return judge_model.ModelJudge(name, *judge_model.load_model(spec, accelerator), **shared)
     if model is None or tokenizer is None:

@@ -3,8 +3,9 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,15 @@ from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from . import batching, likelihood, tokens
-from .batching import batches_by_tokens, map_batches
-from .cache import RowStore, code_version, model_identity
+from . import likelihood
+from .batching import batches_by_tokens
+from .cache import model_identity
 from .generation import generate_ids, stop_ids
 from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec
 from .judge_options import JudgeOptions
 from .likelihood import _answer_logits, shared_start
+from .measuring import measured
 from .replies import Reply
-from .state import cast, evaluating, scoring_dtype
 from .tokens import TokenRows
 
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 #: Batches that are generated before their replies are kept.
 BATCHES_BETWEEN_RECORDS = 4
+#: Questions that are tokenized and sorted by length together.
+QUESTIONS_AT_A_TIME = 4096
 
 
 class _LocalJudge(Judge):
@@ -66,9 +69,6 @@ class _LocalJudge(Judge):
 
     def _identity(self) -> Any:
         return model_identity(self._unwrapped()), self.tokenizer.chat_template
-
-    def _prompt_tokens(self, questions: Sequence[Conversation]) -> int:
-        return sum(len(ids) for ids in map(self.prompt_ids, questions) if ids)
 
     def prompt_ids(self, question: Conversation | str, reply: bool = True) -> list[int] | None:
         """
@@ -103,50 +103,53 @@ class _LocalJudge(Judge):
 
     def _measured(
         self,
-        prompts: Sequence[Sequence[int] | None],
+        prompts: Iterable[Sequence[int] | None],
         width: int,
         namespace: dict[str, Any],
-        computing: Callable[[TokenRows, np.ndarray], Callable[[np.ndarray], np.ndarray]],
+        begin: Callable[[nn.Module, TokenRows, np.ndarray], Callable[[np.ndarray], np.ndarray]],
         progress: str | None,
     ) -> np.ndarray:
         """
         `width` numbers a prompt, computed where they are not kept yet; NaN for a prompt that is missing, empty or
         longer than the model's window.
         """
-        found = np.full((len(prompts), width), np.nan)
-        usable = [row for row, ids in enumerate(prompts) if ids and not self._too_long(ids, 0)]
-        self.cost.failed += len(prompts) - len(usable)
+        started, model = time.perf_counter(), self._unwrapped()
+        # Lists would take nine times the memory.
+        ids = [np.array(prompt or [], np.int32) for prompt in prompts]
+        usable = [row for row, prompt in enumerate(ids) if len(prompt) and not self._too_long(prompt, 0)]
+        found = np.full((len(ids), width), np.nan)
+        self.cost.failed += len(ids) - len(usable)
         if not usable:
             return found
-        started, model = time.perf_counter(), self._unwrapped()
-        ids = [prompts[row] for row in usable]
-        rows = TokenRows.from_lists(ids, [[(len(prompt), len(prompt) + 1)] for prompt in ids])
-        namespace |= {"code": code_version(sys.modules[__name__], likelihood, tokens, batching)}
-        namespace |= {"model": model_identity(model) if self.cache_dir else None}
-        namespace |= {"dtype": str(scoring_dtype(model, self.dtype))}
-        store, keys = RowStore(self.cache_dir, namespace, width), rows.keys()
-        values, known = self._agreed(lambda: store.load(keys))  # what one rank found decides for all
-        todo = np.flatnonzero(~known)
-        self.cost.cached += int(known.sum())
-        if len(todo):
+        spans = [[(len(ids[row]), len(ids[row]) + 1)] for row in usable]
+        rows = TokenRows.from_lists([ids[row] for row in usable], spans)
+        del ids
+
+        def checked(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
             self._check_calls(len(todo))
-            with torch.no_grad(), evaluating(model), cast(model, scoring_dtype(model, self.dtype)):
-                values[todo] = map_batches(
-                    computing(rows, todo),
-                    rows.lengths,
-                    width,
-                    batch_tokens=self.batch_tokens,
-                    rows=todo,
-                    accelerator=self.accelerator,
-                    progress=progress,
-                    on_batch=lambda batch, result: store.append(keys[batch], result),
-                )[todo]
-            self.cost.calls += len(todo)
-            self.cost.prompt_tokens += int(rows.lengths[todo].sum())
-            self.cost.money = self.options.money(self.cost.prompt_tokens, self.cost.completion_tokens)
-            self.cost.seconds += time.perf_counter() - started
-        store.close()
-        found[usable] = values
+            return begin(model, rows, todo)
+
+        result = measured(
+            model,
+            rows,
+            width,
+            namespace,
+            (sys.modules[__name__], likelihood),
+            checked,
+            batch_tokens=self.batch_tokens,
+            dtype=self.dtype,
+            accelerator=self.accelerator,
+            cache_dir=self.cache_dir,
+            progress=progress,
+        )
+        cost = self.cost
+        cost.calls += result.computed
+        cost.cached += result.cached
+        cost.cached_seconds += result.cached_seconds
+        cost.prompt_tokens += result.computed_tokens
+        cost.money = self.options.money(cost.prompt_tokens, cost.completion_tokens)
+        cost.seconds += time.perf_counter() - started
+        found[usable] = result.values
         return found
 
 
@@ -165,56 +168,67 @@ class ModelJudge(_LocalJudge):
             Tokens of a batch.
         dtype (`str`, *optional*, defaults to `"auto"`):
             Dtype of [`digit_logits`], see [`scoring_dtype`].
+        vllm_memory (`float`, *optional*):
+            Let vLLM write the replies, see [`generate`].
 
     Raises:
         `ValueError`: no chat template.
     """
 
-    def __init__(self, name: str, model: nn.Module, tokenizer: Any, **options: Any):
+    def __init__(
+        self, name: str, model: nn.Module, tokenizer: Any, *, vllm_memory: float | None = None, **options: Any
+    ):
         super().__init__(f"model:{name}" if name else "self", model, tokenizer, **options)
+        self.vllm_memory = vllm_memory
+
+    def _identity(self) -> Any:
+        return *super()._identity(), *(["vllm"] if self.vllm_memory is not None else [])
 
     def _answer(
         self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None
     ) -> dict[str, Reply]:
-        replies, prompts = {}, {}
-        for key, question in questions.items():
-            ids = self.prompt_ids(question)
-            if ids is None:
-                replies[key] = self._record(key, Reply(None, "the chat template refuses these messages"))
-            elif not ids or self._too_long(ids, max_new_tokens):
-                replies[key] = self._record(key, Reply(None, "the prompt is empty or longer than the model's window"))
-            else:
-                prompts[key] = ids
-        keys, stops = list(prompts), set(stop_ids(self._unwrapped(), self.tokenizer))
+        replies, waiting, stops = {}, iter(questions.items()), set(stop_ids(self._unwrapped(), self.tokenizer))
         ranks = self.accelerator.num_processes if self.accelerator else 1
-        lengths = [len(prompts[key]) + max_new_tokens for key in keys]
+        # Replies are kept after every few batches, so that a kill loses no more than these; vLLM makes its own.
+        at_once = self.batch_tokens * ranks * BATCHES_BETWEEN_RECORDS if self.vllm_memory is None else sys.maxsize
         shown = progress is not None and self.is_main_process
-        with tqdm(total=len(questions), initial=len(replies), desc=progress, unit="call", disable=not shown) as bar:
-            # Replies are kept after every few batches, so that a kill loses no more than these.
-            for part in batches_by_tokens(lengths, self.batch_tokens * ranks * BATCHES_BETWEEN_RECORDS):
-                answers = generate_ids(
-                    self.model,
-                    self.tokenizer,
-                    [prompts[keys[place]] for place in part],
-                    max_new_tokens=max_new_tokens,
-                    batch_tokens=self.batch_tokens,
-                    accelerator=self.accelerator,
-                )
-                for place, ids in zip(part, answers, strict=True):
-                    ended = bool(ids) and ids[-1] in stops
-                    text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
-                    empty = not text.strip()
-                    key = keys[place]
-                    reply = Reply(
-                        None if empty else text, "empty" if empty else None, len(prompts[key]), len(ids), not ended
-                    )
-                    replies[key] = self._record(key, reply)
+        with tqdm(total=len(questions), desc=progress, unit="call", disable=not shown) as bar:
+            while block := dict(islice(waiting, QUESTIONS_AT_A_TIME)):
+                prompts = {}
+                for key, question in block.items():
+                    ids = self.prompt_ids(question)
+                    if ids and not self._too_long(ids, max_new_tokens):
+                        prompts[key] = ids
+                        continue
+                    why = "the prompt is empty or longer than the model's window"
+                    why = "the chat template refuses these messages" if ids is None else why
+                    replies[key] = self._record(key, Reply(None, why))
                     bar.update()
+                keys = list(prompts)
+                lengths = [len(prompts[key]) + max_new_tokens for key in keys]
+                for part in batches_by_tokens(lengths, at_once):
+                    answers = generate_ids(
+                        self.model,
+                        self.tokenizer,
+                        [prompts[keys[place]] for place in part],
+                        max_new_tokens=max_new_tokens,
+                        batch_tokens=self.batch_tokens,
+                        accelerator=self.accelerator,
+                        vllm_memory=self.vllm_memory,
+                    )
+                    seconds = self._lap(len(part))
+                    for place, ids in zip(part, answers, strict=True):
+                        key, ended = keys[place], bool(ids) and ids[-1] in stops
+                        text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+                        said = (text, None) if text.strip() else (None, "empty")
+                        reply = Reply(*said, len(prompts[key]), len(ids), not ended, seconds)
+                        replies[key] = self._record(key, reply)
+                    bar.update(len(part))
         return replies
 
     def digit_logits(
         self,
-        prompts: Sequence[Conversation | str],
+        prompts: Iterable[Conversation | str],
         digits: Sequence[str] = ("1", "2", "3", "4", "5"),
         progress: str | None = None,
     ) -> np.ndarray:
@@ -223,8 +237,8 @@ class ModelJudge(_LocalJudge):
         [`expected_rating`], is another estimate of the rating than the number that the model would write.
 
         Args:
-            prompts (`Sequence`):
-                Conversations, or texts that are taken as they are.
+            prompts (`Iterable`):
+                Conversations, or texts that are taken as they are; only their tokens are held.
             digits (`Sequence[str]`, *optional*):
                 Texts of one token each.
             progress (`str`, *optional*):
@@ -234,17 +248,18 @@ class ModelJudge(_LocalJudge):
             `np.ndarray`: float64 `(n, len(digits))`; NaN for a digit that is not one token, and for a prompt that is
             empty, refused by the chat template, longer than the model's window or too big for the memory.
         """
-        found = np.full((len(prompts), len(digits)), np.nan)
         known = [(column, id) for column, id in enumerate(digit_ids(self.tokenizer, digits)) if id is not None]
-        if known:
-            columns, wanted = zip(*known, strict=True)
-            ids = [
-                self.prompt_ids(prompt if isinstance(prompt, str) else checked_conversation(prompt, row))
-                for row, prompt in enumerate(prompts)
-            ]
-            namespace = {"engine": "next_token", "tokens": list(wanted)}
-            computing = partial(_next_token, self._unwrapped(), torch.tensor(wanted))
-            found[:, columns] = self._measured(ids, len(columns), namespace, computing, progress)
+        if not known:
+            return np.full((sum(1 for _ in prompts), len(digits)), np.nan)
+        columns, wanted = zip(*known, strict=True)
+        ids = (
+            self.prompt_ids(prompt if isinstance(prompt, str) else checked_conversation(prompt, row))
+            for row, prompt in enumerate(prompts)
+        )
+        namespace = {"engine": "next_token", "tokens": list(wanted)}
+        logits = self._measured(ids, len(columns), namespace, partial(_next_token, torch.tensor(wanted)), progress)
+        found = np.full((len(logits), len(digits)), np.nan)
+        found[:, columns] = logits
         return found
 
 
@@ -263,7 +278,7 @@ def expected_rating(logits: np.ndarray, values: Sequence[float]) -> np.ndarray:
 
 
 def _next_token(
-    model: nn.Module, ids: torch.Tensor, rows: TokenRows, todo: np.ndarray
+    ids: torch.Tensor, model: nn.Module, rows: TokenRows, todo: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray]:
     """
     A function from a batch of rows to the logits `(rows, len(ids))` of these tokens behind each: one forward, these
@@ -316,12 +331,12 @@ class RewardJudge(_LocalJudge):
     def _answer(self, *args: Any) -> dict[str, Reply]:
         raise JudgeError(f"`judge={self.name!r}` gives numbers, and words are needed: name a model that writes.")
 
-    def score(self, conversations: Sequence[Conversation], progress: str | None = None) -> np.ndarray:
+    def score(self, conversations: Iterable[Conversation], progress: str | None = None) -> np.ndarray:
         """
         Rewards of whole conversations, the answer to be judged as their last message.
 
         Args:
-            conversations (`Sequence[list[dict]]`):
+            conversations (`Iterable[list[dict]]`):
                 Messages with `role` and `content`; the same on all ranks.
             progress (`str`, *optional*):
                 Label of a progress bar.
@@ -334,10 +349,10 @@ class RewardJudge(_LocalJudge):
             `ValueError`: something that is no conversation.
             [`JudgeError`]: more calls needed than `max_calls` leaves.
         """
-        ids = [self.prompt_ids(checked_conversation(c, row), reply=False) for row, c in enumerate(conversations)]
+        ids = (self.prompt_ids(checked_conversation(c, row), reply=False) for row, c in enumerate(conversations))
         namespace = {"engine": "reward", "separator": self.separator}
-        computing = partial(_rewards, self._unwrapped(), separator=self.separator)
-        found = self._measured(ids, 1, namespace, computing, progress)[:, 0]
+        begin = partial(_rewards, separator=self.separator)
+        found = self._measured(ids, 1, namespace, begin, progress)[:, 0]
         found[~np.isfinite(found)] = np.nan
         return found
 

@@ -69,6 +69,8 @@ class Cost:
             Questions asked, each counted once.
         cached (`int`):
             Questions that were answered by an earlier reply to the same question.
+        cached_seconds (`float`):
+            What an earlier run's replies took when they were asked for.
         failed (`int`):
             Questions asked without a usable reply.
         cut (`int`):
@@ -87,6 +89,7 @@ class Cost:
 
     calls: int = 0
     cached: int = 0
+    cached_seconds: float = 0.0
     failed: int = 0
     cut: int = 0
     retries: int = 0

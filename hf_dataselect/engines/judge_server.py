@@ -110,6 +110,7 @@ class ServerJudge(Judge):
         with self._lock:
             if (reply := self._store.load([key]).get(key)) is not None:  # of another run that shares the folder
                 self.cost.cached += 1
+                self.cost.cached_seconds += reply.seconds
                 return key, reply
         reply, passing = self._call(question, max_new_tokens)
         with self._lock:

@@ -9,7 +9,6 @@ float64.
 
 import copy
 import sys
-import time
 from collections.abc import Callable
 from os.path import commonprefix
 from pathlib import Path
@@ -22,10 +21,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer, DynamicSlidingWindowLayer
 
-from . import batching, tokens
-from .batching import found_by_main, map_batches
-from .cache import RowStore, code_version, model_identity
-from .state import cast, evaluating, scoring_dtype
+from .measuring import measured
 from .tokens import TokenRows
 
 
@@ -46,9 +42,9 @@ class Likelihood(NamedTuple):
     tokens: np.ndarray
     #: Counted tokens that the model ranks first, float64 `(n,)`.
     hits: np.ndarray
-    #: Rows that were read from the cache.
+    #: Rows that took no computing: read from the cache, or equal to another row.
     cached: int
-    #: Tokens of the rows that were not.
+    #: Tokens of the others.
     forward_tokens: int
     #: Seconds that the cached rows took when they were computed.
     cached_seconds: float
@@ -96,44 +92,27 @@ def likelihood(
     Returns:
         [`Likelihood`]
     """
-    target = scoring_dtype(model, dtype)
-    namespace = {
-        "engine": "likelihood",
-        "code": code_version(sys.modules[__name__], tokens, batching),
-        "model": model_identity(model) if cache_dir else None,
-        "dtype": str(target),
-        "attention": getattr(model.config, "_attn_implementation", None),
-    } | ({"mean_logit": True} if mean_logit else {})
-    store = RowStore(cache_dir, namespace, width=4)
-    keys = rows.keys() if cache_dir else np.zeros(len(rows), "V16")
-    values, known = found_by_main(accelerator, *store.load(keys))
-    todo = np.flatnonzero(~known)
-    ranks = accelerator.num_processes if accelerator else 1
-    if len(todo):
-        with torch.no_grad(), evaluating(model), cast(model, target):
-            score, _, _ = _scorer(model, shared_start(rows, todo), mean_logit)
+    namespace = {"engine": "likelihood", "attention": getattr(model.config, "_attn_implementation", None)}
+    namespace |= {"mean_logit": True} if mean_logit else {}
 
-            def compute(batch: np.ndarray) -> np.ndarray:
-                started = time.perf_counter()
-                result = score(rows.take(batch))
-                seconds = (time.perf_counter() - started) / len(batch) / ranks
-                return np.column_stack([result, np.full(len(batch), seconds)])
+    def begin(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        score, _, _ = _scorer(model, shared_start(rows, todo), mean_logit)
+        return lambda batch: score(rows.take(batch))
 
-            computed = map_batches(
-                compute,
-                rows.lengths,
-                4,
-                batch_tokens=batch_tokens,
-                rows=todo,
-                accelerator=accelerator,
-                progress=progress,
-                on_batch=lambda batch, result: store.append(keys[batch], result),
-            )
-        values[todo] = computed[todo]
-    store.close()
-    cached_seconds = float(values[known, 3].sum())
-    computed_tokens = int(rows.lengths[todo].sum())
-    return Likelihood(*values.T[:3], int(known.sum()), computed_tokens, cached_seconds)
+    found = measured(
+        model,
+        rows,
+        3,
+        namespace,
+        (sys.modules[__name__],),
+        begin,
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+        accelerator=accelerator,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    return Likelihood(*found.values.T, found.cached, found.computed_tokens, found.cached_seconds)
 
 
 Batch = list[tuple[np.ndarray, np.ndarray]]

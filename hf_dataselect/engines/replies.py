@@ -5,7 +5,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ class Reply:
             As counted by the server or the tokenizer; 0 where a server does not say.
         cut (`bool`):
             Whether the text was cut off at `max_new_tokens`.
+        seconds (`float`):
+            Its part of the wall-clock time of the asking: the parts of all replies add up to it.
     """
 
     text: str | None
@@ -34,6 +36,7 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cut: bool = False
+    seconds: float = field(default=0.0, compare=False)
 
     def __post_init__(self):
         if self.text is not None:  # half an emoji, where a reply was cut, could be neither written nor tokenized
@@ -78,7 +81,7 @@ class ReplyStore:
                 if (place := self._places.get(bytes.fromhex(key))) is not None:
                     file.seek(place[0])
                     record = json.loads(file.read(place[1]))
-                    found[key] = Reply(**{name: record[name] for name in Reply.__dataclass_fields__})
+                    found[key] = Reply(**{name: record[name] for name in Reply.__dataclass_fields__ if name in record})
         return found
 
     def _catch_up(self, file: Any) -> None:
@@ -92,7 +95,7 @@ class ReplyStore:
                 if not line.endswith(b"\n"):  # torn, or just being written: look again next time
                     self._read = start
                 continue
-            if isinstance(record, dict) and Reply.__dataclass_fields__.keys() < record.keys():
+            if isinstance(record, dict) and {"key", "text", "problem"} <= record.keys():
                 self._places[bytes.fromhex(record["key"])] = start, len(line)
 
     def append(self, key: str, judge: str, reply: Reply) -> None:

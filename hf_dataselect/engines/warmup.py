@@ -11,24 +11,26 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, is_peft_model, set_seed
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from . import adam
+from . import adam, tokens
 from . import epochs as epochs_module
+from .batching import main_process_first
 from .cache import check_writable, code_version, digest, model_identity, write_atomic
 from .epochs import Checkpoint, EpochRecorder, packed, unpacked
 from .layers import linear_layers
 from .state import preserved
+from .tokens import TokenRows
 
 
 logger = logging.getLogger(__name__)
@@ -67,8 +69,6 @@ class WarmupSettings:
             Layers it is put on.
         layers (`tuple[str]`, *optional*):
             With `method="full"`, the linear layers that are tuned (see [`linear_layers`]) instead of all weights.
-        max_length (`int`, *optional*, defaults to `512`):
-            Window in tokens.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Trade compute for memory.
         seed (`int`, *optional*, defaults to `42`):
@@ -87,16 +87,24 @@ class WarmupSettings:
     lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = ("all-linear",)
     layers: tuple[str, ...] = ()
-    max_length: int | None = 512
     gradient_checkpointing: bool = False
     seed: int = 42
+
+
+class ImageRows(NamedTuple):
+    """Rows with images, which TRL makes tokens and pixels of as it trains; what is tuned on them is not kept."""
+
+    #: In a layout that [`~trl.SFTTrainer`] trains a vision-language model on.
+    dataset: Dataset
+    #: Window in tokens.
+    max_length: int | None
 
 
 @contextmanager
 def warmed_up(
     model: nn.Module,
     tokenizer: Any,
-    rows: Dataset,
+    rows: TokenRows | ImageRows,
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
@@ -112,18 +120,18 @@ def warmed_up(
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The model; quantized ones take `method="lora"`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            With a chat template if the rows are chats.
-        rows ([`~datasets.Dataset`]):
-            In any layout that [`~trl.SFTTrainer`] trains on.
+            The model's; batches are padded with its token. For rows with images, the processor.
+        rows ([`TokenRows`] or [`ImageRows`]):
+            What is trained on: their counted tokens, and no other, as scoring counts them.
         settings ([`WarmupSettings`]):
             How to tune.
         on_cached (`Callable`, *optional*):
             Told how many seconds the tuning once took, where its result is found in `cache_dir`.
 
     Raises:
-        `ValueError`: `method="full"` on a quantized model.
+        `ValueError`: `method="full"` on a quantized model, or no row has a counted token.
     """
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, None) as tuned:
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached) as tuned:
         yield tuned
 
 
@@ -131,41 +139,39 @@ def warmed_up(
 def warmed_up_by_epoch(
     model: nn.Module,
     tokenizer: Any,
-    rows: Dataset,
+    rows: TokenRows,
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
     on_cached: Callable[[float], None] | None = None,
+    before: Callable[[nn.Module], None] | None = None,
 ) -> Iterator[tuple[nn.Module, list[Checkpoint]]]:
     """
     As [`warmed_up`], with what the model and its optimizer were at the end of every epoch; all of it is kept in
-    `cache_dir` (three times the tuned weights, an epoch).
+    `cache_dir` (three times the tuned weights, an epoch). `before` is called with the model before it is tuned, if it
+    is: the place to refuse what comes after.
 
     Raises:
-        `ValueError`: `method="full"` on a quantized model, or an optimizer that is no Adam.
+        `ValueError`: `method="full"` on a quantized model, no row with a counted token, or an optimizer that is no
+            Adam.
     """
     epochs = []
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs) as tuned:
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs, before) as tuned:
         yield tuned, epochs
 
 
 @contextmanager
-def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs: list[Checkpoint] | None):
+def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs=None, before=None):
     if settings.method == "full" and getattr(model, "is_quantized", False):
         raise ValueError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
     saved = None
-    if cache_dir is not None:
+    if cache_dir is not None and isinstance(rows, TokenRows):
         processes, precision = (accelerator.num_processes, accelerator.mixed_precision) if accelerator else (1, "no")
-        modules = [sys.modules[__name__], *([adam, epochs_module] if epochs is not None else [])]
+        modules = [sys.modules[__name__], tokens, *([adam, epochs_module] if epochs is not None else [])]
         code = [code_version(*modules), *map(version, ("torch", "transformers", "trl", "peft"))]
-        texts = [
-            tokenizer.chat_template,
-            tokenizer("warm up: 1 + 1 = 2"),
-            tokenizer.special_tokens_map,
-            len(tokenizer),
-        ]
-        described = [model_identity(model), rows[:], asdict(settings), processes, precision, epochs is not None]
-        key = digest([code, described, texts])
+        content = rows.keys().tobytes().hex()
+        described = [model_identity(model), content, asdict(settings), processes, precision, epochs is not None]
+        key = digest([code, described])
         saved = check_writable(Path(cache_dir) / "warmup") / f"{key}.safetensors"
     lend = _full if settings.method == "full" else _adapter_copy if is_peft_model(model) else _temporary_lora
     with preserved(model), lend(model, settings) as (tuned, weights, load):
@@ -181,6 +187,8 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
             if on_cached is not None:
                 on_cached(facts["seconds"])
         else:
+            if before is not None:
+                before(tuned)
             started = time.perf_counter()
             recorder = None if epochs is None else EpochRecorder(tuned, weights, load, epochs)
             with preserved(tuned):
@@ -266,13 +274,17 @@ def _full(model: nn.Module, settings: WarmupSettings):
 def _train(
     tuned: nn.Module,
     tokenizer: Any,
-    rows: Dataset,
+    rows: TokenRows | ImageRows,
     settings: WarmupSettings,
     accelerator: Accelerator | None,
     *callbacks: TrainerCallback,
 ) -> None:
     from trl import SFTConfig, SFTTrainer
 
+    # Token rows are cut already.
+    rows, window = rows if isinstance(rows, ImageRows) else (labelled(rows), None)
+    if len(rows) == 0:
+        raise ValueError("No row to warm up on has an answer within the window.")
     precision = accelerator.mixed_precision if accelerator else "no"
     processes = accelerator.num_processes if accelerator else 1
     updates = settings.epochs * len(rows) / (settings.batch_size * settings.gradient_accumulation * processes)
@@ -286,7 +298,7 @@ def _train(
             warmup_steps=int(0.03 * updates),
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.gradient_accumulation,
-            max_length=settings.max_length,
+            max_length=window,
             gradient_checkpointing=settings.gradient_checkpointing,
             seed=settings.seed,
             bf16=precision == "bf16",
@@ -303,6 +315,25 @@ def _train(
         for callback in (_WarmupBar, *callbacks):
             trainer.add_callback(callback)
         trainer.train()
+
+
+def labelled(rows: TokenRows) -> Dataset:
+    """Rows as [`~trl.SFTTrainer`] trains on them: `labels` are -100 at all other tokens. Rows of none are left out."""
+
+    def label(batch: dict[str, list]) -> dict[str, list]:
+        labels = []
+        for ids, flat in zip(batch["input_ids"], batch["spans"], strict=True):
+            row = [-100] * len(ids)
+            for start, end in zip(flat[::2], flat[1::2], strict=True):
+                row[max(start, 1) : end] = ids[max(start, 1) : end]  # nothing foretells the first token
+            labels.append(row)
+        kept = [i for i, row in enumerate(labels) if any(token != -100 for token in row)]
+        return {"input_ids": [batch["input_ids"][i] for i in kept], "labels": [labels[i] for i in kept]}
+
+    features = Features({name: List(Value("int32")) for name in ("input_ids", "labels")})
+    options = {"batched": True, "remove_columns": ["spans"], "features": features, "desc": "Labelling rows"}
+    with main_process_first(rows.dataset):
+        return rows.dataset.with_format(None).map(label, **options)
 
 
 class _WarmupBar(ProgressCallback):

@@ -1,7 +1,6 @@
 """Probability that a trained evaluator (an encoder-decoder such as UniEval) answers a question with yes."""
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +11,7 @@ from accelerate import Accelerator
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from . import batching, tokens
-from .batching import found_by_main, map_batches
-from .cache import RowStore, code_version, model_identity
-from .state import cast, evaluating, scoring_dtype
+from .measuring import measured
 from .tokens import TokenRows
 
 
@@ -26,9 +22,9 @@ class YesNo(NamedTuple):
     probability: np.ndarray
     #: Whether the text was cut at the window, bool `(n,)`.
     cut: np.ndarray
-    #: Texts that were read from the cache.
+    #: Texts that took no computing: read from the cache, or equal to another one.
     cached: int
-    #: Seconds that these took when they were computed.
+    #: Seconds that those read from the cache took when they were computed.
     cached_seconds: float
 
 
@@ -85,40 +81,27 @@ def yes_probability(
     rows = TokenRows.from_lists(
         [row if len(row) <= max_length else [*row[: max_length - 1], row[-1]] for row in ids], [[]] * len(ids)
     )
-    answers, target = _answers(tokenizer), scoring_dtype(model, dtype)
-    namespace = {
-        "engine": "yes or no",
-        "code": code_version(sys.modules[__name__], tokens, batching),
-        "model": model_identity(model) if cache_dir else None,
-        "dtype": str(target),
-        "answers": answers,
-    }
-    store, keys = RowStore(cache_dir, namespace, width=2), rows.keys()
-    values, known = found_by_main(accelerator, *store.load(keys))
-    todo, device = np.flatnonzero(~known), next(model.parameters()).device
-    ranks = accelerator.num_processes if accelerator else 1
+    answers, device = _answers(tokenizer), next(model.parameters()).device
 
     def compute(batch: np.ndarray) -> np.ndarray:
-        started = time.perf_counter()
         parts = [torch.from_numpy(ids.astype(np.int64)) for ids, _ in rows.take(batch)]
         padded = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(device)
         mask = nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in parts], batch_first=True).to(device)
         begin = torch.full((len(parts), 1), model.config.decoder_start_token_id, device=device)
         logits = model(input_ids=padded, attention_mask=mask, decoder_input_ids=begin).logits[:, 0, answers]
-        yes = logits.double().softmax(-1)[:, 0].cpu().numpy()
-        return np.column_stack([yes, np.full(len(batch), (time.perf_counter() - started) / len(batch) / ranks)])
+        return logits.double().softmax(-1)[:, :1].cpu().numpy()
 
-    if len(todo):
-        with torch.no_grad(), evaluating(model), cast(model, target):
-            values[todo] = map_batches(
-                compute,
-                rows.lengths,
-                2,
-                batch_tokens=batch_tokens,
-                rows=todo,
-                accelerator=accelerator,
-                progress=progress,
-                on_batch=lambda batch, result: store.append(keys[batch], result),
-            )[todo]
-    store.close()
-    return YesNo(values[:, 0], cut, int(known.sum()), float(values[known, 1].sum()))
+    found = measured(
+        model,
+        rows,
+        1,
+        {"engine": "yes or no", "answers": answers},
+        (sys.modules[__name__],),
+        lambda todo: compute,
+        batch_tokens=batch_tokens,
+        dtype=dtype,
+        accelerator=accelerator,
+        cache_dir=cache_dir,
+        progress=progress,
+    )
+    return YesNo(found.values[:, 0], cut, found.cached, found.cached_seconds)

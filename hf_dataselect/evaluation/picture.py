@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from .comparison import Comparison, Group
+from .comparison import Comparison
 from .efficiency import BASE
 from .pir import PIR
 from .published import published
+from .runs import Group
 
 
 if TYPE_CHECKING:

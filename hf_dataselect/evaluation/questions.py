@@ -172,6 +172,7 @@ def greedy_answers(
             batch_tokens=ctx.batch_tokens,
             accelerator=ctx.accelerator,
             progress="Generating answers",
+            vllm_memory=ctx.vllm_memory,
         )
         for row, answer in zip(asked, found, strict=True):
             answers[row] = answer

@@ -73,9 +73,10 @@ def ask_about_rows(
     ctx.account.note("unscorable", f"longer than {max_characters:,} characters", long)
     if pushy:
         ctx.account.figures["seem to tell the judge what to say"] = pushy
-    replies = [None] * len(records)
+    replies, before = [None] * len(records), ctx.judge.cost.cached_seconds
     for row, reply in zip(asked, ask(conversations), strict=True):
         replies[row] = reply
+    ctx.account.add_cached_seconds(ctx.judge.cost.cached_seconds - before)
     return replies
 
 

@@ -12,8 +12,9 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from ..engines.batching import map_batches
 from ..engines.cache import code_version, digest
-from ..engines.embedding import VectorStore, stored_vectors, text_keys
+from ..engines.embedding import embedding_store, text_keys
 from ..engines.state import cast, evaluating, scoring_dtype
+from ..engines.store import stored_vectors
 from ..selector import Context
 from . import images as images_module
 from .human import split_sentences
@@ -23,7 +24,6 @@ from .records import Records
 
 #: Of an answer, so many sentences count: a CLIP reads one at a time.
 SENTENCES = 10
-_UNDECODABLE = "an image can't be decoded"
 
 
 class Embeddings(NamedTuple):
@@ -82,7 +82,8 @@ class _Clip:
         """Vectors `(n, width)` by content; `compute` gives those that are not kept yet, in eval mode."""
         ctx, described = self.ctx, digest([str(self.processor), kind])
         code = code_version(sys.modules[__name__], images_module)
-        store = VectorStore(ctx.cache_dir, self.model, self.width, kind=described, vision=code, dtype=str(self.dtype))
+        options = {"kind": described, "vision": code, "dtype": str(self.dtype)}
+        store = embedding_store(ctx.cache_dir, self.model, self.width, **options)
         main = ctx.accelerator is None or ctx.accelerator.is_main_process
         with (
             tqdm(total=len(keys), desc=f"Embedding {kind}", unit="row", disable=not main) as bar,
@@ -90,11 +91,11 @@ class _Clip:
             evaluating(self.model),
             cast(self.model, self.dtype),
         ):
-            found, cached, seconds = stored_vectors(store, keys, compute, ctx.accelerator, on_rows=bar.update)
+            found = stored_vectors(store, keys, compute, ctx.accelerator, on_rows=bar.update)
         store.close()
-        ctx.account.count(embedded_rows=len(keys) - cached, cached_rows=cached)
-        ctx.account.add_cached_seconds(seconds)
-        return found
+        ctx.account.count(embedded_rows=len(keys) - found.cached, cached_rows=found.cached)
+        ctx.account.add_cached_seconds(found.cached_seconds)
+        return found.vectors[:]
 
     def mapped(self, compute: Callable[[np.ndarray], np.ndarray], n: int, tokens: int) -> np.ndarray:
         """`compute` of batches of `n` items of so many tokens, on all ranks."""
@@ -155,6 +156,8 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
         for images in stored_images(records.dataset, present[start : start + 1000])
     ]
 
+    broken: list[int] = []
+
     def compute(places: np.ndarray) -> np.ndarray:
         def of_batch(batch: np.ndarray) -> np.ndarray:
             images = stored_images(records.dataset, present[places[batch]])
@@ -170,12 +173,14 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
                 vectors[whole] = _means(model.pictures(flat), counts)
             return vectors
 
-        return model.mapped(of_batch, len(places), model.patches)
+        vectors = model.mapped(of_batch, len(places), model.patches)
+        broken.extend(present[places[np.isinf(vectors).any(1)]])
+        return vectors
 
     image = np.full((len(records), model.width), np.nan, np.float32)
     if len(present):
         image[present] = model.stored("images", np.frombuffer(b"".join(keys), "V16"), compute)
-    ctx.account.note("unscorable", _UNDECODABLE, np.flatnonzero(np.isinf(image).any(1)))
+    ctx.account.note("unscorable", "an image can't be decoded", broken)
     image[~np.isfinite(image).all(1)] = np.nan
     lost = np.isnan(image).any(1)
     lost[np.setdiff1d(np.arange(len(records)), present)] = False

@@ -4,14 +4,14 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..engines.embedding import (
-    VectorStore,
+    embedding_store,
     hidden_state,
     load_sentence_encoder,
     sentence_embeddings,
-    stored_vectors,
     text_keys,
 )
 from ..engines.state import scoring_dtype
+from ..engines.store import stored_vectors
 from ..engines.tokens import TokenRows
 from ..selector import Context
 from .records import Records
@@ -43,24 +43,22 @@ class RowVectors:
             self._tokens = encode(records, ctx.text_format(), num_proc=ctx.num_proc).tokens
             options = {"pool": "last", "dtype": str(scoring_dtype(ctx.model, ctx.dtype))}
             width = ctx.model.config.get_text_config().hidden_size
-            self._store = VectorStore(ctx.cache_dir, ctx.model, width, **options)
+            self._store = embedding_store(ctx.cache_dir, ctx.model, width, **options)
         else:
             self._encoder = load_sentence_encoder(encoder, ctx.accelerator)
-            self._store = VectorStore(ctx.cache_dir, self._encoder, self._encoder.get_embedding_dimension())
+            self._store = embedding_store(ctx.cache_dir, self._encoder, self._encoder.get_embedding_dimension())
         main = ctx.accelerator is None or ctx.accelerator.is_main_process
         self._bar = tqdm(desc="Embedding rows", unit="row", disable=not main)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         ctx = self._ctx
         keys, compute = self._of_model(rows) if self._encoder is None else self._of_encoder(rows)
-        vectors, cached, seconds = stored_vectors(
-            self._store, keys, compute, ctx.accelerator, on_rows=self._bar.update
-        )
-        ctx.account.count(embedded_rows=len(rows) - cached, cached_rows=cached)
-        ctx.account.add_cached_seconds(seconds)
-        lost = ~np.isfinite(vectors).all(1)
-        ctx.account.note("dropped", "no embedding: the row is empty or did not fit in memory", rows[lost])
-        return vectors
+        found = stored_vectors(self._store, keys, compute, ctx.accelerator, on_rows=self._bar.update)
+        ctx.account.count(embedded_rows=len(rows) - found.cached, cached_rows=found.cached)
+        ctx.account.add_cached_seconds(found.cached_seconds)
+        lost = rows[~found.usable]
+        ctx.account.note("dropped", "no embedding: the row is empty or did not fit in memory", lost)
+        return found.vectors[:]
 
     def close(self) -> None:
         """End the progress bar and close the store."""

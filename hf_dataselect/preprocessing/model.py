@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..engines.embedding import VectorStore, hidden_state, mean_hidden_state, stored_vectors
+from ..engines.embedding import embedding_store, hidden_state, mean_hidden_state
 from ..engines.gradients import Gradients, gradients
 from ..engines.likelihood import likelihood
 from ..engines.state import scoring_dtype
+from ..engines.store import Vectors, stored_vectors
 from ..engines.tokens import TokenRows
 from ..selector import Context
 from .records import Records
@@ -87,6 +88,14 @@ def answer_loss(
     return AnswerLoss(mean, tokens, hits)
 
 
+def tuning_rows(records: Records, rows: np.ndarray, ctx: Context) -> TokenRows:
+    """
+    Some rows as the model is tuned on them for a while: the tokens that are scored, cut at the window, the answers
+    alone counted, and the end of each turn with them, as in training.
+    """
+    return encode(records.subset(rows), ctx.text_format(end_of_turn=True), num_proc=ctx.num_proc).tokens
+
+
 class PromptFeatures(NamedTuple):
     """Per record, of the text before its first answer."""
 
@@ -161,33 +170,33 @@ def answer_gradients(encoded: Encoded, ctx: Context, label: str, target: bool = 
     return found
 
 
-def text_vectors(encoded: Encoded, ctx: Context, label: str) -> np.ndarray:
+def text_vectors(encoded: Encoded, ctx: Context, label: str) -> Vectors:
     """
     The texts of rows as RDS+ represents them (arXiv 2503.01807): mean of the model's last hidden states weighed by
-    position, scaled to length 1; kept in the context's cache.
+    position, scaled to length 1. They are kept in the context's cache and read from there as they are needed; without
+    one they are held in memory, float32 `(n, width)`.
 
     Returns:
-        `np.ndarray`: float32 `(n, width)`; NaN for rows that nothing can be scored of or that did not fit in memory.
+        [`Vectors`]: rows that nothing can be scored of or that did not fit in memory are not usable.
     """
     options = {"pool": "position", "dtype": ctx.dtype}
     width = ctx.model.config.get_text_config().hidden_size
     dtype = str(scoring_dtype(ctx.model, ctx.dtype))
-    store = VectorStore(ctx.cache_dir, ctx.model, width, pool="position", dtype=dtype)
+    store = embedding_store(ctx.cache_dir, ctx.model, width, pool="position", scaled=True, dtype=dtype)
 
     def compute(places: np.ndarray) -> np.ndarray:
         part = TokenRows(encoded.tokens.dataset.select(places))
-        return hidden_state(ctx.model, part, batch_tokens=ctx.batch_tokens, accelerator=ctx.accelerator, **options)
+        found = hidden_state(ctx.model, part, batch_tokens=ctx.batch_tokens, accelerator=ctx.accelerator, **options)
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
 
     main = ctx.accelerator is None or ctx.accelerator.is_main_process
     with tqdm(total=len(encoded.tokens), desc=label, unit="row", disable=not main) as bar:
         keys = encoded.tokens.keys()
-        found, cached, seconds = stored_vectors(store, keys, compute, ctx.accelerator, on_rows=bar.update)
+        found = stored_vectors(store, keys, compute, ctx.accelerator, on_rows=bar.update)
     store.close()
-    ctx.account.count(embedded_rows=len(keys) - cached, cached_rows=cached)
-    ctx.account.add_cached_seconds(seconds)
-    for rows in encoded.problems.values():
-        found[rows] = np.nan
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    ctx.account.count(embedded_rows=len(keys) - found.cached, cached_rows=found.cached)
+    ctx.account.add_cached_seconds(found.cached_seconds)
+    return found._replace(usable=found.usable & ~_problematic(encoded))
 
 
 def note_unusable(encoded: Encoded, ctx: Context) -> None:

@@ -1,6 +1,6 @@
 """What a reward model makes of rows, with their own answers or with others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -45,15 +45,18 @@ def answer_rewards(
         batch_tokens=ctx.batch_tokens,
         dtype=ctx.dtype,
     )
-    asked, chats, own = [], [], answers is None
-    for record in records:
-        answer = record.answer if own else answers[record.index]
-        if record.problem is None and record.answer_turns and answer is not None and (answer.strip() or not own):
-            asked.append(record.index)
-            chats.append(conversation(record, answer))
-    rewards = np.full(len(records), np.nan)
-    if asked:
-        rewards[asked] = model.score(chats, "Rewarding answers")
+    asked, own = [], answers is None
+
+    def chats() -> Iterator[Conversation]:
+        for record in records:
+            answer = record.answer if own else answers[record.index]
+            if record.problem is None and record.answer_turns and answer is not None and (answer.strip() or not own):
+                asked.append(record.index)
+                yield conversation(record, answer)
+
+    found, rewards = model.score(chats(), "Rewarding answers"), np.full(len(records), np.nan)
+    rewards[asked] = found
+    ctx.account.add_cached_seconds(model.cost.cached_seconds)
     ctx.account.count(
         forward_rows=model.cost.calls, forward_tokens=model.cost.prompt_tokens, cached_rows=model.cost.cached
     )

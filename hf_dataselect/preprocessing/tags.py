@@ -142,7 +142,11 @@ def _by_meaning(counts: Counter, distance: float, encoder: str, accelerator: Any
 
 
 def _by_company(rows: list[list[str] | None], support: int, confidence: float) -> dict[str, str]:
-    """The rules of two tags that FP-Growth would find, from the matrix of how often two tags come together."""
+    """
+    FP-Growth's rules from one tag to another, from the matrix of how often two tags come together. A rule from one tag
+    to several holds only if the rules to each of these do, and one from several tags does not say what a single one of
+    them becomes. Of two tags with rules both ways the rarer becomes the other; there is no rule to a rarer tag only.
+    """
     counts = Counter(tag for row in rows if row for tag in row)
     tags = sorted(counts, key=lambda tag: (-counts[tag], tag))
     place = {tag: i for i, tag in enumerate(tags)}

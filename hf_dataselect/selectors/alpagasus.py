@@ -14,6 +14,7 @@ any ties, is hardly ever 4.5 or more, and so goes with a budget, not with the pa
 Relations: [`DEITA`] rates complexity and quality with models trained for it; [`Column`] takes ratings that exist.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -87,6 +88,8 @@ class AlpaGasus(Selector):
         for name in ("max_characters", "max_new_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be at least 1.")
+        if self.estimator == "digits":
+            self.card = dataclasses.replace(self.card, needs=self.card.needs | {"digit logits"})
         if not self.dimension.strip():
             raise ValueError("`selection_kwargs`: dimension is empty; name 'accuracy', 'helpfulness' or your own.")
 

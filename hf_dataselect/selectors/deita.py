@@ -19,6 +19,7 @@ other method.
 
 import copy
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -26,8 +27,10 @@ import numpy as np
 from transformers import AutoConfig
 
 from ..diversity import Diversity
+from ..engines.judge import Conversation
 from ..engines.judge_model import ModelJudge, digit_ids, expected_rating
 from ..preprocessing.asking import turns_of
+from ..preprocessing.layouts import Record
 from ..preprocessing.records import Records
 from ..preprocessing.scorers import card_template, fill, own_question
 from ..preprocessing.text import default_chat_template
@@ -103,7 +106,8 @@ class DEITA(Selector):
             value = getattr(self, name)
             if value is not None and not all(place in value for place in holds):
                 raise ValueError(f"`selection_kwargs`: {name} must hold {' and '.join(holds)}, where the texts go.")
-        Diversity(threshold=self.threshold, encoder=self.encoder)
+        if not -1 <= self.threshold <= 1:
+            raise ValueError(f"`selection_kwargs`: threshold={self.threshold} must be a cosine, in [-1, 1].")
         if "model" not in (self.complexity_scorer, self.quality_scorer, self.encoder):
             self.card = dataclasses.replace(self.card, needs=self.card.needs - {"model"})
 
@@ -127,27 +131,27 @@ class DEITA(Selector):
         }
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
-        turns = [turns_of(record) if record.problem is None else [] for record in records]
-        row = np.repeat(np.arange(len(turns)), [len(pairs) for pairs in turns])
-        pairs = [pair for row in turns for pair in row]
-        empty = np.array([not (query.strip() and answer.strip()) for query, answer in pairs], bool)
-        ctx.account.note("unscorable", "no answer", [i for i, pairs in enumerate(turns) if not pairs])
+        sizes, empty = [], []
+        for record in records:
+            pairs = _turns(record)
+            sizes.append(len(pairs))
+            empty += [not _asks(pair) for pair in pairs]
+        row, empty = np.repeat(np.arange(len(sizes)), sizes), np.array(empty, bool)
+        ctx.account.note("unscorable", "no answer", np.flatnonzero(np.array(sizes) == 0))
         ctx.account.note("unscorable", "a query or an answer is empty", row[empty])
-        asked = np.flatnonzero(~empty)
         names = {"complexity": self.complexity_scorer, "quality": self.quality_scorer}
         features: dict[str, Any] = {"records": records, "row": row}
         for kind, prompt in self._prompts().items():
-            ratings = np.full(len(pairs), np.nan)
-            # Many rows may share a query: each different question is asked once.
-            questions = [fill(prompt, *pairs[i]) if prompt else own_question(kind, *pairs[i]) for i in asked]
-            ratings[asked] = self._rate(names[kind], questions, ctx, f"Scoring {kind}")
-            lost = row[asked[np.isnan(ratings[asked])]]
+            asked = (pair for record in records for pair in _turns(record) if _asks(pair))
+            questions = (fill(prompt, *pair) if prompt else own_question(kind, *pair) for pair in asked)
+            ratings = np.full(len(row), np.nan)
+            ratings[~empty] = self._rate(names[kind], questions, ctx, f"Scoring {kind}")
             why = f"no {kind}: longer than the scorer's window, or too big for the memory"
-            ctx.account.note("unscorable", why, lost)
+            ctx.account.note("unscorable", why, row[~empty & np.isnan(ratings)])
             features[kind] = ratings
         return features
 
-    def _rate(self, name: str, questions: list, ctx: Context, progress: str) -> np.ndarray:
+    def _rate(self, name: str, questions: Iterable[Conversation | str], ctx: Context, progress: str) -> np.ndarray:
         """Expected digit behind each question."""
         scorer = ctx if name == "model" else ctx.with_model(name)
         tokenizer = copy.copy(scorer.tokenizer)
@@ -168,6 +172,7 @@ class DEITA(Selector):
             dtype=ctx.dtype,
         )
         logits = judge.digit_logits(questions, DIGITS, progress)
+        ctx.account.add_cached_seconds(judge.cost.cached_seconds)
         ctx.account.count(
             forward_rows=judge.cost.calls, forward_tokens=judge.cost.prompt_tokens, cached_rows=judge.cost.cached
         )
@@ -184,3 +189,11 @@ class DEITA(Selector):
         near = Diversity("filter", threshold=self.threshold, encoder=self.encoder)
         rank = super().select
         return near.choose(lambda wanted: rank(scores, features, wanted, ctx), features["records"], k, ctx)
+
+
+def _turns(record: Record) -> list[tuple[str, str]]:
+    return turns_of(record) if record.problem is None else []
+
+
+def _asks(pair: tuple[str, str]) -> bool:
+    return all(text.strip() for text in pair)

@@ -27,7 +27,7 @@ from sklearn.cluster import KMeans
 
 from ..engines.subset import top_k
 from ..engines.warmup import WarmupSettings, warmed_up
-from ..preprocessing.model import answer_loss, prompt_features
+from ..preprocessing.model import answer_loss, prompt_features, tuning_rows
 from ..preprocessing.records import Records
 from ..selector import Card, Context, SelectionError, Selector
 
@@ -145,11 +145,10 @@ class IFD(Selector):
             learning_rate=self.warmup_learning_rate or (2e-5 if self.warmup == "full" else 2e-4),
             batch_size=self.warmup_batch_size,
             gradient_accumulation=self.warmup_gradient_accumulation,
-            max_length=ctx.max_length,
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
-        chosen = records.for_training(rows)
+        chosen = tuning_rows(records, rows, ctx)
         ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
         with warmed_up(
             ctx.model, ctx.tokenizer, chosen, settings, ctx.accelerator, ctx.cache_dir, ctx.account.add_cached_seconds

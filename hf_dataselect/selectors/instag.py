@@ -84,7 +84,8 @@ class InsTag(Selector):
             "first; rows without tags are never taken",
             "the prompt is worded anew",
             "forms of a word are found by their stem, and rare tags dropped after that, so that they count together",
-            "association: rules of two tags, which are FP-Growth's item sets of two",
+            "association: FP-Growth's rules from one tag to another, counted without it; longer item sets give no more "
+            "of them, since a tag that comes with two others comes with each",
             "`similarity`, `support` and `confidence` are the paper's as far as known: no code confirms them",
         ),
     )

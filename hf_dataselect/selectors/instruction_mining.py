@@ -31,7 +31,7 @@ import numpy as np
 
 from ..engines.warmup import WarmupSettings, warmed_up
 from ..preprocessing.indicators import NAMES, IndicatorSources, indicator_values
-from ..preprocessing.model import answer_loss
+from ..preprocessing.model import answer_loss, tuning_rows
 from ..preprocessing.records import Records
 from ..preprocessing.rules import PUBLISHED, FittedRule, load_rule
 from ..selector import Account, Card, Context, Selector
@@ -135,14 +135,13 @@ class InstructionMining(Selector):
         settings = WarmupSettings(
             epochs=self.search_epochs,
             learning_rate=2e-4,
-            max_length=ctx.max_length,
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
         losses: dict[int, float] = {}
 
         def loss_of(n: int) -> float:
-            rows = features["records"].for_training(order[:n])
+            rows = tuning_rows(features["records"], order[:n], ctx)
             given = (ctx.model, ctx.tokenizer, rows, settings, ctx.accelerator, ctx.cache_dir)
             with warmed_up(*given, ctx.account.add_cached_seconds) as tuned:
                 # What can't be scored of the target's rows is no matter of the candidates.

@@ -22,12 +22,14 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
+from torch import nn
 
 from ..engines.adam import AdamFeature
-from ..engines.gradient_store import inner_products
+from ..engines.gradients import check_room_for_gradients
 from ..engines.layers import left_out, linear_layers, lora_layers
 from ..engines.projection import Projection
-from ..engines.target import by_group, for_target
+from ..engines.target import Target, for_target, highest
+from ..engines.tokens import TokenRows
 from ..engines.warmup import WarmupSettings, warmed_up_by_epoch
 from ..preprocessing.model import answer_gradients
 from ..preprocessing.records import Records
@@ -48,7 +50,8 @@ class LESS(Selector):
             better where few rows are kept (arXiv 2602.14696).
         projection (`str`, *optional*, defaults to `"sketch"`):
             `"rademacher"`: the paper's dense projection; many times the cost, the same error. `"none"`: whole
-            gradients.
+            gradients, for small adapters: of each number of the adapter 2 bytes on disk a row and epoch, and in memory
+            4 bytes for each row of a batch and 6 for each target row (rank 128 on a 7B model has 134 million numbers).
         projection_dim (`int`, *optional*, defaults to `8192`):
             Numbers kept of a gradient, 2 bytes each, a row and epoch.
         momentum (`bool`, *optional*, defaults to `True`):
@@ -148,24 +151,32 @@ class LESS(Selector):
             lora_alpha=self.lora_alpha,
             lora_dropout=self.lora_dropout,
             lora_targets=tuple(self.lora_targets),
-            max_length=ctx.max_length,
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
         ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
         options = {"project": Projection(self.projection, self.projection_dim)}
-        products = np.zeros((len(records), len(ctx.target)), np.float32)
+        groups = subtasks(ctx.target)
+        if groups is None:  # one subtask, or, to choose in turn, each row for itself
+            groups = np.arange(len(ctx.target)) * (self.rule == "round_robin")
+
+        def check_room(model: nn.Module) -> None:
+            vectors = self.warmup_epochs * (len(records) + len(ctx.target))
+            check_room_for_gradients(ctx.cache_dir, vectors, self._layers(model), **options)
+
+        similarity = 0
         with warmed_up_by_epoch(
             ctx.model,
             ctx.tokenizer,
-            records.for_training(rows),
+            TokenRows(encoded.tokens.dataset.select(rows)),
             settings,
             ctx.accelerator,
             ctx.cache_dir,
             ctx.account.add_cached_seconds,
+            check_room,
         ) as (model, epochs):
             tuned, rates = ctx.using(model), sum(epoch.learning_rate for epoch in epochs)
-            options["layers"] = linear_layers(model, self.layers) if self.layers else lora_layers(model)
+            options["layers"] = self._layers(model)
             if others := left_out(model, options["layers"]):
                 logger.warning(
                     "`less`: %s trained weights are left out of the gradients: %s.", len(others), others[:8]
@@ -175,19 +186,20 @@ class LESS(Selector):
                 place = f"{number}/{len(epochs)}"
                 wanted = answer_gradients(encoded_target, tuned, f"Target gradients {place}", target=True, **options)
                 refuse_without_target(np.isfinite(wanted.norm), encoded_target, ctx)
-                feature = AdamFeature(epoch.adam, self.momentum)
-                found = answer_gradients(encoded, tuned, f"Gradients {place}", adam=feature, **options)
-                products += epoch.learning_rate / rates * inner_products(found.vectors, wanted.vectors)
-        groups = subtasks(ctx.target)
-        if groups is None:  # one subtask, or, to choose in turn, each row for itself
-            groups = np.arange(len(ctx.target)) * (self.rule == "round_robin")
-        return {"similarity": by_group(products, groups, "mean")}
+                target = Target(wanted.vectors, groups, "mean")
+                given = {"adam": AdamFeature(epoch.adam, self.momentum), "reduce": target.similarity}
+                found = answer_gradients(encoded, tuned, f"Gradients {place}", **given, **options)
+                similarity = similarity + epoch.learning_rate / rates * found.vectors
+        return {"similarity": similarity}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
-        return np.fmax.reduce(features["similarity"], axis=1).astype(np.float32)
+        return highest(features["similarity"])
 
     def select(self, scores: np.ndarray, features: dict[str, np.ndarray], k: int, ctx: Context) -> np.ndarray:
         return for_target(features["similarity"], scores, k, self.rule)
+
+    def _layers(self, model: nn.Module) -> dict[str, nn.Linear]:
+        return linear_layers(model, self.layers) if self.layers else lora_layers(model)
 
     def _warmup_rows(self, encoded: Encoded, ctx: Context) -> np.ndarray:
         useless = [row for rows in encoded.problems.values() for row in rows]

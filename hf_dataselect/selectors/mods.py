@@ -23,13 +23,14 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..engines.embedding import VectorStore, load_sentence_encoder, sentence_embeddings, stored_vectors, text_keys
+from ..engines.embedding import embedding_store, load_sentence_encoder, sentence_embeddings, text_keys
 from ..engines.judge import checked_conversation
 from ..engines.judge_model import ModelJudge
 from ..engines.reward import check_reward_model
+from ..engines.store import stored_vectors
 from ..engines.subset import k_center
 from ..engines.warmup import WarmupSettings, warmed_up
-from ..preprocessing.model import prompt_embedding
+from ..preprocessing.model import prompt_embedding, tuning_rows
 from ..preprocessing.records import Records
 from ..preprocessing.rewards import answer_rewards, conversation
 from ..selector import Card, Context, Selector
@@ -155,17 +156,18 @@ class MoDS(Selector):
             vectors = prompt_embedding(records, ctx)
         else:
             encoder = _encoder(self.encoder, ctx)
-            store = VectorStore(ctx.cache_dir, encoder, encoder.get_embedding_dimension(), unit=False)
+            store = embedding_store(ctx.cache_dir, encoder, encoder.get_embedding_dimension(), unit=False)
             texts = [record.prompt for record in records]
-            vectors, cached, seconds = stored_vectors(
+            found = stored_vectors(
                 store,
                 text_keys(texts),
                 lambda places: sentence_embeddings([texts[i] for i in places], encoder, ctx.accelerator, unit=False),
                 ctx.accelerator,
             )
             store.close()
-            ctx.account.count(embedded_rows=len(texts) - cached, cached_rows=cached)
-            ctx.account.add_cached_seconds(seconds)
+            ctx.account.count(embedded_rows=len(texts) - found.cached, cached_rows=found.cached)
+            ctx.account.add_cached_seconds(found.cached_seconds)
+            vectors = found.vectors[:]
         usable = np.flatnonzero(np.isfinite(vectors).all(1))
         if len(usable) == 0:
             return usable
@@ -175,7 +177,7 @@ class MoDS(Selector):
     def _judge_answers(self, records: Records, good: np.ndarray, seed: np.ndarray, ctx: Context) -> np.ndarray:
         """Rewards of the tuned model's answers to the rows of high quality."""
         asked = records.subset(good)
-        with self._warmed_up(asked.for_training(seed), ctx) as tuned:
+        with self._warmed_up(tuning_rows(asked, seed, ctx), ctx) as tuned:
             answers = _answers(asked, tuned, self.max_new_tokens)
         return answer_rewards(asked, ctx, self.reward_model, answers)
 
@@ -190,7 +192,6 @@ class MoDS(Selector):
             learning_rate=self.warmup_learning_rate or (2e-5 if self.warmup == "full" else 2e-4),
             batch_size=self.warmup_batch_size,
             gradient_accumulation=self.warmup_gradient_accumulation,
-            max_length=ctx.max_length,
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
@@ -229,8 +230,10 @@ def _answers(records: Records, ctx: Context, max_new_tokens: int) -> list[str | 
         accelerator=ctx.accelerator,
         batch_tokens=ctx.batch_tokens,
         dtype=ctx.dtype,
+        vllm_memory=ctx.vllm_memory,
     )
     replies = judge.ask(questions, max_new_tokens=max_new_tokens, progress="Answering rows of high quality")
+    ctx.account.add_cached_seconds(judge.cost.cached_seconds)
     ctx.account.count(answered_rows=judge.cost.calls, cached_rows=judge.cost.cached)
     ctx.account.figures["answers of the model that were cut off"] = sum(reply.cut for reply in replies)
     return ["" if reply.problem == "empty" else reply.text for reply in replies]

@@ -15,12 +15,11 @@ Relations: [`LESS`] wants the same target and takes gradients.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..engines.gradient_store import inner_products
-from ..engines.target import by_group, for_target
+from ..engines.target import Similarity, Target, for_target, highest
 from ..preprocessing.model import note_unusable, text_vectors
 from ..preprocessing.records import Records
 from ..preprocessing.target import encode_target, refuse_without_target, subtasks
@@ -59,18 +58,20 @@ class RDS(Selector):
         text_format = ctx.text_format()
         encoded_target = encode_target(ctx, text_format)
         wanted = text_vectors(encoded_target, ctx, "Embedding the target")
-        refuse_without_target(np.isfinite(wanted).all(1), encoded_target, ctx)
+        refuse_without_target(wanted.usable, encoded_target, ctx)
+        target = wanted.vectors[:]
+        target[~wanted.usable] = np.nan
         encoded = encode(records, text_format, num_proc=ctx.num_proc)
         note_unusable(encoded, ctx)
         found = text_vectors(encoded, ctx, "Embedding rows")
-        unusable = np.flatnonzero(np.isnan(found).any(1))
+        unusable = np.flatnonzero(~found.usable)
         ctx.account.note("unscorable", "did not fit in memory, or no finite representation", unusable)
         groups = subtasks(ctx.target)
         groups = np.arange(len(ctx.target)) if groups is None else groups
-        return {"similarity": by_group(inner_products(found, wanted), groups, "max")}
+        return {"similarity": Similarity(found.vectors, Target(target, groups, "max")), "usable": found.usable}
 
-    def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
-        return np.fmax.reduce(features["similarity"], axis=1).astype(np.float32)
+    def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
+        return np.where(features["usable"], highest(features["similarity"]), np.nan).astype(np.float32)
 
-    def select(self, scores: np.ndarray, features: dict[str, np.ndarray], k: int, ctx: Context) -> np.ndarray:
+    def select(self, scores: np.ndarray, features: dict[str, Any], k: int, ctx: Context) -> np.ndarray:
         return for_target(features["similarity"], scores, k, self.rule)

@@ -405,7 +405,7 @@ def test_a_changed_formula_or_dtype_computes_all(tmp_path, monkeypatch):
     counted(tiny(), some_rows(), tmp_path)
     assert likelihood(tiny(), some_rows(), cache_dir=tmp_path, dtype="bfloat16").cached == 0
     assert counted(tiny(), some_rows(), tmp_path)[0].cached == 12
-    monkeypatch.setattr("hf_dataselect.engines.likelihood.code_version", lambda *_: "another version")
+    monkeypatch.setattr("hf_dataselect.engines.measuring.code_version", lambda *_: "another version")
     assert counted(tiny(), some_rows(), tmp_path)[0].cached == 0
 
 

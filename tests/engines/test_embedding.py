@@ -9,11 +9,10 @@ from transformers import AutoModelForCausalLM, GPT2Config
 from hf_dataselect.engines import batching
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.engines.embedding import (
-    VectorStore,
+    embedding_store,
     hidden_state,
     mean_hidden_state,
     sentence_embeddings,
-    stored_vectors,
     text_keys,
 )
 from hf_dataselect.engines.tokens import TokenRows
@@ -131,65 +130,15 @@ def test_sentence_embeddings_are_unit_vectors_in_the_order_of_the_texts():
     np.testing.assert_allclose(sentence_embeddings(texts[::-1], encoder)[::-1], vectors, atol=1e-5)
 
 
-# Vectors kept by content ---------------------------------------------------------------------------------------------
-
-
-def vectors_of(keys: np.ndarray) -> np.ndarray:
-    return np.array([list(key.tobytes()[:3]) for key in keys], np.float32)
-
-
-def test_vectors_are_computed_once_and_found_again_by_content(tmp_path):
-    model, keys, asked = tiny(), text_keys([f"text {i}" for i in range(10)]), []
-
-    def compute(places):
-        asked.append(places.tolist())
-        return vectors_of(keys[places])
-
-    store = VectorStore(tmp_path, model, 3)
-    found, cached, _ = stored_vectors(store, keys[:6], lambda places: compute(places), chunk=4)
-    store.close()
-    assert asked == [[0, 1, 2, 3], [4, 5]] and cached == 0
-    keys, again = keys[[9, 3, 0, 8, 3]], VectorStore(tmp_path, model, 3)
-    found, cached, seconds = stored_vectors(again, keys, compute)
-    np.testing.assert_array_equal(found, vectors_of(keys))
-    assert asked[2:] == [[0, 3]] and cached == 3 and seconds > 0
-
-
 def test_another_model_or_option_finds_nothing(tmp_path):
-    keys = text_keys(["a", "b"])
-    stored_vectors(VectorStore(tmp_path, tiny(), 3, pool="last"), keys, lambda places: vectors_of(keys[places]))
-    other = tiny_model(tiny_tokenizer(), seed=1, hidden=32)
-    for store in (VectorStore(tmp_path, other, 3, pool="last"), VectorStore(tmp_path, tiny(), 3, pool="mean")):
-        assert not store.load(keys)[1].any()
-    assert VectorStore(tmp_path, tiny(), 3, pool="last").load(keys)[1].all()
-
-
-def test_what_a_kill_tore_or_a_disk_spoiled_is_computed_again(tmp_path):
-    keys, model = text_keys(list("abcdef")), tiny()
-
-    def dies(places):
-        if places[0] == 4:
-            raise KeyboardInterrupt
-        return vectors_of(keys[places])
-
-    with pytest.raises(KeyboardInterrupt):
-        stored_vectors(VectorStore(tmp_path, model, 3), keys, dies, chunk=2)
-    (part,) = tmp_path.glob("*/*.rows")
-    data = bytearray(part.read_bytes())
-    size = len(data) // 4
-    data[size + 20] ^= 1
-    part.write_bytes(data[: 4 * size - 3])
-    store = VectorStore(tmp_path, model, 3)
-    values, known = store.load(keys)
-    assert known.tolist() == [True, False, True, False, False, False]
-    np.testing.assert_array_equal(values[known, :3], vectors_of(keys[known]))
-
-
-def test_without_a_folder_nothing_is_kept():
-    keys = text_keys(["a"])
-    store = VectorStore(None, tiny(), 3)
-    for _ in range(2):
-        assert stored_vectors(store, keys, lambda places: vectors_of(keys[places]))[1] == 0
+    keys, other = text_keys(["a", "b"]), tiny_model(tiny_tokenizer(), seed=1, hidden=32)
+    embedding_store(tmp_path, tiny(), 3, pool="last").append(keys, np.ones((2, 3)), np.zeros((2, 1)))
+    for store in (
+        embedding_store(tmp_path, other, 3, pool="last"),
+        embedding_store(tmp_path, tiny(), 3, pool="mean"),
+    ):
+        assert not store.find(keys)[2].any()
+    assert embedding_store(tmp_path, tiny(), 3, pool="last").find(keys)[2].all()
 
 
 @pytest.mark.parametrize("encoder", ["model", "sentences"])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,15 +11,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Config, OPTConfig
 
-from hf_dataselect.engines import gradients as engine
 from hf_dataselect.engines import per_example
 from hf_dataselect.engines.adam import AdamFeature, AdamState
 from hf_dataselect.engines.cache import model_identity
-from hf_dataselect.engines.gradient_store import inner_products
 from hf_dataselect.engines.gradients import gradients
 from hf_dataselect.engines.layers import linear_layers, lora_layers
 from hf_dataselect.engines.projection import Projection
 from hf_dataselect.engines.state import evaluating
+from hf_dataselect.engines.store import VectorStore
+from hf_dataselect.engines.target import Target
 from hf_dataselect.engines.tokens import TokenRows
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.test_ranks import environment
@@ -436,7 +437,7 @@ def test_other_weights_layers_features_or_projections_are_computed_anew(tmp_path
 def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     model, rows = adapted(), some_rows()
     whole_run = gradients(model, rows, **STORED)
-    append, calls = engine.GradientStore.append, []
+    append, calls = VectorStore.append, []
 
     def killed(store, *batch):
         if len(calls) == 2:
@@ -445,7 +446,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
         append(store, *batch)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(engine.GradientStore, "append", killed)
+        patched.setattr(VectorStore, "append", killed)
         gradients(model, rows, cache_dir=tmp_path, **STORED)
     (part,) = tmp_path.glob("*/*.rows")
     part.write_bytes(part.read_bytes() + b"torn" * 9)
@@ -458,13 +459,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
 
 
 def test_a_disk_without_room_is_an_error_that_keeps_what_is_there(tmp_path, monkeypatch):
-    from collections import namedtuple
-
-    from hf_dataselect.engines import gradient_store
-
     model, rows = adapted(), some_rows()
     with monkeypatch.context() as patched:
-        patched.setattr(gradient_store.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
+        patched.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
         with pytest.raises(ValueError, match="selection_cache_dir.*smaller `projection_dim`"):
             gradients(model, rows, cache_dir=tmp_path, **STORED)
     with monkeypatch.context() as patched:
@@ -478,7 +475,10 @@ ON_RANKS = """
 import sys
 import numpy as np
 from accelerate import Accelerator
+from hf_dataselect.engines.embedding import text_keys
+from hf_dataselect.engines.store import VectorStore, stored_vectors
 from tests.engines.test_gradients import STORED, adapted, gradients, some_rows
+from tests.engines.test_store import vectors_of
 
 accelerator, (kept, held) = Accelerator(cpu=True), sys.argv[1:]
 for folder, name in ((None, held), (kept, f"{kept}.npy")):
@@ -486,6 +486,12 @@ for folder, name in ((None, held), (kept, f"{kept}.npy")):
     assert accelerator.num_processes == 2 and found.fits.all() and found.computed_tokens
     if not accelerator.is_main_process:
         np.save(name, found.vectors[:])
+keys = text_keys([str(i) for i in range(11)])
+for folder, cached in ((None, 0), (None, 0), (f"{kept}-vectors", 0), (f"{kept}-vectors", 11)):
+    store = VectorStore(folder, {}, 3)
+    found = stored_vectors(store, keys, lambda places: vectors_of(keys[places]), accelerator, chunk=4)
+    np.testing.assert_array_equal(found.vectors[:], vectors_of(keys))
+    assert found.cached == cached and found.usable.all()
 """
 
 
@@ -507,11 +513,22 @@ def test_two_ranks_give_the_store_of_one(tmp_path):
     assert again.cached == 11 and np.array_equal(again.vectors[:], alone)
 
 
-def test_inner_products_are_read_in_blocks(tmp_path):
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_wanted_of_vectors_is_made_of_some_at_a_time(kept, tmp_path, monkeypatch):
+    monkeypatch.setattr("hf_dataselect.engines.store.READ", 3 * STORED["project"].dim)
     model, rows = adapted(), some_rows()
-    stored, held = (gradients(model, rows, cache_dir=folder, **STORED).vectors for folder in (tmp_path, None))
-    expected = held.astype(np.float64) @ held.astype(np.float64).T
-    np.testing.assert_allclose(inner_products(stored, stored), expected, atol=1e-6)
+    vectors, seen = gradients(model, rows, **STORED).vectors, []
+    target = Target(vectors[:5], np.array([0, 1, 0, 1, 1]), "mean")
+
+    def reduce(some):
+        seen.append(len(some))
+        return target.similarity(some)
+
+    given = {"cache_dir": tmp_path if kept else None, "reduce": reduce}
+    for _ in range(2):
+        found = gradients(model, rows, **{**STORED, **given})
+        np.testing.assert_allclose(found.vectors, target.similarity(vectors), atol=1e-6)
+    assert found.vectors.shape == (11, 2) and max(seen) <= (3 if kept else 8)
 
 
 # What LESS's own code gives ------------------------------------------------------------------------------------------

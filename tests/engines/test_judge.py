@@ -83,6 +83,26 @@ def test_order_is_kept_and_equal_questions_are_asked_once(judged, tmp_path):
     assert judge.ask([]) == []
 
 
+def test_replies_know_what_they_took(judged):
+    with FaultyServer(delay=0.02) as server:
+        judge = judged(server, concurrency=2)
+        judge.ask(questions(12))
+        assert 0 == judge.cost.cached_seconds < judge.cost.seconds
+        part, rest, again = judged(server), judged(server), judged(server)
+        part.ask(questions(5))
+        rest.ask(questions(12)[5:] * 2)
+        again.ask(questions(13))
+        assert 0 < again.cost.cached_seconds <= judge.cost.seconds, "they add up to the time of the asking"
+        assert part.cost.cached_seconds + rest.cost.cached_seconds == pytest.approx(again.cost.cached_seconds)
+    assert again.cost.cached_seconds > 0.02 * 12 / 2 / 2, "and not to that of some calls only"
+
+
+def test_replies_kept_before_their_time_was_are_read(tmp_path):
+    record = {"key": "ab" * 16, "judge": "j", "text": "5", "problem": None, "prompt_tokens": 3, "cut": True}
+    (tmp_path / "responses.jsonl").write_text("\n" + json.dumps(record) + "\n" + json.dumps({"key": "cd" * 16}))
+    assert ReplyStore(tmp_path).load(["ab" * 16, "cd" * 16]) == {"ab" * 16: Reply("5", None, 3, 0, True)}
+
+
 def test_without_a_folder_a_judge_remembers_what_it_asked(judged):
     with FaultyServer() as server:
         judge = judged(server, cache=None)
@@ -434,6 +454,16 @@ def test_what_is_missing_is_said_at_once(monkeypatch):
     check_judge(None, {"model"}, "ifd")
     with pytest.raises(ValueError, match="`alpagasus` needs `judge`"):
         check_judge(None, {"judge"}, "alpagasus")
+    writers = "take 'openai:...', 'model:...', 'self'"
+    for needs, spec, says in (
+        ({"judge"}, "reward:r", f"a judge that writes, and `judge='reward:r'` is none: {writers}"),
+        ({"judge", "digit logits"}, "openai:m", "the logits of a judge .* take 'model:...', 'self'"),
+        ({"judge", "digit logits"}, "reward:r", "a judge that writes"),
+    ):
+        with pytest.raises(ValueError, match=f"`alpagasus` needs {says}"):
+            check_judge(spec, needs, "alpagasus")
+    check_judge("model:m", {"judge", "digit logits"}, "alpagasus")
+    check_judge("reward:r", {"model"}, "ifd")
     with pytest.raises(ValueError, match="`judge='self'` needs the model at hand"):
         load_judge("self")
     monkeypatch.setitem(sys.modules, "openai", None)

@@ -64,6 +64,23 @@ def test_words_are_those_of_the_model(judge, tokenizer):
     again = ModelJudge("", judge.model, tokenizer, cache_dir=judge.cache_dir, **PLAIN)
     again.model.generate = None  # nothing is generated twice
     assert again.ask(asked, max_new_tokens=6) == replies and again.cost.calls == 0
+    assert 0 < again.cost.cached_seconds <= judge.cost.seconds and judge.cost.cached_seconds == 0
+
+
+def test_questions_are_tokenized_some_at_a_time(judge, monkeypatch):
+    asked = conversations()
+    expected = judge.ask(asked, max_new_tokens=3)
+    monkeypatch.setattr("hf_dataselect.engines.judge_model.QUESTIONS_AT_A_TIME", 3)
+    anew = ModelJudge("", judge.model, judge.tokenizer, **PLAIN)
+    assert anew.ask(asked, max_new_tokens=3) == expected and anew.cost.calls == 20
+
+
+def test_prompts_are_taken_one_by_one_and_equal_ones_scored_once(judge):
+    asked = conversations(5)
+    found = judge.digit_logits((chat for chat in asked * 3), DIGITS)
+    assert found.shape == (15, 6) and judge.cost.calls == 5 and judge.cost.cached == 10
+    np.testing.assert_array_equal(found, np.tile(found[:5], (3, 1)))
+    assert judge.digit_logits((chat for chat in asked), ["17"]).shape == (5, 1)
 
 
 def test_another_model_of_the_same_name_is_asked_anew(judge, tokenizer, tmp_path):
@@ -126,6 +143,7 @@ def test_digit_logits_are_those_of_one_plain_forward_a_row(judge, tied, soft_cap
     again = ModelJudge("", judge.model, judge.tokenizer, cache_dir=judge.cache_dir, **PLAIN)
     np.testing.assert_array_equal(again.digit_logits(asked[::-1], DIGITS), found[::-1])
     assert again.cost.calls == 0 and again.cost.cached == 22
+    assert 0 < again.cost.cached_seconds <= judge.cost.seconds and judge.cost.cached_seconds == 0
 
 
 def test_a_digit_of_several_tokens_is_nan(judge, tokenizer):
@@ -174,7 +192,7 @@ def test_rewards_are_those_of_one_plain_forward_a_row(tokenizer, tmp_path, pad):
     assert found.dtype == np.float64 and len(set(found.round(3))) > 10
     again = RewardJudge("r", model, tokenizer, cache_dir=tmp_path, **PLAIN)
     np.testing.assert_array_equal(again.score(asked), found)
-    assert again.cost.calls == 0 and again.cost.cached == 20
+    assert again.cost.calls == 0 and again.cost.cached == 20 and 0 < again.cost.cached_seconds <= judge.cost.seconds
     with torch.no_grad():
         model.score.weight.fill_(torch.inf)
     assert np.isnan(RewardJudge("r", model, tokenizer, **PLAIN).score(asked)).all()

@@ -2,12 +2,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 
-from hf_dataselect.engines import subset
 from hf_dataselect.engines.subset import (
     cosine,
-    diverse_filter,
     exponential_distance,
     facility_location,
     k_center,
@@ -124,121 +121,6 @@ def test_facility_location_picks_what_submodlib_picks(case):
     np.testing.assert_allclose(gains, expected["gains"], rtol=1e-5 if expected["metric"] == "cosine" else 1e-3)
 
 
-# Diverse filter ------------------------------------------------------------------------------------------------------
-
-
-def filtered(order, vectors, k, threshold):
-    """The naive twin: one row at a time against each kept row, in float64."""
-    kept = []
-    for row in order:
-        if len(kept) == k:
-            break
-        unit = vectors[row] / np.linalg.norm(vectors[row])
-        if all(unit @ vectors[other] / np.linalg.norm(vectors[other]) <= threshold for other in kept):
-            kept.append(row)
-    return kept
-
-
-def crowd(n, seed, width=6):
-    """Vectors of any length in a few bundles, so that many are near each other."""
-    draw = np.random.default_rng(seed)
-    centres = draw.normal(size=(8, width))
-    vectors = centres[draw.integers(0, 8, n)] + 0.35 * draw.normal(size=(n, width))
-    return vectors * draw.uniform(0.1, 9, (n, 1))
-
-
-@pytest.fixture(params=[True, False], ids=["bfloat16", "float32"])
-def coarse_products(request, monkeypatch):
-    """The filter with and without products in bfloat16, which torch has on any CPU, if not fast ones."""
-    monkeypatch.setattr(subset, "has_fast_bfloat16", lambda device: request.param)
-
-
-@pytest.mark.usefixtures("coarse_products")
-@pytest.mark.parametrize("threshold", [0.5, 0.9, 0.99])
-@pytest.mark.parametrize("block", [1, 3, 64])
-@pytest.mark.parametrize("k", [None, 7, 60])
-def test_the_diverse_filter_in_blocks_is_the_one_of_one_row_at_a_time(threshold, block, k):
-    for seed in range(3):
-        vectors, order = crowd(200, seed), np.random.default_rng(seed + 9).permutation(200)
-        expected = filtered(order, vectors, k, threshold)
-        found = diverse_filter(order, vectors, k, threshold, block)
-        assert found.tolist() == expected and found.dtype == np.int64
-        assert 1 < len(expected) < 200
-
-
-@pytest.mark.usefixtures("coarse_products")
-def test_the_diverse_filter_keeps_what_deitas_code_keeps():
-    expected = golden("deita")["filter"]
-    vectors = next(iter(golden_arrays("deita_filter_vectors").values()))
-    order = np.argsort(-np.array(expected["final_score"]), kind="stable")
-    # With a bigger batch the reference also rejects rows that are near to rejected ones.
-    cases = [case for case in expected["cases"] if case["batch_size"] == 1]
-    assert len(cases) == 6
-    for case in cases:
-        k = None if case["data_size"] < 0 else case["data_size"]
-        for block in (1, 16, 1024):
-            assert diverse_filter(order, vectors, k, case["threshold"], block).tolist() == case["kept"]
-
-
-def test_a_bfloat16_product_is_off_by_no_more_than_is_allowed_for():
-    draw = np.random.default_rng(0)
-    for width in (1, 2, 24, 768):
-        vectors = draw.normal(size=(300, width)) * draw.choice([1, 1e-3], (300, width))
-        unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-        rough = torch.from_numpy(unit).to(torch.bfloat16)
-        for row in range(0, 300, 7):
-            exact = float(unit[row].astype(np.float64) @ unit[row - 1].astype(np.float64))
-            found = subset._highest(unit[row : row + 1], rough[[row - 1]])
-            assert abs(float(found[0]) - exact) < subset.COARSE
-
-
-def test_a_row_is_compared_with_kept_rows_only():
-    angles = np.deg2rad([0, 20, 40])  # neighbours are near each other, the ends are not
-    chain = np.column_stack([np.cos(angles), np.sin(angles)])
-    assert diverse_filter([0, 1, 2], chain, threshold=0.9).tolist() == [0, 2]
-    assert diverse_filter([1, 0, 2], chain, threshold=0.9).tolist() == [1]
-
-
-@pytest.mark.usefixtures("coarse_products")
-def test_a_cosine_at_the_threshold_is_kept_and_a_hair_above_is_not():
-    # The cosines are off the threshold by less than a float32 product can tell.
-    draw = np.random.default_rng(0)
-    base = draw.normal(size=(40, 384))
-    base /= np.linalg.norm(base, axis=1, keepdims=True)
-    other = draw.normal(size=(40, 384))
-    other -= (other * base).sum(1, keepdims=True) * base
-    other /= np.linalg.norm(other, axis=1, keepdims=True)
-    wanted = 0.9 + np.where(np.arange(40) % 2, 3e-7, -3e-7)[:, None]
-    pairs = np.stack([base, wanted * base + np.sqrt(1 - wanted**2) * other], 1).reshape(80, 384)
-    for block in (1, 7, 80):
-        kept = set(diverse_filter(np.arange(80), pairs, threshold=0.9, block=block).tolist())
-        assert kept == {row for row in range(80) if row % 4 != 3}
-
-
-def test_the_diverse_filter_asks_only_for_the_rows_it_comes_to():
-    vectors, asked = unit_vectors(100, width=30), []
-
-    def take(rows):
-        asked.extend(rows.tolist())
-        return vectors[rows]
-
-    order = np.arange(100)[::-1]
-    assert diverse_filter(order, take, 10, 0.9, block=16).tolist() == order[:10].tolist()
-    assert asked == order[:16].tolist()
-
-
-def test_rows_without_a_direction_are_never_kept():
-    vectors = unit_vectors(5)
-    vectors[1], vectors[3, 2] = 0, np.nan
-    assert diverse_filter(range(5), vectors, threshold=1.0).tolist() == [0, 2, 4]
-
-
-@pytest.mark.parametrize("k", [0, -2])
-def test_a_diverse_filter_of_nothing_is_empty(k):
-    assert diverse_filter(range(5), unit_vectors(5), k).tolist() == []
-    assert diverse_filter([], unit_vectors(5)).tolist() == []
-
-
 # k-center ------------------------------------------------------------------------------------------------------------
 
 
@@ -320,6 +202,13 @@ def test_tag_cover_picks_what_the_papers_rule_picks(case):
     for expected in case["picks"]:
         rows, passes = tag_cover(case["tags"], expected["k"])
         assert rows.tolist() == expected["picks"] and passes == expected["rows_per_pass"]
+
+
+def test_tag_cover_of_many_passes():
+    """One row a pass: a loop that looks at all rows left would look at 200 million."""
+    n = 20_000
+    rows, passes = tag_cover([["common"]] * n, n)
+    assert rows.tolist() == list(range(n)) and passes == [1] * n
 
 
 def test_tag_cover_of_rows_without_tags_ends():

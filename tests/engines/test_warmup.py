@@ -4,7 +4,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -18,11 +17,12 @@ from tests.rows import layout
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
-ROWS = layout("prompt-completion", 16)
 #: Declares a BOS token that the model's configuration does not know: `Trainer` writes it into the configuration.
 TOKENIZER = tiny_tokenizer(bos=True)
-SETTINGS = WarmupSettings(learning_rate=1e-2, batch_size=4, gradient_accumulation=1, lora_r=4, max_length=32)
-FULL = WarmupSettings(method="full", learning_rate=3e-3, batch_size=4, gradient_accumulation=1, max_length=32)
+TEXTS = [TOKENIZER(row["prompt"] + row["completion"])["input_ids"] for row in layout("prompt-completion", 16)]
+ROWS = TokenRows.from_lists(TEXTS, [[(len(ids) // 2, len(ids))] for ids in TEXTS])
+SETTINGS = WarmupSettings(learning_rate=1e-2, batch_size=4, gradient_accumulation=1, lora_r=4)
+FULL = WarmupSettings(method="full", learning_rate=3e-3, batch_size=4, gradient_accumulation=1)
 
 
 def plain():
@@ -104,9 +104,8 @@ def weights(model):
 
 
 def loss(model):
-    """Mean loss of the rows that the warm-up sees."""
-    ids = [TOKENIZER(row["prompt"] + row["completion"])["input_ids"] for row in ROWS]
-    found = likelihood(model, TokenRows.from_lists(ids, [[(1, len(row))] for row in ids]), dtype="float32")
+    """Mean loss of the tokens that the warm-up is on."""
+    found = likelihood(model, ROWS, dtype="float32")
     return found.loss.sum() / found.tokens.sum()
 
 
@@ -246,25 +245,22 @@ def test_training_twice_gives_the_same_model(monkeypatch):
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
-def test_other_rows_settings_templates_or_weights_are_trained_anew(tmp_path, monkeypatch):
+def test_other_rows_settings_or_weights_are_trained_anew(tmp_path, monkeypatch):
     calls = pretend_to_train(monkeypatch)
 
-    def enter(model=None, tokenizer=TOKENIZER, rows=ROWS, settings=SETTINGS):
-        with warmed_up(model or plain(), tokenizer, rows, settings, cache_dir=tmp_path):
+    def enter(model=None, rows=ROWS, settings=SETTINGS):
+        with warmed_up(model or plain(), TOKENIZER, rows, settings, cache_dir=tmp_path):
             pass
         return len(calls)
 
-    other_template = tiny_tokenizer(bos=True)
-    other_template.chat_template += " "
     assert enter() == enter() == 1
-    assert enter(rows=ROWS.select(range(15))) == 2
-    assert enter(rows=Dataset.from_list([{**ROWS[0], "completion": "Other."}, *list(ROWS)[1:]])) == 3
+    assert enter(rows=TokenRows(ROWS.dataset.select(range(15)))) == 2
+    assert enter(rows=TokenRows.from_lists(TEXTS, [[(1, len(ids))] for ids in TEXTS])) == 3, "other tokens count"
     assert enter(settings=WarmupSettings(**{**vars(SETTINGS), "seed": 7})) == 4
     assert enter(settings=WarmupSettings(**{**vars(SETTINGS), "lora_r": 2})) == 5
-    assert enter(tokenizer=other_template) == 6
-    assert enter(model=tiny_model(tiny_tokenizer(), seed=1, hidden=32)) == 7
-    assert enter(model=user_adapter()) == 8
-    assert enter() == 8, "the first is still there"
+    assert enter(model=tiny_model(tiny_tokenizer(), seed=1, hidden=32)) == 6
+    assert enter(model=user_adapter()) == 7
+    assert enter() == 7, "the first is still there"
 
 
 def test_the_kept_weights_are_the_tuned_ones_and_small_for_an_adapter(tmp_path, monkeypatch):
@@ -303,6 +299,21 @@ def test_a_quantized_model_is_not_tuned_in_full(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="quantized model can't be tuned in full.*'lora'"), lent:
         pass
     assert not calls
+
+
+def test_only_counted_tokens_are_learned_and_rows_of_none_are_left_out():
+    rows = TokenRows.from_lists(
+        [[3, 4, 5, 6], [7, 8], [9, 10], [11, 12, 13]], [[(0, 2), (3, 4)], [], [(0, 1)], [(1, 9)]]
+    )
+    found = warmup.labelled(rows).to_dict()
+    assert found["input_ids"] == [[3, 4, 5, 6], [11, 12, 13]]
+    assert found["labels"] == [[-100, 4, -100, 6], [-100, 12, 13]]
+
+
+def test_rows_of_which_nothing_counts_are_refused():
+    lent = warmed_up(plain(), TOKENIZER, TokenRows.from_lists([[3, 4]], [[]]), SETTINGS)
+    with pytest.raises(ValueError, match="No row to warm up on has an answer"), lent:
+        pass
 
 
 def test_the_tokenizer_is_left_as_it_was():

@@ -14,6 +14,7 @@ from hf_dataselect.compare import CompareArguments, plan
 from hf_dataselect.evaluation.benchmarks import KINDS, Setting, as_json, from_json, load_benchmarks
 from hf_dataselect.evaluation.comparison import compare_runs
 from hf_dataselect.evaluation.report import to_markdown
+from hf_dataselect.evaluation.sections import sections
 from hf_dataselect.evaluation.win_rate import read_answers
 from hf_dataselect.recipe import parse_recipe
 from hf_dataselect.run_folder import plain
@@ -138,7 +139,7 @@ def test_a_run_with_named_benchmarks(tmp_path):
     again.train()
     pir = json.loads((tmp_path / "sem" / "run" / "eval.json").read_text())["pir"]
     assert {*pir["settings"], *pir["left_out"]} == {*evaluation["settings"]}
-    table = to_markdown(compare_runs([tmp_path / "run", tmp_path / "sem" / "run"]))
+    table = to_markdown(sections(compare_runs([tmp_path / "run", tmp_path / "sem" / "run"])))
     assert "mmlu/accuracy" in table and "sums/numeric_match" in table
     kept = {"chat": [SUMS[0]["question"], SUMS[2]["question"]]}, {"chat": [line["answer"] for line in lines]}
     assert read_answers(tmp_path / "run") == kept

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hf_dataselect.evaluation import pir as module
+from hf_dataselect.evaluation import bootstrap as resampling
 from hf_dataselect.evaluation.benchmarks import Setting
 from hf_dataselect.evaluation.pir import (
     BENCHMARK_RATIO,
@@ -134,9 +134,9 @@ def test_the_bootstrap_is_that_of_the_plain_way():
     holes = np.where(np.arange(200) % 9 == 0, NAN, base + noise)
     model = {"loss": of(base * 0.9, False), "holes": of(holes), "short": of(drawn(2, 50, 0.1))}
     baseline = {"loss": of(base + 0.1 * noise, False), "holes": of(base + 1), "short": of(drawn(3, 50))}
-    fast = module._bootstrap(
+    fast = resampling.bootstrap(
         [
-            module._Ratio(np.array([model[n].examples]), np.array([baseline[n].examples]), rows, n != "loss")
+            resampling.Ratio(np.array([model[n].examples]), np.array([baseline[n].examples]), rows, n != "loss")
             for n, rows in (("loss", 200), ("holes", 200), ("short", 50))
         ],
         seed=0,
@@ -162,7 +162,7 @@ def test_settings_of_the_same_rows_share_the_draw():
 
 
 def test_row_weights_count_the_rows_drawn():
-    weights = module._row_weights(np.random.default_rng(0), 500, 30)
+    weights = resampling._row_weights(np.random.default_rng(0), 500, 30)
     assert weights.shape == (500, 30) and (weights.sum(1) == 30).all() and (weights == np.round(weights)).all()
     # Multinomial: mean 1, variance 1 - 1/n, covariance -1/n.
     assert weights.mean(0) == pytest.approx(np.ones(30), abs=0.2)
@@ -173,16 +173,16 @@ def test_row_weights_count_the_rows_drawn():
 def test_few_examples_get_students_interval():
     n, error = 10, 0.01  # of the mean; a bootstrap of n values spreads by sqrt((n - 1) / n) of it
     resamples = 1 + stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000) * error * math.sqrt((n - 1) / n)
-    low, high = module._ends(resamples, 1.0, n)
+    low, high = resampling.interval_of(resamples, 1.0, n)
     assert (low, high) == pytest.approx((1 + np.array([-1, 1]) * error * stats.t.ppf(0.975, n - 1)), abs=2e-4)
 
 
 def test_chunks_cover_every_resample(monkeypatch):
     run = {"a": of(drawn(0)), "b": of(drawn(1, 41))}
     other = {"a": of(drawn(2)), "b": of(drawn(3, 41))}
-    monkeypatch.setattr(module, "_DRAWS", 1)  # one resample at a time
+    monkeypatch.setattr(resampling, "_DRAWS", 1)  # one resample at a time
     one = benchmark_pir(run, other)
-    monkeypatch.setattr(module, "_DRAWS", 2**24)  # all at once
+    monkeypatch.setattr(resampling, "_DRAWS", 2**24)  # all at once
     all_ = benchmark_pir(run, other)
     assert (one.low, one.high) == pytest.approx((all_.low, all_.high), rel=0.05) and one.value == all_.value
 
@@ -202,7 +202,7 @@ def covered(once, truth: float, times: int = 300) -> float:
 @pytest.mark.parametrize("n", [20, 150])
 def test_the_interval_holds_the_truth_about_95_times_of_100(n, monkeypatch):
     """The ratio of the means of paired lognormals, exp(0.1) by construction."""
-    monkeypatch.setattr(module, "RESAMPLES", 1000)
+    monkeypatch.setattr(resampling, "RESAMPLES", 1000)
 
     def once(rng):
         base = rng.normal(size=n)
@@ -215,7 +215,7 @@ def test_the_interval_holds_the_truth_about_95_times_of_100(n, monkeypatch):
 @pytest.mark.parametrize("runs, run_noise, row_noise", [((2, 2), 0.1, 0.01), ((3, 3), 0.05, 0.5), ((3, 1), 0.05, 0.5)])
 def test_so_it_does_over_several_runs(runs, run_noise, row_noise, monkeypatch):
     """Scores of a run are those of its rows and a chance of its own; the single baseline has none."""
-    monkeypatch.setattr(module, "RESAMPLES", 1000)
+    monkeypatch.setattr(resampling, "RESAMPLES", 1000)
 
     def once(rng):
         rows, sides = rng.normal(size=80), []
@@ -230,7 +230,7 @@ def test_so_it_does_over_several_runs(runs, run_noise, row_noise, monkeypatch):
 
 def test_an_equal_model_is_seldom_called_better(monkeypatch):
     """Mostly ties, so wins / losses of each test set is skewed; plain percentiles call 7 of 100 better."""
-    monkeypatch.setattr(module, "RESAMPLES", 500)
+    monkeypatch.setattr(resampling, "RESAMPLES", 500)
     draws = (np.random.default_rng(seed).choice([1, 0, -1], p=[0.2, 0.6, 0.2], size=(5, 80)) for seed in range(400))
     verdicts = [wins_pir({str(i): found for i, found in enumerate(outcomes)}).verdict for outcomes in draws]
     assert verdicts.count("better") <= 0.045 * 400 and verdicts.count("no difference shown") >= 0.92 * 400

@@ -17,6 +17,7 @@ from hf_dataselect.evaluation.benchmarks import Setting, as_json
 from hf_dataselect.evaluation.comparison import add_rows, add_wins, compare_runs
 from hf_dataselect.evaluation.picture import draw
 from hf_dataselect.evaluation.report import _width, to_markdown, write_report
+from hf_dataselect.evaluation.sections import sections
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.run_folder import write_evaluation, write_recipe, write_selection
 from hf_dataselect.selector import Selection
@@ -73,7 +74,7 @@ def test_the_baseline_comes_first_and_the_others_are_measured_against_it(runs):
 
 
 def verdict(runs) -> str:
-    return to_markdown(compare_runs(runs)).split("\n\n")[1]
+    return to_markdown(sections(compare_runs(runs))).split("\n\n")[1]
 
 
 def test_the_verdict_names_the_best_run_and_compares_it_with_everything_and_with_the_control(runs):
@@ -82,7 +83,7 @@ def test_the_verdict_names_the_best_run_and_compares_it_with_everything_and_with
         "1.250 to 1.250 (some settings)); it is better than as many random rows (PIR 1.181, benchmark ratio, 95 % "
         "interval 1.562 to 1.562 (some settings))."
     )
-    text = to_markdown(compare_runs(runs))
+    text = to_markdown(sections(compare_runs(runs)))
     assert "without token_accuracy (no values by example)" in text and "chance between runs is not in it" in text
 
 
@@ -128,7 +129,7 @@ def test_seeds_are_put_together_and_measured_against_the_baselines_of_all_seeds(
     ifd = found.groups[1]
     assert ifd.pir.settings["answer_loss"] == pytest.approx(2) and ifd.str_ratio == pytest.approx(0.1)
     assert ifd.pir.low < 2 < ifd.pir.high and "3 + 3 runs" in ifd.pir.interval
-    text = to_markdown(found)
+    text = to_markdown(sections(found))
     assert "| seeds |" in text and "1.000 |" in text.split("## Do the methods")[1]
     assert [picture.name for picture in draw(found)][:2] == ["ratios", "curves"]
 
@@ -145,13 +146,13 @@ def test_choosing_alike_is_measured(runs, tmp_path):
     runs.append(make_run(tmp_path / "other", "length", rows=[11, 10, 2], scores=-scores))
     pairs = {(a.name, b.name): (shared, correlation) for a, b, shared, correlation in compare_runs(runs).overlaps()}
     assert pairs["ifd", "other"] == (0.5, pytest.approx(-1.0)) and pairs["ifd", "random"] == (0.0, None)
-    assert len(pairs) == 3 and "-1.000" in to_markdown(compare_runs(runs))
+    assert len(pairs) == 3 and "-1.000" in to_markdown(sections(compare_runs(runs)))
 
 
 def test_the_runs_stand_among_the_published_methods_as_estimates(runs):
     found = {item.point.name: item for item in compare_runs(runs).efficiencies()}
     assert {"full", "ifd"} & found.keys() == {"ifd"} and "AlpaGasus" in found
-    assert "estimated from benchmark ratios" in to_markdown(compare_runs(runs))
+    assert "estimated from benchmark ratios" in to_markdown(sections(compare_runs(runs)))
 
 
 def answered(folder: Path, scores: list[int]) -> None:
@@ -173,7 +174,7 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
     assert {item.point.name: item.point.pir for item in found.efficiencies()}["ifd"] == pytest.approx(20 / 6)
     again = compare_runs(runs)  # from the folders, without a judge
     assert again.groups[1].wins == wins and again.groups[2].wins.verdict == "worse"
-    text = to_markdown(again)
+    text = to_markdown(sections(again))
     assert "its answers against the baseline's, by the judge: better (PIR 3.333, wins rate" in text
     assert "| PIR (wins rate) |" in text
     assert "ifd: answers compared by scripted." in text
@@ -185,7 +186,9 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
     unjudged = compare_runs(runs)
     add_wins(unjudged, Scripted())
     assert unjudged.groups[1].wins is not None and unjudged.groups[2].wins is None
-    assert "random: not judged: " in to_markdown(unjudged) and "holds no answers" in to_markdown(unjudged)
+    assert "random: not judged: " in to_markdown(sections(unjudged)) and "holds no answers" in to_markdown(
+        sections(unjudged)
+    )
     with pytest.raises(ValueError, match="no run of `full`"):
         add_wins(compare_runs([ifd]), Scripted())
 
@@ -206,7 +209,7 @@ def test_wins_against_one_baseline_run_do_not_hold_its_chance(tmp_path):
 def test_failed_benchmarks_and_held_out_rows_without_a_score_are_named(runs, tmp_path):
     evaluation = {"failed": {"mt": "no server."}, "unscorable": {"no answer": [1, 2, 3]}}
     make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation=evaluation)
-    text = to_markdown(compare_runs(runs))
+    text = to_markdown(sections(compare_runs(runs)))
     assert "ifd: the benchmark 'mt' failed: no server." in text
     assert "held out, without a score: no answer" in text
 
@@ -230,14 +233,16 @@ def test_other_rows_of_the_same_number_are_refused(runs):
 
 def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[1], selection={"seconds": 101.0})
-    assert "ifd: selecting alone took 1.0 times as long as training on everything" in to_markdown(compare_runs(runs))
+    assert "ifd: selecting alone took 1.0 times as long as training on everything" in to_markdown(
+        sections(compare_runs(runs))
+    )
 
 
 def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
     account = {"unscorable": {"empty answer": [1, 2]}, "dropped": {"IFD above 1": [3]}, "passes": {"cached_rows": 24}}
     account["facts"] = {"judge": {"name": "x", "cost": {"calls": 7, "failed": 0}}}
     make_run(tmp_path / "ifd", "ifd", rows=[9], selection=account | {"seconds": 30.0, "cached_seconds": 12.0})
-    text = to_markdown(compare_runs(runs))
+    text = to_markdown(sections(compare_runs(runs)))
     accounted = text.split("## What became of the rows")[1]
     lines = [" ".join(line.replace("|", " ").split()) for line in accounted.splitlines()]
     for line in ("ifd candidates 12", "ifd unscorable: empty answer 2", "ifd dropped: IFD above 1 1", "ifd kept 1"):
@@ -263,7 +268,7 @@ def test_the_baseline_may_be_named_in_another_way_and_need_not_be_listed(runs, t
 def test_without_a_baseline_there_is_no_pir(runs):
     found = compare_runs([runs[0], runs[2]])
     assert found.baseline is None and all(run.pir is None for run in found.groups)
-    assert "PIR and STR need a baseline" in to_markdown(found)
+    assert "PIR and STR need a baseline" in to_markdown(sections(found))
 
 
 def test_folders_of_one_name_are_told_apart(runs, tmp_path):
@@ -285,7 +290,7 @@ def test_scores_of_zero_and_nan_are_left_out_of_pir_by_name(runs, tmp_path):
     make_run(tmp_path / "random", "random", math.nan, rows=[1])
     found = compare_runs(runs)
     assert list(found.groups[1].pir.settings) == ["answer_loss"] and math.isnan(found.groups[2].pir.value)
-    text = to_markdown(found)
+    text = to_markdown(sections(found))
     assert "ifd: left out of the PIR (benchmark ratio): token_accuracy: no ratio of 0.4 and 0." in text
     assert "| nan" not in text
 
@@ -294,22 +299,22 @@ def test_runs_evaluated_otherwise_have_no_pir(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation={"protocol": {"": {"rows": "others"}}})
     found = compare_runs(runs)
     assert math.isnan(found.groups[1].pir.value)
-    assert "ifd: left out of the PIR (benchmark ratio): all: evaluated on other rows" in to_markdown(found)
+    assert "ifd: left out of the PIR (benchmark ratio): all: evaluated on other rows" in to_markdown(sections(found))
 
 
 def test_other_training_or_rows_are_pointed_out(runs, tmp_path):
-    assert "differs from the baseline" not in to_markdown(compare_runs(runs))
+    assert "differs from the baseline" not in to_markdown(sections(compare_runs(runs)))
     make_run(tmp_path / "ifd", "ifd", rows=[1], learning_rate=1e-4, num_train_epochs=9)
     make_run(tmp_path / "random", "random", rows=[1], selection={"facts": {"dataset": "others"}})
-    text = to_markdown(compare_runs(runs))
+    text = to_markdown(sections(compare_runs(runs)))
     assert "ifd: differs from the baseline in more than the rows: `learning_rate`, `num_train_epochs`." in text
     assert "random: differs from the baseline in more than the rows: the candidate rows." in text
 
 
 def test_scores_before_training_are_shown_where_they_are_known(runs, tmp_path):
-    assert "before training" not in to_markdown(compare_runs(runs))
+    assert "before training" not in to_markdown(sections(compare_runs(runs)))
     make_run(tmp_path / "full", evaluation={"history": [{"step": 0, "benchmark/answer_loss": 3.25}]})
-    text = to_markdown(compare_runs(runs))
+    text = to_markdown(sections(compare_runs(runs)))
     assert "before training" in text and "3.2500" in text
 
 
@@ -327,7 +332,7 @@ def test_tallies_and_examples_of_the_candidate_rows(runs):
         and shown[0]["answer"].startswith("Answer 11")
     )
     assert set(found.examples) == {"ifd"}  # the others did not score
-    text = to_markdown(found)
+    text = to_markdown(sections(found))
     assert " 4 (33%) |" in text and "Rows kept by `fault`" in text
 
 
@@ -352,7 +357,7 @@ def test_tables_line_up_also_with_wide_characters(runs):
     add_rows(found, candidates())
     found.examples["ifd"][0]["answer"] = "春天来了,花儿开了。"
     tables, table = [], []
-    for line in [*to_markdown(found).splitlines(), ""]:
+    for line in [*to_markdown(sections(found)).splitlines(), ""]:
         if line.startswith("|"):
             table.append(_width(line))
         elif table:

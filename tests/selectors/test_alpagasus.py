@@ -62,8 +62,9 @@ def test_equal_rows_are_asked_about_once_and_nothing_is_asked_twice(tmp_path):
     first = select(rows, AlpaGasus(), 1.0, context(judge))
     assert len(judge.asked) == 5 and len(first.indices) == 10
     again = ScriptedJudge(lambda text: "0", cache_dir=tmp_path)
-    assert select(rows, AlpaGasus(), 1.0, context(again)).indices.tolist() == first.indices.tolist()
-    assert again.asked == []
+    second = select(rows, AlpaGasus(), 1.0, context(again))
+    assert second.indices.tolist() == first.indices.tolist() and again.asked == []
+    assert second.seconds > second.cached_seconds > 0 == first.cached_seconds, "STR counts what the first run spent"
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path):

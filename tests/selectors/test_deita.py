@@ -161,6 +161,17 @@ def test_scores_are_kept_and_a_killed_run_goes_on(tmp_path):
     np.testing.assert_array_equal(again.scores, first.scores)
     assert first.passes["forward_rows"] == 24 and first.passes["cached_rows"] == 0
     assert again.passes["forward_rows"] == 0 and again.passes["embedded_rows"] == 0
+    assert again.seconds > again.cached_seconds > 0 == first.cached_seconds
+
+
+def test_questions_that_rows_share_are_scored_once_and_cost_what_they_did(tmp_path):
+    rows = Dataset.from_list([*alpaca(6).to_list(), *({**row, "output": "Yes."} for row in alpaca(6))])
+    first, again = context(cache_dir=tmp_path), context(cache_dir=tmp_path)
+    features = own().featurize(Records(rows), first)
+    assert first.account.passes["forward_rows"] == 6 + 12 and first.account.passes["cached_rows"] == 6
+    np.testing.assert_array_equal(features["complexity"][:6], features["complexity"][6:])
+    own().featurize(Records(rows), again)
+    assert again.account.passes["forward_rows"] == 0 and again.account.cached_seconds > 0
 
 
 def test_without_a_prompt_of_its_own_a_model_is_asked_through_its_template(tmp_path):
@@ -224,6 +235,11 @@ def test_texts_of_rows_are_not_taken_for_places():
 def test_a_prompt_without_its_places_is_refused(options):
     with pytest.raises(ValueError, match="must hold"):
         DEITA(**options)
+
+
+def test_a_threshold_that_is_no_cosine_is_refused_by_its_own_name():
+    with pytest.raises(ValueError, match="`selection_kwargs`: threshold=2"):
+        DEITA(threshold=2)
 
 
 def test_a_scorer_that_is_not_there_is_refused_before_anything_loads(tmp_path):

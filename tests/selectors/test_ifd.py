@@ -14,6 +14,7 @@ from hf_dataselect.selectors.superfiltering import Superfiltering
 from tests.rows import alpaca, layout
 from tests.shared_data import golden_path, smollm2_path
 from tests.tiny import tiny_model, tiny_tokenizer
+from tests.training import scored_rows, watch_training
 
 
 RUNS = [("tiny", 512), ("smollm2", 512)]
@@ -105,6 +106,13 @@ def test_the_warmed_up_model_scores_and_the_own_one_comes_back():
         assert not np.allclose(cold, warm, atol=1e-3)
         again = select(alpaca(), IFD(warmup="none", drop_above_one=False), 1.0, ctx).scores
         np.testing.assert_array_equal(cold, again)
+
+
+@pytest.mark.parametrize("name", ["alpaca", "messages", "sharegpt", "prompt-completion"])
+def test_the_warm_up_is_on_the_answers_that_are_scored(name, monkeypatch):
+    records, ctx, trained_on = Records(layout(name, 12)), context(max_length=48), watch_training(monkeypatch)
+    select(records, IFD(warmup_clusters=1, warmup_rows_per_cluster=50), 3, ctx)
+    assert 0 < len(trained_on) <= 12 and set(trained_on) <= set(scored_rows(records, ctx))
 
 
 def test_warm_up_rows_are_diverse_and_of_middling_perplexity():

@@ -1,13 +1,14 @@
 """InsTag: tags are read and made one vocabulary step by step; rows of many and of different tags are kept."""
 
 import json
+from itertools import combinations
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
 from hf_dataselect.cli import main
-from hf_dataselect.preprocessing.tags import Vocabulary, parse_tags, tag_statistics
+from hf_dataselect.preprocessing.tags import Vocabulary, _by_company, parse_tags, tag_statistics
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, SelectionError, select
 from hf_dataselect.selectors.instag import InsTag
@@ -185,6 +186,28 @@ def test_association_is_that_of_counted_pairs(seed):
                 names.setdefault(tag, names.get(general, general))
     expected = [list(dict.fromkeys(names.get(tag, tag) for tag in row)) for row in rows]
     assert names and vocabulary(rows, support=4, confidence=0.4).tags == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_longer_item_sets_give_no_other_rules_from_one_tag(seed):
+    """All frequent item sets, as FP-Growth finds them, and all rules from one tag to any number of others."""
+    draw = np.random.default_rng(seed)
+    rows = [set("abcdef"[: draw.integers(1, 7)]) - set(draw.choice(list("abcdef"), 1)) for _ in range(80)]
+    sets = [set(c) for size in (1, 2, 3, 4, 5, 6) for c in combinations("abcdef", size)]
+    support = {frozenset(items): sum(items <= row for row in rows) for items in sets}
+    frequent = {items: count for items, count in support.items() if count >= 5}
+    rules = {
+        (tag, other)
+        for items, count in frequent.items()
+        for tag in items
+        for other in items - {tag}
+        if count >= 0.8 * frequent[frozenset(tag)]
+    }
+    pairs = {(tag, other) for items in frequent if len(items) == 2 for tag in items for other in items - {tag}}
+    pairs = {(a, b) for a, b in pairs if support[frozenset((a, b))] >= 0.8 * support[frozenset(a)]}
+    assert rules == pairs and any(len(items) > 2 for items in frequent)
+    names = _by_company([sorted(row) for row in rows], 5, 0.8)
+    assert set(names) == {a for a, b in pairs if (-support[frozenset(b)], b) < (-support[frozenset(a)], a)}
 
 
 def test_tags_of_one_meaning_are_one():

@@ -16,7 +16,7 @@ from hf_dataselect.fit_rule import FitRuleArguments, draw_subset, fit_rule
 from hf_dataselect.preprocessing import indicators as measuring
 from hf_dataselect.preprocessing.human import TEXT_FEATURES
 from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indicator_values, nearest_distance
-from hf_dataselect.preprocessing.model import answer_loss
+from hf_dataselect.preprocessing.model import answer_loss, tuning_rows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.rewards import conversation
 from hf_dataselect.preprocessing.rule_fits import least_squares
@@ -226,7 +226,7 @@ def test_the_search_finds_a_valley():
 
 
 def settings() -> WarmupSettings:
-    return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1, max_length=128)
+    return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
 
 
 def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tmp_path, monkeypatch):
@@ -265,7 +265,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     intercept, coefficients, r2 = least_squares(means, losses)
     np.testing.assert_allclose([rule.intercept, *rule.coefficients.values(), rule.r2], [intercept, *coefficients, r2])
     ctx = context()
-    with warmed_up(ctx.model, ctx.tokenizer, records.for_training(rows), settings()) as model:
+    with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(records, rows, ctx), settings()) as model:
         loss = answer_loss(held_out, ctx.using(model), ctx.text_format(end_of_turn=True)).mean.mean()
     assert lines[0]["loss"] == pytest.approx(loss, rel=1e-5)
 

@@ -181,12 +181,14 @@ def test_the_mean_of_standardised_indicators(sources):
     assert len(selection.facts["figures"]["rows by cluster"]) == 3
 
 
-def test_rows_that_miss_something_are_nan_and_named(sources):
+@pytest.mark.parametrize("cached", [False, True])
+def test_rows_that_miss_something_are_nan_and_named(sources, cached, tmp_path):
     rows = broken(image_rows(12), 3).cast_column("image", Image(decode=False)).to_list()
     rows[5]["image"], rows[7]["completion"][0]["content"] = None, " "
     rows[8]["completion"][0]["content"] = "..."
     rows = with_images(rows, image_rows(1))
-    selection = select(rows, load_selector("instructiongpt4", options(sources)), 12, context())
+    selector, ctx = load_selector("instructiongpt4", options(sources)), context(cache_dir=tmp_path if cached else None)
+    selection = select(rows, selector, 12, ctx)
     assert np.flatnonzero(np.isnan(selection.scores)).tolist() == [3, 5, 7]
     assert selection.unscorable["an image can't be decoded"] == [3]
     assert selection.unscorable["no answer"] == [7]
@@ -336,7 +338,7 @@ def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(tmp_path)
 
 
 def settings() -> WarmupSettings:
-    return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1, max_length=128)
+    return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
 
 
 def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sources, tmp_path, monkeypatch):

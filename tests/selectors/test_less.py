@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
+from hf_dataselect.cli import main
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.engines.layers import lora_layers
 from hf_dataselect.engines.warmup import WarmupSettings, warmed_up_by_epoch
+from hf_dataselect.preprocessing.model import tuning_rows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.text import encode
 from hf_dataselect.selector import Context, SelectionError, select
@@ -24,7 +27,7 @@ from tests.engines.test_gradients import naive, quantized
 from tests.rows import LAYOUTS, alpaca, layout
 from tests.test_ranks import environment, run, selection
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import tiny_trainer, write_recipe
+from tests.training import scored_rows, tiny_trainer, watch_training, write_recipe
 
 
 SMALL = {"lora_r": 4, "lora_alpha": 8, "warmup_epochs": 2, "warmup_fraction": 0.5, "warmup_learning_rate": 1e-2}
@@ -52,10 +55,10 @@ def plainly(selector, rows, target, ctx):
     )
     settings = WarmupSettings(
         epochs=2, learning_rate=1e-2, schedule="linear", batch_size=2, gradient_accumulation=2, lora_r=4, lora_alpha=8,
-        lora_dropout=0.1, lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"), max_length=128, seed=ctx.seed,
+        lora_dropout=0.1, lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"), seed=ctx.seed,
     )  # fmt: skip
     total, rates = 0, 0
-    warm = warmed_up_by_epoch(ctx.model, ctx.tokenizer, Records(rows).for_training(chosen), settings)
+    warm = warmed_up_by_epoch(ctx.model, ctx.tokenizer, tuning_rows(Records(rows), chosen, ctx), settings)
     with warm as (tuned, epochs):
         for epoch in epochs:
             epoch.load()
@@ -94,7 +97,7 @@ def test_an_epoch_is_its_weights_its_optimizer_and_its_mean_learning_rate(tmp_pa
     found = []
     for _ in range(2):  # tuned, then read back
         ctx = context(subtask_rows())
-        rows = Records(alpaca(16)).for_training(range(8))
+        rows = tuning_rows(Records(alpaca(16)), range(8), ctx)
         with warmed_up_by_epoch(ctx.model, ctx.tokenizer, rows, settings, None, tmp_path) as (tuned, epochs):
             rates = [epoch.learning_rate for epoch in epochs]
             # 4 updates an epoch, 12 in all, from the peak down to nothing.
@@ -112,10 +115,46 @@ def test_an_epoch_is_its_weights_its_optimizer_and_its_mean_learning_rate(tmp_pa
     assert found[0][1] == found[1][1] and all(torch.equal(found[0][0][2][n], found[1][0][2][n]) for n in states[2])
 
 
+ALL_ROWS = SMALL | {"warmup_fraction": 1.0, "warmup_epochs": 1}
+
+
+@pytest.mark.parametrize("window", [32, None])
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_candidates_and_target_in_every_layout(name):
-    found = select(layout(name, 12), LESS(**SMALL), 3, context(layout(name, 3, seed=7)))
-    assert np.isfinite(found.scores).all() and len(found.indices) == 3
+def test_the_warm_up_is_on_the_tokens_that_are_scored_in_every_layout(name, window, monkeypatch):
+    records, ctx = Records(layout(name, 12)), context(layout(name, 3, seed=7), max_length=window)
+    trained_on = watch_training(monkeypatch)
+    found = select(records, LESS(**ALL_ROWS), 3, ctx)
+    assert sorted(trained_on) == sorted(scored_rows(records, ctx)) and len(found.indices) == 3
+    assert np.isfinite(found.scores).sum() == len(trained_on)
+    if window == 32:
+        assert found.truncated and max(len(ids) for ids, _ in trained_on) == 32
+    else:
+        said = {ctx.tokenizer.decode([ids[place] for place in places]) for ids, places in trained_on}
+        turns = [[record.messages[turn]["content"] + "</s>" for turn in record.answer_turns] for record in records]
+        if name == "text":  # nothing foretells its first token
+            turns = [[ctx.tokenizer.decode(ctx.tokenizer(text)["input_ids"][1:])] for (text,) in turns]
+        assert said == {"".join(texts) for texts in turns} and len(trained_on) == 12
+
+
+FIELD = {"train_dataset": layout("text", 12).rename_column("text", "said"), "dataset_text_field": "said"}
+LIKE_TRAINING = {
+    "text": {"train_dataset": layout("text", 12)},
+    "dataset_text_field": FIELD,
+    "formatting_func": {"train_dataset": alpaca(12), "formatting_func": lambda row: row["output"].upper()},
+    "prompt-completion": {"train_dataset": layout("prompt-completion", 12)},
+}
+
+
+@pytest.mark.parametrize("given", LIKE_TRAINING.values(), ids=LIKE_TRAINING)
+def test_the_warm_up_reads_the_rows_that_training_reads(given, tmp_path, monkeypatch):
+    trained_on = watch_training(monkeypatch)
+    options = {"selection_target": write_target(tmp_path), "selection_budget": 1.0, "max_length": 40, "max_steps": 6}
+    trainer = tiny_trainer(tmp_path, "less", ALL_ROWS, **options, **given)
+    trainer.select()
+    warmed_up = set(trained_on)
+    trained_on.clear()
+    trainer.train()
+    assert warmed_up == set(trained_on) and len(warmed_up) >= 10
 
 
 def peft_model():
@@ -220,11 +259,37 @@ def test_a_subtask_with_one_shot_and_one_that_fills_the_window(caplog):
         assert len(select(alpaca(10), LESS(**SMALL, rule=rule), 3, context(Dataset.from_list(target))).indices) == 3
 
 
+def test_a_target_row_longer_than_the_window_counts_as_far_as_it_goes():
+    found = []
+    for words in (400, 500, 3):
+        target = Dataset.from_list([{"instruction": "Say blue.", "input": "", "output": "blue " * words}])
+        found.append(select(alpaca(10), LESS(**SMALL), 3, context(target)).scores)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.isfinite(found).all() and not np.array_equal(found[0], found[2])
+
+
 def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
     monkeypatch.setattr(less, "warmed_up_by_epoch", None)
     target = alpaca(2, 9).map(lambda row: {"instruction": "red " * 400})
     with pytest.raises(SelectionError, match="none of its 2 rows can be used: the prompt fills the window"):
         select(alpaca(4), LESS(**SMALL), 2, context(target))
+
+
+@pytest.mark.parametrize("given", [{}, {"layers": ("k_proj",)}, {"projection": "none"}], ids=str)
+def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, monkeypatch):
+    selector, target = LESS(**(SMALL | {"projection_dim": 512} | given)), subtask_rows(6)
+    width = 512 if selector.projection != "none" else 2 * 4 * (4 * 32 + 32 + 16 + 16 + 32)
+    needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)
+    free = SimpleNamespace(free=needed - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: free)
+    with monkeypatch.context() as patched, pytest.raises(ValueError, match="and 28 vectors take .*`projection_dim`"):
+        patched.setattr("hf_dataselect.engines.warmup._train", None)
+        select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
+    free.free = needed
+    first = select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
+    free.free = 0  # all of it is there
+    again = select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
+    assert again.passes["backward_rows"] == 0 and np.array_equal(again.scores, first.scores)
 
 
 def test_candidates_that_cannot_be_used_are_nan_and_named():
@@ -320,7 +385,11 @@ def test_two_ranks_choose_the_rows_of_one(tmp_path):
         kwargs = SMALL | kwargs | {"projection_dim": 512}
         folder, cache = tmp_path / f"{processes}", tmp_path / f"cache{processes}"
         options = ["--output_dir", str(folder), "--selection_kwargs", json.dumps(kwargs)]
-        run(processes, recipe, *options, "--selection_cache_dir", str(cache), command="select")
+        options += ["--selection_cache_dir", str(cache)]
+        if processes == 1:
+            main(["select", "--config", str(recipe), *options])
+        else:
+            run(processes, recipe, *options, command="select")
         found.append(selection(folder))
         assert stored(cache, 512) == 2 * (48 + 6) and found[-1]["facts"]["processes"] == processes
     assert found[0]["indices"] == found[1]["indices"]
@@ -332,11 +401,12 @@ def stored(cache, width):
 
 
 def test_a_killed_run_differentiates_only_what_is_missing(tmp_path):
-    recipe = recipe_of(tmp_path, 160, selection_batch_tokens=160)
+    recipe = recipe_of(tmp_path, 96, selection_batch_tokens=160)
     whole, cut, cache = tmp_path / "whole", tmp_path / "cut", tmp_path / "cache"
-    run(1, recipe, "--output_dir", str(whole), "--selection_cache_dir", "none", command="select")
-    command = [sys.executable, "-m", "hf_dataselect", "select", "--config", str(recipe)]
-    command += ["--output_dir", str(cut), "--selection_cache_dir", str(cache)]
+    given = ["select", "--config", str(recipe), "--output_dir"]
+    main([*given, str(whole), "--selection_cache_dir", "none"])
+    given += [str(cut), "--selection_cache_dir", str(cache)]
+    command = [sys.executable, "-m", "hf_dataselect", *given]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
@@ -347,9 +417,9 @@ def test_a_killed_run_differentiates_only_what_is_missing(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     kept = stored(cache, 512)
-    assert not (cut / "selection.json").exists() and 20 <= kept < 2 * 166
-    run(1, recipe, "--output_dir", str(cut), "--selection_cache_dir", str(cache), command="select")
+    assert not (cut / "selection.json").exists() and 20 <= kept < 2 * 102
+    main(given)
     resumed, reference = selection(cut), selection(whole)
     assert resumed["indices"] == reference["indices"]
     passes = resumed["passes"]
-    assert passes["cached_rows"] == kept and passes["cached_rows"] + passes["backward_rows"] == 2 * 166
+    assert passes["cached_rows"] == kept and passes["cached_rows"] + passes["backward_rows"] == 2 * 102

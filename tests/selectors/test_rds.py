@@ -1,4 +1,4 @@
-"""RDS+ agrees with its authors' code; the rules for targets do what they say."""
+"""RDS+ agrees with its authors' code, and does what it says."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
 from hf_dataselect.engines.embedding import hidden_state
-from hf_dataselect.engines.target import by_group, for_target, round_robin
+from hf_dataselect.engines.target import round_robin
 from hf_dataselect.engines.tokens import TokenRows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.selector import Context, SelectionError, select
@@ -27,38 +27,6 @@ def test_agrees_with_the_authors_code(name):
     np.testing.assert_allclose(cosine, run["cosine"], atol=1e-5)
     for expected in run["round_robin"]:
         assert round_robin(cosine, expected["size"]).tolist() == expected["train_positions"]
-
-
-def naive_round_robin(similarity, k):
-    """The twin: the columns take turns, each pops its best row that is left to it; a row taken uses up the turn."""
-    left = [sorted(np.flatnonzero(np.isfinite(c)), key=lambda row: (-c[row], row)) for c in similarity.T]
-    chosen = []
-    while len(chosen) < k and any(left):
-        for queue in left:
-            if queue and len(chosen) < k:
-                row = int(queue.pop(0))
-                chosen += [] if row in chosen else [row]
-    return chosen
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_round_robin_equals_its_naive_twin(seed):
-    draw = np.random.default_rng(seed)
-    similarity = draw.integers(0, 12, (int(draw.integers(1, 30)), int(draw.integers(1, 6)))).astype(float)
-    similarity[draw.random(similarity.shape) < 0.2] = np.nan
-    for k in (0, 1, 3, 10, 100):
-        found = round_robin(similarity, k)
-        assert found.tolist() == naive_round_robin(similarity, k) and found.dtype == np.int64
-
-
-def test_groups_of_target_rows():
-    values = np.array([[1.0, 5, 2, np.nan], [4, 1, 8, np.nan], [np.nan] * 4])
-    groups = np.array([0, 2, 0, 1])
-    for rule, first in (("mean", [1.5, 6]), ("max", [2, 8])):
-        found = by_group(values, groups, rule)
-        np.testing.assert_array_equal(found, [[first[0], np.nan, 5], [first[1], np.nan, 1], [np.nan] * 3])
-    assert for_target(found, np.array([5, 8, np.nan]), 2, "max").tolist() == [1, 0]
-    assert for_target(found, np.array([5, np.nan, 8]), 3, "round_robin").tolist() == [0]
 
 
 def context(target, **options):
@@ -111,6 +79,15 @@ def test_rows_that_cannot_be_used_are_named(caplog):
         select(alpaca(4), RDS(), 2, context(Dataset.from_list(target[1:2])))
 
 
+def test_a_target_of_one_row_longer_than_the_window_counts_as_far_as_it_goes():
+    found = []
+    for words in (400, 500, 3):
+        target = Dataset.from_list([{"instruction": "Say blue.", "input": "", "output": "blue " * words}])
+        found.append(select(alpaca(10), RDS(), 3, context(target)).scores)
+    np.testing.assert_array_equal(found[0], found[1])
+    assert np.isfinite(found).all() and not np.array_equal(found[0], found[2])
+
+
 def test_another_budget_embeds_nothing_again_and_another_target_only_itself(tmp_path):
     rows, options = alpaca(24), {"cache_dir": tmp_path}
     first, second = (context(alpaca(3, seed=4), **options) for _ in range(2))
@@ -118,6 +95,7 @@ def test_another_budget_embeds_nothing_again_and_another_target_only_itself(tmp_
     assert first.account.passes == {"embedded_rows": 27, "cached_rows": 0}
     np.testing.assert_array_equal(select(rows, RDS("max"), 8, second).scores, scores)
     assert second.account.passes == {"embedded_rows": 0, "cached_rows": 27} and second.account.cached_seconds > 0
+    np.testing.assert_array_equal(select(rows, RDS(), 3, context(alpaca(3, seed=4))).scores, scores)
     third = context(alpaca(5, seed=8), **options)
     select(rows, RDS(), 3, third)
     assert third.account.passes == {"embedded_rows": 5, "cached_rows": 24}
