@@ -18,13 +18,14 @@ from typing import Any, Literal
 import numpy as np
 
 from .engines.cache import check_writable, digest, model_identity
-from .engines.warmup import WarmupSettings, warmed_up
-from .preprocessing.attention import fit_attention, foretell
+from .engines.warmup import ImageRows, WarmupSettings, warmed_up
 from .preprocessing.image_loss import held_out_loss
+from .preprocessing.images import undecodable
 from .preprocessing.indicators import NAMES, IndicatorSources
 from .preprocessing.model import tuning_rows
 from .preprocessing.records import Records
-from .preprocessing.rules import AttentionRule, FittedRule, Rule, least_squares, left_out_r2, r_squared
+from .preprocessing.rule_fits import fit_linear, fit_network
+from .preprocessing.rules import FittedRule
 from .preprocessing.vision import ImageTextSources
 from .run_folder import plain
 from .selector import Context
@@ -141,14 +142,21 @@ def fit_rule(
     Raises:
         `ValueError`: too few rows, or subsets that do not determine the coefficients.
     """
-    folder, names = check_writable(folder), sources.possible(arguments.indicators or sources.names, records)
     arguments.check([], sources.names)
+    folder, wanted = check_writable(folder), arguments.indicators or list(sources.names)
+    names = sources.possible(wanted, records)
+    if not names:
+        raise ValueError(f"`indicators={wanted}` can't be had of rows without images.")
+    if len(names) < len(wanted):
+        logger.info("Left out, as no row has an image: %s.", ", ".join(name for name in wanted if name not in names))
     found, tensors = sources.measure(records, ctx, names)
     arguments.check(list(found), sources.names)
     values = np.column_stack(list(found.values()))
     usable = np.isfinite(values).all(1)
     for rows in records.unreadable().values():
         usable[rows] = False
+    if records.images:  # not all indicators look at them, but the training does
+        usable[undecodable(records.dataset)] = False
     usable = np.flatnonzero(usable)
     if len(usable) < 2 * arguments.subset_rows:
         raise ValueError(
@@ -168,15 +176,18 @@ def fit_rule(
     }
     store = _Store(folder / "subsets.jsonl", digest(described), ctx)
     main = ctx.accelerator is None or ctx.accelerator.is_main_process
-    # The weights of one tuning after another need not be kept besides; and images make poor keys.
-    processor, cache = (ctx.processor, None) if records.images else (ctx.tokenizer, ctx.cache_dir)
+    processor = ctx.processor if records.images else ctx.tokenizer
     for number in range(arguments.subsets):
         if number in store.done:
             continue
         rows = ctx.agreed(draw_subset(values, usable, arguments.subset_rows, arguments.lean, [ctx.seed, number]))
-        # Rows with images are tokenized by TRL, whose collator takes the pictures.
-        chosen = records.for_training(rows) if records.images else tuning_rows(records, rows, ctx)
-        with warmed_up(ctx.model, processor, chosen, settings, ctx.accelerator, cache) as tuned:
+        # Pixels are made as the training goes on.
+        chosen = (
+            ImageRows(records.for_training(rows), ctx.max_length)
+            if records.images
+            else tuning_rows(records, rows, ctx)
+        )
+        with warmed_up(ctx.model, processor, chosen, settings, ctx.accelerator, ctx.cache_dir) as tuned:
             losses = held_out_loss(held_out, ctx.using(tuned)).mean
         if not np.isfinite(losses).any():
             raise ValueError("No held-out row has an answer within the window whose loss could be measured.")
@@ -184,8 +195,10 @@ def fit_rule(
         if main:
             logger.info("Subset %d of %d: loss %.4f", number + 1, arguments.subsets, store.done[number]["loss"])
     done = [store.done[number] for number in range(arguments.subsets)]
-    subsets, losses = [values[record["rows"]] for record in done], np.log([record["loss"] for record in done])
-    fit = _fit_linear if arguments.regressor == "linear" else _fit_network
+    # What an earlier run could measure of a row, this one may not.
+    subsets = [values[np.intersect1d(record["rows"], usable)] for record in done]
+    losses = np.log([record["loss"] for record in done])
+    fit = fit_linear if arguments.regressor == "linear" else fit_network
     rule = replace(
         fit(list(found), subsets, losses, values[usable], ctx.seed),
         subsets=arguments.subsets,
@@ -197,43 +210,6 @@ def fit_rule(
     if main:
         rule.save(folder / "rule.json")
     return rule
-
-
-def _fit_linear(names: list[str], subsets: list, losses: np.ndarray, pool: np.ndarray, seed: int) -> Rule:
-    means = np.array([values.mean(0) for values in subsets])
-
-    def fit(chosen: np.ndarray):
-        intercept, coefficients, _ = least_squares(means[chosen], losses[chosen])
-        return lambda some: intercept + means[some] @ coefficients
-
-    intercept, coefficients, r2 = least_squares(means, losses)
-    named = dict(zip(names, map(float, coefficients), strict=True))
-    return Rule(intercept, named, r2=r2, left_out_r2=left_out_r2(fit, losses, seed))
-
-
-def _fit_network(names: list[str], subsets: list, losses: np.ndarray, pool: np.ndarray, seed: int) -> AttentionRule:
-    mean, scale = pool.mean(0), pool.std(0)
-    scale = np.where(scale > 0, scale, 1)
-    subsets = [(values - mean) / scale for values in subsets]
-
-    def fit_to(chosen: np.ndarray):
-        centre, spread = losses[chosen].mean(), losses[chosen].std() or 1.0
-        weights = fit_attention([subsets[i] for i in chosen], (losses[chosen] - centre) / spread, seed)
-        return centre, spread, weights
-
-    def fit(chosen: np.ndarray):
-        centre, spread, weights = fit_to(chosen)
-        return lambda some: np.array([centre + spread * foretell(weights, subsets[i]).mean() for i in some])
-
-    centre, spread, weights = fit_to(np.arange(len(subsets)))
-    foretold = np.array([centre + spread * foretell(weights, values).mean() for values in subsets])
-    return AttentionRule(
-        {name: [float(m), float(s)] for name, m, s in zip(names, mean, scale, strict=True)},
-        [float(centre), float(spread)],
-        r2=r_squared(losses, foretold),
-        left_out_r2=left_out_r2(fit, losses, seed),
-        tensors=weights,
-    )
 
 
 def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, seed: Any) -> np.ndarray:
@@ -306,7 +282,6 @@ def fit_rule_command(recipe: Any) -> tuple[FittedRule, Path]:
         learning_rate=args.learning_rate,
         batch_size=args.per_device_train_batch_size,
         gradient_accumulation=args.gradient_accumulation_steps,
-        max_length=args.max_length,
         gradient_checkpointing=args.gradient_checkpointing,
         seed=args.seed,
     )

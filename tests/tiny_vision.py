@@ -14,9 +14,20 @@ from transformers import (
     CLIPModel,
     CLIPProcessor,
     CLIPVisionConfig,
+    Idefics3Config,
+    Idefics3ForConditionalGeneration,
+    Idefics3ImageProcessorPil,
+    Idefics3Processor,
     LlavaConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    ProcessorMixin,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+    SiglipProcessor,
 )
 
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -83,21 +94,58 @@ def image_processor() -> CLIPImageProcessorPil:
     return CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=side)
 
 
-def save_clip(folder: Path, seed: int = 0) -> str:
-    """Write a random CLIP and its processor into a folder."""
+def _text_tower(window: int) -> tuple[PreTrainedTokenizerFast, dict]:
+    """A tokenizer that ends each text with its end token, and the options of its text tower."""
     tokenizer = tiny_tokenizer(chat_template=False)
-    tokenizer.model_max_length, end = 40, tokenizer.eos_token
+    tokenizer.model_max_length, end = window, tokenizer.eos_token
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single=f"$A {end}", special_tokens=[(end, tokenizer.eos_token_id)]
     )
-    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": 40, "projection_dim": 24}
-    text |= {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    config = CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)
+    text = {**TOWER, "vocab_size": len(tokenizer), "max_position_embeddings": window, "bos_token_id": None}
+    return tokenizer, text | {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+
+
+def save_clip(folder: Path, seed: int = 0) -> str:
+    """Write a random CLIP and its processor into a folder."""
+    tokenizer, text = _text_tower(40)
+    config = CLIPConfig(text_config={**text, "projection_dim": 24}, vision_config=VISION, projection_dim=24)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         CLIPModel(config).save_pretrained(folder)
     CLIPProcessor(image_processor(), tokenizer).save_pretrained(folder)
     return str(folder)
+
+
+def save_siglip(folder: Path, seed: int = 0) -> str:
+    """Write a random SigLIP, which knows padded texts only, and its processor into a folder."""
+    tokenizer, text = _text_tower(40)
+    vision = {**TOWER, "image_size": 16, "patch_size": 8}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        SiglipModel(SiglipConfig(text_config={**text, "projection_size": 32}, vision_config=vision)).save_pretrained(
+            folder
+        )
+    SiglipProcessor(SiglipImageProcessorPil(size={"height": 16, "width": 16}), tokenizer).save_pretrained(folder)
+    return str(folder)
+
+
+def tiny_idefics(seed: int = 0) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """A random Idefics3, of the make of SmolVLM, and its processor."""
+    tokenizer = tiny_tokenizer(chat_template=False)
+    special = ["<image>", "<fake_token_around_image>", "<end_of_utterance>", "<global-img>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    side = {"longest_edge": 32}
+    images = Idefics3ImageProcessorPil(size=side, max_image_size=side, do_image_splitting=False)
+    processor = Idefics3Processor(images, tokenizer, image_seq_len=1, chat_template=CHAT_TEMPLATE)
+    config = Idefics3Config(
+        vision_config={**TOWER, "image_size": 32, "patch_size": 8},
+        text_config=tiny_model(tokenizer).config,
+        scale_factor=4,
+        image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Idefics3ForConditionalGeneration(config).eval(), processor
 
 
 def tiny_vlm(seed: int = 0) -> tuple[LlavaForConditionalGeneration, LlavaProcessor]:

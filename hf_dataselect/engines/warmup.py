@@ -11,7 +11,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -66,8 +66,6 @@ class WarmupSettings:
             Layers it is put on.
         layers (`tuple[str]`, *optional*):
             With `method="full"`, the linear layers that are tuned (see [`linear_layers`]) instead of all weights.
-        max_length (`int`, *optional*):
-            Window of rows that TRL tokenizes; rows of tokens are cut already.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Trade compute for memory.
         seed (`int`, *optional*, defaults to `42`):
@@ -86,16 +84,24 @@ class WarmupSettings:
     lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = ("all-linear",)
     layers: tuple[str, ...] = ()
-    max_length: int | None = None
     gradient_checkpointing: bool = False
     seed: int = 42
+
+
+class ImageRows(NamedTuple):
+    """Rows with images, which TRL makes tokens and pixels of as it trains; what is tuned on them is not kept."""
+
+    #: In a layout that [`~trl.SFTTrainer`] trains a vision-language model on.
+    dataset: Dataset
+    #: Window in tokens.
+    max_length: int | None
 
 
 @contextmanager
 def warmed_up(
     model: nn.Module,
     tokenizer: Any,
-    rows: TokenRows | Dataset,
+    rows: TokenRows | ImageRows,
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
@@ -111,10 +117,9 @@ def warmed_up(
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             The model; quantized ones take `method="lora"`.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The model's; batches are padded with its token.
-        rows ([`TokenRows`] or [`~datasets.Dataset`]):
-            What is trained on: their counted tokens, and no other, as scoring counts them. Rows with images come as
-            [`~trl.SFTTrainer`] takes them, with a processor for tokenizer and without `cache_dir`.
+            The model's; batches are padded with its token. For rows with images, the processor.
+        rows ([`TokenRows`] or [`ImageRows`]):
+            What is trained on: their counted tokens, and no other, as scoring counts them.
         settings ([`WarmupSettings`]):
             How to tune.
         on_cached (`Callable`, *optional*):
@@ -157,7 +162,7 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
     if settings.method == "full" and getattr(model, "is_quantized", False):
         raise ValueError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
     saved = None
-    if cache_dir is not None:
+    if cache_dir is not None and isinstance(rows, TokenRows):
         processes, precision = (accelerator.num_processes, accelerator.mixed_precision) if accelerator else (1, "no")
         modules = [sys.modules[__name__], lending, tokens, *([adam, epochs_module] if epochs is not None else [])]
         code = [code_version(*modules), *map(version, ("torch", "transformers", "trl", "peft"))]
@@ -194,14 +199,15 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
 def _train(
     tuned: nn.Module,
     tokenizer: Any,
-    rows: TokenRows | Dataset,
+    rows: TokenRows | ImageRows,
     settings: WarmupSettings,
     accelerator: Accelerator | None,
     *callbacks: TrainerCallback,
 ) -> None:
     from trl import SFTConfig, SFTTrainer
 
-    rows = labelled(rows) if isinstance(rows, TokenRows) else rows
+    # Token rows are cut already.
+    rows, window = rows if isinstance(rows, ImageRows) else (labelled(rows), None)
     if len(rows) == 0:
         raise ValueError("No row to warm up on has an answer within the window.")
     precision = accelerator.mixed_precision if accelerator else "no"
@@ -217,7 +223,7 @@ def _train(
             warmup_steps=int(0.03 * updates),
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.gradient_accumulation,
-            max_length=settings.max_length,
+            max_length=window,
             gradient_checkpointing=settings.gradient_checkpointing,
             seed=settings.seed,
             bf16=precision == "bf16",

@@ -24,7 +24,6 @@ from .records import Records
 
 #: Of an answer, so many sentences count: a CLIP reads one at a time.
 SENTENCES = 10
-_UNDECODABLE = "an image can't be decoded"
 
 
 class Embeddings(NamedTuple):
@@ -118,10 +117,9 @@ class _Clip:
         return _unit(self._embedded(self._of_images, inputs))
 
     def _encoded(self, texts: Sequence[str]) -> dict[str, Any]:
-        # A lone surrogate is no text to a tokenizer. SigLIP knows texts that fill the window only; CLIP does not mind.
-        texts = [text.encode("utf-8", "replace").decode() for text in texts]
+        # SigLIP knows texts that fill the window only; CLIP does not mind.
         options = {"padding": "max_length", "truncation": True, "max_length": self.window}
-        return self.processor.tokenizer(texts, return_tensors="pt", **options)
+        return self.processor.tokenizer(list(texts), return_tensors="pt", **options)
 
     def _embedded(self, features: Callable, inputs: dict[str, Any]) -> np.ndarray:
         weight = next(self.model.parameters())
@@ -158,6 +156,8 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
         for images in stored_images(records.dataset, present[start : start + 1000])
     ]
 
+    broken: list[int] = []
+
     def compute(places: np.ndarray) -> np.ndarray:
         def of_batch(batch: np.ndarray) -> np.ndarray:
             images = stored_images(records.dataset, present[places[batch]])
@@ -174,14 +174,13 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
             return vectors
 
         vectors = model.mapped(of_batch, len(places), model.patches)
-        undecodable.extend(present[places[np.isinf(vectors).any(1)]])
+        broken.extend(present[places[np.isinf(vectors).any(1)]])
         return vectors
 
-    undecodable: list[int] = []
     image = np.full((len(records), model.width), np.nan, np.float32)
     if len(present):
         image[present] = model.stored("images", np.frombuffer(b"".join(keys), "V16"), compute)
-    ctx.account.note("unscorable", _UNDECODABLE, undecodable)
+    ctx.account.note("unscorable", "an image can't be decoded", broken)
     image[~np.isfinite(image).all(1)] = np.nan
     lost = np.isnan(image).any(1)
     lost[np.setdiff1d(np.arange(len(records)), present)] = False

@@ -86,3 +86,13 @@ def picture(image: Any) -> "Picture | None":
     # Broken files raise what their format's reader likes, `struct.error` and `SyntaxError` among it.
     except Exception:
         return None
+
+
+def undecodable(dataset: Dataset, block: int = 1000) -> np.ndarray:
+    """Rows with an image that can't be decoded, int64."""
+    found = []
+    for start in range(0, len(dataset), block):
+        rows = range(start, min(start + block, len(dataset)))
+        images = stored_images(dataset, rows)
+        found += [row for row, some in zip(rows, images, strict=True) if any(picture(image) is None for image in some)]
+    return np.array(found, np.int64)

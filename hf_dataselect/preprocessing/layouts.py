@@ -108,11 +108,15 @@ class RowParser:
             Column of plain text.
         formatting_func (`Callable`, *optional*):
             Row -> text.
+        images (`bool`, *optional*, defaults to `False`):
+            Whether rows have images. TRL puts them in front of the first prompt, so that LLaVA's marks `<image>` in
+            ShareGPT turns have to go.
     """
 
     layout: str
     text_field: str = "text"
     formatting_func: Callable | None = None
+    images: bool = False
 
     def parse(self, batch: dict[str, list], indices: Sequence[int]) -> list[Record]:
         """Records of a batch of columns, as [`~datasets.Dataset.map`] hands it over."""
@@ -155,7 +159,10 @@ class RowParser:
         turns = row["conversations"]
         if turns and all(isinstance(turn, str) for turn in turns):
             turns = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
-        return Record(index, _messages(turns), tools=_tools(row))
+        messages = _messages(turns)
+        if self.images:
+            messages = tuple({**message, "content": _unmarked(message["content"])} for message in messages)
+        return Record(index, messages, tools=_tools(row))
 
     def _parse_text(self, row, index):
         text = self.formatting_func(row) if self.formatting_func is not None else row[self.text_field]
@@ -203,6 +210,11 @@ def _text(value: Any, column: str) -> str:
     if not isinstance(value, str):
         raise _Unreadable(f"`{column}` is not text")
     return value
+
+
+def _unmarked(content: Any) -> Any:
+    """A text without LLaVA's marks for images."""
+    return content.replace("<image>", "").strip() if isinstance(content, str) and "<image>" in content else content
 
 
 def _messages(turns: list[dict] | None) -> tuple[dict[str, Any], ...]:

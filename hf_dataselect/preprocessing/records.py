@@ -65,9 +65,9 @@ class Records(Sequence):
         if self.layout is None:
             known = "\n  ".join(LAYOUTS.values())
             raise ValueError(f"`{name}` has the columns {sorted(columns)}; expected one of these layouts:\n  {known}")
-        self.parser = RowParser(self.layout, text_field, formatting_func)
         #: Column of the rows' images, `image` or `images`; `None` if there is none.
         self.images = image_column(columns)
+        self.parser = RowParser(self.layout, text_field, formatting_func, self.images is not None)
         #: The dataset without its images, which no one has to decode to read a row.
         self.texts = dataset.remove_columns([self.images]) if self.images else dataset
 

@@ -7,7 +7,7 @@ components) are in a .safetensors file beside it.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -196,61 +196,3 @@ def _beside(path: Path, file: str, hash: str) -> dict[str, np.ndarray]:
 
 def _hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=12).hexdigest()
-
-
-def least_squares(indicators: np.ndarray, log_losses: np.ndarray) -> tuple[float, np.ndarray, float]:
-    """
-    Intercept, coefficients `(d,)` and R2 of the least-squares fit.
-
-    Args:
-        indicators (`np.ndarray`):
-            Mean indicators of each subset `(subsets, d)`.
-        log_losses (`np.ndarray`):
-            `(subsets,)`.
-
-    Raises:
-        `ValueError`: the subsets do not determine the coefficients.
-    """
-    # Indicators differ in size by many powers of ten.
-    scale = indicators.std(0)
-    design = (indicators - indicators.mean(0)) / np.where(scale > 0, scale, 1)
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise ValueError(
-            f"{len(design)} subsets do not determine {design.shape[1]} coefficients: their mean indicators are the "
-            "same or depend on each other. Fit more subsets, or fewer indicators."
-        )
-    fitted, *_ = np.linalg.lstsq(design, log_losses - log_losses.mean(), rcond=None)
-    coefficients = fitted / scale
-    intercept = float(log_losses.mean() - indicators.mean(0) @ coefficients)
-    return intercept, coefficients, r_squared(log_losses, intercept + indicators @ coefficients)
-
-
-def r_squared(found: np.ndarray, foretold: np.ndarray) -> float:
-    """Share of the variance of `found` that `foretold` explains; NaN where there is none."""
-    total = ((found - found.mean()) ** 2).sum()
-    return float(1 - ((found - foretold) ** 2).sum() / total) if total > 0 else float("nan")
-
-
-def left_out_r2(
-    fit: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]], log_losses: np.ndarray, seed: int, folds: int = 10
-) -> float | None:
-    """
-    R2 of what is foretold of subsets that were left out of the fit, a tenth of them (one at least) at a time.
-
-    Args:
-        fit (`Callable`):
-            Subsets to fit to -> (subsets -> their log losses as foretold).
-        log_losses (`np.ndarray`):
-            `(subsets,)`.
-
-    Returns:
-        `float`: `None` where too few subsets are left to fit to.
-    """
-    n, foretold = len(log_losses), np.empty(len(log_losses))
-    order = np.random.default_rng(seed).permutation(n)
-    for part in np.array_split(order, min(folds, n)):
-        try:
-            foretold[part] = fit(np.setdiff1d(order, part))(part)
-        except ValueError:
-            return None
-    return r_squared(log_losses, foretold)

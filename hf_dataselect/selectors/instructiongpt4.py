@@ -95,8 +95,8 @@ class InstructionGPT4(Selector):
             "anew to each subset; here they are fitted once and kept with the rule",
             "the network looks at the indicators of one row, so that no row's score depends on others; in the code, "
             "attention runs across the 30 subsets in training and across all rows in scoring",
-            "the weights are those after the last of 20 passes, on purpose; in the code, the best are meant and the "
-            "last are taken",
+            "the network takes a step a subset, ever shorter, in 20 passes, and its last weights are kept; the code "
+            "means to keep the best weights and keeps the last",
             "scores are compared as they are; the code compares what int() leaves of them",
             "subsets are drawn to lean towards high or low indicators, not as 30 clusters of images",
             "what is foretold is the log loss of held-out rows, in the paper the mean accuracy in four benchmarks",

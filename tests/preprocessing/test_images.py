@@ -114,3 +114,13 @@ def test_rows_that_become_chats_keep_their_images(layout, undecodable, monkeypat
     assert "image" in trained.column_names and np.array_equal(trained[1]["image"], captions(4)[2]["image"])
     column = "messages" if layout == "sharegpt" else "completion"
     assert trained[1][column][-1]["content"] == captions(4)[2]["completion"][0]["content"]
+
+
+def test_marks_of_images_in_turns_go_as_the_images_are_put_in_anew():
+    turns = [{"from": "human", "value": "<image>\nWhat is this?"}, {"from": "gpt", "value": "A fox, not an <image>."}]
+    rows = [{"conversations": turns, "image": captions(1)[0]["image"]}]
+    records = Records(Dataset.from_list(rows))
+    assert records[0].prompt == "What is this?" and records[0].answer == "A fox, not an ."
+    assert [turn["content"] for turn in records.for_training()[0]["messages"]] == ["What is this?", "A fox, not an ."]
+    without = Records(Dataset.from_list([{"conversations": turns}]))
+    assert without[0].prompt == "<image>\nWhat is this?"

@@ -19,7 +19,8 @@ from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indi
 from hf_dataselect.preprocessing.model import answer_loss, tuning_rows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.rewards import conversation
-from hf_dataselect.preprocessing.rules import PUBLISHED, least_squares, load_rule
+from hf_dataselect.preprocessing.rule_fits import least_squares
+from hf_dataselect.preprocessing.rules import PUBLISHED, load_rule
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.instruction_mining import best_size

@@ -8,7 +8,7 @@ import pytest
 import torch
 import yaml
 from datasets import Dataset, Features, Image
-from transformers import CLIPModel, CLIPProcessor
+from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
 from hf_dataselect.cli import main
 from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
@@ -25,9 +25,10 @@ from hf_dataselect.selector import Context, select
 from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
+from tests.test_ranks import run
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.tiny_vision import captions, image_rows, save_clip, tiny_vlm
-from tests.training import tiny_trainer
+from tests.tiny_vision import captions, image_rows, save_clip, save_siglip, tiny_idefics, tiny_vlm
+from tests.training import tiny_trainer, write_recipe
 
 
 def judge(reply=lambda text: f"{len(text) % 101}\nFor a reason.") -> ScriptedJudge:
@@ -112,6 +113,25 @@ def test_embeddings_are_those_of_one_plain_forward_each(sources, batch_tokens, t
     assert again.account.passes == {"embedded_rows": 0, "cached_rows": 14}
 
 
+@torch.no_grad()
+def test_siglip_gets_texts_that_fill_its_window(tmp_path):
+    clip, rows = save_siglip(tmp_path), image_rows(3)
+    model, processor = AutoModel.from_pretrained(clip).eval(), AutoProcessor.from_pretrained(clip)
+    found = embed(Records(rows), context(), clip)
+    for row, image, text in zip(rows, found.image, found.text, strict=True):
+        inputs = processor(
+            images=row["image"],
+            text=row["completion"][0]["content"].rstrip("."),
+            padding="max_length",
+            truncation=True,
+            max_length=40,
+            return_tensors="pt",
+        )
+        expected = model(**inputs)
+        np.testing.assert_allclose(image, expected.image_embeds[0], atol=1e-5)
+        np.testing.assert_allclose(text, expected.text_embeds[0], atol=1e-5)
+
+
 def test_indicators_are_what_they_say(sources):
     records, ctx = Records(image_rows(12)), context()
     found, basis = sources.measure(records, ctx, sources.names)
@@ -161,12 +181,14 @@ def test_the_mean_of_standardised_indicators(sources):
     assert len(selection.facts["figures"]["rows by cluster"]) == 3
 
 
-def test_rows_that_miss_something_are_nan_and_named(sources):
+@pytest.mark.parametrize("cached", [False, True])
+def test_rows_that_miss_something_are_nan_and_named(sources, cached, tmp_path):
     rows = broken(image_rows(12), 3).cast_column("image", Image(decode=False)).to_list()
     rows[5]["image"], rows[7]["completion"][0]["content"] = None, " "
     rows[8]["completion"][0]["content"] = "..."
     rows = with_images(rows, image_rows(1))
-    selection = select(rows, load_selector("instructiongpt4", options(sources)), 12, context())
+    selector, ctx = load_selector("instructiongpt4", options(sources)), context(cache_dir=tmp_path if cached else None)
+    selection = select(rows, selector, 12, ctx)
     assert np.flatnonzero(np.isnan(selection.scores)).tolist() == [3, 5, 7]
     assert selection.unscorable["an image can't be decoded"] == [3]
     assert selection.unscorable["no answer"] == [7]
@@ -199,6 +221,22 @@ def test_identical_rows_are_one_cluster(sources):
     selection = select(same, load_selector("instructiongpt4", options(sources)), 5, context())
     assert selection.indices.tolist() == [0, 1, 2, 3, 4] and (selection.scores == 0).all()
     assert selection.facts["figures"]["rows by cluster"] == {"no. 1": 12}
+
+
+def test_two_ranks_choose_the_rows_of_one(sources, tmp_path):
+    broken(image_rows(30), 4).save_to_disk(tmp_path / "rows")
+    write_recipe(tmp_path)
+    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
+    content |= {"dataset_name": str(tmp_path / "rows"), "selection_dtype": "float32", "selection_batch_tokens": 64}
+    content |= {"selection_method": "instructiongpt4", "selection_cache_dir": "none", "selection_budget": 8}
+    content["selection_kwargs"] = options(sources, indicators=["clip", "len", "rew"])
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    for processes in (1, 2):
+        given = ["--output_dir", str(tmp_path / str(processes))]
+        run(processes, tmp_path / "recipe.yaml", *given, command="select")
+    one, two = (json.loads((tmp_path / name / "selection.json").read_text()) for name in "12")
+    assert one["indices"] == two["indices"] and two["facts"]["processes"] == 2
+    assert one["unscorable"] == two["unscorable"] == {"an image can't be decoded": [4]}
 
 
 # A real training -----------------------------------------------------------------------------------------------------
@@ -258,8 +296,9 @@ def test_evaluation_rows_with_images_are_made_ready_as_those_of_the_training_are
         tiny_trainer(tmp_path / "b", eval_dataset=dataset, benchmark_metrics=["exact_match"], **given)
 
 
-def test_rows_with_and_without_images_can_be_trained_on_together(tmp_path):
-    model, processor = tiny_vlm()
+@pytest.mark.parametrize("make", [tiny_vlm, tiny_idefics])
+def test_rows_with_and_without_images_can_be_trained_on_together(make, tmp_path):
+    model, processor = make()
     rows = image_rows(8).to_list()
     for row in (1, 4, 5):
         rows[row]["image"] = None
@@ -268,10 +307,12 @@ def test_rows_with_and_without_images_can_be_trained_on_together(tmp_path):
         model=model,
         processing_class=processor,
         train_dataset=with_images(rows, image_rows(1)),
+        eval_dataset=with_images(rows, image_rows(1)),
         num_train_epochs=1,
         max_steps=-1,
     )
     trainer.train()
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["unscorable"] == {}
     assert [len(images) for images in trainer.train_dataset["images"]] == [1, 0, 1, 1, 0, 0, 1, 1]
 
 
@@ -297,7 +338,7 @@ def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(tmp_path)
 
 
 def settings() -> WarmupSettings:
-    return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1, max_length=128)
+    return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
 
 
 def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sources, tmp_path, monkeypatch):
@@ -441,11 +482,22 @@ def test_a_method_that_reads_texts_says_so_of_images(tmp_path, caplog):
     assert "reads the texts of rows only" in caplog.text
 
 
+def test_a_fit_that_looks_at_no_image_trains_on_none_that_is_broken(sources, tmp_path):
+    arguments = FitRuleArguments(subsets=4, subset_rows=4, indicators=["len"])
+    given = (Records(broken(image_rows(12), 3)), Records(image_rows(2)), context(vlm=True), sources)
+    rule = fit_rule(*given, arguments, settings(), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "subsets.jsonl").read_text().split("\n") if line]
+    assert list(rule.coefficients) == ["len"] and all(3 not in line["rows"] for line in lines) and len(lines) == 4
+
+
 def test_too_few_subsets_for_columns_are_refused_before_tuning(sources, tmp_path):
     arguments = FitRuleArguments(subsets=6, subset_rows=4)
     given = (Records(image_rows(12)), Records(image_rows(2)), context(vlm=True), sources, arguments, settings())
     with pytest.raises(ValueError, match="can't determine 7 coefficients and an intercept: it takes 9"):
         fit_rule(*given, tmp_path)
+    none = FitRuleArguments(subsets=8, subset_rows=2, indicators=["clip"])
+    with pytest.raises(ValueError, match="can't be had of rows without images"):
+        fit_rule(Records(alpaca(12)), *given[1:4], none, settings(), tmp_path)
     few = FitRuleArguments(subsets=8, subset_rows=2, indicators=["pca"])
     with pytest.raises(ValueError, match="components=3 can't be had of 3 rows"):
         fit_rule(Records(image_rows(3)), *given[1:4], few, settings(), tmp_path)
