@@ -261,9 +261,10 @@ def _prepare_select(recipe: "Recipe"):
     from transformers import AutoTokenizer
 
     from .engines.judge import load_judge
+    from .inputs import check_rows, complete_tokenizer
     from .preprocessing.records import Records, load_rows
     from .selector import Context
-    from .trainer import check_rows, complete_tokenizer, select_into_folder
+    from .trainer import select_into_folder
 
     rows = load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split)
     records = Records(rows, args.dataset_text_field)

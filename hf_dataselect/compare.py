@@ -22,11 +22,12 @@ import torch
 from .config import DataSelectingConfig, parse_budget
 from .engines.cache import digest, write_atomic
 from .evaluation.runs import FREE
+from .inputs import check_rows
 from .preprocessing.records import Records, load_rows
 from .recipe import Recipe, build_trainer, load_held_out
 from .registry import load_selector, nearest
 from .run_folder import plain, read_evaluation
-from .trainer import DataSelectingTrainer, check_rows
+from .trainer import DataSelectingTrainer
 
 
 logger = logging.getLogger(__name__)

@@ -11,23 +11,22 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from transformers import AutoProcessor, ProcessorMixin, TrainingArguments
+from transformers import ProcessorMixin, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
 
 from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
 from .engines.cache import check_writable, digest, model_identity
-from .engines.judge import Judge, check_judge, load_judge
+from .engines.judge import Judge, load_judge
 from .evaluation.benchmarks import Benchmark
 from .evaluation.held_out import HeldOut
-from .preprocessing.layouts import LAYOUTS
+from .inputs import as_config, check_rows, complete_tokenizer, load_processing_class, model_id, readable_rows
 from .preprocessing.records import Records, load_rows
-from .preprocessing.text import default_chat_template
 from .publish import selected_dataset, selection_card
 from .registry import load_selector, method_name
 from .run_folder import plain, read_selection, write_recipe, write_selection
-from .selector import Context, Selection, SelectionError, Selector, rows_to_keep, select
+from .selector import Context, Selection, SelectionError, Selector, select
 
 
 logger = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ class DataSelectingTrainer(SFTTrainer):
         selector: Selector | None = None,
         **kwargs: Any,
     ):
-        args = _as_config(model, args)
+        args = as_config(model, args)
         if train_dataset is None:
             raise ValueError("`train_dataset` is required: it holds the rows to select from.")
         self.selection: Selection | None = None
@@ -81,13 +80,13 @@ class DataSelectingTrainer(SFTTrainer):
         self.records = Records(train_dataset, args.dataset_text_field, formatting_func)
         self.evaluation_seconds = 0.0
         #: Entries of `recipe.yaml` besides the arguments; the command line adds its own.
-        self.recipe: dict[str, Any] = {"model_name_or_path": _model_id(model)}
+        self.recipe: dict[str, Any] = {"model_name_or_path": model_id(model)}
         self._target = None
         if args.selection_target:
             rows = load_rows(args.selection_target)
             self._target = Records(rows, args.dataset_text_field, name="selection_target")
         self._refuse_early(args, model)
-        processing_class = processing_class or _load_processing_class(model, args)
+        processing_class = processing_class or load_processing_class(model, args)
         if self.records.images and not isinstance(processing_class, ProcessorMixin):
             raise ValueError(
                 f"`train_dataset` has images (`{self.records.images}`), and `processing_class` is a "
@@ -100,9 +99,9 @@ class DataSelectingTrainer(SFTTrainer):
         benchmarks = self._benchmarks(eval_dataset, args)
         if self.records.images:  # TRL prepares no rows with images
             if isinstance(eval_dataset, dict):
-                eval_dataset = {name: _readable_rows(rows, args) for name, rows in eval_dataset.items()}
+                eval_dataset = {name: readable_rows(rows, args) for name, rows in eval_dataset.items()}
             else:
-                eval_dataset = _readable_rows(eval_dataset, args)
+                eval_dataset = readable_rows(eval_dataset, args)
         evaluation = PIRCallback(self, benchmarks, args.baseline_dir)
         if formatting_func is not None:
             kwargs["formatting_func"] = formatting_func
@@ -121,6 +120,11 @@ class DataSelectingTrainer(SFTTrainer):
             raise ValueError(
                 f"`selection_method={args.selection_method!r}` runs the model before it is sharded, which DeepSpeed "
                 "and FSDP do not allow yet: run `hf-dataselect select` first and train on the subset it saves."
+            )
+        if self.records.formatting_func is not None and args.dataset_text_field != "text":
+            raise ValueError(
+                f"`dataset_text_field={args.dataset_text_field!r}`: TRL writes what `formatting_func` gives into the "
+                "column `text`, and would train on another one. Leave one of the two out."
             )
         check_rows(args, self.records, self._target)
         if args.cache_folder is not None and args.needs & {"model", "judge"}:
@@ -159,7 +163,7 @@ class DataSelectingTrainer(SFTTrainer):
         if dataset is self._sample:  # the candidates stay raw until the rows to keep are known
             return dataset
         if formatting_func is None:
-            dataset = _readable_rows(dataset, args)
+            dataset = readable_rows(dataset, args)
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
 
     @property
@@ -329,43 +333,6 @@ class DataSelectingTrainer(SFTTrainer):
                 card.write("\n\n" + selection_card(self.selection, self.recipe | self.args.given))
 
 
-def _readable_rows(dataset: Any, args: DataSelectingConfig) -> Any:
-    """Evaluation rows as TRL takes them; those that can't be read are left out, and counted in the log."""
-    if not isinstance(dataset, Dataset):
-        return dataset
-    records = Records(dataset, args.dataset_text_field, name="eval_dataset")
-    unreadable = records.unreadable()
-    kept = np.setdiff1d(np.arange(len(records)), np.concatenate([[], *unreadable.values()]))
-    for reason, rows in unreadable.items():
-        logger.warning("`eval_dataset`: %s rows are left out: %s.", len(rows), reason)
-    return records.for_training(kept if unreadable else None)
-
-
-def check_rows(args: DataSelectingConfig, records: Records, target: Records | None) -> None:
-    """
-    Refuse what the selection of `args` can't be made of.
-
-    Raises:
-        `ValueError`: rows of another layout than the method reads, a budget beyond them, no target rows or no judge
-        for a method that needs them, or what the method itself refuses.
-    """
-    rows_to_keep(args.budget_of(args.selector), len(records))
-    if "text" in args.needs and records.layout == "tokens":
-        raise ValueError(f"`{args.selection_method}` reads texts: give the rows untokenized.")
-    if "prompt" in args.needs and records.layout == "text":
-        known = "\n  ".join(LAYOUTS[name] for name in ("prompt-completion", "messages", "sharegpt", "alpaca"))
-        raise ValueError(
-            f"`{args.selection_method}` needs prompts apart from the answers, and `{records.text_field}` "
-            f"holds both in one text. Remove it, or give one of these layouts:\n  {known}"
-        )
-    if "target" in args.needs and target is None:
-        raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
-    if records.images and "text" in args.needs and not args.selector.card.images:
-        logger.warning("`%s` reads the texts of rows only: their images do not count.", args.selection_method)
-    check_judge(args.judge, args.selector.card.needs, args.selection_method)
-    args.selector.check(records)
-
-
 def select_into_folder(
     records: Records,
     selector: Selector,
@@ -397,55 +364,3 @@ def select_into_folder(
     if ctx.accelerator is not None:
         ctx.accelerator.wait_for_everyone()
     return selection
-
-
-def complete_tokenizer(processing_class: Any, records: Records, args: DataSelectingConfig) -> bool:
-    """
-    Give a tokenizer without chat template the one explicit default, if the rows are chats.
-
-    Returns:
-        `bool`: whether that was needed.
-
-    Raises:
-        `ValueError`: the tokenizer has no end-of-sequence token, or rows with images no template.
-    """
-    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
-    if tokenizer.eos_token is None and args.eos_token is None:
-        raise ValueError("The tokenizer has no end-of-sequence token, so no model can learn to stop: set `eos_token`.")
-    chats = records.layout not in ("tokens", "text")
-    if not chats or processing_class.chat_template is not None or args.chat_template_path is not None:
-        return False
-    if records.images:
-        raise ValueError("The processor has no chat template, which says where images go: set `chat_template_path`.")
-    processing_class.chat_template = default_chat_template(tokenizer)
-    logger.warning("The tokenizer has no chat template: the default of hf_dataselect is set and saved with it.")
-    return True
-
-
-def _as_config(model: Any, args: Any) -> DataSelectingConfig:
-    """What the user gave as a [`DataSelectingConfig`], as [`~trl.SFTTrainer`] does with its own."""
-    if isinstance(args, DataSelectingConfig):
-        return args
-    if args is None:
-        return DataSelectingConfig(f"{(_model_id(model) or 'model').split('/')[-1]}-SFT")
-    given = {item.name: getattr(args, item.name) for item in dataclasses.fields(args) if item.init}
-    known = {item.name for item in dataclasses.fields(DataSelectingConfig)}
-    if foreign := sorted(given.keys() - known):
-        logger.warning("Arguments that `DataSelectingConfig` does not have are ignored: %s.", ", ".join(foreign))
-    return DataSelectingConfig(**{name: value for name, value in given.items() if name in known})
-
-
-def _model_id(model: Any) -> str | None:
-    if isinstance(model, str):
-        return model
-    return getattr(model.config, "_name_or_path", None) or None
-
-
-def _load_processing_class(model: Any, args: DataSelectingConfig) -> Any:
-    options = dict(args.model_init_kwargs or {}) if isinstance(model, str) else {}
-    name = _model_id(model)
-    if name is None:
-        raise ValueError("`processing_class` is required: the model has no name to load its tokenizer by.")
-    return AutoProcessor.from_pretrained(
-        name, revision=options.get("revision"), trust_remote_code=args.trust_remote_code
-    )

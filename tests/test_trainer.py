@@ -261,6 +261,7 @@ def test_streamed_rows_are_refused_with_advice(tmp_path):
         ({"method": "tests.test_trainer:WantsTarget", "selection_target": "./none.jsonl"}, "there is no file"),
         ({"method": "ifd", "selection_cache_dir": "/proc/cache"}, "selection_cache_dir"),
         ({"processing_class": tiny_tokenizer(eos=False)}, "end-of-sequence"),
+        ({"formatting_func": str, "dataset_text_field": "output"}, "dataset_text_field"),
         ({"train_dataset": Dataset.from_dict({"instruction": ["a"], "output": [None]})}, "no row that can be read"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
