@@ -1,6 +1,8 @@
 """The command line: recipes, overrides, and one clear line for what is wrong."""
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,13 @@ def test_help_and_unknown_commands(capsys):
 def test_the_readme_table_is_in_step_with_the_cards():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     assert method_table() in readme, "paste the output of `hf-dataselect methods` into README.md"
+
+
+def test_the_readme_names_every_extra():
+    root = Path(__file__).parents[1]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = (root / "README.md").read_text().partition("Extras are asked for by name")[2].partition("\n\n")[0]
+    assert set(re.findall("`([a-z-]+)`", named)) == set(extras) - {"test"}
 
 
 @pytest.mark.parametrize("command", ["train", "select", "compare", "report", "judge-check", "train-scorer", "methods"])
