@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -127,6 +129,13 @@ def test_methods_prints_the_cards(capsys):
     main(["methods", "ifd"])
     printed = capsys.readouterr().out
     assert "warmup_clusters = 100" in printed and "2308.12032" in printed and "deviations" in printed
+
+
+def test_a_card_imports_its_own_method_only():
+    code = "import sys; from hf_dataselect.cli import main; main(['methods', 'indicator']); "
+    code += "print([name for name in sys.modules if name.split('.')[0] in ('peft', 'trl', 'sklearn', 'bitsandbytes')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]" and done.stderr == ""
 
 
 def test_misspelt_options_are_named_with_the_nearest_right_one(tmp_path, capsys):
