@@ -3,15 +3,8 @@
 import dataclasses
 import inspect
 
-from .evaluation.feasibility import Facts, Feasibility, rank_by_feasibility
 from .registry import method_name, method_names, selector_class
 from .selector import Selector
-
-
-def method_ranks() -> dict[str, Feasibility]:
-    """Feasibility ranks of the methods that have a paper, among each other."""
-    cards = {name: selector_class(name).card for name in method_names()}
-    return rank_by_feasibility({name: Facts.of(card) for name, card in cards.items() if card.paper})
 
 
 def method_table() -> str:
@@ -21,9 +14,12 @@ def method_table() -> str:
         "| feasibility rank (simplicity, flexibility) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    ranks = method_ranks()
-    for name in method_names():
-        card = selector_class(name).card
+    # Among each other: a rank takes the cards of all, and a single card should show at once.
+    from .evaluation.feasibility import Facts, rank_by_feasibility
+
+    cards = {name: selector_class(name).card for name in method_names()}
+    ranks = rank_by_feasibility({name: Facts.of(card) for name, card in cards.items() if card.paper})
+    for name, card in cards.items():
         paper = f"[{card.paper}](https://arxiv.org/abs/{card.paper})" if card.paper else ""
         yes = {True: "yes", False: "no"}
         rank = ranks.get(name)
@@ -44,8 +40,6 @@ def method_card(kind: type[Selector]) -> str:
         if isinstance(value, (tuple, frozenset)):
             value = "; ".join(sorted(value) if isinstance(value, frozenset) else value) or "none"
         lines.append(f"{field.name.replace('_', ' ')}: {value}")
-    if rank := method_ranks().get(method_name(kind)):
-        lines.append(f"ranks among methods with a paper: {', '.join(f'{n} {r}' for n, r in rank._asdict().items())}")
     own = "the method's own" if kind.spreads_out else "by `selection_diversity`, behind the ranking"
     lines.append(f"diversity: {'all rows are kept' if kind.fixed_budget else own}")
     lines += ["", "Options (`selection_kwargs`):"]

@@ -44,7 +44,7 @@ class DataSelectingConfig(SFTConfig):
         judge_kwargs (`dict` or `str`, *optional*):
             Options of the judge ([`JudgeOptions`]), as a dict or JSON.
         baseline_dir (`str`, *optional*):
-            Run folder of the baseline (BM).
+            Run folder of the baseline (BM); `"none"` compares with none.
         benchmarks (`list[dict]` or `str`, *optional*):
             What the model is measured by besides the evaluation rows, one mapping each: `kind` and its options.
         benchmark_metrics (`list[str]`, *optional*):
@@ -145,7 +145,7 @@ class DataSelectingConfig(SFTConfig):
         default=None,
         metadata={
             "help": "Run folder of the baseline (a finished run with `selection_method: full` and the same "
-            "evaluation): PIR and STR are measured against it."
+            "evaluation): PIR and STR are measured against it. 'none' compares with none."
         },
     )
     benchmarks: list[dict[str, Any]] | str | None = field(
@@ -174,6 +174,8 @@ class DataSelectingConfig(SFTConfig):
         self.selector: Selector = load_selector(self.selection_method, self.selection_kwargs)
         self.named_benchmarks: list[Benchmark] = load_benchmarks(self.benchmarks)
         self.judge_options: JudgeOptions = typed_options(JudgeOptions, self.judge_kwargs, "judge_kwargs")
+        if str(self.baseline_dir).lower() == "none":
+            self.baseline_dir = None
         if self.judge is not None:
             parse_spec(self.judge)
         super().__post_init__()

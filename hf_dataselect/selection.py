@@ -30,9 +30,11 @@ class Account:
     def note(self, kind: str, reason: str, rows: Iterable[int]) -> None:
         """
         Enter rows as `"unscorable"` (NaN), `"dropped"` (refused by the method, or unusable) or `"truncated"`. The
-        first reason given for a row stands.
+        first reason given for a row stands; one that is dropped already is not unscorable as well.
         """
-        rows = {int(row) for row in rows}.difference(*self._rows[kind].values())
+        before = [*self._rows[kind].values()]
+        before += self._rows["dropped"].values() if kind == "unscorable" else []
+        rows = {int(row) for row in rows}.difference(*before)
         if rows:
             self._rows[kind].setdefault(reason, set()).update(rows)
 

@@ -1,6 +1,10 @@
 """The command line: recipes, overrides, and one clear line for what is wrong."""
 
 import json
+import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -127,6 +131,13 @@ def test_methods_prints_the_cards(capsys):
     assert "warmup_clusters = 100" in printed and "2308.12032" in printed and "deviations" in printed
 
 
+def test_a_card_imports_its_own_method_only():
+    code = "import sys; from hf_dataselect.cli import main; main(['methods', 'indicator']); "
+    code += "print([name for name in sys.modules if name.split('.')[0] in ('peft', 'trl', 'sklearn', 'bitsandbytes')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]" and done.stderr == ""
+
+
 def test_misspelt_options_are_named_with_the_nearest_right_one(tmp_path, capsys):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model_name_or_path: m\nselection_metod: ifd\nbf16: true\n")
@@ -153,6 +164,13 @@ def test_help_and_unknown_commands(capsys):
 def test_the_readme_table_is_in_step_with_the_cards():
     readme = (Path(__file__).parents[1] / "README.md").read_text()
     assert method_table() in readme, "paste the output of `hf-dataselect methods` into README.md"
+
+
+def test_the_readme_names_every_extra():
+    root = Path(__file__).parents[1]
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = (root / "README.md").read_text().partition("Extras are asked for by name")[2].partition("\n\n")[0]
+    assert set(re.findall("`([a-z-]+)`", named)) == set(extras) - {"test"}
 
 
 @pytest.mark.parametrize("command", ["train", "select", "compare", "report", "judge-check", "train-scorer", "methods"])

@@ -29,6 +29,11 @@ def test_a_budget_that_is_none_is_refused(given):
         parse_budget(given)
 
 
+def test_none_clears_the_baseline_of_a_recipe(tmp_path):
+    assert config(tmp_path, baseline_dir="none").baseline_dir is None
+    assert config(tmp_path, baseline_dir="runs/full").baseline_dir == "runs/full"
+
+
 def test_one_is_never_confused_with_all(tmp_path):
     with pytest.raises(ValueError, match="one row or all of them"):
         config(tmp_path, selection_method="random", selection_budget=1)

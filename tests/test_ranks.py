@@ -23,19 +23,19 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def run(processes: int, recipe: Path, *options: str, command: str = "train") -> subprocess.CompletedProcess:
-    launch = [sys.executable, "-m"]
+    return launch(processes, "hf_dataselect", command, "--config", str(recipe), *options, cwd=recipe.parent)
+
+
+def launch(processes: int, module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """A module as so many processes, to its end."""
+    command = [sys.executable, "-m"]
     if processes > 1:
         # Without MPI, `accelerate launch` starts several processes only with `--multi_gpu`; `use_cpu` keeps them here.
-        launch += ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-        launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        launch += ["--main_process_port", "0", "-m"]
+        command += ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+        command += ["--main_process_port", "0", "-m"]
     done = subprocess.run(
-        [*launch, "hf_dataselect", command, "--config", str(recipe), *options],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=recipe.parent,
+        [*command, module, *arguments], env=environment(), capture_output=True, text=True, timeout=600, cwd=cwd
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done

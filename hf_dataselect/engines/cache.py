@@ -132,6 +132,9 @@ class RowStore:
         parts = sorted(self.folder.glob("*.rows")) if self.folder else []
         records = [self._intact(np.frombuffer(part.read_bytes(), np.uint8)) for part in parts]
         records = np.concatenate(records) if records else np.zeros(0, self.record)
+        gaps = np.isnan(records["values"]).sum(1)
+        if gaps.any():  # of several records of a row, the fullest counts
+            records = records[np.argsort(gaps, kind="stable")]
         place = places_of(keys, records["key"])
         known = place >= 0
         values[known] = records["values"][place[known]]

@@ -1,14 +1,62 @@
-"""Spectral clusters of vectors, for a million of them as well, and the best of each cluster."""
+"""Clusters of vectors, for a million of them as well: what is central in each, and what is best."""
 
 import warnings
 
 import numpy as np
-from sklearn.cluster import SpectralClustering
+from sklearn.cluster import KMeans, SpectralClustering
+from sklearn.metrics import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
+
+from .store import StoredVectors, blocks
 
 
 #: Nearest vectors that each one is joined to.
 NEIGHBOURS = 10
+#: Distances that differ by this part are equal (both rows of a cluster of two are as near to its centroid), and the
+#: earlier row is nearer: so batches, which move the last digits of an embedding, decide nothing.
+TIE = 1e-4
+
+
+def central_rows(
+    vectors: np.ndarray | StoredVectors,
+    usable: np.ndarray,
+    clusters: int,
+    sample: int = 65_536,
+    seed: int = 0,
+) -> np.ndarray:
+    """
+    Rows nearest to the centroids of a k-means (scikit-learn's, its own random state 0).
+
+    Args:
+        vectors (`np.ndarray` or [`StoredVectors`]):
+            `(n, width)`; read block by block.
+        usable (`np.ndarray`):
+            Rows that take part, `(m,)`; their vectors are finite.
+        clusters (`int`):
+            Centroids, or as many as there are different vectors.
+        sample (`int`, *optional*, defaults to `65536`):
+            Rows that are clustered at most; of more, that many are drawn. The nearest row is looked for among all.
+        seed (`int`, *optional*, defaults to `0`):
+            Of the draw.
+
+    Returns:
+        `np.ndarray`: different rows, sorted, int64; at most `clusters`. Of equally near rows the earlier one.
+    """
+    drawn = usable
+    if len(usable) > sample:
+        drawn = np.sort(np.random.default_rng(seed).choice(usable, sample, replace=False))
+    drawn = vectors[drawn]
+    model = KMeans(min(clusters, len(np.unique(drawn, axis=0))), random_state=0).fit(drawn)
+    centroids = model.cluster_centers_
+    nearest, least = np.zeros(len(centroids), np.int64), np.full(len(centroids), np.inf)
+    for part in blocks((len(usable), vectors.shape[1])):
+        rows = usable[part]
+        distances = euclidean_distances(vectors[rows], centroids)
+        shortest = distances.min(0)
+        first = rows[(distances <= shortest * (1 + TIE)).argmax(0)]
+        nearer = shortest < least * (1 - TIE)
+        nearest, least = np.where(nearer, first, nearest), np.where(nearer, shortest, least)
+    return np.unique(nearest)
 
 
 def spectral_clusters(vectors: np.ndarray, clusters: int, sample: int = 10_000, seed: int = 0) -> np.ndarray:

@@ -20,11 +20,6 @@ from .store import VectorStore
 from .tokens import TokenRows
 
 
-def mean_hidden_state(model: nn.Module, rows: TokenRows, **options: Any) -> np.ndarray:
-    """[`hidden_state`] with `pool="mean"`."""
-    return hidden_state(model, rows, pool="mean", **options)
-
-
 def hidden_state(
     model: nn.Module,
     rows: TokenRows,

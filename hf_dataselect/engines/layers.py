@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from peft.tuners.lora import LoraLayer
 from torch import nn
 
 
@@ -13,6 +12,8 @@ def lora_layers(model: nn.Module) -> dict[str, nn.Linear]:
     Raises:
         `ValueError`: the model has none, or has variants (DoRA, ...) whose factors are not applied as they are.
     """
+    from peft.tuners.lora import LoraLayer  # takes seconds, bitsandbytes with it
+
     found = {}
     for name, module in model.named_modules():
         if not isinstance(module, LoraLayer):

@@ -6,7 +6,6 @@ all tasks behind it; tasks of like length share a batch, so that next to nothing
 token is counted; a caller that knows enough of an exemplar asks for no more tasks.
 """
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from torch import nn
 
 from . import batching, likelihood, tokens
 from .batching import found_by_main, map_batches
-from .cache import RowStore, code_version, model_identity
+from .cache import RowStore, code_version, digest, model_identity
 from .likelihood import keys_and_values
 from .state import cast, evaluating, scoring_dtype
 from .tokens import TokenRows
@@ -75,12 +74,12 @@ def one_shot_loss(
             From an exemplar's losses so far `(tasks,)`, NaN where there is none yet, to the tasks to compute next
             (none ends it). By default all. It is asked in no fixed order of exemplars.
         batch_tokens, dtype, accelerator, cache_dir, progress, mean_logit:
-            As in [`likelihood`]. Exemplars are dealt over the ranks; pairs are kept one by one.
+            As in [`likelihood`]. Exemplars are dealt over the ranks; what is known of one is kept as it comes.
 
     Returns:
         [`OneShot`]
     """
-    n, rows = len(exemplars), np.arange(len(exemplars)) if rows is None else np.asarray(rows)
+    rows = np.arange(len(exemplars)) if rows is None else np.asarray(rows)
     target = scoring_dtype(model, dtype)
     namespace = {
         "engine": "one-shot",
@@ -89,16 +88,16 @@ def one_shot_loss(
         "dtype": str(target),
         "attention": getattr(model.config, "_attn_implementation", None),
         "mean_logit": mean_logit,
+        "tasks": digest(tasks.keys().tobytes().hex()) if cache_dir else None,
     }
-    store = RowStore(cache_dir, namespace, width=2)
-    keys = _pair_keys(exemplars.keys(), tasks.keys()) if cache_dir else np.zeros(n * len(tasks), "V16")
-    known = np.full((n, len(tasks)), np.nan)
-    if cache_dir:
-        found, there = store.load(keys)
-        keys, known = keys.reshape(n, -1), np.where(there, found[:, 0], np.nan).reshape(n, -1)
-        known[np.setdiff1d(np.arange(n), rows)] = np.nan
-        (known,) = found_by_main(accelerator, known)
-    keys, there = keys.reshape(n, -1), np.isfinite(known)
+    # A record is what is known of an exemplar so far: its losses, and the seconds they took.
+    store = RowStore(cache_dir, namespace, width=len(tasks) + 1)
+    keys = exemplars.keys() if cache_dir else np.zeros(len(exemplars), "V16")
+    found = np.full((len(exemplars), len(tasks) + 1), np.nan)
+    found[rows], _ = store.load(keys[rows])
+    (found,) = found_by_main(accelerator, found)
+    known, known_seconds = found[:, :-1], np.nan_to_num(found[:, -1])
+    ranks = accelerator.num_processes if accelerator else 1
     plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
     spent = [0]
     with torch.no_grad(), evaluating(model), cast(model, target):
@@ -106,25 +105,24 @@ def one_shot_loss(
 
         def compute(batch: np.ndarray) -> np.ndarray:
             (row,) = batch
-            losses, behind = known[row].copy(), None
+            losses, behind, started = known[row].copy(), None, time.perf_counter()
             while len(todo := plan(losses)):
                 todo = todo[np.isnan(losses[todo])]
                 behind = behind or score(row)
-                started = time.perf_counter()
                 losses[todo] = behind(todo)
                 if np.isnan(losses[todo]).any():
                     break  # did not fit in memory, or no number
-                seconds = np.full(len(todo), (time.perf_counter() - started) / len(todo))
-                store.append(keys[row, todo], np.column_stack([losses[todo], seconds]))
+            if behind is not None:
+                seconds = known_seconds[row] + (time.perf_counter() - started) / ranks
+                store.append(keys[batch], np.append(losses, seconds)[None])
             return losses[None]
 
         options = {"batch_tokens": 1, "accelerator": accelerator, "progress": progress}  # one exemplar at a time
         loss = map_batches(compute, exemplars.lengths, len(tasks), rows=rows, **options)
     store.close()
-    if accelerator is not None and accelerator.num_processes > 1:
+    if ranks > 1:
         spent = accelerator.reduce(torch.tensor(spent, device=accelerator.device), "sum").tolist()
-    cached_seconds = float(np.nansum(found[:, 1].reshape(n, -1)[there])) if there.any() else 0.0
-    return OneShot(loss, int(there.sum()), int(spent[0]), cached_seconds)
+    return OneShot(loss, int(np.isfinite(known).sum()), int(spent[0]), float(known_seconds.sum()))
 
 
 def _pair_scorer(
@@ -179,15 +177,3 @@ def of_like_length(lengths: np.ndarray, rows: Sequence[int], padding: float) -> 
             groups.append([row])
             held = lengths[row]
     return [np.array(group) for group in groups]
-
-
-def _pair_keys(exemplars: np.ndarray, tasks: np.ndarray) -> np.ndarray:
-    """Content key of each pair, `(exemplars * tasks,)` of 16 bytes."""
-    ends, keys = [task.tobytes() for task in tasks], bytearray()
-    for exemplar in exemplars:
-        begun = hashlib.blake2b(exemplar.tobytes(), digest_size=16)
-        for end in ends:
-            pair = begun.copy()
-            pair.update(end)
-            keys += pair.digest()
-    return np.frombuffer(bytes(keys), dtype="V16")

@@ -20,7 +20,6 @@ from accelerate.utils import is_peft_model
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .adam import AdamFeature
 from .likelihood import LOGIT_BYTES, _logit_scale
@@ -40,6 +39,8 @@ def recompute_layers(model: nn.Module) -> None:
     Gradient checkpointing in eval mode: transformers recomputes a layer in train mode only, where some (OPT's) drop
     out by themselves. [`preserved`] puts the `forward`s back.
     """
+    from transformers.modeling_layers import GradientCheckpointingLayer  # takes a second that a card need not wait
+
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.forward = partial(checkpoint, module.forward, use_reentrant=False)

@@ -1,6 +1,6 @@
 """
-Human-designed features: what can be read off a row without a model (paper, section 3.1). `TEXT_FEATURES` is the table;
-each of them is a selector of its own through `selection_method: indicator`.
+Human-designed features: what can be read off a row without a model (paper, section 3.1). `FEATURES` is the table; each
+of them is a selector of its own through `selection_method: indicator`.
 
 A word is what stands between spaces, in lower case, without digits, hyphens and dashes; other ASCII punctuation counts
 as a space (the rule of the package lexicalrichness). In scripts that are written without spaces (Chinese, Japanese,
@@ -16,16 +16,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import regex
 
+from ..engines.batching import map_batches
 from ..selector import Context
 from .layouts import content_text
 from .records import Records
 from .text import encode
 
 
+#: Rows measured at a time.
+ROWS = 256
+
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 _UNSPACED_CHARACTER = regex.compile(_UNSPACED)
 _UNSPACED_WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|(?:(?!{_UNSPACED})[\p{{L}}\p{{N}}\p{{M}}])+")
-_SENTENCE = regex.compile(r"[^.!?\u2026\u3002\uff01\uff1f]*\w[^.!?\u2026\u3002\uff01\uff1f]*")
+_END_OF_SENTENCE = regex.compile(r"[.!?\u2026\u3002\uff01\uff1f]+")
+_WORD_CHARACTER = regex.compile(r"\w")
 _CLEANED = str.maketrans("", "", string.digits + "-\u2013\u2014") | str.maketrans(
     dict.fromkeys(set(string.punctuation) - {"-"}, " ")
 )
@@ -41,7 +46,7 @@ def words(text: str) -> list[str]:
 
 def split_sentences(text: str) -> list[str]:
     """Stretches with a letter or digit in them, between full stops, exclamation and question marks of any script."""
-    return _SENTENCE.findall(text)
+    return [part for part in _END_OF_SENTENCE.split(text) if _WORD_CHARACTER.search(part)]
 
 
 def sentences(text: str) -> int:
@@ -95,7 +100,7 @@ class TextFeature:
         formula, range, source (`str`):
             What it is, between which values, and whose it is.
         of (`Callable`):
-            Text -> number; NaN where the text has none.
+            Text -> number; NaN where the text has none. `None` if more than the text is needed.
         extras (`dict[str, str]`, *optional*):
             Packages needed, and the extra that brings each.
     """
@@ -103,7 +108,7 @@ class TextFeature:
     formula: str
     range: str
     source: str
-    of: Callable[[str], float]
+    of: Callable[[str], float] | None
     extras: dict[str, str] = field(default_factory=dict)
 
 
@@ -151,21 +156,42 @@ TEXT_FEATURES = {
 }
 
 
+#: All features: those of a text, and the one that takes a tokenizer.
+FEATURES = TEXT_FEATURES | {
+    "tokens": TextFeature("tokens of the model's tokenizer, answers only", "0 and up", "arXiv 2402.04833", None)
+}
+
+
+def feature_table() -> str:
+    """Markdown table of the features."""
+    lines = ["| name | formula | range | source |", "|---|---|---|---|"]
+    for name, feature in FEATURES.items():
+        extra = "".join(f"; extra `{extra}`" for extra in feature.extras.values())
+        lines.append(f"| `{name}` | {feature.formula}{extra} | {feature.range} | {feature.source} |")
+    return "\n".join(lines)
+
+
 def text_feature(name: str, records: Records, ctx: Context, of_prompt: bool = False) -> np.ndarray:
     """
-    A feature of `TEXT_FEATURES` of each row's answers (one below the other), or of its prompt, float64 `(n,)`.
+    A feature of `TEXT_FEATURES` of each row's answers (one below the other), or of its prompt, float64 `(n,)`. Rows
+    are dealt over the ranks.
 
     Rows without such a text, or whose text has no such number, are NaN and entered in `ctx.account`.
     """
-    values, empty = np.full(len(records), np.nan), []
-    for record in records:
-        texts = [content_text(record.messages[turn]) for turn in record.answer_turns]
-        text = record.prompt if of_prompt else "\n".join(texts)
-        if record.problem is not None or not text.strip():
-            empty.append(record.index)
-        else:
-            values[record.index] = TEXT_FEATURES[name].of(text)
-    ctx.account.note("unscorable", f"no {'prompt' if of_prompt else 'answer'}", empty)
+
+    def measure(rows: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(rows), 2))  # whether there is a text, and its number
+        for place, record in enumerate(records.subset(rows)):
+            texts = [content_text(record.messages[turn]) for turn in record.answer_turns]
+            text = record.prompt if of_prompt else "\n".join(texts)
+            if record.problem is None and text.strip():
+                found[place] = 1, TEXT_FEATURES[name].of(text)
+        return found
+
+    options = {"batch_tokens": ROWS, "accelerator": ctx.accelerator, "progress": f"Measuring {name}"}
+    there, values = map_batches(measure, np.ones(len(records), np.int64), 2, **options).T
+    values[there == 0] = np.nan
+    ctx.account.note("unscorable", f"no {'prompt' if of_prompt else 'answer'}", np.flatnonzero(there == 0))
     ctx.account.note("unscorable", f"the text has no {name}", np.flatnonzero(np.isnan(values)))
     return values
 

@@ -18,6 +18,7 @@ from typing import ClassVar
 import numpy as np
 from transformers import AutoConfig
 
+from ..engines.neighbours import nearest_distance
 from ..engines.reward import check_reward_model
 from ..engines.yes_no import load_evaluator, yes_probability
 from ..selector import Context
@@ -143,22 +144,13 @@ def _neighbour_distances(records: Records, ctx: Context, sources: IndicatorSourc
     if len(usable) <= sources.neighbour:
         ctx.account.note("unscorable", f"fewer than {sources.neighbour} other rows to be near to", usable)
         return found
-    found[usable] = nearest_distance(vectors[usable], sources.neighbour)
+    options = {"accelerator": ctx.accelerator, "cache_dir": ctx.cache_dir, "progress": "Comparing rows"}
+    distances = nearest_distance(vectors[usable], sources.neighbour, **options)
+    found[usable] = distances.distance
+    ctx.account.count(cached_rows=distances.cached)
+    ctx.account.add_cached_seconds(distances.cached_seconds)
+    ctx.account.note("unscorable", "did not fit in memory", usable[np.isnan(distances.distance)])
     return found
-
-
-def nearest_distance(vectors: np.ndarray, neighbour: int, block: int = 1024) -> np.ndarray:
-    """Distance of each row to its `neighbour`-th nearest other one `(n,)`; a copy is at distance 0."""
-    vectors = np.asarray(vectors, np.float64)
-    vectors = vectors - vectors.mean(0)
-    squares, found = np.einsum("ij,ij->i", vectors, vectors), np.zeros(len(vectors))
-    for start in range(0, len(vectors), block):
-        part = slice(start, start + block)
-        squared = squares[part, None] - 2 * vectors[part] @ vectors.T + squares
-        rows = np.arange(len(squared))
-        squared[rows, rows + start] = np.inf
-        found[part] = np.partition(squared, neighbour - 1, axis=1)[:, neighbour - 1]
-    return np.sqrt(np.maximum(found, 0))
 
 
 def _evaluations(records: Records, ctx: Context, names: Sequence[str], evaluator: str) -> dict[str, np.ndarray]:

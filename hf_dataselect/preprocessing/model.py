@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..engines.embedding import embedding_store, hidden_state, mean_hidden_state
+from ..engines.embedding import embedding_store, hidden_state
 from ..engines.gradients import Gradients, gradients
 from ..engines.likelihood import likelihood
 from ..engines.state import scoring_dtype
@@ -110,7 +110,7 @@ def prompt_features(records: Records, ctx: Context, text_format: TextFormat | No
     """Embedding and perplexity of the prompts (IFD, step 1: arXiv 2308.12032, section 2.1)."""
     encoded = encode(records, text_format or ctx.text_format(), num_proc=ctx.num_proc)
     prompts = _prompts(encoded, len(records))
-    embedding = _embedded(prompts, ctx)
+    embedding = _hidden_states(prompts, ctx, "Embedding prompts", pool="mean").vectors[:]
     options = {"batch_tokens": ctx.batch_tokens, "dtype": ctx.dtype, "accelerator": ctx.accelerator}
     found = likelihood(ctx.model, prompts, cache_dir=ctx.cache_dir, progress="Scoring prompts", **options)
     ctx.account.count(
@@ -179,23 +179,7 @@ def text_vectors(encoded: Encoded, ctx: Context, label: str) -> Vectors:
     Returns:
         [`Vectors`]: rows that nothing can be scored of or that did not fit in memory are not usable.
     """
-    options = {"pool": "position", "dtype": ctx.dtype}
-    width = ctx.model.config.get_text_config().hidden_size
-    dtype = str(scoring_dtype(ctx.model, ctx.dtype))
-    store = embedding_store(ctx.cache_dir, ctx.model, width, pool="position", scaled=True, dtype=dtype)
-
-    def compute(places: np.ndarray) -> np.ndarray:
-        part = TokenRows(encoded.tokens.dataset.select(places))
-        found = hidden_state(ctx.model, part, batch_tokens=ctx.batch_tokens, accelerator=ctx.accelerator, **options)
-        return found / np.linalg.norm(found, axis=1, keepdims=True)
-
-    main = ctx.accelerator is None or ctx.accelerator.is_main_process
-    with tqdm(total=len(encoded.tokens), desc=label, unit="row", disable=not main) as bar:
-        keys = encoded.tokens.keys()
-        found = stored_vectors(store, keys, compute, ctx.accelerator, on_rows=bar.update)
-    store.close()
-    ctx.account.count(embedded_rows=len(keys) - found.cached, cached_rows=found.cached)
-    ctx.account.add_cached_seconds(found.cached_seconds)
+    found = _hidden_states(encoded.tokens, ctx, label, pool="position", scaled=True)
     return found._replace(usable=found.usable & ~_problematic(encoded))
 
 
@@ -213,15 +197,21 @@ def _problematic(encoded: Encoded) -> np.ndarray:
 
 
 def prompt_embedding(records: Records, ctx: Context) -> np.ndarray:
+    """[`prompt_vectors`] in memory, float32 `(n, width)`; NaN where there is none."""
+    found = prompt_vectors(records, ctx)
+    vectors = found.vectors[:]
+    vectors[~found.usable] = np.nan
+    return vectors
+
+
+def prompt_vectors(records: Records, ctx: Context) -> Vectors:
     """
-    Mean last hidden state of the prompts, float32 `(n, width)`; NaN for an empty prompt, and for a row that has no
-    answer within the window.
+    Mean last hidden state of the prompts, kept in the context's cache as [`text_vectors`] are. An empty prompt, and a
+    row that has no answer within the window, have none that is usable.
     """
     encoded = encode(records, ctx.text_format(), num_proc=ctx.num_proc)
-    embedding = _embedded(_prompts(encoded, len(records)), ctx)
-    for rows in encoded.problems.values():
-        embedding[rows] = np.nan
-    return embedding
+    found = _hidden_states(_prompts(encoded, len(records)), ctx, "Embedding prompts", pool="mean")
+    return found._replace(usable=found.usable & ~_problematic(encoded))
 
 
 def _prompts(encoded: Encoded, n: int) -> TokenRows:
@@ -236,7 +226,21 @@ def _prompts(encoded: Encoded, n: int) -> TokenRows:
     )
 
 
-def _embedded(prompts: TokenRows, ctx: Context) -> np.ndarray:
-    ctx.account.count(forward_rows=len(prompts), forward_tokens=prompts.lengths.sum())
+def _hidden_states(rows: TokenRows, ctx: Context, label: str, pool: str, scaled: bool = False) -> Vectors:
+    """[`hidden_state`] of rows, scaled to length 1 or as it is; read from the context's cache where it is known."""
+    width = ctx.model.config.get_text_config().hidden_size
+    dtype = str(scoring_dtype(ctx.model, ctx.dtype))
+    store = embedding_store(ctx.cache_dir, ctx.model, width, pool=pool, scaled=scaled, dtype=dtype)
     options = {"batch_tokens": ctx.batch_tokens, "dtype": ctx.dtype, "accelerator": ctx.accelerator}
-    return mean_hidden_state(ctx.model, prompts, progress="Embedding prompts", **options)
+
+    def compute(places: np.ndarray) -> np.ndarray:
+        found = hidden_state(ctx.model, TokenRows(rows.dataset.select(places)), pool=pool, **options)
+        return found / np.linalg.norm(found, axis=1, keepdims=True) if scaled else found
+
+    main = ctx.accelerator is None or ctx.accelerator.is_main_process
+    with tqdm(total=len(rows), desc=label, unit="row", disable=not main) as bar:
+        found = stored_vectors(store, rows.keys(), compute, ctx.accelerator, on_rows=bar.update)
+    store.close()
+    ctx.account.count(embedded_rows=len(rows) - found.cached, cached_rows=found.cached)
+    ctx.account.add_cached_seconds(found.cached_seconds)
+    return found

@@ -1,9 +1,11 @@
 """
 Keep the rows that are highest, or lowest, in one human-designed feature: length, lexical diversity, readability.
 
-The table of the features is `TEXT_FEATURES` in `hf_dataselect/preprocessing/human.py`: characters, words, terms,
-sentences, word_length, sentence_length, ttr, mtld, lix, ari, compression; and tokens. They cost next to nothing and
-are the controls that a learned selector has to beat.
+{table}
+
+{words}
+
+They cost next to nothing and are the controls that a learned selector has to beat.
 
 Relations: [`Length`] is `tokens` (arXiv 2402.04833); [`Column`] ranks by numbers that the dataset brings.
 """
@@ -13,9 +15,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..preprocessing.human import TEXT_FEATURES, answer_tokens, text_feature
+from ..preprocessing import human
+from ..preprocessing.human import FEATURES, answer_tokens, feature_table, text_feature
 from ..preprocessing.records import Records
+from ..registry import nearest
 from ..selector import Card, Context, Selector
+
+
+__doc__ = __doc__.format(table=feature_table(), words=human.__doc__.partition("\n\n")[2].strip())
 
 
 @dataclass
@@ -23,7 +30,7 @@ class Indicator(Selector):
     """
     Args:
         name (`str`, *optional*, defaults to `"words"`):
-            The feature.
+            The feature; see the table above.
         of (`str`, *optional*, defaults to `"answer"`):
             Whether it is that of the `"answer"` (all of them in a row of several turns) or of the `"prompt"`.
         prefer (`str`, *optional*, defaults to `"high"`):
@@ -48,18 +55,20 @@ class Indicator(Selector):
     )
 
     def __post_init__(self):
-        if self.name not in (*TEXT_FEATURES, "tokens"):
-            from ..registry import nearest
-
-            known = nearest(self.name, (*TEXT_FEATURES, "tokens"))
-            raise ValueError(f"`selection_kwargs`: there is no feature name={self.name!r}{known}")
+        if self.name not in FEATURES:
+            raise ValueError(
+                f"`selection_kwargs`: there is no feature name={self.name!r}{nearest(self.name, FEATURES)}"
+            )
         if self.name == "tokens" and self.of == "prompt":
             raise ValueError("`selection_kwargs`: name='tokens' counts those of the answer; of='prompt' has 'words'.")
+        for option in ("minimum", "maximum"):
+            if (value := getattr(self, option)) is not None and np.isnan(value):
+                raise ValueError(f"`selection_kwargs`: {option}={value} is no number.")
         if None not in (self.minimum, self.maximum) and self.minimum > self.maximum:
             raise ValueError(f"`selection_kwargs`: minimum={self.minimum} is above maximum={self.maximum}.")
 
     def extras(self) -> dict[str, str]:
-        return {} if self.name == "tokens" else TEXT_FEATURES[self.name].extras
+        return FEATURES[self.name].extras
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         if self.name == "tokens":

@@ -22,12 +22,11 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.metrics import pairwise_distances_argmin
 
+from ..engines.clusters import central_rows
 from ..engines.likelihood import likelihood
 from ..engines.one_shot import OneShot, one_shot_loss
-from ..preprocessing.model import prompt_embedding
+from ..preprocessing.model import prompt_vectors
 from ..preprocessing.one_shot import Tasks, task_tokens
 from ..preprocessing.records import Records
 from ..preprocessing.text import encode
@@ -49,9 +48,10 @@ class Nuggets(Selector):
             Rows with a golden score up to this are dropped; the budget still caps how many are kept. `None` keeps the
             best up to the budget, and needs every task of every row.
         stop (`str`, *optional*, defaults to `"dropped"`):
-            When a candidate's tasks end early: `"never"`; `"dropped"`, once it can't get above the threshold;
-            `"sealed"`, also once it is above it, which is faster and leaves the order of the kept rows open, so that
-            the budget must have room for all of them.
+            When a candidate's tasks end early: `"never"`; `"dropped"`, once it can't get above the threshold (rows up
+            to it have no score then); `"sealed"`, also once it is above it, which is faster and leaves the order of
+            the kept rows open (the score of each is the least one above the threshold), so that the budget must have
+            room for all of them.
         task_window (`int`, *optional*):
             Tokens of a task at most, by default those of a row; the authors' code has 200.
         reference_quirks (`bool`, *optional*, defaults to `False`):
@@ -88,15 +88,16 @@ class Nuggets(Selector):
             "(these three are the code's with `reference_quirks`)",
             "prompts are embedded by the mean over their own tokens, where the code also averages over padding",
             "a row without an answer is not scored: there would be nothing to train on",
+            "of more than 65,536 rows, so many drawn at random are clustered; tasks are chosen from all",
             "scores are not rounded; equal ones keep the order of the dataset",
         ),
     )
 
     def __post_init__(self):
-        for name in ("tasks", "task_window"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`selection_kwargs`: {name}={value} must be at least 1.")
+        if self.tasks < 1:
+            raise ValueError(f"`selection_kwargs`: tasks={self.tasks} must be at least 1.")
+        if self.task_window is not None and self.task_window < 2:  # the first token of a task never counts
+            raise ValueError(f"`selection_kwargs`: task_window={self.task_window} must be at least 2.")
         if self.threshold is not None and not 0 <= self.threshold < 1:
             raise ValueError(f"`selection_kwargs`: threshold={self.threshold} must be from 0 to below 1, or null.")
         if self.stop == "sealed" and self.threshold is None:
@@ -131,25 +132,36 @@ class Nuggets(Selector):
         )
         ctx.account.add_cached_seconds(alone.cached_seconds + found.cached_seconds)
         ctx.account.figures["tasks run"] = f"{run.sum():,} of {run.size:,}"
-        wins, left = (found.loss < alone.loss).sum(1), (~run).sum(1)
         asked = np.isin(np.arange(len(records)), usable)
-        can, must = (np.array([plan.sealed(*pair) == way for pair in zip(wins, left, strict=True)]) for way in (-1, 1))
-        cut = asked & (left > 0)
-        ctx.account.note(
-            "unscorable", "did not fit in memory, or its losses are no numbers", np.flatnonzero(cut & ~can & ~must)
-        )
-        ctx.account.note("dropped", f"golden score up to {self.threshold}", np.flatnonzero(cut & can))
-        golden = np.where(asked & ((left == 0) | must), wins / run.shape[1], np.nan)
-        return {"golden": golden}
+        return {"golden": self._golden((found.loss < alone.loss).sum(1), (~run).sum(1), run.shape[1], asked, ctx)}
+
+    def _golden(self, wins: np.ndarray, left: np.ndarray, n: int, asked: np.ndarray, ctx: Context) -> np.ndarray:
+        """
+        Golden scores of rows with so many of `n` tasks won and left to run, NaN where unknown. They depend on nothing
+        but the row: what happened to be known of a row that may be left early does not count.
+        """
+        golden = np.where(asked & (left == 0), wins / n, np.nan)
+        if self.threshold is None:
+            low = high = np.zeros(len(wins), bool)
+        else:
+            low, high = asked & ((wins + left) / n <= self.threshold), asked & (wins / n > self.threshold)
+            ctx.account.note("dropped", f"golden score up to {self.threshold}", np.flatnonzero(low))
+            if self.stop != "never":
+                golden[low] = np.nan
+            if self.stop == "sealed":
+                least = next(share for share in np.arange(1, n + 1) / n if share > self.threshold)
+                golden[high] = least
+                ctx.account.figures["golden score of every kept row, at least"] = round(float(least), 4)
+        failed = asked & np.isnan(golden) & ~low
+        ctx.account.note("unscorable", "did not fit in memory, or its losses are no numbers", np.flatnonzero(failed))
+        return golden
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
         return features["golden"].astype(np.float32)
 
     def select(self, scores: np.ndarray, features: dict[str, np.ndarray], k: int, ctx: Context) -> np.ndarray:
         if self.threshold is not None:
-            low = features["golden"] <= self.threshold
-            ctx.account.note("dropped", f"golden score up to {self.threshold}", np.flatnonzero(low))
-            scores = np.where(low, np.nan, scores)
+            scores = np.where(features["golden"] <= self.threshold, np.nan, scores)
             kept = int(np.isfinite(scores).sum())
             if self.stop == "sealed" and kept > k:
                 raise SelectionError(
@@ -164,14 +176,11 @@ class Nuggets(Selector):
         window = self.task_window or (200 if self.reference_quirks else ctx.max_length)
         chosen = ctx.target
         if chosen is None:
-            embedding = prompt_embedding(records, ctx)
-            usable = np.flatnonzero(np.isfinite(embedding).all(1))
+            found = prompt_vectors(records, ctx)
+            usable = np.flatnonzero(found.usable)
             if len(usable) == 0:
                 raise SelectionError("`nuggets`: no row has a prompt and an answer within the window to be a task.")
-            vectors = embedding[usable].astype(np.float64)
-            centroids = KMeans(min(self.tasks, len(np.unique(vectors, axis=0))), random_state=0).fit(vectors)
-            nearest = usable[pairwise_distances_argmin(centroids.cluster_centers_, vectors)]
-            chosen = records.subset(ctx.agreed(np.unique(nearest)))
+            chosen = records.subset(ctx.agreed(central_rows(found.vectors, usable, self.tasks, seed=ctx.seed)))
         tasks = task_tokens(chosen, ctx.text_format(max_length=window), bos=not self.reference_quirks)
         if len(tasks.silent) == len(chosen):
             raise SelectionError(f"`nuggets`: the answer of no task begins within {window} tokens.")

@@ -1,11 +1,12 @@
-"""Spectral clusters: of rings that k-means can't tell apart, of a sample, of equal vectors; and the best of each."""
+"""Rows nearest to centroids; spectral clusters, whole, of a sample, of equal vectors; and the best of each."""
 
 import numpy as np
 import pytest
-from sklearn.cluster import SpectralClustering
+from sklearn.cluster import KMeans, SpectralClustering
 from sklearn.metrics import adjusted_rand_score
 
-from hf_dataselect.engines.clusters import NEIGHBOURS, best_of_clusters, spectral_clusters
+from hf_dataselect.engines import store
+from hf_dataselect.engines.clusters import NEIGHBOURS, best_of_clusters, central_rows, spectral_clusters
 
 
 def rings(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -14,6 +15,39 @@ def rings(n: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     which, angle = np.arange(n) % 2, draw.uniform(0, 2 * np.pi, n)
     radius = np.where(which == 0, 1.0, 4.0) + draw.normal(0, 0.05, n)
     return np.column_stack([radius * np.cos(angle), radius * np.sin(angle)]).astype(np.float32), which
+
+
+@pytest.mark.parametrize("read", [40, 10**6])
+def test_central_rows_are_those_nearest_to_the_centroids_of_scikit_learn(read, monkeypatch):
+    monkeypatch.setattr(store, "READ", read)  # numbers held at a time
+    vectors = np.random.default_rng(0).normal(size=(90, 4)).astype(np.float32)
+    vectors[[3, 50]] = np.nan
+    usable = np.flatnonzero(np.isfinite(vectors).all(1))
+    centroids = KMeans(9, random_state=0).fit(vectors[usable]).cluster_centers_
+    distances = np.linalg.norm(centroids[:, None] - vectors, axis=-1)
+    assert central_rows(vectors, usable, 9).tolist() == np.unique(np.nanargmin(distances, axis=1)).tolist()
+
+
+def test_of_two_rows_that_make_a_cluster_the_earlier_one_is_central_whatever_the_last_digits():
+    near = np.array([[0, 0], [9, 9], [1, 0], [9, 8]], np.float64)
+    for noise in (-1e-9, 0, 1e-9):
+        assert central_rows(near + noise * np.eye(4, 2), np.arange(4), 2).tolist() == [0, 1]
+
+
+def test_central_rows_of_a_sample_are_looked_for_among_all():
+    groups = np.array([[0.0, 0], [100, 0], [0, 100]])
+    vectors = groups[np.arange(600) % 3] + np.random.default_rng(1).normal(size=(600, 2))
+    found = central_rows(vectors, np.arange(600), 3, sample=60, seed=5)
+    assert (central_rows(vectors, np.arange(600), 3, sample=60, seed=5) == found).all()
+    drawn = np.sort(np.random.default_rng(5).choice(600, 60, replace=False))
+    centroids = KMeans(3, random_state=0).fit(vectors[drawn]).cluster_centers_
+    nearest = np.linalg.norm(centroids[:, None] - vectors, axis=-1).argmin(1)
+    assert found.tolist() == sorted(nearest) and not set(found) <= set(drawn)
+
+
+@pytest.mark.filterwarnings("error:Number of distinct clusters")
+def test_equal_vectors_are_one_centre():
+    assert central_rows(np.ones((5, 3)), np.arange(5), 4).tolist() == [0]
 
 
 @pytest.mark.parametrize("sample", [150, 10_000])

@@ -11,7 +11,6 @@ from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.engines.embedding import (
     embedding_store,
     hidden_state,
-    mean_hidden_state,
     sentence_embeddings,
     text_keys,
 )
@@ -60,7 +59,7 @@ def naive(model, rows, pool="mean"):
 
 
 def embedded(model, rows, **options):
-    return mean_hidden_state(model, rows, **{"dtype": "float32", "batch_tokens": 100, **options})
+    return hidden_state(model, rows, pool="mean", **{"dtype": "float32", "batch_tokens": 100, **options})
 
 
 @pytest.mark.parametrize("build", [tiny, adapted, gpt2])

@@ -1,11 +1,24 @@
 """Features of the text agree with the package they are known from, and languages without spaces have words too."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import regex
+import torch
 
-from hf_dataselect.preprocessing.human import TEXT_FEATURES, compression, lix, mtld, sentences, text_feature, words
+from hf_dataselect.preprocessing import human
+from hf_dataselect.preprocessing.human import (
+    TEXT_FEATURES,
+    compression,
+    lix,
+    mtld,
+    sentences,
+    split_sentences,
+    text_feature,
+    words,
+)
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.selector import Context
 from tests.rows import alpaca, layout
@@ -77,6 +90,19 @@ def test_sentences_and_readability_by_hand():
     assert compression("ab" * 500) > 20 > 1 > compression("ab")
 
 
+def test_sentences_are_the_longest_stretches_with_a_letter_between_ends_of_sentences():
+    draw, ends = np.random.default_rng(0), ".!?\u2026\u3002\uff01\uff1f"
+    for _ in range(500):
+        text = "".join(draw.choice(list("ab7_\u00e9\u597d \n-\u2500" + ends), 25))
+        assert split_sentences(text) == regex.findall(rf"[^{ends}]*\w[^{ends}]*", text), text
+
+
+def test_a_stretch_without_letters_is_walked_through_once(monkeypatch):
+    steps = []
+    monkeypatch.setattr(human, "_WORD_CHARACTER", SimpleNamespace(search=lambda part: steps.append(len(part))))
+    assert sentences("\u2500" * 10_000 + ". " + "= " * 10_000 + "!") == 0 and sum(steps) < 31_000
+
+
 @pytest.mark.parametrize("name", TEXT_FEATURES)
 def test_every_feature_is_documented_and_takes_any_text(name):
     feature = TEXT_FEATURES[name]
@@ -98,3 +124,21 @@ def test_all_answers_of_a_row_count_and_rows_without_one_are_named(kind):
     if kind == "messages":
         answers = "\n".join(turn["content"] for turn in rows[0]["messages"] if turn["role"] == "assistant")
         assert found[0] == TEXT_FEATURES["word_length"].of(answers)
+
+
+def test_rows_are_dealt_over_the_ranks(monkeypatch):
+    monkeypatch.setattr(human, "ROWS", 3)
+    rows = alpaca(20).to_list()
+    rows[7]["output"], rows[8]["output"] = "", "..."
+    records, parts, own = Records(type(alpaca(1)).from_list(rows)), [], {"num_processes": 2, "is_main_process": True}
+    for rank in range(2):
+        accelerator = SimpleNamespace(
+            **own, process_index=rank, device=torch.device("cpu"), reduce=lambda part, how: parts.append(part) or part
+        )
+        text_feature("words", records, Context(tiny_tokenizer(), accelerator=accelerator))
+    assert not (parts[0].any(1) & parts[1].any(1)).any() and 6 < parts[0].any(1).sum() < 13
+    found = text_feature("words", records, Context(tiny_tokenizer()))
+    expected = [len(words(row["output"])) if row["output"] else np.nan for row in rows]
+    np.testing.assert_array_equal(found, expected)
+    summed = (parts[0] + parts[1]).numpy()
+    np.testing.assert_array_equal(np.where(summed[:, 0] == 1, summed[:, 1], np.nan), expected)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_dataselect.preprocessing.human import TEXT_FEATURES, words
+from hf_dataselect.cli import main
+from hf_dataselect.preprocessing.human import FEATURES, TEXT_FEATURES, words
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.indicator import Indicator
@@ -53,8 +54,26 @@ def test_chinese_rows_can_be_ranked_by_diversity():
         ({"name": "mtlt"}, "did you mean 'mtld'"),
         ({"name": "tokens", "of": "prompt"}, "of='prompt'"),
         ({"minimum": 3, "maximum": 2}, "minimum=3"),
+        ({"minimum": "nan"}, "minimum=nan"),
+        ({"maximum": "nan"}, "maximum=nan"),
     ],
 )
 def test_wrong_options_are_refused(options, named):
     with pytest.raises(ValueError, match=named):
         load_selector("indicator", options)
+
+
+def test_the_card_documents_every_feature_and_what_a_word_is(capsys):
+    main(["methods", "indicator"])
+    printed = capsys.readouterr().out
+    for name, feature in FEATURES.items():
+        (line,) = (line for line in printed.splitlines() if line.startswith(f"| `{name}` |"))
+        assert all(part in line for part in (feature.formula, feature.range, feature.source, *feature.extras.values()))
+    assert "A word is what stands between spaces" in printed
+
+
+def test_a_row_with_a_missing_value_is_listed_once():
+    rows = alpaca(6).to_list()
+    rows[2]["output"] = None
+    selection = select(Dataset.from_list(rows), Indicator("words"), 1.0, context())
+    assert selection.dropped == {"missing value in `output`": [2]} and selection.unscorable == {}

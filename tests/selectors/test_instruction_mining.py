@@ -15,7 +15,7 @@ from hf_dataselect.engines.yes_no import load_evaluator, yes_probability
 from hf_dataselect.fit_rule import FitRuleArguments, draw_subset, fit_rule
 from hf_dataselect.preprocessing import indicators as measuring
 from hf_dataselect.preprocessing.human import TEXT_FEATURES
-from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indicator_values, nearest_distance
+from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indicator_values
 from hf_dataselect.preprocessing.model import answer_loss, tuning_rows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.rewards import conversation
@@ -86,17 +86,6 @@ def test_indicators_are_what_they_say(sources):
     ]
     expected = yes_probability(model, tokenizer, history, dtype="float32").probability
     np.testing.assert_allclose(found["coh"], expected)
-
-
-def test_distances_to_neighbours_are_those_of_all_pairs():
-    vectors = np.random.default_rng(0).normal(5, 1, (70, 6)).astype(np.float32)
-    vectors[3] = vectors[9]
-    every = np.linalg.norm(vectors[:, None].astype(float) - vectors[None], axis=-1)
-    np.fill_diagonal(every, np.inf)
-    for neighbour in (1, 6):
-        expected = np.sort(every, axis=1)[:, neighbour - 1]
-        for block in (16, 1024):
-            np.testing.assert_allclose(nearest_distance(vectors, neighbour, block), expected, atol=1e-6)
 
 
 def test_rows_without_indicators_are_named(sources):

@@ -1,28 +1,36 @@
 """Nuggets agrees with its authors' code, and sharing keys and values or stopping early changes no row."""
 
 import dataclasses
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import Dataset
 from peft import LoraConfig
+from sklearn.cluster import KMeans
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hf_dataselect.engines import one_shot
 from hf_dataselect.engines.likelihood import likelihood
 from hf_dataselect.engines.one_shot import of_like_length, one_shot_loss
 from hf_dataselect.engines.tokens import TokenRows
 from hf_dataselect.preprocessing.one_shot import task_tokens
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.text import encode
+from hf_dataselect.selection import Account
 from hf_dataselect.selector import Context, SelectionError, select
 from hf_dataselect.selectors.nuggets import Nuggets, Plan
 from tests.engines.test_likelihood import MODELS
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
-from tests.test_ranks import run, selection
+from tests.test_ranks import launch
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import tiny_trainer, write_recipe
+from tests.training import tiny_trainer
 
 
 def context(**changes) -> Context:
@@ -43,17 +51,15 @@ def fields(rows: list[dict]) -> Dataset:
     return Dataset.from_list(texts)
 
 
-@pytest.fixture(params=["tiny", "smollm2"])
+@pytest.fixture(scope="module", params=["tiny", "smollm2"])
 def reference(request):
-    """The reference's run, its rows (SmolLM2: six of them), and a context with its model and tasks."""
+    """The reference's run, and a context with its model and tasks."""
     folder = golden_path("tiny_model") if request.param == "tiny" else smollm2_path()
     content = golden("nuggets")
     run = next(run for run in content["runs"] if run["model"] == request.param)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    tasks, rows = fields(content["task_rows"]), fields(content["candidate_rows"])
-    rows = rows if request.param == "tiny" else rows.select(range(6))
-    ctx = Context(tokenizer, model, target=Records(tasks), max_length=2048, dtype="float32")
-    return run, rows, ctx
+    ctx = Context(tokenizer, model, target=Records(fields(content["task_rows"])), max_length=2048, dtype="float32")
+    return run, fields(content["candidate_rows"]), ctx
 
 
 @pytest.mark.parametrize("quirks", [True, False], ids=["quirks", "plain"])
@@ -61,21 +67,23 @@ def test_golden_scores_equal_the_authors_code(reference, quirks, tmp_path):
     run, rows, ctx = reference
     plain = "no_pad_row_bos_first" if run["model"] == "tiny" else "no_pad_row_no_bos"
     expected = run["reference" if quirks else plain]
-    ctx = dataclasses.replace(ctx, cache_dir=tmp_path)
+    # SmolLM2: three rows each way; the tiny model: all of them both ways.
+    part = np.arange(12) if run["model"] == "tiny" else np.arange(3) + (0 if quirks else 3)
+    rows, ctx = rows.select(part), dataclasses.replace(ctx, cache_dir=tmp_path, account=Account())
     tasks = task_tokens(ctx.target, ctx.text_format(max_length=200), bos=not quirks)
     assert [ids.tolist() for ids, _ in tasks.behind.take(range(8))] == [task["input_ids"] for task in run["tasks"]]
-    candidates, n = encode(Records(rows), ctx.text_format(max_length=None)).tokens, len(rows)
-    assert [ids.tolist() for ids, _ in candidates.take(range(n))] == run["candidate_ids"][:n]
+    candidates = encode(Records(rows), ctx.text_format(max_length=None)).tokens
+    assert [ids.tolist() for ids, _ in candidates.take(range(len(part)))] == [run["candidate_ids"][i] for i in part]
     options = {"dtype": "float32", "mean_logit": quirks, "cache_dir": tmp_path}
     alone = likelihood(ctx.model, tasks.alone, **options)
     np.testing.assert_allclose(-alone.loss, expected["zero_shot"], rtol=1e-5, atol=3e-3)
     behind = one_shot_loss(ctx.model, candidates, tasks.behind, **options)
-    np.testing.assert_allclose(-behind.loss, expected["one_shot"][:n], rtol=1e-5, atol=3e-3)
+    np.testing.assert_allclose(-behind.loss, np.array(expected["one_shot"])[part], rtol=1e-5, atol=3e-3)
     selector = Nuggets(threshold=None, task_window=200, reference_quirks=quirks)
     selection = select(rows, selector, 1.0, ctx)
     answered = [row for row, text in enumerate(rows["completion"]) if text]
-    assert selection.unscorable == ({"no answer": [11]} if n == 12 else {})
-    assert selection.scores[answered].tolist() == np.array(expected["golden_score"])[answered].tolist()
+    assert selection.unscorable == ({"no answer": [11]} if len(part) == 12 else {})
+    assert selection.scores[answered].tolist() == np.array(expected["golden_score"])[part[answered]].tolist()
     assert selection.facts["figures"]["predetermined tasks"] == 8
     assert selection.passes["cached_rows"] == 8 + 8 * len(answered)
 
@@ -131,24 +139,65 @@ def test_tasks_of_like_length_go_together():
     assert [group.tolist() for group in of_like_length(lengths, [4, 0], 0.1)] == [[4], [0]]
 
 
-def test_pairs_are_kept_one_by_one_and_a_killed_run_goes_on(tmp_path):
+def test_exemplars_are_kept_as_they_come_and_a_killed_run_goes_on(tmp_path):
     model, (exemplars, tasks), asked = MODELS["llama"](), pairs(), []
 
     def some(losses):
         asked.append(1)
-        if len(asked) == 5:
+        if len(asked) == 8:
             raise KeyboardInterrupt
         return np.flatnonzero(np.isnan(losses))[:2] if np.isnan(losses).sum() > 3 else np.zeros(0, int)
 
+    options = {"cache_dir": tmp_path, "dtype": "float32"}
     with pytest.raises(KeyboardInterrupt):
-        one_shot_loss(model, exemplars, tasks, wanted=some, cache_dir=tmp_path, dtype="float32")
-    again = one_shot_loss(model, exemplars, tasks, cache_dir=tmp_path, dtype="float32")
-    assert again.cached == 6 and again.cached_seconds > 0
+        one_shot_loss(model, exemplars, tasks, wanted=some, **options)
+    again = one_shot_loss(model, exemplars, tasks, **options)
+    assert again.cached == 2 * 4 and again.cached_seconds > 0, "two exemplars, of each the tasks that were asked for"
     np.testing.assert_allclose(again.loss, one_by_one(model, exemplars, tasks), rtol=1e-5, atol=1e-5)
-    third = one_shot_loss(model, exemplars, tasks, cache_dir=tmp_path, dtype="float32")
+    third = one_shot_loss(model, exemplars, tasks, **options)
     assert (third.cached, third.forward_tokens) == (35, 0) and (third.loss == again.loss).all()
-    other = one_shot_loss(model, exemplars, tasks, cache_dir=tmp_path, dtype="float32", mean_logit=True)
-    assert other.cached == 0 and (other.loss[:, [0, 1, 3, 4, 5, 6]] > third.loss[:, [0, 1, 3, 4, 5, 6]]).all()
+    few = one_shot_loss(model, exemplars, tasks, rows=np.array([3, 1]), **options)
+    assert (few.cached, few.forward_tokens) == (14, 0) and (few.loss[[1, 3]] == again.loss[[1, 3]]).all()
+    assert np.isnan(few.loss[[0, 2, 4]]).all()
+
+
+def test_results_of_other_settings_or_tasks_are_not_used(tmp_path):
+    model, (exemplars, tasks) = MODELS["llama"](), pairs()
+    options = {"cache_dir": tmp_path, "dtype": "float32"}
+    first = one_shot_loss(model, exemplars, tasks, **options)
+    other = one_shot_loss(model, exemplars, tasks, mean_logit=True, **options)
+    counted = [0, 1, 3, 4, 5, 6]
+    assert other.cached == 0 and (other.loss[:, counted] > first.loss[:, counted]).all()
+    turned = TokenRows(tasks.dataset.select(range(6, -1, -1)))
+    backwards = one_shot_loss(model, exemplars, turned, **options)
+    assert backwards.cached == 0
+    np.testing.assert_allclose(backwards.loss[:, ::-1], first.loss, rtol=1e-5, atol=1e-5)
+    model.set_attn_implementation("eager")
+    assert one_shot_loss(model, exemplars, tasks, **options).cached == 0
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_cached_seconds_are_those_an_exemplar_took_on_all_ranks(ranks, tmp_path, monkeypatch):
+    model, (exemplars, tasks) = MODELS["llama"](), pairs()
+    clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
+    monkeypatch.setattr(one_shot, "time", clock)
+    own = {"num_processes": ranks, "process_index": 0, "is_main_process": True, "device": torch.device("cpu")}
+    accelerator = SimpleNamespace(**own, reduce=lambda tensor, how: tensor)  # each rank computes its part for itself
+    options = {"cache_dir": tmp_path, "dtype": "float32"}
+
+    def tick(module, args, kwargs):
+        clock.now += 1.0 if kwargs.get("past_key_values") is None else 0.125
+
+    model.base_model.register_forward_pre_hook(tick, with_kwargs=True)
+    tokens = one_shot_loss(model, exemplars, tasks, wanted=lambda losses: np.zeros(0, int), **options).forward_tokens
+    probes, clock.now = clock.now, 0.0
+    for rank in range(ranks):
+        accelerator.process_index = rank
+        one_shot_loss(model, exemplars, tasks, accelerator=accelerator, **options)
+    passes = clock.now - ranks * probes
+    assert tokens == 0 and passes > len(exemplars) * 1.125
+    again = one_shot_loss(model, exemplars, tasks, **options)
+    assert again.cached == 35 and again.cached_seconds == pytest.approx(passes / ranks)
 
 
 def test_an_exemplar_that_does_not_fit_is_nan_and_a_batch_that_does_not_is_halved():
@@ -232,14 +281,31 @@ def test_stopping_early_gives_the_same_selection_with_fewer_passes(stop, thresho
     assert 0 < len(whole.indices) < 24
     assert set(early.indices) == set(whole.indices)
     assert early.passes["forward_rows"] < whole.passes["forward_rows"]
-    if stop == "dropped":
+    kept = whole.scores > np.float32(threshold)
+    assert np.isnan(early.scores[~kept]).all() and early.dropped == whole.dropped
+    if stop == "sealed":
+        least = (np.floor(threshold * 20 + 1e-9) + 1) / 20
+        assert (early.scores[kept] == np.float32(least)).all()
+        assert early.facts["figures"]["golden score of every kept row, at least"] == pytest.approx(least)
+    else:
         assert early.indices.tolist() == whole.indices.tolist()
-        kept = whole.scores > np.float32(threshold)
         assert (early.scores[kept] == whole.scores[kept]).all()
         few = select(rows, Nuggets(stop=stop, **options), 2, context())
         assert few.indices.tolist() == whole.indices[:2].tolist()
     dropped = {row for found in early.dropped.values() for row in found}
     assert dropped | set(early.indices.tolist()) == set(range(24))
+
+
+@pytest.mark.parametrize("stop", ["dropped", "sealed"])
+def test_scores_do_not_depend_on_what_the_cache_holds(stop, tmp_path):
+    rows, options = alpaca(24, seed=2), {"tasks": 20, "threshold": 0.4}
+    fresh = select(rows, Nuggets(stop=stop, **options), 1.0, context())
+    select(rows, Nuggets(stop="never", **options), 1.0, context(cache_dir=tmp_path))
+    full = select(rows, Nuggets(stop=stop, **options), 1.0, context(cache_dir=tmp_path))
+    assert full.facts["figures"]["tasks run"] == "480 of 480" != fresh.facts["figures"]["tasks run"]
+    np.testing.assert_array_equal(fresh.scores, full.scores)
+    assert fresh.indices.tolist() == full.indices.tolist() and fresh.dropped == full.dropped
+    assert full.passes["forward_rows"] == full.passes["embedded_rows"] == 0 and full.cached_seconds > 0
 
 
 def test_rows_whose_order_is_open_are_not_cut_to_a_budget(tmp_path):
@@ -266,13 +332,24 @@ def test_a_plan_ends_on_the_side_that_all_tasks_would_show(stop):
 
 
 def test_tasks_are_the_rows_nearest_the_centroids_of_their_prompts():
-    rows = alpaca(30, seed=4)
-    selection = select(rows, Nuggets(tasks=6, threshold=None), 5, context())
-    assert selection.facts["figures"]["predetermined tasks"] == 6
+    rows, ctx = Records(alpaca(30, seed=4)), context()
+    selection = select(rows, Nuggets(tasks=6, threshold=None), 5, ctx)
+    prompts = []
+    for ids, spans in encode(rows, ctx.text_format()).tokens.take(range(30)):
+        with torch.no_grad():
+            hidden = ctx.model.model(torch.tensor(ids[None, : spans[0, 0]]).long()).last_hidden_state
+        prompts.append(hidden[0].mean(0).numpy())
+    centroids = KMeans(6, random_state=0).fit(np.stack(prompts)).cluster_centers_
+    distances = np.linalg.norm(centroids[:, None] - np.stack(prompts), axis=-1)
+    chosen = np.unique((distances < distances.min(1, keepdims=True) + 1e-4).argmax(1))
+    given = select(rows, Nuggets(threshold=None), 5, context(target=rows.subset(chosen)))
+    assert selection.scores.tolist() == given.scores.tolist()
+    assert selection.facts["figures"]["predetermined tasks"] == len(chosen) == 6
     assert selection.facts["figures"]["tasks run"] == "180 of 180"
     assert set((selection.scores * 6).round(4)) <= set(range(7))
 
 
+@pytest.mark.filterwarnings("error:Number of distinct clusters")
 def test_identical_rows_and_fewer_rows_than_tasks():
     same = Dataset.from_list([alpaca(1).to_list()[0]] * 5)
     selection = select(same, Nuggets(tasks=100, threshold=None), 3, context())
@@ -294,6 +371,7 @@ def test_rows_that_need_more_positions_than_there_are_left_out_by_name():
     "options, named",
     [
         ({"tasks": 0}, "tasks=0"),
+        ({"task_window": 1}, "task_window=1"),
         ({"threshold": 1.0}, "threshold=1.0"),
         ({"threshold": None, "stop": "sealed"}, "stop"),
     ],
@@ -312,17 +390,36 @@ def test_a_model_with_an_adapter_is_trained_on_what_it_chose(tmp_path):
     assert trainer.selection.facts["figures"]["tasks run"] == "120 of 120"
 
 
+TWO_RANKS = {"tasks": 12, "threshold": 0.4}
+
+
 def test_two_ranks_choose_the_rows_of_one_and_share_a_cache(tmp_path):
-    options = {"tasks": 12, "threshold": 0.4}
-    given = {"selection_method": "nuggets", "selection_kwargs": options, "selection_budget": 1.0}
-    recipe = write_recipe(tmp_path, n=24, selection_dtype="float32", max_length=256, **given)
-    found, ways = [], ("--output_dir", "--selection_cache_dir")
-    for processes, cache in ((1, "none"), (2, "shared"), (2, "shared"), (1, "shared")):
-        folders = tmp_path / f"run{len(found)}", tmp_path / cache
-        folders = folders if cache == "shared" else (folders[0], cache)
-        given = [item for pair in zip(ways, map(str, folders), strict=True) for item in pair]
-        run(processes, recipe, *given, command="select")
-        found.append(selection(tmp_path / f"run{len(found)}"))
-    assert all(one["indices"] == found[0]["indices"] and one["dropped"] == found[0]["dropped"] for one in found)
-    assert 0 < found[0]["kept"] < 24 and found[1]["facts"]["processes"] == 2
-    assert found[2]["passes"]["forward_rows"] == found[3]["passes"]["forward_rows"] == 24  # embeddings of the prompts
+    launch(2, __name__, str(tmp_path), cwd=Path.cwd())
+    one = select(alpaca(24), Nuggets(**TWO_RANKS), 1.0, context())
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
+    assert [run["name"] for run in found] == ["again0", "again1", "fresh0", "fresh1"] and 0 < len(one.indices) < 24
+    for run in found:
+        assert run["indices"] == one.indices.tolist() and run["dropped"] == one.dropped, run["name"]
+        np.testing.assert_array_equal(np.array(run["scores"], np.float32), one.scores)
+        assert run["processes"] == 2 and (run["forward_rows"] == 0) == run["name"].startswith("again")
+    later = select(alpaca(24), Nuggets(**TWO_RANKS), 1.0, context(cache_dir=tmp_path / "cache"))
+    assert later.passes["forward_rows"] == later.passes["embedded_rows"] == 0
+    np.testing.assert_array_equal(later.scores, one.scores)
+
+
+def on_each_rank(folder: Path) -> None:
+    """Choose with an empty cache and then with what it holds."""
+    accelerator = Accelerator(cpu=True)
+    for name in ("fresh", "again"):
+        ctx = context(accelerator=accelerator, cache_dir=folder / "cache")
+        found = select(alpaca(24), Nuggets(**TWO_RANKS), 1.0, ctx)
+        run = {"name": f"{name}{accelerator.process_index}", "processes": accelerator.num_processes}
+        run |= {"indices": found.indices.tolist(), "scores": found.scores.tolist(), "dropped": found.dropped}
+        run |= {"forward_rows": found.passes["forward_rows"]}
+        (folder / f"{run['name']}.json").write_text(json.dumps(run))
+        accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    on_each_rank(Path(sys.argv[1]))
