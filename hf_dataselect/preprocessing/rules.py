@@ -7,7 +7,8 @@ components) are in a .safetensors file beside it.
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -63,6 +64,15 @@ class FittedRule:
         """Foretold log loss of each row, `(n,)`, lower is better; NaN where an indicator is."""
         raise NotImplementedError
 
+    def summary(self) -> str:
+        """Lines for a log: what was fitted, and what it is worth."""
+        left_out = "unknown" if self.left_out_r2 is None else f"{self.left_out_r2:.3f}"
+        low, high = self.about["losses"]
+        return (
+            f"Losses of the {self.subsets} subsets: {low:.4f} to {high:.4f}\n"
+            f"R2 {self.r2:.3f} over {self.subsets} subsets, {left_out} of those left out of the fit"
+        )
+
     def save(self, path: Path) -> None:
         """Write the rule as JSON, and its tensors beside it."""
         described = {"regressor": self.regressor} | asdict(replace(self, tensors={}))
@@ -88,6 +98,10 @@ class Rule(FittedRule):
     intercept: float
     coefficients: dict[str, float]
 
+    def __post_init__(self):
+        object.__setattr__(self, "intercept", float(self.intercept))
+        object.__setattr__(self, "coefficients", {name: float(value) for name, value in self.coefficients.items()})
+
     regressor: ClassVar[str] = "linear"
 
     @property
@@ -97,10 +111,13 @@ class Rule(FittedRule):
     def log_loss(self, indicators: Mapping[str, np.ndarray]) -> np.ndarray:
         return self.intercept + sum(value * indicators[name] for name, value in self.coefficients.items())
 
+    def summary(self) -> str:
+        lines = [f"{name:>10}  {value:+.6g}" for name, value in self.coefficients.items()]
+        return "\n".join([*lines, f" intercept  {self.intercept:+.6g}", super().summary()])
+
     def check(self) -> None:
         """Refuse, with a `ValueError`, numbers that are none."""
-        numbers = [float(self.intercept), *map(float, self.coefficients.values())]
-        if not self.coefficients or not np.isfinite(numbers).all():
+        if not self.coefficients or not np.isfinite([self.intercept, *self.coefficients.values()]).all():
             raise ValueError("no finite coefficients")
 
 
@@ -150,13 +167,13 @@ def indicator_of(column: str) -> str:
     return column.rstrip("0123456789")
 
 
-def load_rule(name: str, known: Collection[str], published: Mapping[str, FittedRule] | None = None) -> FittedRule:
+def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | None = None) -> FittedRule:
     """
     A published rule by name, or one of `hf-dataselect fit-rule` by path.
 
     Args:
-        known (`Collection[str]`):
-            Indicators that the method measures.
+        sources (`type`):
+            What measures the method's indicators: [`IndicatorSources`] or [`ImageTextSources`].
         published (`Mapping`, *optional*):
             Its rules by name.
 
@@ -170,7 +187,8 @@ def load_rule(name: str, known: Collection[str], published: Mapping[str, FittedR
         others = " nor ".join(map(repr, published or {}))
         raise ValueError(
             f"`selection_kwargs`: rule={name!r} is "
-            + (f"neither {others} nor a file." if others else "no file: write one with `hf-dataselect fit-rule`.")
+            + (f"neither {others} nor a file" if others else "no file")
+            + ": write one with `hf-dataselect fit-rule`."
         )
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
@@ -178,13 +196,41 @@ def load_rule(name: str, known: Collection[str], published: Mapping[str, FittedR
         beside = described.pop("tensors", None)
         rule = kind(**described, tensors=_beside(path, **beside) if beside else {})
         rule.check()
+        sources(**_typed(rule.sources, asdict(sources())))
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"`selection_kwargs`: rule={name!r} is no rule file: {error}.") from error
-    if unknown := sorted(set(rule.names) - set(known)):
+    if unknown := sorted(set(rule.names) - set(sources.names)):
         raise ValueError(
-            f"`selection_kwargs`: rule={name!r} has unknown indicators {unknown}. Known: {', '.join(known)}."
+            f"`selection_kwargs`: rule={name!r} has unknown indicators {unknown}. Known: {', '.join(sources.names)}."
         )
     return rule
+
+
+def _typed(given: Any, defaults: dict[str, Any]) -> dict[str, Any]:
+    """`given` if it has entries of `defaults` only, each of the same type."""
+    wrong = [name for name, value in given.items() if type(value) is not type(defaults.get(name))]
+    if wrong:
+        raise ValueError(f"its `sources` have no such {', '.join(f'{name}={given[name]!r}' for name in wrong)}")
+    return given
+
+
+@contextmanager
+def named_by_rule(options: Any, rule: FittedRule) -> Iterator[None]:
+    """
+    Say of a source that is refused that the rule file names it, where the `options` of the method do not.
+
+    Raises:
+        `ValueError`: what was raised, and where the name comes from.
+    """
+    try:
+        yield
+    except ValueError as error:
+        named = [name for name in rule.sources if getattr(options, name) is None and f"{name}=" in str(error)]
+        if not named:
+            raise
+        raise ValueError(
+            f"{error}\nrule={options.rule!r} was fitted with it, and names it: give another `{named[0]}`, if need be."
+        ) from error
 
 
 def _beside(path: Path, file: str, hash: str) -> dict[str, np.ndarray]:
@@ -196,61 +242,3 @@ def _beside(path: Path, file: str, hash: str) -> dict[str, np.ndarray]:
 
 def _hash(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=12).hexdigest()
-
-
-def least_squares(indicators: np.ndarray, log_losses: np.ndarray) -> tuple[float, np.ndarray, float]:
-    """
-    Intercept, coefficients `(d,)` and R2 of the least-squares fit.
-
-    Args:
-        indicators (`np.ndarray`):
-            Mean indicators of each subset `(subsets, d)`.
-        log_losses (`np.ndarray`):
-            `(subsets,)`.
-
-    Raises:
-        `ValueError`: the subsets do not determine the coefficients.
-    """
-    # Indicators differ in size by many powers of ten.
-    scale = indicators.std(0)
-    design = (indicators - indicators.mean(0)) / np.where(scale > 0, scale, 1)
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise ValueError(
-            f"{len(design)} subsets do not determine {design.shape[1]} coefficients: their mean indicators are the "
-            "same or depend on each other. Fit more subsets, or fewer indicators."
-        )
-    fitted, *_ = np.linalg.lstsq(design, log_losses - log_losses.mean(), rcond=None)
-    coefficients = fitted / scale
-    intercept = float(log_losses.mean() - indicators.mean(0) @ coefficients)
-    return intercept, coefficients, r_squared(log_losses, intercept + indicators @ coefficients)
-
-
-def r_squared(found: np.ndarray, foretold: np.ndarray) -> float:
-    """Share of the variance of `found` that `foretold` explains; NaN where there is none."""
-    total = ((found - found.mean()) ** 2).sum()
-    return float(1 - ((found - foretold) ** 2).sum() / total) if total > 0 else float("nan")
-
-
-def left_out_r2(
-    fit: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]], log_losses: np.ndarray, seed: int, folds: int = 10
-) -> float | None:
-    """
-    R2 of what is foretold of subsets that were left out of the fit, a tenth of them (one at least) at a time.
-
-    Args:
-        fit (`Callable`):
-            Subsets to fit to -> (subsets -> their log losses as foretold).
-        log_losses (`np.ndarray`):
-            `(subsets,)`.
-
-    Returns:
-        `float`: `None` where too few subsets are left to fit to.
-    """
-    n, foretold = len(log_losses), np.empty(len(log_losses))
-    order = np.random.default_rng(seed).permutation(n)
-    for part in np.array_split(order, min(folds, n)):
-        try:
-            foretold[part] = fit(np.setdiff1d(order, part))(part)
-        except ValueError:
-            return None
-    return r_squared(log_losses, foretold)

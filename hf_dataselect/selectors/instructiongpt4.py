@@ -133,7 +133,7 @@ class InstructionGPT4(Selector):
     def _rule(self) -> FittedRule | None:
         """The rule file, if there is one."""
         there = self.rule not in (None, "mean") and Path(self.rule).expanduser().is_file()
-        return load_rule(self.rule, ImageTextSources.names) if there else None
+        return load_rule(self.rule, ImageTextSources) if there else None
 
     def _names(self) -> list[str]:
         rule = self._rule()

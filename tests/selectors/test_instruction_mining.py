@@ -14,12 +14,13 @@ from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
 from hf_dataselect.engines.yes_no import load_evaluator, yes_probability
 from hf_dataselect.fit_rule import FitRuleArguments, draw_subset, fit_rule
 from hf_dataselect.preprocessing import indicators as measuring
+from hf_dataselect.preprocessing.fitting import least_squares
 from hf_dataselect.preprocessing.human import TEXT_FEATURES
 from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indicator_values, nearest_distance
 from hf_dataselect.preprocessing.model import answer_loss, tuning_rows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.rewards import conversation
-from hf_dataselect.preprocessing.rules import PUBLISHED, least_squares, load_rule
+from hf_dataselect.preprocessing.rules import PUBLISHED, load_rule
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.instruction_mining import best_size
@@ -135,16 +136,16 @@ def test_least_squares_finds_the_rule_that_made_the_losses():
     draw = np.random.default_rng(0)
     means = draw.normal([100, 0.5, -3], [30, 0.01, 1], (40, 3))
     losses = 0.3 + means @ [1e-3, -2.0, 0.05]
-    intercept, coefficients, r2 = least_squares(means, losses)
+    intercept, coefficients, r2 = least_squares(means, losses, "abc")
     np.testing.assert_allclose([intercept, *coefficients, r2], [0.3, 1e-3, -2.0, 0.05, 1], rtol=1e-6)
     noisy = losses + draw.normal(0, losses.std(), 40)
-    _, found, r2 = least_squares(means, noisy)
+    _, found, r2 = least_squares(means, noisy, "abc")
     design = np.column_stack([np.ones(40), means])
     plain = np.linalg.lstsq(design, noisy, rcond=None)[0]
     np.testing.assert_allclose(found, plain[1:], rtol=1e-6)
     assert r2 == pytest.approx(1 - ((noisy - design @ plain) ** 2).sum() / ((noisy - noisy.mean()) ** 2).sum())
     with pytest.raises(ValueError, match="do not determine 3 coefficients"):
-        least_squares(np.column_stack([means[:, :2], means[:, 0] * 2]), losses)
+        least_squares(np.column_stack([means[:, :2], means[:, 0] * 2]), losses, "abc")
 
 
 def test_subsets_lean_in_every_direction():
@@ -239,7 +240,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
             raise KeyboardInterrupt
         return warmed_up(*given, **options)
 
-    monkeypatch.setattr("hf_dataselect.fit_rule.warmed_up", counting)
+    monkeypatch.setattr("hf_dataselect.preprocessing.tuned_loss.warmed_up", counting)
     given = (records, held_out, context(), sources, arguments, settings())
     with pytest.raises(KeyboardInterrupt):
         fit_rule(*given, tmp_path)
@@ -252,7 +253,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     written = json.loads((tmp_path / "rule.json").read_text())
     assert set(written["coefficients"]) == {"len", "mtld", "rew", "ppl"} and written["subsets"] == 8
     assert 0 <= written["r2"] <= 1 and written["sources"] == {"reward_model": sources.reward_model}
-    assert load_rule(str(tmp_path / "rule.json"), NAMES) == rule
+    assert load_rule(str(tmp_path / "rule.json"), IndicatorSources) == rule
 
     lines = [json.loads(line) for line in (tmp_path / "again" / "subsets.jsonl").read_text().split("\n") if line]
     values = indicator_values(records, context(), arguments.indicators, sources)
@@ -261,7 +262,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     assert lines[0]["rows"] == rows.tolist()
     means = np.array([table[line["rows"]].mean(0) for line in lines])
     losses = np.log([line["loss"] for line in lines])
-    intercept, coefficients, r2 = least_squares(means, losses)
+    intercept, coefficients, r2 = least_squares(means, losses, arguments.indicators)
     np.testing.assert_allclose([rule.intercept, *rule.coefficients.values(), rule.r2], [intercept, *coefficients, r2])
     ctx = context()
     with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(records, rows, ctx), settings()) as model:
@@ -312,7 +313,7 @@ def test_the_command_fits_a_rule_from_a_recipe(tmp_path, capsys):
     recipe.write_text(yaml.safe_dump(content))
     main(["fit-rule", "--config", str(recipe)])
     shown = capsys.readouterr().out
-    rule = load_rule(str(tmp_path / "run" / "rule.json"), NAMES)
+    rule = load_rule(str(tmp_path / "run" / "rule.json"), IndicatorSources)
     assert (
         "R2" in shown
         and f"over 8 subsets, {rule.left_out_r2:.3f} of those left out" in shown

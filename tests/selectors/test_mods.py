@@ -118,11 +118,13 @@ def test_rows_without_an_answer_or_too_long_for_the_reward_model_are_named(rewar
 def test_what_is_no_reward_model_is_refused_before_anything_runs(rewards, tmp_path):
     tokenizer = tiny_tokenizer()
     reward_model(tokenizer, labels=2).save_pretrained(tmp_path / "two")
+    tokenizer.save_pretrained(tmp_path / "two")
     for name, named in (("two", "has 2 labels: a reward model has one"), ("none", "can't be found")):
         with pytest.raises(ValueError, match=named):
             MoDS(reward_model=str(tmp_path / name)).check(Records(alpaca(2)))
     mods(rewards).check(Records(alpaca(2)))
     tiny_model(tokenizer).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
     with pytest.raises(ValueError, match="has 2 labels"):  # transformers' default for a language model
         mods(rewards, reward_model=str(tmp_path / "lm")).check(Records(alpaca(2)))
 
