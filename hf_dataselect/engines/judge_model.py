@@ -217,10 +217,15 @@ class ModelJudge(_LocalJudge):
                         batch_tokens=self.batch_tokens,
                         accelerator=self.accelerator,
                         vllm_memory=self.vllm_memory,
+                        skip_oversized=True,
                     )
                     seconds = self._lap(len(part))
                     for place, ids in zip(part, answers, strict=True):
                         key, ended = keys[place], bool(ids) and ids[-1] in stops
+                        if ids is None:
+                            why = "the prompt and a reply do not fit in memory"
+                            replies[key] = self._record(key, Reply(None, why), passing=True)
+                            continue
                         text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
                         said = (text, None) if text.strip() else (None, "empty")
                         reply = Reply(*said, len(prompts[key]), len(ids), not ended, seconds)

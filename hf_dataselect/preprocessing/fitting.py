@@ -87,8 +87,8 @@ def standardised(indicators: np.ndarray, names: Sequence[str]) -> tuple[np.ndarr
     if constant.any():
         same = ", ".join(name for name, is_constant in zip(names, constant, strict=True) if is_constant)
         raise ValueError(
-            f"`indicators`: {same}: the same in all {len(indicators)} subsets, so that no coefficient can be fitted to "
-            "it. Leave it out."
+            f"`indicators`: {same}: the same in all {len(indicators)} subsets, so that no coefficient can be fitted. "
+            "Leave it out."
         )
     design = (indicators - centre) / scale
     if np.linalg.matrix_rank(design, rtol=1e-6) < design.shape[1]:
