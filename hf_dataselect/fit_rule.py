@@ -86,7 +86,7 @@ class FitRuleArguments:
 
     def __post_init__(self):
         self.check(self.indicators, [name for names in _METHODS.values() for name in names])
-        if self.subset_rows < 1 or self.lean < 0:
+        if self.subset_rows < 1 or not self.lean >= 0:
             raise ValueError(f"`subset_rows={self.subset_rows}` must be positive, `lean={self.lean}` not negative.")
         if self.tuning_learning_rate is not None and not self.tuning_learning_rate > 0:
             raise ValueError(f"`tuning_learning_rate={self.tuning_learning_rate}` must be positive.")

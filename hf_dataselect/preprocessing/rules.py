@@ -215,7 +215,7 @@ def _typed(given: Any, defaults: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def named_by_rule(options: Any, rule: FittedRule) -> Iterator[None]:
+def named_by_rule(options: Any, rule: FittedRule | None) -> Iterator[None]:
     """
     Say of a source that is refused that the rule file names it, where the `options` of the method do not.
 
@@ -225,7 +225,8 @@ def named_by_rule(options: Any, rule: FittedRule) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        named = [name for name in rule.sources if getattr(options, name) is None and f"{name}=" in str(error)]
+        sources = rule.sources if rule else {}
+        named = [name for name in sources if getattr(options, name) is None and f"{name}=" in str(error)]
         if not named:
             raise
         raise ValueError(

@@ -96,7 +96,7 @@ class InstructionMining(Selector):
 
     def __post_init__(self):
         for name, least in (("search_trials", 0), ("search_epochs", 1e-9)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} is too small.")
         needs = self.card.needs | ({"target"} if self.search_trials else set())
         if self._written() and not self.search_trials and not self.sources().needs_model(self._rule().names):
