@@ -225,12 +225,7 @@ def fit_rule(argv: Sequence[str]) -> None:
 
     _log_to_console()
     rule, path = _checked(fit_rule_command, _checked(parse_recipe, argv, "fit-rule", FitRuleArguments))
-    for name, value in getattr(rule, "coefficients", {}).items():
-        print(f"{name:>10}  {value:+.6g}")
-    if hasattr(rule, "intercept"):
-        print(f" intercept  {rule.intercept:+.6g}")
-    left_out = "unknown" if rule.left_out_r2 is None else f"{rule.left_out_r2:.3f}"
-    print(f"R2 {rule.r2:.3f} over {rule.subsets} subsets, {left_out} of those left out of the fit\nRule: {path}")
+    print(f"{rule.summary()}\nRule: {path}")
 
 
 def methods(argv: Sequence[str]) -> None:

@@ -7,25 +7,23 @@ or by a small network with self-attention (arXiv 2308.12067, which tuned 30). Ea
 `subsets.jsonl`: a killed fit goes on, and more subsets can be added later.
 """
 
-import copy
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from .engines.cache import check_writable, digest, model_identity
-from .engines.warmup import ImageRows, WarmupSettings, warmed_up
-from .preprocessing.image_loss import held_out_loss
+from .engines.cache import check_writable
+from .engines.warmup import WarmupSettings
+from .preprocessing.fitting import fit_linear, fit_network, standardised
 from .preprocessing.images import undecodable
 from .preprocessing.indicators import NAMES, IndicatorSources
-from .preprocessing.model import tuning_rows
 from .preprocessing.records import Records
-from .preprocessing.rule_fits import fit_linear, fit_network
 from .preprocessing.rules import FittedRule
+from .preprocessing.tuned_loss import TunedLoss
 from .preprocessing.vision import ImageTextSources
 from .run_folder import plain
 from .selector import Context
@@ -53,7 +51,9 @@ class FitRuleArguments:
         subset_rows (`int`, *optional*, defaults to `1000`):
             Rows of each.
         tuning (`str`, *optional*, defaults to `"lora"`):
-            `"lora"` or `"full"`: what of the model is tuned. Epochs, learning rate and batch are the training's.
+            `"lora"` or `"full"`: what of the model is tuned. Epochs and batch are the training's.
+        tuning_learning_rate (`float`, *optional*):
+            By default 2e-4 for `"lora"` and the training's for `"full"`.
         lean (`float`, *optional*, defaults to `1.0`):
             How far subsets lean towards high or low indicators: 0 draws them evenly, and needs far more of them.
     """
@@ -75,14 +75,22 @@ class FitRuleArguments:
     tuning: Literal["lora", "full"] = field(
         default="lora", metadata={"help": "Tune a temporary adapter, or all weights (slower, a copy in main memory)."}
     )
+    tuning_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Default: 2e-4 for an adapter, the training's for all weights. Too low, and all subsets end alike."
+        },
+    )
     lean: float = field(
         default=1.0, metadata={"help": "How far subsets lean towards high or low indicators; 0 draws evenly."}
     )
 
     def __post_init__(self):
         self.check(self.indicators, [name for names in _METHODS.values() for name in names])
-        if self.subset_rows < 1 or self.lean < 0:
+        if self.subset_rows < 1 or not self.lean >= 0:
             raise ValueError(f"`subset_rows={self.subset_rows}` must be positive, `lean={self.lean}` not negative.")
+        if self.tuning_learning_rate is not None and not self.tuning_learning_rate > 0:
+            raise ValueError(f"`tuning_learning_rate={self.tuning_learning_rate}` must be positive.")
 
     def check(self, columns: list[str], known: list[str] | tuple[str, ...]) -> None:
         """
@@ -150,66 +158,95 @@ def fit_rule(
     if len(names) < len(wanted):
         logger.info("Left out, as no row has an image: %s.", ", ".join(name for name in wanted if name not in names))
     found, tensors = sources.measure(records, ctx, names)
-    arguments.check(list(found), sources.names)
-    values = np.column_stack(list(found.values()))
-    usable = np.isfinite(values).all(1)
-    for rows in records.unreadable().values():
-        usable[rows] = False
-    if records.images:  # not all indicators look at them, but the training does
-        usable[undecodable(records.dataset)] = False
-    usable = np.flatnonzero(usable)
+    columns, values = list(found), np.column_stack(list(found.values()))
+    arguments.check(columns, sources.names)
+    left_out = _left_out(records, values, ctx)
+    usable = np.setdiff1d(np.arange(len(records)), [row for rows in left_out.values() for row in rows])
+    main = ctx.accelerator is None or ctx.accelerator.is_main_process
+    log = logger.info if main else logger.debug
+    for reason, rows in left_out.items():
+        log("%d of %d rows are in no subset: %s.", len(rows), len(records), reason)
     if len(usable) < 2 * arguments.subset_rows:
         raise ValueError(
             f"`subset_rows={arguments.subset_rows}`: {len(usable)} rows of {len(records)} have all indicators, and it "
             "takes twice as many as a subset has, so that subsets differ."
         )
-    described = {
-        "model": model_identity(ctx.model),
-        "rows": records.content_hash(),
-        "held_out": held_out.content_hash(),
-        "sources": sources.used(names),
-        "settings": plain(asdict(settings)),
-        "max_length": ctx.max_length,
-        "subset_rows": arguments.subset_rows,
-        "lean": arguments.lean,
-        "indicators": names,
-    }
-    store = _Store(folder / "subsets.jsonl", digest(described), ctx)
-    main = ctx.accelerator is None or ctx.accelerator.is_main_process
-    processor = ctx.processor if records.images else ctx.tokenizer
-    for number in range(arguments.subsets):
-        if number in store.done:
-            continue
-        rows = ctx.agreed(draw_subset(values, usable, arguments.subset_rows, arguments.lean, [ctx.seed, number]))
-        # Pixels are made as the training goes on.
-        chosen = (
-            ImageRows(records.for_training(rows), ctx.max_length)
-            if records.images
-            else tuning_rows(records, rows, ctx)
-        )
-        with warmed_up(ctx.model, processor, chosen, settings, ctx.accelerator, ctx.cache_dir) as tuned:
-            losses = held_out_loss(held_out, ctx.using(tuned)).mean
-        if not np.isfinite(losses).any():
-            raise ValueError("No held-out row has an answer within the window whose loss could be measured.")
-        store.add(number, rows.tolist(), float(np.nanmean(losses)))
-        if main:
-            logger.info("Subset %d of %d: loss %.4f", number + 1, arguments.subsets, store.done[number]["loss"])
-    done = [store.done[number] for number in range(arguments.subsets)]
-    # What an earlier run could measure of a row, this one may not.
-    subsets = [values[np.intersect1d(record["rows"], usable)] for record in done]
-    losses = np.log([record["loss"] for record in done])
+    drawn = ctx.agreed(
+        [
+            draw_subset(values, usable, arguments.subset_rows, arguments.lean, [ctx.seed, number])
+            for number in range(arguments.subsets)
+        ]
+    )
+    subsets = [values[rows] for rows in drawn]
+    if arguments.regressor == "linear":  # what can't be fitted is known before a model is tuned
+        standardised(np.array([subset.mean(0) for subset in subsets]), columns)
+
+    loss_of = TunedLoss(records, held_out, ctx, settings)
+    store = _Store(folder / "subsets.jsonl", loss_of.key, ctx)
+    known = sum(tuple(rows) in store.done for rows in drawn)
+    if known:
+        log("%d of %d subsets are known from %s.", known, arguments.subsets, store.path)
+    losses = []
+    for number, rows in enumerate(drawn):
+        if tuple(rows) not in store.done:
+            loss = loss_of(rows)
+            if np.isnan(loss):
+                raise ValueError("No held-out row has an answer within the window whose loss could be measured.")
+            store.add(number, rows.tolist(), loss)
+            log("Subset %d of %d: loss %.4f", number + 1, arguments.subsets, loss)
+        losses.append(store.done[tuple(rows)])
+    loss_of.close()
+    for reason, rows in loss_of.unscorable.items():
+        log("%d of %d held-out rows have no loss: %s.", len(rows), len(held_out), reason)
     fit = fit_linear if arguments.regressor == "linear" else fit_network
     rule = replace(
-        fit(list(found), subsets, losses, values[usable], ctx.seed),
+        fit(columns, subsets, np.log(losses), values[usable], ctx.seed),
         subsets=arguments.subsets,
-        sources=sources.used(names),
+        sources={
+            name: str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
+            for name, value in sources.used(names).items()
+        },
         about={"model": ctx.model_id, "images": records.images is not None}
-        | {key: described[key] for key in ("rows", "held_out", "settings", "lean")},
+        | {key: plain(loss_of.described[key]) for key in ("rows", "held_out", "settings")}
+        | {"lean": arguments.lean, "losses": [min(losses), max(losses)]}
+        | {"rows left out": {reason: len(rows) for reason, rows in left_out.items()}},
     )
     rule = ctx.agreed(replace(rule, tensors=rule.tensors | tensors))
     if main:
+        _warn_of_little(rule)
         rule.save(folder / "rule.json")
     return rule
+
+
+def _left_out(records: Records, values: np.ndarray, ctx: Context) -> dict[str, list[int]]:
+    """Rows that are in no subset, each by the first reason known."""
+    lost, found = set(np.flatnonzero(~np.isfinite(values).all(1)).tolist()), {}
+    lost.update(*(rows.tolist() for rows in records.unreadable().values()))
+    # Not all indicators look at images, but the training does.
+    broken = {"an image can't be decoded": undecodable(records.dataset).tolist()} if records.images else {}
+    lost.update(*broken.values())
+    kinds = records.unreadable(), ctx.account.rows("unscorable"), ctx.account.rows("dropped"), broken
+    for reason, rows in [pair for kind in kinds for pair in kind.items()] + [("an indicator is no number", [*lost])]:
+        if here := sorted(lost.intersection(rows)):
+            found[reason] = here
+            lost -= {*here}
+    return found
+
+
+def _warn_of_little(rule: FittedRule) -> None:
+    if rule.regressor == "linear" and rule.subsets < 10 * len(rule.columns):
+        logger.warning(
+            "%d subsets leave %d degrees of freedom beside %d coefficients and an intercept: R2 flatters the rule. "
+            "Ten `subsets` an indicator are a fair number.",
+            rule.subsets,
+            rule.subsets - len(rule.columns) - 1,
+            len(rule.columns),
+        )
+    if rule.left_out_r2 is None or not rule.left_out_r2 > 0:
+        logger.warning(
+            "The rule foretells the loss of subsets that it has not seen no better than the mean of the others does: "
+            "it may have learnt noise. Fit more `subsets`, of more rows, or tune more (`tuning_learning_rate`)."
+        )
 
 
 def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, seed: Any) -> np.ndarray:
@@ -227,7 +264,7 @@ def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, see
 
 
 class _Store:
-    """Results of subsets, one line of JSON each, kept as they come; those of other settings are passed over."""
+    """Losses by the rows tuned on, a line of JSON each, kept as they come; those of other settings are passed over."""
 
     def __init__(self, path: Path, settings: str, ctx: Context):
         self.path, self.settings, self.done = path, settings, {}
@@ -238,13 +275,13 @@ class _Store:
             except json.JSONDecodeError:  # torn by a kill
                 continue
             if isinstance(record, dict) and record.get("settings") == settings and "rows" in record:
-                self.done[record["subset"]] = record
+                self.done[tuple(record["rows"])] = record["loss"]
         self.done = ctx.agreed(self.done)
 
     def add(self, number: int, rows: list[int], loss: float) -> None:
-        record = {"settings": self.settings, "subset": number, "loss": loss, "rows": rows}
-        self.done[number] = record
+        self.done[tuple(rows)] = loss
         if self._main:
+            record = {"settings": self.settings, "subset": number, "loss": loss, "rows": rows}
             with open(self.path, "ab", buffering=0) as file:
                 file.write(f"\n{json.dumps(record)}\n".encode())
                 os.fsync(file.fileno())
@@ -262,12 +299,13 @@ def fit_rule_command(recipe: Any) -> tuple[FittedRule, Path]:
         raise ValueError(f"`selection_method={args.selection_method!r}`: `fit-rule` fits {known}.")
     if not data.eval_dataset_name:
         raise ValueError("`eval_dataset_name` is required: the rows whose loss the rule is to foretell.")
-    sources = args.selector.sources()
+    # A rule of the recipe may not be written yet, and what it was fitted with is no matter of this one.
+    fitting = replace(args.selector, rule=type(args.selector).rule)
+    sources = fitting.sources()
     arguments.check(arguments.indicators, sources.names)
     names = arguments.indicators or list(sources.names)
     require_extras("fit-rule", sources.extras(names))
-    # It needs what measures the indicators to be fitted, and not what a rule at hand does.
-    fitting = copy.copy(args.selector)
+    # It needs what measures the indicators to be fitted.
     fitting.check = lambda records: sources.check(sources.possible(names, records))
     fitting.card = replace(
         fitting.card, needs=frozenset({"text", "prompt", "model"} | ({"judge"} if "judge" in names else set()))
@@ -279,7 +317,7 @@ def fit_rule_command(recipe: Any) -> tuple[FittedRule, Path]:
     settings = WarmupSettings(
         method=arguments.tuning,
         epochs=args.num_train_epochs,
-        learning_rate=args.learning_rate,
+        learning_rate=arguments.tuning_learning_rate or (2e-4 if arguments.tuning == "lora" else args.learning_rate),
         batch_size=args.per_device_train_batch_size,
         gradient_accumulation=args.gradient_accumulation_steps,
         gradient_checkpointing=args.gradient_checkpointing,

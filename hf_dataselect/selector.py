@@ -155,7 +155,7 @@ class Context:
         window shrinks to the positions that it has.
 
         Raises:
-            `ValueError`: it can't be loaded.
+            [`SelectionError`]: it can't be loaded.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -163,7 +163,7 @@ class Context:
             tokenizer = AutoTokenizer.from_pretrained(name)
             model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
         except (OSError, ValueError) as error:
-            raise ValueError(f"Can't load the scoring model {name!r}: {error}") from error
+            raise SelectionError(f"Can't load the scoring model {name!r}: {error}") from error
         if self.accelerator is not None:
             model.to(self.accelerator.device)
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)

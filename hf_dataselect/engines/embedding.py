@@ -12,9 +12,11 @@ from accelerate import Accelerator
 from accelerate.utils import is_peft_model
 from torch import nn
 
+from ..selection import SelectionError
 from . import batching, tokens
 from .batching import map_batches
 from .cache import code_version, model_identity
+from .pretrained import check_pretrained
 from .state import cast, evaluating, scoring_dtype
 from .store import VectorStore
 from .tokens import TokenRows
@@ -97,19 +99,30 @@ def sentence_embeddings(
     return vectors
 
 
+def check_sentence_encoder(encoder: str) -> None:
+    """
+    Refuse, with a `ValueError`, what is no encoder, before its weights load: one of sentence-transformers, or a model
+    that transformers knows.
+    """
+    from sentence_transformers.util import is_sentence_transformer_model
+
+    if not is_sentence_transformer_model(encoder):
+        check_pretrained(encoder, "encoder")
+
+
 def load_sentence_encoder(encoder: str, accelerator: Accelerator | None = None) -> Any:
     """
     A sentence-transformers encoder on this rank's device.
 
     Raises:
-        `ValueError`: it can't be loaded.
+        [`SelectionError`]: it can't be loaded.
     """
     from sentence_transformers import SentenceTransformer
 
     try:
         return SentenceTransformer(encoder, device=str(accelerator.device) if accelerator else None)
     except (OSError, ValueError) as error:
-        raise ValueError(f"Can't load the sentence encoder {encoder!r}: {error}") from error
+        raise SelectionError(f"encoder={encoder!r} can't be loaded: {error}") from error
 
 
 def text_keys(texts: Sequence[str]) -> np.ndarray:

@@ -50,10 +50,12 @@ def generate_ids(
     accelerator: Accelerator | None = None,
     progress: str | None = None,
     vllm_memory: float | None = None,
-) -> list[list[int]]:
+    skip_oversized: bool = False,
+) -> list[list[int] | None]:
     """
     As [`generate`], but gives the new token ids. An answer that came to its end has one of [`stop_ids`] as its last
-    id; one without was cut off at `max_new_tokens`.
+    id; one without was cut off at `max_new_tokens`. With `skip_oversized`, a prompt that does not fit in memory even
+    alone has `None`.
     """
     for option, value in (("max_new_tokens", max_new_tokens), ("batch_tokens", batch_tokens)):
         if value < 1:
@@ -118,6 +120,8 @@ def generate_ids(
         except Exception as error:
             if len(batch) > 1 or not (should_reduce_batch_size(error) or isinstance(error, MemoryError)):
                 raise
+            if skip_oversized:
+                return np.full((1, max_new_tokens), -1, np.int32)
             row = rows[unique[batch[0]]]
             raise RuntimeError(
                 f"`prompts[{row}]` ({width} tokens and `max_new_tokens` {max_new_tokens}) does not fit in memory even "
@@ -142,7 +146,7 @@ def generate_ids(
             dtype=np.int32,
         )
     answers = dict(zip(unique, padded, strict=True))
-    return [[int(i) - 1 for i in answers[prompt] if i] for prompt in prompts]
+    return [None if answers[p][0] < 0 else [int(i) - 1 for i in answers[p] if i] for p in prompts]
 
 
 def generate(

@@ -18,8 +18,9 @@ from jinja2 import TemplateError
 from scipy.special import softmax
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from ..selection import SelectionError
 from . import likelihood
 from .batching import batches_by_tokens
 from .cache import model_identity
@@ -28,6 +29,7 @@ from .judge import Conversation, Judge, checked_conversation, parse_spec, well_f
 from .judge_options import JudgeOptions
 from .likelihood import _answer_logits, shared_start
 from .measuring import measured
+from .pretrained import load_pretrained
 from .replies import Reply
 from .tokens import TokenRows
 
@@ -219,10 +221,15 @@ class ModelJudge(LocalJudge):
                         batch_tokens=self.batch_tokens,
                         accelerator=self.accelerator,
                         vllm_memory=self.vllm_memory,
+                        skip_oversized=True,
                     )
                     seconds = self._lap(len(part))
                     for place, ids in zip(part, answers, strict=True):
                         key, ended = keys[place], bool(ids) and ids[-1] in stops
+                        if ids is None:
+                            why = "the prompt and a reply do not fit in memory"
+                            replies[key] = self._record(key, Reply(None, why), passing=True)
+                            continue
                         text = self.tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
                         said = (text, None) if text.strip() else (None, "empty")
                         reply = Reply(*said, len(prompts[key]), len(ids), not ended, seconds)
@@ -318,15 +325,12 @@ def load_model(spec: str, accelerator: Accelerator | None = None) -> tuple[nn.Mo
     The model and the tokenizer of `model:NAME` or `reward:NAME`, by hub name or folder, on the accelerator's device.
 
     Raises:
-        `ValueError`: they can't be loaded, or weights are missing (a language model has no head that rewards).
+        [`SelectionError`]: they can't be loaded, the tokenizer is not the model's, or weights are missing (a language
+            model has no head that rewards).
     """
     kind, name = parse_spec(spec)
     loader = AutoModelForSequenceClassification if kind == "reward" else AutoModelForCausalLM
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model, loading = loader.from_pretrained(name, dtype="auto", output_loading_info=True)
+        return load_pretrained(loader, name, accelerator)
     except (OSError, ValueError) as error:
-        raise ValueError(f"`judge={spec!r}` can't be loaded: {error}") from error
-    if loading["missing_keys"]:
-        raise ValueError(f"`judge={spec!r}` lacks weights: {', '.join(sorted(loading['missing_keys']))}.")
-    return model.to(accelerator.device) if accelerator else model, tokenizer
+        raise SelectionError(f"`judge={spec!r}` can't be loaded: {error}") from error

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from accelerate import Accelerator
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoModelForSequenceClassification
 
+from ..selection import SelectionError
 from .cache import code_version
 from .judge import Conversation, JudgeError, checked_conversation
-from .judge_model import LocalJudge, load_model, padded
+from .judge_model import LocalJudge, padded
+from .pretrained import check_pretrained, load_pretrained
 from .replies import Reply
 from .tokens import TokenRows
 
@@ -133,14 +135,13 @@ def check_reward_model(name: str, option: str) -> None:
     Refuse what is no reward model, before its weights load.
 
     Raises:
-        `ValueError`: no such model, or other than one label.
+        `ValueError`: no such model, a tokenizer that is not the model's, or other than one label.
     """
-    try:
-        labels = AutoConfig.from_pretrained(name).num_labels
-    except (OSError, ValueError) as error:
-        raise ValueError(f"`selection_kwargs`: {option}={name!r} can't be found: {error}") from error
-    if labels != 1:
-        raise ValueError(f"`selection_kwargs`: {option}={name!r} has {labels} labels: a reward model has one.")
+    config = check_pretrained(name, option)
+    if config.num_labels != 1:
+        raise ValueError(
+            f"`selection_kwargs`: {option}={name!r} has {config.num_labels} labels: a reward model has one."
+        )
 
 
 def load_reward_model(
@@ -155,9 +156,12 @@ def load_reward_model(
     A reward model by hub name or folder; rewards are kept in `cache_dir`.
 
     Raises:
-        `ValueError`: it can't be loaded, lacks weights, or has other than one label.
+        [`SelectionError`]: it can't be loaded, or lacks weights.
     """
-    model, tokenizer = load_model(f"reward:{name}", accelerator)
+    try:
+        model, tokenizer = load_pretrained(AutoModelForSequenceClassification, name, accelerator)
+    except (OSError, ValueError) as error:
+        raise SelectionError(f"`selection_kwargs`: reward_model={name!r} can't be loaded: {error}") from error
     kind = RewardJudge if tokenizer.chat_template else PairReward
     options = {"cache_dir": cache_dir, "accelerator": accelerator, "batch_tokens": batch_tokens, "dtype": dtype}
     return kind(name, model, tokenizer, **options)

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from transformers import AutoModelForSeq2SeqLM
 
+from ..selection import SelectionError
 from .measuring import measured
+from .pretrained import load_pretrained
 from .tokens import TokenRows
 
 
@@ -33,16 +35,16 @@ def load_evaluator(name: str, accelerator: Accelerator | None = None) -> tuple[n
     An encoder-decoder and its tokenizer by hub name or folder.
 
     Raises:
-        `ValueError`: they can't be loaded, or the tokenizer begins "Yes" and "No" with the same token.
+        [`SelectionError`]: they can't be loaded, weights are missing, or the tokenizer begins "Yes" and "No" with the
+            same token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForSeq2SeqLM.from_pretrained(name, dtype="auto")
+        model, tokenizer = load_pretrained(AutoModelForSeq2SeqLM, name, accelerator)
+        if len(set(_answers(tokenizer))) < 2:
+            raise ValueError("it can't tell Yes from No, which begin with the same token")
     except (OSError, ValueError) as error:
-        raise ValueError(f"Can't load the evaluator {name!r}: {error}") from error
-    if len(set(_answers(tokenizer))) < 2:
-        raise ValueError(f"The evaluator {name!r} can't tell Yes from No: they begin with the same token.")
-    return model.to(accelerator.device) if accelerator else model, tokenizer
+        raise SelectionError(f"`selection_kwargs`: evaluator={name!r} can't be loaded: {error}") from error
+    return model, tokenizer
 
 
 def _answers(tokenizer: Any) -> list[int]:

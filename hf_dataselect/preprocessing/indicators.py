@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import numpy as np
-from transformers import AutoConfig
 
+from ..engines.embedding import check_sentence_encoder
 from ..engines.neighbours import nearest_distance
+from ..engines.pretrained import check_pretrained
 from ..engines.reward import check_reward_model
 from ..engines.yes_no import load_evaluator, yes_probability
 from ..selector import Context
@@ -87,14 +88,11 @@ class IndicatorSources:
         if "rew" in names:
             check_reward_model(self.reward_model, "reward_model")
         if set(names) & set(QUESTIONS):
-            try:
-                config = AutoConfig.from_pretrained(self.evaluator)
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"`selection_kwargs`: evaluator={self.evaluator!r} can't be found: {error}"
-                ) from error
+            config = check_pretrained(self.evaluator, "evaluator")
             if not config.is_encoder_decoder:
                 raise ValueError(f"`selection_kwargs`: evaluator={self.evaluator!r} is no encoder-decoder model.")
+        if "knn" in names and self.encoder != "model":
+            check_sentence_encoder(self.encoder)
 
     def possible(self, names: Sequence[str], records: Records) -> list[str]:
         """Those of the indicators that these rows can have: all."""

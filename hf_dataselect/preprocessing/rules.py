@@ -7,7 +7,8 @@ components) are in a .safetensors file beside it.
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -63,6 +64,15 @@ class FittedRule:
         """Foretold log loss of each row, `(n,)`, lower is better; NaN where an indicator is."""
         raise NotImplementedError
 
+    def summary(self) -> str:
+        """Lines for a log: what was fitted, and what it is worth."""
+        left_out = "unknown" if self.left_out_r2 is None else f"{self.left_out_r2:.3f}"
+        low, high = self.about["losses"]
+        return (
+            f"Losses of the {self.subsets} subsets: {low:.4f} to {high:.4f}\n"
+            f"R2 {self.r2:.3f} over {self.subsets} subsets, {left_out} of those left out of the fit"
+        )
+
     def save(self, path: Path) -> None:
         """Write the rule as JSON, and its tensors beside it."""
         described = {"regressor": self.regressor} | asdict(replace(self, tensors={}))
@@ -88,6 +98,10 @@ class Rule(FittedRule):
     intercept: float
     coefficients: dict[str, float]
 
+    def __post_init__(self):
+        object.__setattr__(self, "intercept", float(self.intercept))
+        object.__setattr__(self, "coefficients", {name: float(value) for name, value in self.coefficients.items()})
+
     regressor: ClassVar[str] = "linear"
 
     @property
@@ -97,10 +111,13 @@ class Rule(FittedRule):
     def log_loss(self, indicators: Mapping[str, np.ndarray]) -> np.ndarray:
         return self.intercept + sum(value * indicators[name] for name, value in self.coefficients.items())
 
+    def summary(self) -> str:
+        lines = [f"{name:>10}  {value:+.6g}" for name, value in self.coefficients.items()]
+        return "\n".join([*lines, f" intercept  {self.intercept:+.6g}", super().summary()])
+
     def check(self) -> None:
         """Refuse, with a `ValueError`, numbers that are none."""
-        numbers = [float(self.intercept), *map(float, self.coefficients.values())]
-        if not self.coefficients or not np.isfinite(numbers).all():
+        if not self.coefficients or not np.isfinite([self.intercept, *self.coefficients.values()]).all():
             raise ValueError("no finite coefficients")
 
 
@@ -150,13 +167,13 @@ def indicator_of(column: str) -> str:
     return column.rstrip("0123456789")
 
 
-def load_rule(name: str, known: Collection[str], published: Mapping[str, FittedRule] | None = None) -> FittedRule:
+def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | None = None) -> FittedRule:
     """
     A published rule by name, or one of `hf-dataselect fit-rule` by path.
 
     Args:
-        known (`Collection[str]`):
-            Indicators that the method measures.
+        sources (`type`):
+            What measures the method's indicators: [`IndicatorSources`] or [`ImageTextSources`].
         published (`Mapping`, *optional*):
             Its rules by name.
 
@@ -170,7 +187,8 @@ def load_rule(name: str, known: Collection[str], published: Mapping[str, FittedR
         others = " nor ".join(map(repr, published or {}))
         raise ValueError(
             f"`selection_kwargs`: rule={name!r} is "
-            + (f"neither {others} nor a file." if others else "no file: write one with `hf-dataselect fit-rule`.")
+            + (f"neither {others} nor a file" if others else "no file")
+            + ": write one with `hf-dataselect fit-rule`."
         )
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
@@ -178,13 +196,42 @@ def load_rule(name: str, known: Collection[str], published: Mapping[str, FittedR
         beside = described.pop("tensors", None)
         rule = kind(**described, tensors=_beside(path, **beside) if beside else {})
         rule.check()
+        sources(**_typed(rule.sources, asdict(sources())))
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"`selection_kwargs`: rule={name!r} is no rule file: {error}.") from error
-    if unknown := sorted(set(rule.names) - set(known)):
+    if unknown := sorted(set(rule.names) - set(sources.names)):
         raise ValueError(
-            f"`selection_kwargs`: rule={name!r} has unknown indicators {unknown}. Known: {', '.join(known)}."
+            f"`selection_kwargs`: rule={name!r} has unknown indicators {unknown}. Known: {', '.join(sources.names)}."
         )
     return rule
+
+
+def _typed(given: Any, defaults: dict[str, Any]) -> dict[str, Any]:
+    """`given` if it has entries of `defaults` only, each of the same type."""
+    wrong = [name for name, value in given.items() if type(value) is not type(defaults.get(name))]
+    if wrong:
+        raise ValueError(f"its `sources` have no such {', '.join(f'{name}={given[name]!r}' for name in wrong)}")
+    return given
+
+
+@contextmanager
+def named_by_rule(options: Any, rule: FittedRule | None) -> Iterator[None]:
+    """
+    Say of a source that is refused that the rule file names it, where the `options` of the method do not.
+
+    Raises:
+        `ValueError`: what was raised, and where the name comes from.
+    """
+    try:
+        yield
+    except ValueError as error:
+        sources = rule.sources if rule else {}
+        named = [name for name in sources if getattr(options, name) is None and f"{name}=" in str(error)]
+        if not named:
+            raise
+        raise ValueError(
+            f"{error}\nrule={options.rule!r} was fitted with it, and names it: give another `{named[0]}`, if need be."
+        ) from error
 
 
 def _beside(path: Path, file: str, hash: str) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ template adds and all other turns are context. The end-of-turn token counts only
 sees); scores leave it out, as in the papers, because the end of a short answer would weigh as much as its content.
 """
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -88,7 +89,9 @@ class TextFormat:
         backend = getattr(tokenizer, "backend_tokenizer", None)
         options = [getattr(self, name) for name in self.__dataclass_fields__ if name != "tokenizer"]
         special = [str(tokenizer.special_tokens_map), tokenizer.chat_template]
-        vocabulary = backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items())
+        vocabulary = json.loads(backend.to_str()) if backend is not None else sorted(tokenizer.get_vocab().items())
+        if backend is not None:  # what its last call wanted
+            vocabulary |= {"truncation": None, "padding": None}
         return digest([vocabulary, special, options])
 
     def _render(self, messages: tuple, tools: list | None, add_generation_prompt: bool = False) -> str:

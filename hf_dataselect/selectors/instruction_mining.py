@@ -25,16 +25,17 @@ Relations: [`Indicator`] ranks by one of them alone.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ..engines.warmup import WarmupSettings, warmed_up
-from ..preprocessing.indicators import NAMES, IndicatorSources, indicator_values
-from ..preprocessing.model import answer_loss, tuning_rows
+from ..engines.warmup import WarmupSettings
+from ..preprocessing.indicators import IndicatorSources, indicator_values
 from ..preprocessing.records import Records
-from ..preprocessing.rules import PUBLISHED, FittedRule, load_rule
-from ..selector import Account, Card, Context, Selector
+from ..preprocessing.rules import PUBLISHED, FittedRule, load_rule, named_by_rule
+from ..preprocessing.tuned_loss import TunedLoss
+from ..selector import Card, Context, Selector
 
 
 @dataclass
@@ -95,28 +96,33 @@ class InstructionMining(Selector):
 
     def __post_init__(self):
         for name, least in (("search_trials", 0), ("search_epochs", 1e-9)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:
                 raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} is too small.")
         needs = self.card.needs | ({"target"} if self.search_trials else set())
-        if not self.search_trials and not self.sources().needs_model(self._rule().names):
+        if self._written() and not self.search_trials and not self.sources().needs_model(self._rule().names):
             needs -= {"model"}
         self.card = dataclasses.replace(self.card, needs=needs)
 
+    def _written(self) -> bool:
+        """Whether there is a rule; `fit-rule` may be about to write it, and `check` refuses it until then."""
+        return not self.rule.endswith(".json") or Path(self.rule).expanduser().is_file()
+
     def _rule(self) -> FittedRule:
-        return load_rule(self.rule, NAMES, PUBLISHED)
+        return load_rule(self.rule, IndicatorSources, PUBLISHED)
 
     def sources(self) -> IndicatorSources:
         """What measures the indicators: the options, else what the rule was fitted with, else the defaults."""
         names = [item.name for item in dataclasses.fields(IndicatorSources)]
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return IndicatorSources(**{**self._rule().sources, **given})
+        return IndicatorSources(**{**(self._rule().sources if self._written() else {}), **given})
 
     def extras(self) -> dict[str, str]:
-        found = self.sources().extras(self._rule().names)
+        found = self.sources().extras(self._rule().names if self._written() else [])
         return found | ({"flaml": "search"} if self.search_trials else {})
 
     def check(self, records: Records) -> None:
-        self.sources().check(self._rule().names)
+        with named_by_rule(self, self._rule()):
+            self.sources().check(self._rule().names)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         found = indicator_values(records, ctx, self._rule().names, self.sources())
@@ -138,20 +144,16 @@ class InstructionMining(Selector):
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
-        losses: dict[int, float] = {}
+        tuned_loss, losses = TunedLoss(features["records"], ctx.target, ctx, settings), {}
 
         def loss_of(n: int) -> float:
-            rows = tuning_rows(features["records"], order[:n], ctx)
-            given = (ctx.model, ctx.tokenizer, rows, settings, ctx.accelerator, ctx.cache_dir)
-            with warmed_up(*given, ctx.account.add_cached_seconds) as tuned:
-                # What can't be scored of the target's rows is no matter of the candidates.
-                aside = dataclasses.replace(ctx.using(tuned), account=Account())
-                found = answer_loss(ctx.target, aside, ctx.text_format(end_of_turn=True)).mean
+            found = tuned_loss(order[:n])
             ctx.account.count(search_rows=n * self.search_epochs)
-            losses[n] = float(np.nanmean(found)) if np.isfinite(found).any() else np.inf
+            losses[n] = found if np.isfinite(found) else np.inf
             return losses[n]
 
         best = best_size(loss_of, max(1, len(order) // 16), len(order), self.search_trials, ctx.seed)
+        tuned_loss.close()
         ctx.account.figures["held-out loss by rows kept"] = {n: round(loss, 4) for n, loss in sorted(losses.items())}
         return order[:best]
 

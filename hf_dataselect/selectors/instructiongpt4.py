@@ -31,7 +31,7 @@ import numpy as np
 from ..engines.clusters import best_of_clusters, spectral_clusters
 from ..preprocessing.clip import embed
 from ..preprocessing.records import Records
-from ..preprocessing.rules import FittedRule, load_rule
+from ..preprocessing.rules import FittedRule, load_rule, named_by_rule
 from ..preprocessing.vision import ImageTextSources
 from ..selector import Card, Context, Selector
 
@@ -133,7 +133,7 @@ class InstructionGPT4(Selector):
     def _rule(self) -> FittedRule | None:
         """The rule file, if there is one."""
         there = self.rule not in (None, "mean") and Path(self.rule).expanduser().is_file()
-        return load_rule(self.rule, ImageTextSources.names) if there else None
+        return load_rule(self.rule, ImageTextSources) if there else None
 
     def _names(self) -> list[str]:
         rule = self._rule()
@@ -165,7 +165,8 @@ class InstructionGPT4(Selector):
         names = sources.possible(self._names(), records)
         if not names:
             raise ValueError("`selection_kwargs`: indicators=['clip'] can't be had of rows without images.")
-        sources.check(names)
+        with named_by_rule(self, rule):
+            sources.check(names)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         rule, sources, wanted = self._rule(), self.sources(), self._names()

@@ -15,24 +15,30 @@ Relations: [`DEITA`] has a quality and a distance too, but asks nothing of the m
 necessity by likelihood and needs no generation.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from tqdm.auto import tqdm
 
-from ..engines.embedding import embedding_store, load_sentence_encoder, sentence_embeddings, text_keys
-from ..engines.judge import checked_conversation
-from ..engines.judge_model import ModelJudge
+from ..engines.embedding import (
+    check_sentence_encoder,
+    embedding_store,
+    load_sentence_encoder,
+    sentence_embeddings,
+    text_keys,
+)
 from ..engines.reward import check_reward_model
 from ..engines.store import stored_vectors
 from ..engines.subset import k_center
 from ..engines.warmup import WarmupSettings, warmed_up
 from ..preprocessing.model import prompt_embedding, tuning_rows
+from ..preprocessing.own_answers import own_answers
 from ..preprocessing.records import Records
-from ..preprocessing.rewards import answer_rewards, conversation
+from ..preprocessing.rewards import answer_rewards
+from ..selection import SelectionError
 from ..selector import Card, Context, Selector
 
 
@@ -47,7 +53,8 @@ class MoDS(Selector):
         necessity_threshold (`float`, *optional*, defaults to `0.0`):
             Rows are necessary if the tuned model's answer is rewarded below this.
         seed_rows (`float` or `int`, *optional*, defaults to `0.5`):
-            Rows that cover the instructions: a part of the budget (up to 1.0), or a count (from 2).
+            Rows that cover the instructions: a part of the budget (up to 1.0), or a count (from 2). With a count, the
+            tuned model and its answers serve all budgets.
         encoder (`str`, *optional*, defaults to `"bert-base-uncased"`):
             What instructions are embedded by: a sentence-transformers encoder or a BERT, by hub name or folder (extra
             `embed`), or `"model"`, the model to be tuned.
@@ -63,7 +70,8 @@ class MoDS(Selector):
         warmup_gradient_accumulation (`int`, *optional*, defaults to `64`):
             Batches of an update (8 x 64 = 512 rows, as in the paper).
         max_new_tokens (`int`, *optional*, defaults to `512`):
-            Length of an answer at most; longer ones are cut and judged so. It decides what this method costs.
+            Length of an answer at most; longer ones, and those that reach the model's last position, are cut and
+            judged so. It decides what this method costs.
     """
 
     reward_model: str = "OpenAssistant/reward-model-deberta-v3-large-v2"
@@ -100,6 +108,7 @@ class MoDS(Selector):
             "a row that is both a seed row and necessary is kept once",
             "the warm-up tunes a temporary LoRA adapter unless `warmup: full`",
             "the first centre is drawn from the run's seed",
+            "what covers is the whole prompt, the input of a row with it; the code embeds the instruction alone",
             "the budget caps the subset, seed rows first, then the most necessary",
             "a row that can't be judged is NaN and named, where the code drops it without a word",
         ),
@@ -107,9 +116,13 @@ class MoDS(Selector):
     spreads_out: ClassVar[bool] = True
 
     def __post_init__(self):
-        for name in ("seed_rows", "warmup_epochs", "warmup_batch_size", "warmup_gradient_accumulation"):
-            if getattr(self, name) <= 0:
+        sizes = ("seed_rows", "warmup_epochs", "warmup_batch_size", "warmup_gradient_accumulation")
+        for name in (*sizes, *(["warmup_learning_rate"] if self.warmup_learning_rate is not None else [])):
+            if not getattr(self, name) > 0:
                 raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive.")
+        for name in ("quality_threshold", "necessity_threshold"):
+            if np.isnan(getattr(self, name)):
+                raise ValueError(f"`selection_kwargs`: {name}=nan must be a number.")
         if self.seed_rows > 1 and self.seed_rows != int(self.seed_rows):
             raise ValueError(f"`selection_kwargs`: seed_rows={self.seed_rows} must be a part up to 1.0, or a count.")
         if self.max_new_tokens < 1:
@@ -120,6 +133,8 @@ class MoDS(Selector):
 
     def check(self, records: Records) -> None:
         check_reward_model(self.reward_model, "reward_model")
+        if self.encoder != "model":
+            check_sentence_encoder(self.encoder)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         return {"records": records, "reward": answer_rewards(records, ctx, self.reward_model)}
@@ -146,7 +161,7 @@ class MoDS(Selector):
             "seed rows": len(seed),
             "necessary rows": len(necessary),
             "seed and necessary rows together": len(seed) + len(added),
-            "rows without a judged answer of the model": int(np.isnan(judged).sum()),
+            "without a judged answer of the model": good[np.isnan(judged)].tolist(),
         }
         return kept[np.argsort(-scores[kept], kind="stable")]
 
@@ -158,12 +173,15 @@ class MoDS(Selector):
             encoder = _encoder(self.encoder, ctx)
             store = embedding_store(ctx.cache_dir, encoder, encoder.get_embedding_dimension(), unit=False)
             texts = [record.prompt for record in records]
-            found = stored_vectors(
-                store,
-                text_keys(texts),
-                lambda places: sentence_embeddings([texts[i] for i in places], encoder, ctx.accelerator, unit=False),
-                ctx.accelerator,
-            )
+            main = ctx.accelerator is None or ctx.accelerator.is_main_process
+            with tqdm(total=len(texts), desc="Embedding instructions", unit="row", disable=not main) as bar:
+                found = stored_vectors(
+                    store,
+                    text_keys(texts),
+                    lambda rows: sentence_embeddings([texts[i] for i in rows], encoder, ctx.accelerator, unit=False),
+                    ctx.accelerator,
+                    on_rows=bar.update,
+                )
             store.close()
             ctx.account.count(embedded_rows=len(texts) - found.cached, cached_rows=found.cached)
             ctx.account.add_cached_seconds(found.cached_seconds)
@@ -178,7 +196,8 @@ class MoDS(Selector):
         """Rewards of the tuned model's answers to the rows of high quality."""
         asked = records.subset(good)
         with self._warmed_up(tuning_rows(asked, seed, ctx), ctx) as tuned:
-            answers = _answers(asked, tuned, self.max_new_tokens)
+            answers, short = own_answers(asked, tuned, self.max_new_tokens)
+        ctx.account.note("truncated", "the model's answer reached its last position", good[short])
         return answer_rewards(asked, ctx, self.reward_model, answers)
 
     @contextmanager
@@ -202,43 +221,6 @@ class MoDS(Selector):
             yield ctx.using(model)
 
 
-class _Answering(ModelJudge):
-    """The tuned model, asked with the very prompts that it is trained on; answers are kept as they come."""
-
-    chats = False
-
-    def __init__(self, prompts: dict[str, list[int]], name: str, *given: Any, **options: Any):
-        super().__init__(name, *given, **options)
-        self._prompts = prompts
-
-    def prompt_ids(self, question: Any, reply: bool = True) -> list[int] | None:
-        return self._prompts[json.dumps(question)]
-
-
-def _answers(records: Records, ctx: Context, max_new_tokens: int) -> list[str | None]:
-    """Greedy answers; `None` where the prompt and an answer need more positions than the model has."""
-    text_format, prompts, questions = ctx.text_format(), {}, []
-    for record in records:
-        questions.append(checked_conversation(conversation(record)[:-1], record.index))
-        prompts[json.dumps(questions[-1])] = text_format.prompt_ids(record)
-    judge = _Answering(
-        prompts,
-        text_format.key,
-        ctx.model,
-        ctx.tokenizer,
-        cache_dir=ctx.cache_dir,
-        accelerator=ctx.accelerator,
-        batch_tokens=ctx.batch_tokens,
-        dtype=ctx.dtype,
-        vllm_memory=ctx.vllm_memory,
-    )
-    replies = judge.ask(questions, max_new_tokens=max_new_tokens, progress="Answering rows of high quality")
-    ctx.account.add_cached_seconds(judge.cost.cached_seconds)
-    ctx.account.count(answered_rows=judge.cost.calls, cached_rows=judge.cost.cached)
-    ctx.account.figures["answers of the model that were cut off"] = sum(reply.cut for reply in replies)
-    return ["" if reply.problem == "empty" else reply.text for reply in replies]
-
-
 def _encoder(name: str, ctx: Context) -> Any:
     """A sentence encoder; of a BERT that is none, its first token's state, of 96 tokens at most."""
     from sentence_transformers import SentenceTransformer, models
@@ -249,7 +231,7 @@ def _encoder(name: str, ctx: Context) -> Any:
     try:
         transformer = models.Transformer(name, max_seq_length=96)
     except (OSError, ValueError) as error:
-        raise ValueError(f"`selection_kwargs`: encoder={name!r} can't be loaded: {error}") from error
+        raise SelectionError(f"`selection_kwargs`: encoder={name!r} can't be loaded: {error}") from error
     pooling = models.Pooling(transformer.get_embedding_dimension(), pooling_mode="cls")
     device = str(ctx.accelerator.device) if ctx.accelerator else None
     return SentenceTransformer(modules=[transformer, pooling], device=device)

@@ -7,17 +7,15 @@ import pytest
 import torch
 
 from hf_dataselect.preprocessing.attention import AttentionRegressor, fit_attention, foretell
+from hf_dataselect.preprocessing.fitting import least_squares, left_out_r2
 from hf_dataselect.preprocessing.indicators import indicator_values
 from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.rule_fits import least_squares, left_out_r2
 from hf_dataselect.preprocessing.rules import AttentionRule, Rule, indicator_of, load_rule
+from hf_dataselect.preprocessing.vision import ImageTextSources
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, select
 from tests.rows import alpaca
 from tests.tiny import tiny_model, tiny_tokenizer
-
-
-KNOWN = ("len", "rew", "pca")
 
 
 def pool(n: int = 400, columns: int = 3) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
@@ -86,7 +84,7 @@ def test_left_out_r2_is_of_subsets_that_the_fit_has_not_seen():
 
     def fit(chosen):
         seen.append(chosen.tolist())
-        intercept, coefficients, _ = least_squares(means[chosen], losses[chosen])
+        intercept, coefficients, _ = least_squares(means[chosen], losses[chosen], "ab")
         return lambda some: intercept + means[some] @ coefficients
 
     foretold = np.empty(8)
@@ -108,7 +106,7 @@ def test_a_rule_comes_back_as_it_was_written(kind, tmp_path):
     linear = Rule(0.5, {"len": 0.1, "pca1": -2.0, "pca2": 1.0}, r2=0.5, left_out_r2=0.25, subsets=8, tensors=basis)
     rule = linear if kind == "linear" else attention_rule(tensors=attention_rule().tensors | basis)
     rule.save(tmp_path / "rule.json")
-    found = load_rule(str(tmp_path / "rule.json"), KNOWN)
+    found = load_rule(str(tmp_path / "rule.json"), ImageTextSources)
     assert found == rule and found.names == ["len", "pca"] and json.loads((tmp_path / "rule.json").read_text())
     assert all((found.tensors[name] == value).all() for name, value in basis.items())
     draw = np.random.default_rng(1)
@@ -140,7 +138,7 @@ def changed(tmp_path, **entries) -> str:
 )
 def test_a_network_that_is_none_is_refused(entries, named, tmp_path):
     with pytest.raises(ValueError, match=named):
-        load_rule(changed(tmp_path, **entries), KNOWN)
+        load_rule(changed(tmp_path, **entries), ImageTextSources)
 
 
 def test_instruction_mining_takes_a_network_too(tmp_path):
@@ -156,4 +154,4 @@ def test_instruction_mining_takes_a_network_too(tmp_path):
 def test_columns_are_of_indicators():
     assert [indicator_of(name) for name in ("pca12", "pca", "len")] == ["pca", "pca", "len"]
     with pytest.raises(ValueError, match="is no file: write one with"):
-        load_rule("nowhere.json", KNOWN)
+        load_rule("nowhere.json", ImageTextSources)

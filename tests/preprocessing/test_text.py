@@ -546,6 +546,9 @@ def test_the_key_tells_all_apart_that_decides_the_tokens():
     keys.append(TextFormat(bigger).key)
     assert len(set(keys)) == len(keys)
     assert TextFormat(written()).key == keys[0]
+    used = written()
+    used("a text", truncation=True, max_length=2, padding="max_length")  # which the backend remembers
+    assert TextFormat(used).key == keys[0]
 
 
 # --- the default template ---

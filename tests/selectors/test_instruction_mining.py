@@ -1,6 +1,7 @@
 """Instruction Mining: indicators, published rules, and a rule fitted by tuning, killed and resumed."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,14 +15,16 @@ from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
 from hf_dataselect.engines.yes_no import load_evaluator, yes_probability
 from hf_dataselect.fit_rule import FitRuleArguments, draw_subset, fit_rule
 from hf_dataselect.preprocessing import indicators as measuring
+from hf_dataselect.preprocessing.fitting import least_squares
 from hf_dataselect.preprocessing.human import TEXT_FEATURES
 from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indicator_values
 from hf_dataselect.preprocessing.model import answer_loss, tuning_rows
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.rewards import conversation
-from hf_dataselect.preprocessing.rule_fits import least_squares
-from hf_dataselect.preprocessing.rules import PUBLISHED, load_rule
+from hf_dataselect.preprocessing.rules import PUBLISHED, Rule, load_rule
+from hf_dataselect.preprocessing.tuned_loss import TunedLoss
 from hf_dataselect.registry import load_selector
+from hf_dataselect.selection import SelectionError
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.instruction_mining import best_size
 from tests.engines.test_judge_model import reward_model
@@ -125,16 +128,28 @@ def test_least_squares_finds_the_rule_that_made_the_losses():
     draw = np.random.default_rng(0)
     means = draw.normal([100, 0.5, -3], [30, 0.01, 1], (40, 3))
     losses = 0.3 + means @ [1e-3, -2.0, 0.05]
-    intercept, coefficients, r2 = least_squares(means, losses)
+    intercept, coefficients, r2 = least_squares(means, losses, "abc")
     np.testing.assert_allclose([intercept, *coefficients, r2], [0.3, 1e-3, -2.0, 0.05, 1], rtol=1e-6)
     noisy = losses + draw.normal(0, losses.std(), 40)
-    _, found, r2 = least_squares(means, noisy)
+    _, found, r2 = least_squares(means, noisy, "abc")
     design = np.column_stack([np.ones(40), means])
     plain = np.linalg.lstsq(design, noisy, rcond=None)[0]
     np.testing.assert_allclose(found, plain[1:], rtol=1e-6)
     assert r2 == pytest.approx(1 - ((noisy - design @ plain) ** 2).sum() / ((noisy - noisy.mean()) ** 2).sum())
     with pytest.raises(ValueError, match="do not determine 3 coefficients"):
-        least_squares(np.column_stack([means[:, :2], means[:, 0] * 2]), losses)
+        least_squares(np.column_stack([means[:, :2], means[:, 0] * 2]), losses, "abc")
+
+
+@pytest.mark.parametrize("value", [1 / 3, 0.1, 0.0, 7e5])
+def test_an_indicator_that_is_the_same_in_all_subsets_has_no_coefficient(value):
+    draw = np.random.default_rng(0)
+    # As sums differ in their last bits by the order of the rows.
+    same = np.array([np.full(7 + i, value).sum() / (7 + i) for i in range(40)])
+    len_ = draw.normal(100, 30, 40)
+    with pytest.raises(ValueError, match="`indicators`: und: the same in all 40 subsets"):
+        least_squares(np.column_stack([len_, same]), draw.normal(size=40), ["len", "und"])
+    with pytest.raises(ValueError, match="depend on each other"):  # far from 0, what is rounding may seem to be more
+        least_squares(np.column_stack([1e6 + len_, 1e6 + len_ / 3]), draw.normal(size=40), ["len", "mtld"])
 
 
 def test_subsets_lean_in_every_direction():
@@ -160,6 +175,11 @@ def test_subsets_lean_in_every_direction():
         ('{"intercept": 1, "coefficients": {"beauty": 1}}', "unknown indicators"),
         ('{"intercept": 1, "coefficients": {}}', "no finite coefficients"),
         ('{"intercept": NaN, "coefficients": {"len": 1}}', "no finite coefficients"),
+        ('{"intercept": 1, "coefficients": {"len": "long"}}', "is no rule file: could not convert"),
+        ('{"intercept": 1, "coefficients": {"len": 1}, "sources": {"rm": "x"}}', "have no such rm='x'"),
+        ('{"intercept": 1, "coefficients": {"len": 1}, "sources": {"neighbour": "six"}}', "no such neighbour='six'"),
+        ('{"intercept": 1, "coefficients": {"len": 1}, "sources": {"neighbour": 0}}', "is no rule file: .*at least 1"),
+        ('{"intercept": 1, "coefficients": {"len": 1}, "sources": null}', "is no rule file"),
     ],
 )
 def test_what_is_no_rule_is_refused(content, named, tmp_path):
@@ -170,8 +190,37 @@ def test_what_is_no_rule_is_refused(content, named, tmp_path):
         load_selector("instruction_mining", {"rule": "v3"})
 
 
+def test_numbers_of_a_rule_may_be_written_as_text(tmp_path):
+    (tmp_path / "rule.json").write_text('{"intercept": "0.5", "coefficients": {"len": "2"}}')
+    rule = load_rule(str(tmp_path / "rule.json"), IndicatorSources)
+    assert rule.log_loss({"len": np.array([1.0, np.nan])}).tolist()[0] == 2.5
+
+
+def test_a_rule_that_names_what_is_gone_is_named_itself(tmp_path):
+    rule = Rule(0.5, {"rew": 1.0}, sources={"reward_model": str(tmp_path / "gone")})
+    rule.save(tmp_path / "rule.json")
+    selector = load_selector("instruction_mining", {"rule": str(tmp_path / "rule.json")})
+    with pytest.raises(ValueError, match="(?s)gone' can't be found.*rule='.*rule.json' was fitted with it"):
+        selector.check(Records(alpaca(2)))
+    given = load_selector("instruction_mining", {"rule": str(tmp_path / "rule.json"), "reward_model": "./none"})
+    with pytest.raises(ValueError, match="none' can't be found") as refused:
+        given.check(Records(alpaca(2)))
+    assert "fitted with" not in str(refused.value)
+
+
 def test_models_that_measure_nothing_are_refused(sources, tmp_path):
+    tiny_evaluator(tiny_tokenizer()).save_pretrained(tmp_path / "mute")
+    whole, kept = tiny_evaluator(tiny_tokenizer()), {}
+    for name, tensor in whole.state_dict().items():
+        kept |= {} if name.startswith("decoder.block.1") else {name: tensor}
+    for part in (whole, tiny_tokenizer()):
+        part.save_pretrained(tmp_path / "half", **({"state_dict": kept} if part is whole else {}))
+    with pytest.raises(SelectionError, match="evaluator='.*half' can't be loaded: it lacks weights: decoder.block.1"):
+        indicator_values(Records(alpaca(2)), context(), ["nat"], replace(sources, evaluator=str(tmp_path / "half")))
+    with pytest.raises(ValueError, match="encoder='.*none' can't be found"):
+        replace(sources, encoder=str(tmp_path / "none")).check(["knn"])
     for options, named in (
+        ({"evaluator": str(tmp_path / "mute"), "reward_model": sources.reward_model}, "has no tokenizer of its own"),
         ({"evaluator": sources.reward_model, "reward_model": sources.reward_model}, "is no encoder-decoder"),
         ({"evaluator": str(tmp_path / "none"), "reward_model": sources.reward_model}, "can't be found"),
     ):
@@ -196,6 +245,12 @@ def test_the_size_is_the_best_of_those_tried(sources, tmp_path):
     best = min(losses, key=losses.get)
     assert found[0].indices.tolist() == found[1].indices.tolist() == whole.indices[:best].tolist()
     assert found[1].facts["figures"] == found[0].facts["figures"] and found[1].cached_seconds > 0
+    assert not (tmp_path / "warmup").exists()  # weights of every trial would fill the disk
+    ctx, rows = context(), whole.indices[:best]
+    tuning = WarmupSettings(epochs=2, learning_rate=2e-4)
+    with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(Records(alpaca(32)), rows, ctx), tuning) as model:
+        loss = answer_loss(target, ctx.using(model), ctx.text_format(end_of_turn=True)).mean.mean()
+    assert losses[best] == pytest.approx(loss, abs=1e-4)
 
 
 def test_the_search_finds_a_valley():
@@ -229,7 +284,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
             raise KeyboardInterrupt
         return warmed_up(*given, **options)
 
-    monkeypatch.setattr("hf_dataselect.fit_rule.warmed_up", counting)
+    monkeypatch.setattr("hf_dataselect.preprocessing.tuned_loss.warmed_up", counting)
     given = (records, held_out, context(), sources, arguments, settings())
     with pytest.raises(KeyboardInterrupt):
         fit_rule(*given, tmp_path)
@@ -242,7 +297,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     written = json.loads((tmp_path / "rule.json").read_text())
     assert set(written["coefficients"]) == {"len", "mtld", "rew", "ppl"} and written["subsets"] == 8
     assert 0 <= written["r2"] <= 1 and written["sources"] == {"reward_model": sources.reward_model}
-    assert load_rule(str(tmp_path / "rule.json"), NAMES) == rule
+    assert load_rule(str(tmp_path / "rule.json"), IndicatorSources) == rule
 
     lines = [json.loads(line) for line in (tmp_path / "again" / "subsets.jsonl").read_text().split("\n") if line]
     values = indicator_values(records, context(), arguments.indicators, sources)
@@ -251,7 +306,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     assert lines[0]["rows"] == rows.tolist()
     means = np.array([table[line["rows"]].mean(0) for line in lines])
     losses = np.log([line["loss"] for line in lines])
-    intercept, coefficients, r2 = least_squares(means, losses)
+    intercept, coefficients, r2 = least_squares(means, losses, arguments.indicators)
     np.testing.assert_allclose([rule.intercept, *rule.coefficients.values(), rule.r2], [intercept, *coefficients, r2])
     ctx = context()
     with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(records, rows, ctx), settings()) as model:
@@ -264,14 +319,117 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     np.testing.assert_allclose(selection.scores, -rule.log_loss(other), rtol=1e-4)
 
 
-def test_other_settings_never_share_results(sources, tmp_path):
-    records, held_out = Records(alpaca(20)), Records(alpaca(4, seed=9))
-    for seed, lines in ((1, 4), (1, 4), (2, 8)):
-        changed = WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1, seed=seed)
-        arguments = FitRuleArguments(indicators=["len"], subsets=4, subset_rows=4)
-        fit_rule(records, held_out, context(), sources, arguments, changed, tmp_path)
-        assert len((tmp_path / "subsets.jsonl").read_text().split()) > 0
+def moved_model() -> Context:
+    ctx = context()
+    with torch.no_grad():
+        next(ctx.model.parameters()).add_(0.01)
+    return ctx
+
+
+def test_a_loss_is_known_by_all_that_decides_it():
+    template = context()
+    template.tokenizer.chat_template = template.tokenizer.chat_template.replace("'<|'", "'\\n<|'")
+    first = {
+        "records": Records(alpaca(20)),
+        "held_out": Records(alpaca(4, seed=9)),
+        "ctx": context(),
+        "settings": settings(),
+    }
+    others = [
+        {"settings": replace(settings(), seed=1)},
+        {"records": Records(alpaca(20, seed=4))},
+        {"held_out": Records(alpaca(4, seed=8))},
+        {"ctx": moved_model()},
+        {"ctx": template},
+        {"ctx": context(max_length=100)},
+        {"ctx": context(dtype="bfloat16")},
+    ]
+    keys = [TunedLoss(**first | other).key for other in others]
+    assert len({*keys, TunedLoss(**first).key}) == 8
+    assert TunedLoss(**first | {"ctx": context(batch_tokens=7)}).key == TunedLoss(**first).key
+
+
+def test_other_models_and_draws_never_share_results(sources, tmp_path):
+    fitted = []
+    for ctx, lines in ((context(), 3), (context(), 3), (moved_model(), 6), (context(seed=7), 9), (context(), 9)):
+        arguments = FitRuleArguments(indicators=["len"], subsets=3, subset_rows=4)
+        given = (Records(alpaca(20)), Records(alpaca(4, seed=9)), ctx, sources, arguments, settings())
+        fitted.append(fit_rule(*given, tmp_path))
         assert sum(bool(line) for line in (tmp_path / "subsets.jsonl").read_text().split("\n")) == lines
+    assert fitted[0] == fitted[1] == fitted[4] != fitted[2]
+
+
+def test_a_reward_model_replaced_in_its_folder_draws_and_fits_anew(sources, tmp_path):
+    tokenizer, folder = tiny_tokenizer(), tmp_path / "reward"
+    arguments = FitRuleArguments(indicators=["rew"], subsets=4, subset_rows=4)
+    other = replace(sources, reward_model=str(folder))
+
+    def fit(out: str):
+        given = (Records(alpaca(20)), Records(alpaca(4, seed=9)), context(), other, arguments, settings())
+        return fit_rule(*given, tmp_path / out)
+
+    found = {}
+    for name in ("old", "new"):
+        model = reward_model(tokenizer)
+        with torch.no_grad():
+            model.score.weight.copy_(model.score.weight.flip(1) if name == "new" else model.score.weight)
+        for part in (model, tokenizer):
+            part.save_pretrained(folder)
+        found[name] = fit("kept")
+    assert found["new"] == fit("fresh") != found["old"]
+
+
+def test_a_rule_says_what_it_left_out_and_what_it_is_worth(sources, tmp_path, caplog):
+    rows = alpaca(30).to_list()
+    rows[3]["output"], rows[7]["output"], rows[11]["instruction"] = "", None, None
+    held_out = alpaca(4, seed=9).to_list()
+    held_out[1]["output"] = ""
+    ctx = context(cache_dir=tmp_path / "cache")
+    arguments = FitRuleArguments(indicators=["len", "mtld"], subsets=6, subset_rows=8)
+    given = (Records(Dataset.from_list(rows)), Records(Dataset.from_list(held_out)), ctx, sources, arguments)
+    with caplog.at_level("INFO", "hf_dataselect"):
+        rule = fit_rule(*given, settings(), tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "subsets.jsonl").read_text().split("\n") if line]
+    assert not {3, 7, 11} & {row for line in lines for row in line["rows"]}
+    losses = [line["loss"] for line in lines]
+    assert rule.about["losses"] == [min(losses), max(losses)]
+    assert f"{min(losses):.4f} to {max(losses):.4f}" in rule.summary() and "len  " in rule.summary()
+    left_out = json.loads((tmp_path / "rule.json").read_text())["about"]["rows left out"]
+    assert sum(left_out.values()) == 3 and left_out["missing value in `output`"] == 1
+    assert "1 of 30 rows are in no subset: missing value in `output`" in caplog.text
+    assert "1 of 4 held-out rows have no loss" in caplog.text
+    assert "6 subsets leave 3 degrees of freedom beside 2 coefficients" in caplog.text
+    assert ("has not seen no better than the mean" in caplog.text) is (not rule.left_out_r2 > 0)
+    assert not (tmp_path / "cache" / "warmup").exists()  # weights of every subset would fill the disk
+    caplog.clear()
+    with caplog.at_level("INFO", "hf_dataselect"):
+        assert fit_rule(*given, settings(), tmp_path) == rule
+    assert "6 of 6 subsets are known from" in caplog.text
+    (tmp_path / "subsets.jsonl").unlink()
+    assert fit_rule(*given, settings(), tmp_path) == rule and ctx.account.cached_seconds > 0  # from the cache
+
+
+def test_noise_is_called_noise(sources, tmp_path, caplog, monkeypatch):
+    noise = iter(np.random.default_rng(1).normal(2, 1e-3, 8))
+    losses = {
+        "noise": lambda self, rows: float(next(noise)),
+        "rule": lambda self, rows: np.exp(np.mean([len(self.records[int(row)].answer.split()) for row in rows]) / 100),
+    }
+    for name, loss_of in losses.items():
+        caplog.clear()
+        monkeypatch.setattr(TunedLoss, "__call__", loss_of)
+        arguments = FitRuleArguments(indicators=["len"], subsets=8, subset_rows=8)
+        given = (Records(alpaca(40)), Records(alpaca(4, seed=9)), context(), sources, arguments, settings())
+        rule = fit_rule(*given, tmp_path / name)
+        assert ("may have learnt noise" in caplog.text) is (name == "noise") is (rule.left_out_r2 < 0)
+
+
+def test_what_can_not_be_fitted_is_known_before_a_model_is_tuned(sources, tmp_path, monkeypatch):
+    monkeypatch.setattr(TunedLoss, "__call__", None)
+    same = Records(Dataset.from_list([alpaca(1).to_list()[0]] * 16))
+    arguments = FitRuleArguments(indicators=["len", "rew"], subsets=4, subset_rows=4)
+    with pytest.raises(ValueError, match="`indicators`: len, rew: the same in all 4 subsets"):
+        fit_rule(same, Records(alpaca(4)), context(), sources, arguments, settings(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -280,6 +438,7 @@ def test_other_settings_never_share_results(sources, tmp_path):
         ({"indicators": ["beauty"]}, "must be different names"),
         ({"indicators": ["len", "ppl"], "subsets": 3}, "it takes 4 at least"),
         ({"subset_rows": 0}, "must be positive"),
+        ({"tuning_learning_rate": 0.0}, "tuning_learning_rate=0.0"),
     ],
 )
 def test_fits_that_can_not_be_are_refused(options, named):
@@ -293,21 +452,30 @@ def test_too_few_rows_for_subsets_that_differ(sources, tmp_path):
         fit_rule(Records(alpaca(10)), Records(alpaca(4)), context(), sources, arguments, settings(), tmp_path)
 
 
-def test_the_command_fits_a_rule_from_a_recipe(tmp_path, capsys):
-    recipe = write_recipe(tmp_path, selection_method="instruction_mining", selection_kwargs={"encoder": "model"})
+def test_the_command_fits_a_rule_from_a_recipe(tmp_path, capsys, monkeypatch):
+    # The recipe already names the rule, and the reward model by a path that is right from here only.
+    reward = tmp_path / "reward"
+    for part in (reward_model(tiny_tokenizer()), tiny_tokenizer()):
+        part.save_pretrained(reward)
+    monkeypatch.chdir(tmp_path)
+    options = {"encoder": "model", "reward_model": "reward", "rule": str(tmp_path / "run" / "rule.json")}
+    recipe = write_recipe(tmp_path, selection_method="instruction_mining", selection_kwargs=options)
+    with pytest.raises(SystemExit):
+        main(["select", "--config", str(recipe)])
+    assert "rule.json' is neither 'v1' nor 'v2' nor a file" in capsys.readouterr().err
     content = yaml.safe_load(recipe.read_text())
-    content |= {"indicators": ["len", "ppl"], "subsets": 8, "subset_rows": 4, "num_train_epochs": 1}
+    content |= {"indicators": ["len", "rew"], "subsets": 8, "subset_rows": 4, "num_train_epochs": 1}
     content |= {"max_length": 128, "bf16": False, "gradient_checkpointing": False, "selection_dtype": "float32"}
     content |= {"gradient_accumulation_steps": 1}
     recipe.write_text(yaml.safe_dump(content))
     main(["fit-rule", "--config", str(recipe)])
     shown = capsys.readouterr().out
-    rule = load_rule(str(tmp_path / "run" / "rule.json"), NAMES)
-    assert (
-        "R2" in shown
-        and f"over 8 subsets, {rule.left_out_r2:.3f} of those left out" in shown
-        and f"{rule.coefficients['ppl']:+.6g}" in shown
-    )
+    rule = load_rule(str(tmp_path / "run" / "rule.json"), IndicatorSources)
+    assert f"over 8 subsets, {rule.left_out_r2:.3f} of those left out" in shown
+    assert f"{rule.coefficients['rew']:+.6g}" in shown and "Losses of the 8 subsets" in shown
+    assert rule.about["settings"]["learning_rate"] == 2e-4  # an adapter's, whatever that of the training is
+    assert rule.sources == {"reward_model": str(reward)}
+    monkeypatch.chdir("/")
     main(["select", "--config", str(write_recipe(tmp_path)), "--selection_method", "instruction_mining",
           "--selection_kwargs", json.dumps({"rule": str(tmp_path / "run" / "rule.json")}),
           "--output_dir", str(tmp_path / "picked")])  # fmt: skip

@@ -352,7 +352,7 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
             raise KeyboardInterrupt
         return warmed_up(*given, **more)
 
-    monkeypatch.setattr("hf_dataselect.fit_rule.warmed_up", counting)
+    monkeypatch.setattr("hf_dataselect.preprocessing.tuned_loss.warmed_up", counting)
     given = (records, held_out, context(vlm=True), sources, arguments, settings())
     with pytest.raises(KeyboardInterrupt):
         fit_rule(*given, tmp_path)
@@ -373,7 +373,7 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
         1 - ((losses - foretold) ** 2).sum() / ((losses - losses.mean()) ** 2).sum(), abs=1e-6
     )
 
-    loaded = load_rule(str(tmp_path / "rule.json"), sources.names)
+    loaded = load_rule(str(tmp_path / "rule.json"), type(sources))
     selector = load_selector("instructiongpt4", {"rule": str(tmp_path / "rule.json"), "clusters": 2})
     others = image_rows(16, seed=3)
     selector.check(Records(others))

@@ -12,6 +12,7 @@ from hf_dataselect.cli import main
 from hf_dataselect.engines.generation import generate
 from hf_dataselect.engines.subset import k_center
 from hf_dataselect.preprocessing.model import prompt_embedding
+from hf_dataselect.preprocessing.own_answers import own_answers
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.rewards import answer_rewards
 from hf_dataselect.registry import load_selector
@@ -21,7 +22,7 @@ from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_arrays
 from tests.test_ranks import run, selection
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 from tests.training import tiny_trainer, write_recipe
 
 
@@ -100,7 +101,7 @@ def test_a_reward_model_without_chat_template_reads_pairs(rewards, tmp_path):
     assert len(set(found.round(3))) > 6
     again = context(cache_dir=tmp_path)
     np.testing.assert_array_equal(answer_rewards(records, again, rewards["pair"]), found)
-    assert again.account.passes["cached_rows"] == 12
+    assert again.account.passes["cached_rows"] == 12 and again.account.cached_seconds > 0
 
 
 def test_rows_without_an_answer_or_too_long_for_the_reward_model_are_named(rewards, tmp_path):
@@ -119,13 +120,33 @@ def test_rows_without_an_answer_or_too_long_for_the_reward_model_are_named(rewar
 def test_what_is_no_reward_model_is_refused_before_anything_runs(rewards, tmp_path):
     tokenizer = tiny_tokenizer()
     reward_model(tokenizer, labels=2).save_pretrained(tmp_path / "two")
+    tokenizer.save_pretrained(tmp_path / "two")
     for name, named in (("two", "has 2 labels: a reward model has one"), ("none", "can't be found")):
         with pytest.raises(ValueError, match=named):
             MoDS(reward_model=str(tmp_path / name)).check(Records(alpaca(2)))
     mods(rewards).check(Records(alpaca(2)))
     tiny_model(tokenizer).save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
     with pytest.raises(ValueError, match="has 2 labels"):  # transformers' default for a language model
         mods(rewards, reward_model=str(tmp_path / "lm")).check(Records(alpaca(2)))
+
+
+def test_a_folder_without_a_tokenizer_or_a_head_is_no_reward_model(rewards, tmp_path, capsys):
+    bert(BertForSequenceClassification, bert_tokenizer(), num_labels=1).save_pretrained(tmp_path / "mute")
+    with pytest.raises(ValueError, match="reward_model='.*mute' has no tokenizer of its own: it has 5 tokens"):
+        mods(rewards, reward_model=str(tmp_path / "mute")).check(Records(alpaca(2)))
+    with pytest.raises(SelectionError, match="reward_model='.*mute' can't be loaded: it has 5 tokens"):
+        answer_rewards(Records(alpaca(2)), context(), str(tmp_path / "mute"))
+    model, tokenizer = tiny_model(tiny_tokenizer()), tiny_tokenizer()
+    model.config.num_labels = 1
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "lm")
+    recipe = write_recipe(tmp_path, selection_method="mods")
+    given = json.dumps({"reward_model": str(tmp_path / "lm"), "encoder": "model"})
+    with pytest.raises(SystemExit):  # one line, though it shows only when the weights are read
+        main(["select", "--config", str(recipe), "--selection_kwargs", given])
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("hf-dataselect: error: `selection_kwargs`: reward_model=") and "score.weight" in last
 
 
 def test_rewards_that_are_no_numbers_leave_nothing_to_select(rewards, tmp_path):
@@ -167,7 +188,7 @@ def test_a_bert_embeds_by_its_first_token(tmp_path):
         np.testing.assert_allclose(vector, state.numpy(), atol=2e-5)
 
 
-def test_an_encoder_by_name_covers_the_prompts(tmp_path, rewards):
+def test_an_encoder_by_name_covers_the_prompts(tmp_path, rewards, capsys):
     tokenizer = bert_tokenizer()
     bert(BertModel, tokenizer).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
@@ -179,6 +200,83 @@ def test_an_encoder_by_name_covers_the_prompts(tmp_path, rewards):
     again = context(cache_dir=tmp_path / "cache", seed=3)
     selector._cover(records, 6, again)
     assert again.account.passes == {"embedded_rows": 0, "cached_rows": 20}
+    assert "Embedding instructions: 100%" in capsys.readouterr().err
+    selector.check(records)
+
+
+def test_what_is_no_encoder_is_refused_before_anything_runs(rewards, tmp_path):
+    bert(BertModel, bert_tokenizer()).save_pretrained(tmp_path / "mute")
+    for name, named in (("none", "can't be found"), ("mute", "has no tokenizer of its own")):
+        with pytest.raises(ValueError, match=f"encoder='.*{name}' {named}"):
+            mods(rewards, encoder=str(tmp_path / name)).check(Records(alpaca(2)))
+
+
+# Necessity -----------------------------------------------------------------------------------------------------------
+
+
+def plain_answers(ctx: Context, records: Records, lengths: list[int]) -> list[str]:
+    """The same, one row at a time."""
+    prompts = [ctx.text_format().prompt_ids(record) for record in records]
+    found = []
+    for ids, length in zip(prompts, lengths, strict=True):
+        found += generate(ctx.model, ctx.tokenizer, [ids], max_new_tokens=length, batch_tokens=1)
+    return found
+
+
+def test_rows_that_differ_in_their_tools_are_answered_apart(tmp_path, caplog):
+    ctx = context(cache_dir=tmp_path)
+    ctx.tokenizer.chat_template = "{% for tool in tools or [] %}{{ tool['name'] }}\n{% endfor %}" + CHAT_TEMPLATE
+    chat = [{"role": "user", "content": "Name a colour."}, {"role": "assistant", "content": "Red."}]
+    tools = [[{"name": "search the whole library"}], [{"name": "call a friend at once"}]]
+    records = Records(Dataset.from_list([{"messages": chat, "tools": tool} for tool in tools]))
+    with caplog.at_level("INFO", "hf_dataselect"):
+        found, _ = own_answers(records, ctx, 6)
+    assert found == plain_answers(ctx, records, [6, 6]) and found[0] != found[1]
+    assert "Judge the tuned model: 2 calls" in caplog.text
+    again = context(cache_dir=tmp_path)
+    again.tokenizer.chat_template = ctx.tokenizer.chat_template
+    assert own_answers(records, again, 6)[0] == found
+    assert again.account.passes["answered_rows"] == 0 and again.account.cached_seconds > 0
+
+
+def test_answers_are_as_long_as_the_positions_allow(rewards):
+    rows = alpaca(6).to_list()
+    rows[2]["instruction"] = "red fox " * 60
+    ctx, records = context(), Records(Dataset.from_list(rows))
+    prompts = [len(ctx.text_format().prompt_ids(record)) for record in records]
+    positions = max(length for row, length in enumerate(prompts) if row != 2) + 3
+    ctx.model.config.max_position_embeddings = positions
+    lengths = [min(8, positions - length) for length in prompts]
+    assert prompts[2] > positions and 0 < lengths[prompts.index(positions - 3)] == 3 < max(lengths) == 8
+    found, short = own_answers(records, ctx, 8)
+    others = [row for row in range(6) if row != 2]
+    assert found[2] is None
+    assert [found[row] for row in others] == plain_answers(
+        ctx, Records(records.dataset.select(others)), [lengths[row] for row in others]
+    )
+    assert {prompts.index(positions - 3)} <= {*np.flatnonzero(short)} <= {r for r in others if lengths[r] < 8}
+    selector = mods(rewards, quality_threshold=-1e9, necessity_threshold=1e9, max_new_tokens=8, seed_rows=2)
+    selection = select(records, selector, 6, ctx)
+    assert selection.facts["figures"]["without a judged answer of the model"] == [2]
+    assert selection.truncated["the model's answer reached its last position"] == np.flatnonzero(short).tolist()
+    assert "without a judged answer of the model: 1 rows" in selection.summary()
+
+
+def test_a_prompt_that_does_not_fit_in_memory_is_no_end_of_the_run(monkeypatch):
+    ctx, records = context(batch_tokens=10**4), Records(alpaca(5))
+    whole, _ = own_answers(records, ctx, 6)
+    longest, own = max(len(ctx.text_format().prompt_ids(record)) for record in records), ctx.model.generate
+
+    def small(input_ids, **options):
+        if input_ids.shape[1] >= longest:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return own(input_ids=input_ids, **options)
+
+    monkeypatch.setattr(ctx.model, "generate", small)
+    found, _ = own_answers(records, ctx, 6)
+    lost = [row for row, answer in enumerate(found) if answer is None]
+    assert 1 <= len(lost) < 5
+    assert [a for row, a in enumerate(found) if row not in lost] == [a for r, a in enumerate(whole) if r not in lost]
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
@@ -237,7 +335,16 @@ def test_identical_rows_and_a_budget_of_one(rewards):
 
 
 @pytest.mark.parametrize(
-    "options, named", [({"seed_rows": 0}, "seed_rows=0"), ({"seed_rows": 1.5}, "1.5"), ({"max_new_tokens": 0}, "=0")]
+    "options, named",
+    [
+        ({"seed_rows": 0}, "seed_rows=0"),
+        ({"seed_rows": 1.5}, "1.5"),
+        ({"max_new_tokens": 0}, "=0"),
+        ({"warmup_learning_rate": 0.0}, "warmup_learning_rate=0.0 must be positive"),
+        ({"warmup_learning_rate": -1}, "warmup_learning_rate=-1.0 must be positive"),
+        ({"quality_threshold": "nan"}, "quality_threshold=nan"),
+        ({"necessity_threshold": "nan"}, "necessity_threshold=nan"),
+    ],
 )
 def test_wrong_options_are_refused(options, named):
     with pytest.raises(ValueError, match=named):

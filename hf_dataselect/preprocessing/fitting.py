@@ -1,4 +1,4 @@
-"""Rules fitted to tuned models: by least squares, by attention, and what subsets left out say of them."""
+"""Fit rules to the log losses of models tuned on subsets: by least squares, or a small network."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,41 +9,41 @@ from .rules import AttentionRule, Rule
 
 
 def fit_linear(
-    names: list[str], subsets: Sequence[np.ndarray], losses: np.ndarray, pool: np.ndarray, seed: int
+    names: Sequence[str], subsets: Sequence[np.ndarray], losses: np.ndarray, pool: np.ndarray, seed: int
 ) -> Rule:
     """
-    A [`Rule`] by least squares to the means of subsets.
+    A weighed sum of indicators, fitted to the means of subsets.
 
     Args:
-        names (`list[str]`):
-            Of the columns.
+        names (`Sequence[str]`):
+            Of the indicators.
         subsets (`Sequence[np.ndarray]`):
-            Indicators of each subset's rows, `(rows, columns)`.
+            Indicators of each subset's rows, `(rows, d)`.
         losses (`np.ndarray`):
-            Log loss of each `(subsets,)`.
+            Log loss of the model tuned on each, `(subsets,)`.
         pool (`np.ndarray`):
-            Indicators of all rows, `(n, columns)`.
+            Indicators of all rows that subsets are drawn from, `(n, d)`.
         seed (`int`):
-            Of what is left out together.
+            Of the parts that are left out.
 
     Raises:
-        `ValueError`: the subsets do not determine the coefficients.
+        `ValueError`: see [`standardised`].
     """
     means = np.array([values.mean(0) for values in subsets])
 
     def fit(chosen: np.ndarray):
-        intercept, coefficients, _ = least_squares(means[chosen], losses[chosen])
+        intercept, coefficients, _ = least_squares(means[chosen], losses[chosen], names)
         return lambda some: intercept + means[some] @ coefficients
 
-    intercept, coefficients, r2 = least_squares(means, losses)
+    intercept, coefficients, r2 = least_squares(means, losses, names)
     named = dict(zip(names, map(float, coefficients), strict=True))
     return Rule(intercept, named, r2=r2, left_out_r2=left_out_r2(fit, losses, seed))
 
 
 def fit_network(
-    names: list[str], subsets: Sequence[np.ndarray], losses: np.ndarray, pool: np.ndarray, seed: int
+    names: Sequence[str], subsets: Sequence[np.ndarray], losses: np.ndarray, pool: np.ndarray, seed: int
 ) -> AttentionRule:
-    """An [`AttentionRule`]; see [`fit_linear`], and [`fit_attention`]. The same seed gives the same rule."""
+    """A network with self-attention, fitted to the same as [`fit_linear`]."""
     mean, scale = pool.mean(0), pool.std(0)
     scale = np.where(scale > 0, scale, 1)
     subsets = [(values - mean) / scale for values in subsets]
@@ -68,7 +68,40 @@ def fit_network(
     )
 
 
-def least_squares(indicators: np.ndarray, log_losses: np.ndarray) -> tuple[float, np.ndarray, float]:
+def standardised(indicators: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Mean indicators of subsets, each column to mean 0 and deviation 1, and the deviations.
+
+    Args:
+        indicators (`np.ndarray`):
+            `(subsets, d)`.
+        names (`Sequence[str]`):
+            Of the columns.
+
+    Raises:
+        `ValueError`: they do not determine a coefficient of each column.
+    """
+    scale, centre = indicators.std(0), indicators.mean(0)
+    # What is left of equal numbers after a mean is taken is rounding, and no information.
+    constant = scale <= 1e-9 * np.abs(centre)
+    if constant.any():
+        same = ", ".join(name for name, is_constant in zip(names, constant, strict=True) if is_constant)
+        raise ValueError(
+            f"`indicators`: {same}: the same in all {len(indicators)} subsets, so that no coefficient can be fitted. "
+            "Leave it out."
+        )
+    design = (indicators - centre) / scale
+    if np.linalg.matrix_rank(design, rtol=1e-6) < design.shape[1]:
+        raise ValueError(
+            f"{len(design)} subsets do not determine {design.shape[1]} coefficients: their mean indicators depend on "
+            "each other. Fit more subsets, or fewer indicators."
+        )
+    return design, scale
+
+
+def least_squares(
+    indicators: np.ndarray, log_losses: np.ndarray, names: Sequence[str]
+) -> tuple[float, np.ndarray, float]:
     """
     Intercept, coefficients `(d,)` and R2 of the least-squares fit.
 
@@ -77,18 +110,14 @@ def least_squares(indicators: np.ndarray, log_losses: np.ndarray) -> tuple[float
             Mean indicators of each subset `(subsets, d)`.
         log_losses (`np.ndarray`):
             `(subsets,)`.
+        names (`Sequence[str]`):
+            Of the indicators.
 
     Raises:
-        `ValueError`: the subsets do not determine the coefficients.
+        `ValueError`: see [`standardised`].
     """
     # Indicators differ in size by many powers of ten.
-    scale = indicators.std(0)
-    design = (indicators - indicators.mean(0)) / np.where(scale > 0, scale, 1)
-    if np.linalg.matrix_rank(design) < design.shape[1]:
-        raise ValueError(
-            f"{len(design)} subsets do not determine {design.shape[1]} coefficients: their mean indicators are the "
-            "same or depend on each other. Fit more subsets, or fewer indicators."
-        )
+    design, scale = standardised(indicators, names)
     fitted, *_ = np.linalg.lstsq(design, log_losses - log_losses.mean(), rcond=None)
     coefficients = fitted / scale
     intercept = float(log_losses.mean() - indicators.mean(0) @ coefficients)
