@@ -23,6 +23,13 @@ def of_all_pairs(vectors: np.ndarray, neighbour: int) -> np.ndarray:
     return np.sort(every, axis=1)[:, neighbour - 1]
 
 
+def rank_of(ranks: int, rank: int, parts: list | None = None) -> SimpleNamespace:
+    """One of several ranks, which computes its part for itself and leaves it in `parts`."""
+    parts = [] if parts is None else parts
+    own = {"num_processes": ranks, "process_index": rank, "is_main_process": rank == 0, "device": torch.device("cpu")}
+    return SimpleNamespace(**own, reduce=lambda part, how: parts.append(part.numpy()) or part)
+
+
 @pytest.mark.parametrize("rows, others", [(16, 9), (7, 70), (512, 3), (512, 16_384)])
 @pytest.mark.parametrize("neighbour", [1, 6, 69])
 def test_distances_are_those_of_all_pairs(neighbour, rows, others, monkeypatch):
@@ -37,9 +44,7 @@ def test_ranks_compare_their_part_of_the_rows_with_all(monkeypatch):
     monkeypatch.setattr(neighbours, "ROWS", 8)
     vectors, parts = cloud(), []
     for rank in range(2):
-        own = {"num_processes": 2, "process_index": rank, "is_main_process": rank == 0, "device": torch.device("cpu")}
-        accelerator = SimpleNamespace(**own, reduce=lambda part, how: parts.append(part.numpy()) or part)
-        nearest_distance(vectors, 6, accelerator=accelerator)
+        nearest_distance(vectors, 6, accelerator=rank_of(2, rank, parts))
     assert not (parts[0][:, 0] * parts[1][:, 0]).any() and (parts[0][:, 0] > 0).sum() in range(30, 41)
     np.testing.assert_allclose((parts[0] + parts[1])[:, 0], of_all_pairs(vectors, 6), rtol=1e-5, atol=5e-6)
 
@@ -68,10 +73,14 @@ def test_a_killed_run_compares_what_is_missing_and_no_other_vectors_are_served(t
     assert nearest_distance(vectors[:-1], 6, cache_dir=tmp_path).cached == 0
 
 
-def test_seconds_of_cached_distances_are_known(tmp_path, monkeypatch):
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_seconds_of_cached_distances_are_those_of_all_ranks(ranks, tmp_path, monkeypatch):
     monkeypatch.setattr(neighbours, "ROWS", 10)
     clock = SimpleNamespace(now=0.0)
     clock.perf_counter = lambda: setattr(clock, "now", clock.now + 1) or clock.now
     monkeypatch.setattr(neighbours, "time", clock)
-    assert nearest_distance(cloud(), 6, cache_dir=tmp_path).cached_seconds == 0
-    assert nearest_distance(cloud(), 6, cache_dir=tmp_path).cached_seconds == pytest.approx(7), "seven blocks"
+    for rank in range(ranks):
+        nearest_distance(cloud(), 6, accelerator=rank_of(ranks, rank), cache_dir=tmp_path / str(rank))
+    found = [nearest_distance(cloud(), 6, cache_dir=tmp_path / str(rank)) for rank in range(ranks)]
+    assert sum(part.cached for part in found) == 70
+    assert sum(part.cached_seconds for part in found) == pytest.approx(7 / ranks), "seven blocks of a second each"
