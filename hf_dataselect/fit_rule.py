@@ -202,10 +202,7 @@ def fit_rule(
     rule = replace(
         fit(columns, subsets, np.log(losses), values[usable], ctx.seed),
         subsets=arguments.subsets,
-        sources={
-            name: str(Path(value).resolve()) if isinstance(value, str) and Path(value).is_dir() else value
-            for name, value in sources.used(names).items()
-        },
+        sources={name: _from_anywhere(value) for name, value in sources.used(names).items()},
         about={"model": ctx.model_id, "images": records.images is not None}
         | {key: plain(loss_of.described[key]) for key in ("rows", "held_out", "settings")}
         | {"lean": arguments.lean, "losses": [min(losses), max(losses)]}
@@ -231,6 +228,12 @@ def _left_out(records: Records, values: np.ndarray, ctx: Context) -> dict[str, l
             found[reason] = here
             lost -= {*here}
     return found
+
+
+def _from_anywhere(source: Any) -> Any:
+    """A folder by its whole path, since a rule is used elsewhere than it was fitted."""
+    local = isinstance(source, str) and source != "model" and Path(source).is_dir()  # `encoder: model` is no folder
+    return str(Path(source).resolve()) if local else source
 
 
 def _warn_of_little(rule: FittedRule) -> None:

@@ -400,7 +400,10 @@ def test_a_rule_says_what_it_left_out_and_what_it_is_worth(sources, tmp_path, ca
     assert "1 of 4 held-out rows have no loss" in caplog.text
     assert "6 subsets leave 3 degrees of freedom beside 2 coefficients" in caplog.text
     assert ("has not seen no better than the mean" in caplog.text) is (not rule.left_out_r2 > 0)
-    assert not (tmp_path / "cache" / "warmup").exists()  # weights of every subset would fill the disk
+    # Weights of every subset, and what is measured of their models, would fill the disk.
+    assert not (tmp_path / "cache" / "warmup").exists()
+    kept = [json.loads(path.read_text())["engine"] for path in tmp_path.glob("cache/*/namespace.json")]
+    assert kept == ["tuned loss"]
     caplog.clear()
     with caplog.at_level("INFO", "hf_dataselect"):
         assert fit_rule(*given, settings(), tmp_path) == rule
@@ -464,7 +467,7 @@ def test_the_command_fits_a_rule_from_a_recipe(tmp_path, capsys, monkeypatch):
         main(["select", "--config", str(recipe)])
     assert "rule.json' is neither 'v1' nor 'v2' nor a file" in capsys.readouterr().err
     content = yaml.safe_load(recipe.read_text())
-    content |= {"indicators": ["len", "rew"], "subsets": 8, "subset_rows": 4, "num_train_epochs": 1}
+    content |= {"indicators": ["len", "rew", "knn"], "subsets": 8, "subset_rows": 4, "num_train_epochs": 1}
     content |= {"max_length": 128, "bf16": False, "gradient_checkpointing": False, "selection_dtype": "float32"}
     content |= {"gradient_accumulation_steps": 1}
     recipe.write_text(yaml.safe_dump(content))
@@ -474,7 +477,10 @@ def test_the_command_fits_a_rule_from_a_recipe(tmp_path, capsys, monkeypatch):
     assert f"over 8 subsets, {rule.left_out_r2:.3f} of those left out" in shown
     assert f"{rule.coefficients['rew']:+.6g}" in shown and "Losses of the 8 subsets" in shown
     assert rule.about["settings"]["learning_rate"] == 2e-4  # an adapter's, whatever that of the training is
-    assert rule.sources == {"reward_model": str(reward)}
+    assert rule.sources == {"reward_model": str(reward), "encoder": "model", "neighbour": 6}
+    replace(rule, sources=rule.sources | {"neighbour": 2}).save(tmp_path / "run" / "rule.json")
+    main(["fit-rule", "--config", str(recipe)])  # takes nothing over from the rule that it writes anew
+    assert load_rule(str(tmp_path / "run" / "rule.json"), IndicatorSources) == rule
     monkeypatch.chdir("/")
     main(["select", "--config", str(write_recipe(tmp_path)), "--selection_method", "instruction_mining",
           "--selection_kwargs", json.dumps({"rule": str(tmp_path / "run" / "rule.json")}),

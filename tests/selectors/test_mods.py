@@ -313,6 +313,12 @@ def test_seed_rows_and_necessary_rows_make_the_subset(rewards):
     assert set(few.indices) == seed | set(worst[:2])
 
 
+def test_a_reward_at_the_threshold_is_not_above_it(rewards):
+    limit = float(np.sort(answer_rewards(Records(alpaca(10)), context(), rewards["chat"]))[4])
+    options = {"quality_threshold": limit, "necessity_threshold": -1e9, "seed_rows": 2}
+    assert select(alpaca(10), mods(rewards, **options), 4, context()).facts["figures"]["rows of high quality"] == 5
+
+
 @pytest.mark.parametrize("kind", ["messages", "prompt-completion"])
 def test_the_tuned_model_answers_and_a_second_run_repeats_nothing(rewards, tmp_path, kind):
     rows = layout(kind, 12)
