@@ -4,8 +4,7 @@ Any row of a Hugging Face dataset as a [`Record`]: who said what, and which turn
 [`Records`] is a lazy view over Arrow: a million rows stay on disk, and only the batch at hand becomes Python objects.
 """
 
-import hashlib
-import json
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
 
+from ..engines.arrow_hash import rows_hash
 from ..engines.batching import main_process_first
+from ..engines.cache import digest
 from .images import as_image_lists, image_column, image_key, stored_images
 from .layouts import LAYOUTS, Record, RowParser, find_layout
+
+
+#: Images and formatted texts that the hash of a dataset is of.
+LOOKED_AT = 256
 
 
 class Records(Sequence):
@@ -149,15 +154,22 @@ class Records(Sequence):
         with main_process_first(rows):
             return rows.map(as_chats, input_columns=read, **options)
 
-    def content_hash(self, indices: Sequence[int] | None = None, sample: int = 256) -> str:
-        """Hash of the number of rows, the columns and up to `sample` evenly spaced rows (of `indices`, if given)."""
-        chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
-        places = np.unique(np.linspace(0, len(chosen) - 1, min(sample, len(chosen))).astype(np.int64))
-        rows = [self.texts.with_format(None)[int(chosen[place])] for place in places]
+    @functools.cached_property
+    def _content_hash(self) -> str:
+        looked_at = np.unique(np.linspace(0, len(self) - 1, min(LOOKED_AT, len(self))).astype(np.int64))
+        described = [rows_hash(self.texts), self.dataset.column_names if self.images else None]
         if self.images:
-            rows += [image_key(images).hex() for images in stored_images(self.dataset, chosen[places])]
-        described = json.dumps([len(self), sorted(self.dataset.column_names), len(chosen), rows], default=str)
-        return hashlib.blake2b(described.encode(), digest_size=12).hexdigest()
+            described += [image_key(images).hex() for images in stored_images(self.dataset, looked_at)]
+        if self.formatting_func is not None:
+            described += [self[int(row)].messages for row in looked_at]
+        return digest(described)
+
+    def content_hash(self) -> str:
+        """
+        Hash of all rows and the names of their columns; of images, and of what `formatting_func` makes of the rows,
+        256 evenly spaced ones count.
+        """
+        return self._content_hash
 
 
 def _turn_columns(feature: Any) -> set[str]:

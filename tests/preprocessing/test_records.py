@@ -1,12 +1,15 @@
 import gzip
 import json
 import tracemalloc
+from datetime import datetime
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from datasets import Dataset, DatasetDict, IterableDataset
+from datasets import Dataset, DatasetDict, IterableDataset, concatenate_datasets
 from trl.data_utils import is_conversational
 
+from hf_dataselect.engines import arrow_hash
 from hf_dataselect.preprocessing import layouts as module
 from hf_dataselect.preprocessing.layouts import LAYOUTS, Record, content_text
 from hf_dataselect.preprocessing.records import Records, load_rows
@@ -368,9 +371,23 @@ def test_tools_and_template_arguments_go_along_to_the_trainer():
 # --- identity of a dataset ---
 
 
-def test_the_content_hash_is_that_of_the_rows_and_not_of_the_object(tmp_path):
-    rows = [{"text": f"row {row}", "n": row} for row in range(600)]
-    expected = Records(Dataset.from_list(rows)).content_hash()
+def rows_of_all_kinds(n: int) -> list[dict]:
+    return [
+        {
+            "text": None if row % 7 == 3 else f"row {row} 行",
+            "n": row,
+            "share": None if row % 5 == 4 else row / 3,
+            "chat": None if row % 9 == 8 else [{"role": "user", "content": f"{row}" * (row % 4)}] * (row % 3),
+            "flag": row % 2 == 0,
+            "when": datetime(2026, 1, 1 + row % 28),
+            "nothing": None,
+        }
+        for row in range(n)
+    ]
+
+
+def test_the_content_hash_is_that_of_the_rows_and_not_of_the_object(tmp_path, monkeypatch):
+    rows = rows_of_all_kinds(600)
     dataset = Dataset.from_list(rows)
     dataset.save_to_disk(tmp_path)
     same = [
@@ -379,25 +396,40 @@ def test_the_content_hash_is_that_of_the_rows_and_not_of_the_object(tmp_path):
         dataset.select(range(600)),
         Dataset.from_list(rows[::-1]).select(range(599, -1, -1)),
         dataset.add_column("x", [0] * 600).remove_columns("x"),
-    ]
-    assert {Records(one).content_hash() for one in same} == {expected}
+        concatenate_datasets([Dataset.from_list(rows[:250]), Dataset.from_list(rows[250:], dataset.features)]),
+        dataset.select_columns(dataset.column_names[::-1]),
+        Dataset(pa.table({name: column.cast(pa.large_string()) if name == "text" else column for name, column in
+                          zip(dataset.column_names, dataset.data.columns, strict=True)})),
+    ]  # fmt: skip
+    assert len({Records(one).content_hash() for one in same}) == 1
+    monkeypatch.setattr(arrow_hash, "ROWS", 7)
+    assert len({Records(one).content_hash() for one in same}) == 1
 
 
-def test_the_content_hash_changes_with_rows_columns_order_and_choice():
+@pytest.mark.parametrize("row", [0, 1, 257, 599])
+def test_the_content_hash_changes_with_each_value_of_each_row(row):
+    rows = rows_of_all_kinds(600)
+    hashes = [Records(Dataset.from_list(rows)).content_hash()]
+    for column, value in {
+        "text": "other",
+        "n": -1,
+        "share": 0.123,
+        "chat": [{"role": "system", "content": "x"}],
+        "flag": row % 2 == 1,
+        "when": datetime(2025, 1, 1),
+    }.items():
+        changed = [*rows[:row], {**rows[row], column: value}, *rows[row + 1 :]]
+        hashes.append(Records(Dataset.from_list(changed)).content_hash())
+    assert len(set(hashes)) == 7
+
+
+def test_the_content_hash_changes_with_columns_order_number_and_formatting():
     rows = [{"text": f"row {row}", "n": row} for row in range(200)]
-    changed = [
-        rows,
-        [{**rows[0], "text": "other"}, *rows[1:]],
-        [*rows[:-1], {**rows[-1], "n": -1}],
-        rows[:-1],
-        rows[::-1],
-        [{**row, "more": 1} for row in rows],
-    ]
+    changed = [rows, rows[:-1], rows[::-1], [{**row, "more": 1} for row in rows], [{"text": r["text"]} for r in rows]]
+    changed += [[{"text": "ab", "n": 0}, {"text": "c", "n": 0}], [{"text": "a", "n": 0}, {"text": "bc", "n": 0}]]
     hashes = [Records(Dataset.from_list(rows)).content_hash() for rows in changed]
-    records = Records(Dataset.from_list(rows))
-    hashes += [records.content_hash([1, 2]), records.content_hash([2, 1]), records.content_hash([1, 2, 3])]
+    hashes += [Records(Dataset.from_list(rows), formatting_func=lambda row: f"{row['n']}").content_hash()]
     assert len(set(hashes)) == len(hashes)
-    assert records.content_hash(np.array([1, 2])) == records.content_hash([1, 2])
 
 
 # --- files ---
