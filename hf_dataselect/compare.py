@@ -22,7 +22,7 @@ import torch
 from .config import DataSelectingConfig, parse_budget
 from .engines.cache import digest, write_atomic
 from .evaluation.runs import FREE
-from .inputs import check_rows
+from .inputs import check_rows, target_records
 from .preprocessing.records import Records, load_rows
 from .recipe import Recipe, build_trainer, load_held_out
 from .registry import load_selector, nearest
@@ -203,7 +203,7 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         )
     if args.judge == "self":
         raise ValueError("`judge='self'` would let every model judge itself: name one model for all.")
-    target = Records(load_rows(args.selection_target)) if args.selection_target else None
+    target = target_records(args, records)
     decides = {
         name: value
         for name, value in (recipe.sources | args.given).items()

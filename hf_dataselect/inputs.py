@@ -11,9 +11,9 @@ from transformers import AutoProcessor, ProcessorMixin
 from .config import DataSelectingConfig
 from .engines.judge import check_judge
 from .preprocessing.layouts import LAYOUTS
-from .preprocessing.records import Records
+from .preprocessing.records import Records, load_rows
 from .preprocessing.text import default_chat_template
-from .selector import rows_to_keep
+from .selection import rows_to_keep
 
 
 logger = logging.getLogger(__name__)
@@ -78,6 +78,23 @@ def check_rows(args: DataSelectingConfig, records: Records, target: Records | No
         logger.warning("`%s` reads the texts of rows only: their images do not count.", args.selection_method)
     check_judge(args.judge, args.selector.card.needs, args.selection_method)
     args.selector.check(records)
+
+
+def target_records(args: DataSelectingConfig, records: Records) -> Records | None:
+    """
+    The rows of `selection_target`, read as the candidates are: by their formatting function, too, where the target has
+    the columns of the candidates.
+    """
+    if not args.selection_target:
+        return None
+    rows, formatting_func = load_rows(args.selection_target), records.formatting_func
+    if formatting_func is not None and not set(records.dataset.column_names) <= set(rows.column_names):
+        logger.warning(
+            "`selection_target` has other columns than `train_dataset`: it is read without `formatting_func`, so that "
+            "its texts may be written otherwise than those they are compared with."
+        )
+        formatting_func = None
+    return Records(rows, args.dataset_text_field, formatting_func, name="selection_target")
 
 
 def readable_rows(dataset: Any, args: DataSelectingConfig) -> Any:

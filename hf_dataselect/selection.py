@@ -132,3 +132,17 @@ class Selection:
                 lines.append(f"  {kind}: {len(reasons) - SHOWN_REASONS} more reasons, see selection.json")
         lines += [f"  {line}" for line in self.figure_lines()]
         return "\n".join(lines)
+
+
+def rows_to_keep(budget: float | int, candidates: int) -> int:
+    """
+    Rows a budget means: a fraction (float up to 1.0, rounded, at least one row) or a count (integer from 2).
+
+    Raises:
+        `ValueError`: more rows than there are.
+    """
+    if isinstance(budget, float):
+        return max(1, round(budget * candidates))
+    if budget > candidates:
+        raise ValueError(f"`selection_budget={budget}` asks for more rows than the {candidates} of the dataset.")
+    return budget

@@ -6,6 +6,7 @@ fields are the hyper-parameters. It is written as if there were one process and 
 """
 
 import dataclasses
+import logging
 import time
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
@@ -18,8 +19,10 @@ from datasets import Dataset
 
 from .preprocessing.records import Records
 from .preprocessing.text import TextFormat
-from .selection import Account, Selection, SelectionError
+from .selection import Account, Selection, SelectionError, rows_to_keep
 
+
+logger = logging.getLogger(__name__)
 
 #: Part of the rows kept where no `selection_budget` is given (IFD, Superfiltering and LESS report 5 %).
 DEFAULT_BUDGET = 0.05
@@ -222,20 +225,6 @@ class Selector(ABC):
         return top_k(scores, k)
 
 
-def rows_to_keep(budget: float | int, candidates: int) -> int:
-    """
-    Rows a budget means: a fraction (float up to 1.0, rounded, at least one row) or a count (integer from 2).
-
-    Raises:
-        `ValueError`: more rows than there are.
-    """
-    if isinstance(budget, float):
-        return max(1, round(budget * candidates))
-    if budget > candidates:
-        raise ValueError(f"`selection_budget={budget}` asks for more rows than the {candidates} of the dataset.")
-    return budget
-
-
 def select(dataset: Dataset | Records, selector: Selector, budget: float | int, ctx: Context) -> Selection:
     """
     Choose rows: normalise, featurize, score, check, select, check, agree.
@@ -284,6 +273,8 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
     if len(chosen) == 0:
         reasons = [*ctx.account.rows("unscorable"), *ctx.account.rows("dropped")] or ["no score is a number"]
         raise SelectionError(f"`selection_method={method!r}` found no row to keep of {n}: {'; '.join(reasons)}.")
+    if len(chosen) < k:
+        logger.warning("`%s` keeps %s rows, fewer than the %s of the budget.", method, len(chosen), k)
     return Selection(
         method=method,
         options=dataclasses.asdict(selector) if dataclasses.is_dataclass(selector) else {},

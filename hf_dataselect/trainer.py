@@ -21,8 +21,16 @@ from .engines.cache import check_writable, digest, model_identity
 from .engines.judge import Judge, load_judge
 from .evaluation.benchmarks import Benchmark
 from .evaluation.held_out import HeldOut
-from .inputs import as_config, check_rows, complete_tokenizer, load_processing_class, model_id, readable_rows
-from .preprocessing.records import Records, load_rows
+from .inputs import (
+    as_config,
+    check_rows,
+    complete_tokenizer,
+    load_processing_class,
+    model_id,
+    readable_rows,
+    target_records,
+)
+from .preprocessing.records import Records
 from .publish import selected_dataset, selection_card
 from .registry import load_selector, method_name
 from .run_folder import plain, read_selection, write_recipe, write_selection
@@ -81,10 +89,7 @@ class DataSelectingTrainer(SFTTrainer):
         self.evaluation_seconds = 0.0
         #: Entries of `recipe.yaml` besides the arguments; the command line adds its own.
         self.recipe: dict[str, Any] = {"model_name_or_path": model_id(model)}
-        self._target = None
-        if args.selection_target:
-            rows = load_rows(args.selection_target)
-            self._target = Records(rows, args.dataset_text_field, name="selection_target")
+        self._target = target_records(args, self.records)
         self._refuse_early(args, model)
         processing_class = processing_class or load_processing_class(model, args)
         if self.records.images and not isinstance(processing_class, ProcessorMixin):

@@ -323,6 +323,26 @@ def test_a_target_reaches_the_method(tmp_path):
     assert (trainer.select().scores == 7).all()
 
 
+def test_a_target_is_read_as_the_candidates_are(tmp_path, caplog):
+    path = tmp_path / "target.jsonl"
+    Dataset.from_list([{"q": "Why?", "a": "So."}] * 3).to_json(path)
+    rows = Dataset.from_list([{"q": f"Why {i}?", "a": "So."} for i in range(9)])
+    options = {"formatting_func": lambda row: f"{row['q']} {row['a']}", "selection_target": str(path)}
+    trainer = tiny_trainer(tmp_path, "tests.test_trainer:WantsTarget", train_dataset=rows, **options)
+    assert trainer.context().target[0].messages == ({"role": "assistant", "content": "Why? So."},)
+    options["selection_target"] = str(tmp_path / "chats.jsonl")
+    alpaca(3).to_json(options["selection_target"])
+    trainer = tiny_trainer(tmp_path, "tests.test_trainer:WantsTarget", train_dataset=rows, **options)
+    assert trainer.context().target.layout == "alpaca" and "read without `formatting_func`" in caplog.text
+
+
+def test_fewer_rows_than_asked_for_are_said(tmp_path, caplog):
+    rows = Dataset.from_list([{"text": "a", "score": None if i else 1.0} for i in range(9)])
+    trainer = tiny_trainer(tmp_path, "column", {"name": "score"}, train_dataset=rows, selection_budget=4)
+    assert len(trainer.select().indices) == 1
+    assert "keeps 1 rows, fewer than the 4 of the budget" in caplog.text
+
+
 def test_tokenized_rows_are_chosen_without_texts(tmp_path):
     rows = Dataset.from_dict({"input_ids": [[5, 6, 7, i + 8] for i in range(9)], "score": list(range(9))})
     trainer = tiny_trainer(tmp_path, "column", {"name": "score"}, train_dataset=rows, selection_budget=3)

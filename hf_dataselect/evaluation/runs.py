@@ -68,6 +68,14 @@ class Run:
         return self.selection.facts.get("seed")
 
     @property
+    def choice(self) -> dict[str, Any]:
+        """All that decided which rows it keeps, but the seed and the candidates."""
+        facts, judge = self.selection.facts, self.selection.facts.get("judge")
+        given = {name: facts.get(name) for name in ("diversity", "target", "dtype")}
+        given["judge"] = judge["name"] if judge and any(judge["cost"].values()) else None
+        return self.selection.options | {name: value for name, value in given.items() if value is not None}
+
+    @property
     def training(self) -> dict[str, Any]:
         """The part of the recipe that must not differ in a fair comparison."""
         return {name: value for name, value in self.recipe.items() if not name.startswith(FREE)}
@@ -176,12 +184,12 @@ def read_run(folder: Path, shared_names: list[str]) -> Run:
 
 
 def grouped(runs: list[Run]) -> list[Group]:
-    """Runs of one method, options, budget, training and data, of different seeds, together."""
+    """Runs that chose by the same, of the same rows, and trained alike, of different seeds, together."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        facts = run.selection.facts
-        alike = [run.selection.method, run.selection.options, run.selection.budget, run.training, facts.get("dataset")]
-        key = digest(alike)
+        key = digest(
+            [run.selection.method, run.choice, run.selection.budget, run.training, run.selection.facts.get("dataset")]
+        )
         if run.seed is None or any(other.seed == run.seed for other in found.get(key, [])):
             key += run.name  # a repetition, or of unknown seed: for itself
         found.setdefault(key, []).append(run)

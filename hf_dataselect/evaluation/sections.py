@@ -308,16 +308,18 @@ def _reproduction(comparison: Comparison) -> Section:
     """Everything to make the runs again."""
     rows = []
     for run in (run for group in comparison.groups for run in group.runs):
-        facts, options = run.selection.facts, run.selection.options
+        facts = run.selection.facts
         rows.append(
             [run.name, str(facts.get("model", "")), str(facts.get("seed", "")), str(facts.get("dataset", ""))]
-            + [json.dumps(plain(options), ensure_ascii=False)]
+            + [json.dumps(plain(run.choice), ensure_ascii=False)]
         )
     versions = next((run.versions for group in comparison.groups for run in group.runs if run.versions), {})
     text = ["`hf-dataselect train --config recipe.yaml` with the `recipe.yaml` of a run's folder repeats the run."]
     if versions:
         text.append("Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items() if number) + ".")
-    return Section("To make it again", text, Table(["run", "model", "seed", "dataset (hash)", "options"], rows, None))
+    return Section(
+        "To make it again", text, Table(["run", "model", "seed", "dataset (hash)", "chosen by"], rows, None)
+    )
 
 
 def _number(value: float | None, digits: int = 3) -> str:

@@ -134,6 +134,29 @@ def test_seeds_are_put_together_and_measured_against_the_baselines_of_all_seeds(
     assert [picture.name for picture in draw(found)][:2] == ["ratios", "curves"]
 
 
+@pytest.mark.parametrize(
+    "facts",
+    [
+        [{"target": "a"}, {"target": "b"}],
+        [{"diversity": None}, {"diversity": {"threshold": 0.9}}],
+        [{"judge": {"name": name, "cost": {"calls": 3}}} for name in ("openai:a", "openai:b")],
+        [{"dtype": "float32"}, {"dtype": "bfloat16"}],
+    ],
+    ids=lambda facts: next(iter(facts[0])),
+)
+def test_runs_that_chose_by_something_else_are_no_seeds_of_each_other(facts, tmp_path):
+    def run(seed: int, fact: dict) -> Path:
+        facts = {"seed": seed, "dataset": candidates().content_hash()} | fact
+        return make_run(tmp_path / f"rds{seed}", "rds", rows=[1, 2], selection={"facts": facts})
+
+    found = compare_runs([run(seed, fact) for seed, fact in enumerate(facts)])
+    assert [len(group.runs) for group in found.groups] == [1, 1]
+    (rows,) = [section.table.rows for section in sections(found) if section.title == "To make it again"]
+    assert rows[0][-1] != rows[1][-1]
+    alike = compare_runs([run(seed, facts[0]) for seed in (2, 3)])
+    assert [len(group.runs) for group in alike.groups] == [2]
+
+
 def test_runs_of_other_training_are_no_seeds_of_each_other(tmp_path):
     facts = [{"facts": {"dataset": "these rows", "seed": seed}} for seed in (0, 1)]
     runs = [make_run(tmp_path / "full"), make_run(tmp_path / "a", "ifd", rows=[1], selection=facts[0])]
