@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .engines.diverse import diverse_filter
+from .engines.embedding import check_sentence_encoder
 from .engines.subset import cosine, facility_location
 from .preprocessing.embedding import RowVectors
 from .preprocessing.records import Records
@@ -46,6 +47,11 @@ class Diversity:
             raise ValueError(f"`selection_diversity`: threshold={self.threshold} must be a cosine, in [-1, 1].")
         if not 0 < self.pool <= 1:
             raise ValueError(f"`selection_diversity`: pool={self.pool} must be in (0, 1].")
+
+    def check(self) -> None:
+        """Refuse, with a `ValueError`, an encoder that is none, before anything loads."""
+        if self.encoder != "model":
+            check_sentence_encoder(self.encoder, "selection_diversity")
 
     def choose(self, best: Callable[[int], np.ndarray], records: Records, k: int, ctx: Context) -> np.ndarray:
         """

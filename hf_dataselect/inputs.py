@@ -78,6 +78,8 @@ def check_rows(args: DataSelectingConfig, records: Records, target: Records | No
         logger.warning("`%s` reads the texts of rows only: their images do not count.", args.selection_method)
     check_judge(args.judge, args.selector.card.needs, args.selection_method)
     args.selector.check(records)
+    if args.diversity is not None:
+        args.diversity.check()
 
 
 def target_records(args: DataSelectingConfig, records: Records) -> Records | None:

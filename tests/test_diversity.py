@@ -148,6 +148,11 @@ def test_a_method_without_a_model_gets_one_for_its_diversity_only(tmp_path):
     assert len(run["indices"]) == 6 and run["passes"]["embedded_rows"] == 12 and run["facts"]["model_identity"]
 
 
+def test_an_encoder_that_is_none_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="`selection_diversity`: encoder='./none' can't be found"):
+        tiny_trainer(tmp_path, "length", selection_diversity={"encoder": "./none"})
+
+
 def test_resuming_with_another_diversity_is_refused(tmp_path):
     options = {"save_strategy": "steps", "save_steps": 1, "selection_budget": 6}
     near = {"encoder": "model", "threshold": 0.5}

@@ -99,15 +99,15 @@ def sentence_embeddings(
     return vectors
 
 
-def check_sentence_encoder(encoder: str) -> None:
+def check_sentence_encoder(encoder: str, group: str = "selection_kwargs") -> None:
     """
     Refuse, with a `ValueError`, what is no encoder, before its weights load: one of sentence-transformers, or a model
-    that transformers knows.
+    that transformers knows. `group` is where the user named it.
     """
     from sentence_transformers.util import is_sentence_transformer_model
 
     if not is_sentence_transformer_model(encoder):
-        check_pretrained(encoder, "encoder")
+        check_pretrained(encoder, "encoder", group)
 
 
 def load_sentence_encoder(encoder: str, accelerator: Accelerator | None = None) -> Any:

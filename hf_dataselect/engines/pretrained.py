@@ -7,9 +7,9 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer
 
 
-def check_pretrained(name: str, option: str) -> Any:
+def check_pretrained(name: str, option: str, group: str = "selection_kwargs") -> Any:
     """
-    The configuration of a model by hub name or folder, from `selection_kwargs`; its weights do not load.
+    The configuration of a model by hub name or folder, from the options `group`; its weights do not load.
 
     Raises:
         `ValueError`: no such model, or a tokenizer that is not the model's.
@@ -17,11 +17,11 @@ def check_pretrained(name: str, option: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"`selection_kwargs`: {option}={name!r} can't be found: {error}") from error
+        raise ValueError(f"`{group}`: {option}={name!r} can't be found: {error}") from error
     try:
         _tokenizer(name, config)
     except (OSError, ValueError) as error:
-        raise ValueError(f"`selection_kwargs`: {option}={name!r} has no tokenizer of its own: {error}") from error
+        raise ValueError(f"`{group}`: {option}={name!r} has no tokenizer of its own: {error}") from error
     return config
 
 
