@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ class Account:
         self.passes: dict[str, int] = {}
         #: Seconds that an earlier run spent on what came from the cache.
         self.cached_seconds = 0.0
+        #: Files of the cache that this run wrote: what it finds there again was not an earlier run's.
+        self.written: set[Path] = set()
         #: What a method has to tell besides (statistics, rows that look odd), by name; for the record.
         self.figures: dict[str, Any] = {}
 

@@ -74,12 +74,21 @@ class VectorStore(RowStore):
             Exact numbers (float64) a row.
         dtype (`str`, *optional*, defaults to `"float32"`):
             Of the vectors.
+        written (`set[Path]`, *optional*):
+            Files that this run wrote; by default those of this store alone. Its own are added.
     """
 
     def __init__(
-        self, folder: Path | None, namespace: dict[str, Any], width: int, facts: int = 1, dtype: str = "float32"
+        self,
+        folder: Path | None,
+        namespace: dict[str, Any],
+        width: int,
+        facts: int = 1,
+        dtype: str = "float32",
+        written: set[Path] | None = None,
     ):
         super().__init__(folder, namespace, width)
+        self.written = set() if written is None else written
         self.width, self.dtype = width, np.dtype(dtype)
         self.record = record_of(width, facts, dtype)
         # What is known of the files so far: their records as far as they were read, and of those that are whole the
@@ -100,6 +109,8 @@ class VectorStore(RowStore):
         values["vector"], values["facts"] = vectors, facts
         folder = self.folder
         super().append(keys, values)
+        if self._file is not None:
+            self.written.add(Path(self._file.name))
         if self.folder is None:
             raise OSError(
                 f"Vectors can't be written in {folder}: make room, or give another `selection_cache_dir`. What is "
@@ -116,7 +127,7 @@ class VectorStore(RowStore):
 
         Returns:
             `tuple`: [`StoredVectors`] `(n, width)` and facts, float64 `(n, facts)`, both NaN where unknown; and which
-            are known, bool `(n,)`.
+            are known, bool `(n,)`. The last fact is the seconds that an earlier run spent: 0 for what this one wrote.
         """
         at = places_of(keys, self._keys)
         if (at < 0).any():
@@ -125,11 +136,13 @@ class VectorStore(RowStore):
         known = at >= 0
         places = np.full((len(keys), 2), -1, np.int64)
         places[known] = self._places[at[known]]
-        parts = list(self._parts.values())
+        paths, parts = list(self._parts), list(self._parts.values())
         facts = np.full((len(keys), self.record["values"]["facts"].shape[0]), np.nan)
         for file in np.unique(places[known, 0]):
             mine = np.flatnonzero(places[:, 0] == file)
             facts[mine] = parts[file]["values"]["facts"][places[mine, 1]]
+            if paths[file] in self.written:
+                facts[mine, -1] = 0
         return StoredVectors(parts, places, self.width, self.dtype), facts, known
 
     def _read_on(self) -> None:
@@ -217,9 +230,9 @@ class Vectors(NamedTuple):
     vectors: np.ndarray | StoredVectors
     #: Which have a finite one, bool `(n,)`.
     usable: np.ndarray
-    #: Rows that were read from the store.
+    #: Rows that took no computing: read from the store, or equal to another row.
     cached: int
-    #: Seconds that these took when they were computed.
+    #: Seconds that an earlier run spent on those read from the store.
     cached_seconds: float
 
 
@@ -232,8 +245,8 @@ def stored_vectors(
     on_rows: Callable[[int], Any] = lambda rows: None,
 ) -> Vectors:
     """
-    Vectors of rows: those that the store knows are read, the others computed and added to it chunk by chunk, so that
-    no more than a chunk is in memory. A store without a folder holds them all.
+    Vectors of rows: those that the store knows are read, the others computed, equal ones once, and added to it chunk
+    by chunk, so that no more than a chunk is in memory. A store without a folder holds them all.
 
     Args:
         store ([`VectorStore`]):
@@ -254,24 +267,29 @@ def stored_vectors(
     Raises:
         `ValueError`: the disk has no room for them.
     """
-    _, facts, known = store.find(keys)
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    _, facts, known = store.find(keys[first])
     facts, known = found_by_main(accelerator, facts, known)
     main = accelerator is None or accelerator.is_main_process
-    cached, usable = int(known.sum()), known.copy()
+    todo, usable = np.sort(first[~known]), known.copy()
+    cached = len(keys) - len(todo)
     on_rows(cached)
-    todo = np.flatnonzero(~known)
     check_room(store.folder, len(todo), store.record, "'none', which holds them in memory")
     held = np.full((len(keys), store.width), np.nan, store.dtype) if store.folder is None else None
-    for first in range(0, len(todo), chunk):
-        places, started = todo[first : first + chunk], time.perf_counter()
+    for start in range(0, len(todo), chunk):
+        places, started = todo[start : start + chunk], time.perf_counter()
         vectors = compute(places)
         seconds = (time.perf_counter() - started) / len(places)
         finite = np.isfinite(vectors).all(1)
-        usable[places] = finite
+        usable[place[places]] = finite
         if held is not None:
             held[places] = vectors
         elif main:
             store.append(keys[places[finite]], vectors[finite], np.full((int(finite.sum()), 1), seconds))
         on_rows(len(places))
+    usable, source = usable[place], first[place]
+    if held is not None:
+        repeated = np.flatnonzero(source != np.arange(len(keys)))
+        held[repeated] = held[source[repeated]]
     vectors = store.read(keys, usable, accelerator) if held is None else held
-    return Vectors(vectors, usable, cached, float(facts[known, 0].sum()))
+    return Vectors(vectors, usable, cached, float(facts[known, -1].sum()))

@@ -230,7 +230,8 @@ def _hidden_states(rows: TokenRows, ctx: Context, label: str, pool: str, scaled:
     """[`hidden_state`] of rows, scaled to length 1 or as it is; read from the context's cache where it is known."""
     width = ctx.model.config.get_text_config().hidden_size
     dtype = str(scoring_dtype(ctx.model, ctx.dtype))
-    store = embedding_store(ctx.cache_dir, ctx.model, width, pool=pool, scaled=scaled, dtype=dtype)
+    described = {"pool": pool, "scaled": scaled, "dtype": dtype}
+    store = embedding_store(ctx.cache_dir, ctx.model, width, ctx.account.written, **described)
     options = {"batch_tokens": ctx.batch_tokens, "dtype": ctx.dtype, "accelerator": ctx.accelerator}
 
     def compute(places: np.ndarray) -> np.ndarray:
