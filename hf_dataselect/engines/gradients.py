@@ -99,8 +99,8 @@ def gradients(
         [`Gradients`]
 
     Raises:
-        `ValueError`: no layers, layers that do not see every token, an optimizer without their state, or no room on
-        the disk for the vectors.
+        [`SelectionError`]: no layers, layers that do not see every token, an optimizer without their state, or no room
+            on the disk for the vectors.
     """
     layers = lora_layers(model) if layers is None else layers
     names = [f"{name}.weight" for name in layers]
@@ -177,7 +177,7 @@ def check_room_for_gradients(
     Refuse what [`gradients`] of `rows` rows, of as many checkpoints together, would find no room for in `cache_dir`.
 
     Raises:
-        `ValueError`: the disk has no room.
+        [`SelectionError`]: the disk has no room.
     """
     width = project.of([layer.weight.numel() for layer in layers.values()]).width
     check_room(cache_dir, rows, record_of(width, _FACTS, vector_dtype), _REMEDY)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from accelerate import Accelerator
 
+from ..selection import SelectionError
 from .batching import found_by_main
 from .cache import RowStore, _folded, places_of
 
@@ -101,7 +102,7 @@ class VectorStore(RowStore):
         Add rows.
 
         Raises:
-            `OSError`: they can't be written; those before them are kept.
+            [`SelectionError`]: they can't be written; those before them are kept.
         """
         if self.folder is None:
             return
@@ -112,7 +113,7 @@ class VectorStore(RowStore):
         if self._file is not None:
             self.written.add(Path(self._file.name))
         if self.folder is None:
-            raise OSError(
+            raise SelectionError(
                 f"Vectors can't be written in {folder}: make room, or give another `selection_cache_dir`. What is "
                 "there already is used again."
             )
@@ -175,14 +176,14 @@ class VectorStore(RowStore):
                 Rows that have to be there, bool `(n,)`.
 
         Raises:
-            `ValueError`: they are not.
+            [`SelectionError`]: they are not.
         """
         if accelerator is not None and accelerator.num_processes > 1:
             self.close()  # other machines see no more than what is closed
             accelerator.wait_for_everyone()
         vectors, _, known = self.find(keys)
         if (wanted & ~known).any():
-            raise ValueError(
+            raise SelectionError(
                 f"`selection_cache_dir`: {int((wanted & ~known).sum())} vectors that other ranks wrote can't be seen "
                 "here: give a folder that all nodes share."
             )
@@ -208,7 +209,7 @@ def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) ->
             What else can be done than to make room, for the message.
 
     Raises:
-        `ValueError`: fewer bytes are free than `rows` records take.
+        [`SelectionError`]: fewer bytes are free than `rows` records take.
     """
     if folder is None:
         return
@@ -217,7 +218,7 @@ def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) ->
     )
     needed, free = rows * record.itemsize, shutil.disk_usage(existing).free
     if needed > free:
-        raise ValueError(
+        raise SelectionError(
             f"`selection_cache_dir={str(folder)!r}` has {free / 1e9:.1f} GB left, and {rows:,} vectors take "
             f"{needed / 1e9:.1f} GB: choose a folder with room, or {remedy}."
         )
@@ -265,7 +266,7 @@ def stored_vectors(
         [`Vectors`]
 
     Raises:
-        `ValueError`: the disk has no room for them.
+        [`SelectionError`]: the disk has no room for them.
     """
     _, first, place = np.unique(keys, return_index=True, return_inverse=True)
     _, facts, known = store.find(keys[first])

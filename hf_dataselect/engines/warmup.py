@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from ..selection import SelectionError
 from . import adam, lending, tokens
 from . import epochs as epochs_module
 from .batching import main_process_first
@@ -126,7 +127,7 @@ def warmed_up(
             Told how many seconds the tuning once took, where its result is found in `cache_dir`.
 
     Raises:
-        `ValueError`: `method="full"` on a quantized model, or no row has a counted token.
+        [`SelectionError`]: `method="full"` on a quantized model, or no row has a counted token.
     """
     with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached) as tuned:
         yield tuned
@@ -149,8 +150,8 @@ def warmed_up_by_epoch(
     is: the place to refuse what comes after.
 
     Raises:
-        `ValueError`: `method="full"` on a quantized model, no row with a counted token, or an optimizer that is no
-            Adam.
+        [`SelectionError`]: `method="full"` on a quantized model, no row with a counted token, or an optimizer that is
+            no Adam.
     """
     epochs = []
     with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs, before) as tuned:
@@ -160,7 +161,7 @@ def warmed_up_by_epoch(
 @contextmanager
 def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs=None, before=None):
     if settings.method == "full" and getattr(model, "is_quantized", False):
-        raise ValueError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
+        raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
     saved = None
     if cache_dir is not None and isinstance(rows, TokenRows):
         processes, precision = (accelerator.num_processes, accelerator.mixed_precision) if accelerator else (1, "no")
@@ -209,7 +210,7 @@ def _train(
     # Token rows are cut already.
     rows, window = rows if isinstance(rows, ImageRows) else (labelled(rows), None)
     if len(rows) == 0:
-        raise ValueError("No row to warm up on has an answer within the window.")
+        raise SelectionError("No row to warm up on has an answer within the window.")
     precision = accelerator.mixed_precision if accelerator else "no"
     processes = accelerator.num_processes if accelerator else 1
     updates = settings.epochs * len(rows) / (settings.batch_size * settings.gradient_accumulation * processes)

@@ -34,7 +34,7 @@ from ..preprocessing.layouts import Record
 from ..preprocessing.records import Records
 from ..preprocessing.scorers import card_template, fill, own_question
 from ..preprocessing.text import default_chat_template
-from ..selector import Card, Context, Selector
+from ..selector import Card, Context, SelectionError, Selector
 
 
 DIGITS = ("1", "2", "3", "4", "5", "6")
@@ -160,7 +160,7 @@ class DEITA(Selector):
         tokenizer.chat_template = tokenizer.chat_template or default_chat_template(tokenizer)
         missing = [digit for digit, id in zip(DIGITS, digit_ids(tokenizer, DIGITS), strict=True) if id is None]
         if missing:
-            raise ValueError(
+            raise SelectionError(
                 f"The scorer {name!r} can't rate: its tokenizer has no token of its own for {', '.join(missing)}. "
                 "Name another `complexity_scorer` or `quality_scorer`."
             )

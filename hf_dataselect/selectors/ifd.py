@@ -102,9 +102,11 @@ class IFD(Selector):
     )
 
     def __post_init__(self):
-        for name in ("warmup_clusters", "warmup_rows_per_cluster", "warmup_pool", "warmup_epochs"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive.")
+        sizes = ("warmup_clusters", "warmup_rows_per_cluster", "warmup_pool", "warmup_epochs", "warmup_batch_size")
+        rate = ["warmup_learning_rate"] if self.warmup_learning_rate is not None else []
+        for name in (*sizes, "warmup_gradient_accumulation", *rate):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive and finite.")
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         with self._warmed_up(records, ctx) as ctx:

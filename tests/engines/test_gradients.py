@@ -22,6 +22,7 @@ from hf_dataselect.engines.state import evaluating
 from hf_dataselect.engines.store import VectorStore
 from hf_dataselect.engines.target import Target
 from hf_dataselect.engines.tokens import TokenRows
+from hf_dataselect.selection import SelectionError
 from tests.engines.test_measuring import Clock
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.test_ranks import environment
@@ -494,7 +495,7 @@ def test_a_disk_without_room_is_an_error_that_keeps_what_is_there(tmp_path, monk
     with monkeypatch.context() as patched:
         full = OSError(28, "No space left on device")
         patched.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(full))
-        with pytest.raises(OSError, match="make room"):
+        with pytest.raises(SelectionError, match="make room"):
             gradients(model, rows, cache_dir=tmp_path, **STORED)
 
 

@@ -293,6 +293,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
     assert not calls
 
 
+def test_only_what_is_wrong_with_the_layers_is_blamed_on_them():
+    for change, message in (({"lora_targets": ("c_attn",)}, "lora_targets"), ({"lora_dropout": 1.5}, "^dropout")):
+        lent = warmed_up(plain(), TOKENIZER, ROWS, WarmupSettings(**{**vars(SETTINGS), **change}))
+        with pytest.raises(ValueError, match=message), lent:
+            pass
+
+
 def test_a_quantized_model_is_not_tuned_in_full(tmp_path, monkeypatch):
     calls = pretend_to_train(monkeypatch)
     lent = warmed_up(quantized(tmp_path), TOKENIZER, ROWS, FULL)

@@ -77,6 +77,21 @@ def context(**changes) -> Context:
     return Context(tokenizer, tiny_model(tokenizer), **{"max_length": 512, "dtype": "float32", **changes})
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("warmup_batch_size", 0),
+        ("warmup_gradient_accumulation", 0),
+        ("warmup_epochs", float("nan")),
+        ("warmup_learning_rate", -1.0),
+        ("warmup_learning_rate", float("inf")),
+    ],
+)
+def test_wrong_options_are_refused(option, value):
+    with pytest.raises(ValueError, match=f"`selection_kwargs`: {option}={value} must be positive"):
+        IFD(**{option: value})
+
+
 def test_a_row_of_several_turns_is_one_ratio_of_means_over_all_answers():
     from hf_dataselect.preprocessing.model import answer_loss
 

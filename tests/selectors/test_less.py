@@ -313,11 +313,25 @@ def test_candidates_that_cannot_be_used_are_nan_and_named():
         ({"warmup_epochs": 0}, "warmup_epochs=0"),
         ({"projection_dim": 0}, "projection_dim=0"),
         ({"lora_r": -1}, "lora_r=-1"),
+        ({"lora_dropout": 1.5}, "lora_dropout=1.5"),
+        ({"lora_dropout": float("nan")}, "lora_dropout=nan"),
+        ({"warmup_learning_rate": float("nan")}, "warmup_learning_rate=nan"),
+        ({"warmup_fraction": float("nan")}, "warmup_fraction=nan"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         LESS(**options)
+
+
+def test_layers_that_the_model_does_not_have_are_refused_in_one_line(tmp_path, capsys):
+    kwargs = {"lora_targets": ["c_attn"]}
+    target, recipe = write_target(tmp_path), {"selection_method": "less", "selection_kwargs": kwargs}
+    path = write_recipe(tmp_path, **recipe, selection_target=target, selection_budget=3)
+    with pytest.raises(SystemExit) as ended:
+        main(["select", "--config", str(path)])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2 and said.startswith("hf-dataselect: error: `lora_targets=['c_attn']` do not fit")
 
 
 # Inside the trainer --------------------------------------------------------------------------------------------------
