@@ -7,6 +7,8 @@ import pytest
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hf_dataselect.engines.tokens import TokenRows
+from hf_dataselect.preprocessing import model as features
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.ifd import IFD
@@ -136,6 +138,21 @@ def test_warm_up_rows_are_diverse_and_of_middling_perplexity():
     assert len(rows) == len(set(rows.tolist())) and 3 <= len(rows) <= 12 and (np.diff(rows) > 0).all()
     pooled = IFD(warmup_clusters=3, warmup_pool=10)._warmup_rows(records, ctx)
     assert len(pooled) <= 10
+
+
+def test_prompts_are_cut_some_rows_at_a_time_and_embedded_once(monkeypatch, tmp_path):
+    records, whole = Records(alpaca(12)), features.prompt_features(Records(alpaca(12)), context())
+    taken, take = [], TokenRows.take
+    monkeypatch.setattr(TokenRows, "take", lambda self, rows: taken.append(len(rows)) or take(self, rows))
+    monkeypatch.setattr(features, "ROWS_AT_A_TIME", 5)
+    contexts = [context(cache_dir=tmp_path, batch_tokens=1) for _ in range(2)]
+    for ctx in contexts:
+        found = features.prompt_features(records, ctx)
+        np.testing.assert_allclose(found.embedding, whole.embedding, atol=1e-4)
+        np.testing.assert_allclose(found.perplexity, whole.perplexity, rtol=1e-4)
+    assert taken[:3] == [5, 5, 2]
+    passes = [ctx.account.passes for ctx in contexts]
+    assert [p["embedded_rows"] for p in passes] == [p["forward_rows"] for p in passes] == [12, 0]
 
 
 def test_superfiltering_needs_its_own_model_and_takes_no_other(tmp_path):
