@@ -21,7 +21,8 @@ class Account:
 
     def __init__(self):
         self._rows: dict[str, dict[str, set[int]]] = {"unscorable": {}, "dropped": {}, "truncated": {}}
-        #: Forward and backward passes: rows and tokens of each, and rows that came from the cache instead.
+        #: Forward and backward passes and calls of a judge: rows and tokens of each, and rows that came from the cache
+        #: instead.
         self.passes: dict[str, int] = {}
         #: Seconds that an earlier run spent on what came from the cache.
         self.cached_seconds = 0.0

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
-from ..selection import SelectionError
+from ..selection import Account, SelectionError
 from . import adam, lending, tokens
 from . import epochs as epochs_module
 from .batching import main_process_first
@@ -106,7 +106,7 @@ def warmed_up(
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
-    on_cached: Callable[[float], None] | None = None,
+    account: Account | None = None,
 ) -> Iterator[nn.Module]:
     """
     Lend out `model` tuned on `rows`; afterwards, also after an exception, weights, adapters and flags are as before.
@@ -123,13 +123,14 @@ def warmed_up(
             What is trained on: their counted tokens, and no other, as scoring counts them.
         settings ([`WarmupSettings`]):
             How to tune.
-        on_cached (`Callable`, *optional*):
-            Told how many seconds the tuning once took, where its result is found in `cache_dir`.
+        account ([`Account`], *optional*):
+            Where the rows that are tuned on are counted, or the seconds that it once took where the tuned weights are
+            found in `cache_dir`.
 
     Raises:
         [`SelectionError`]: `method="full"` on a quantized model, or no row has a counted token.
     """
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached) as tuned:
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account) as tuned:
         yield tuned
 
 
@@ -141,7 +142,7 @@ def warmed_up_by_epoch(
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
-    on_cached: Callable[[float], None] | None = None,
+    account: Account | None = None,
     before: Callable[[nn.Module], None] | None = None,
 ) -> Iterator[tuple[nn.Module, list[Checkpoint]]]:
     """
@@ -154,12 +155,12 @@ def warmed_up_by_epoch(
             no Adam.
     """
     epochs = []
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs, before) as tuned:
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, epochs, before) as tuned:
         yield tuned, epochs
 
 
 @contextmanager
-def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs=None, before=None):
+def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, epochs=None, before=None):
     if settings.method == "full" and getattr(model, "is_quantized", False):
         raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
     saved = None
@@ -182,8 +183,8 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
                 load(state)
             else:
                 epochs += unpacked(state, facts["epochs"], load)
-            if on_cached is not None:
-                on_cached(facts["seconds"])
+            if account is not None:
+                account.add_cached_seconds(facts["seconds"])
         else:
             if before is not None:
                 before(tuned)
@@ -191,6 +192,8 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
             recorder = None if epochs is None else EpochRecorder(tuned, weights, load, epochs)
             with preserved(tuned):
                 _train(tuned, tokenizer, rows, settings, accelerator, *([recorder] if recorder else []))
+            if account is not None:
+                account.count(warmup_rows=len(rows.dataset) * settings.epochs)
             if saved is not None and (accelerator is None or accelerator.is_main_process):
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
                 _keep(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})

@@ -151,9 +151,8 @@ class IFD(Selector):
             seed=ctx.seed,
         )
         chosen = tuning_rows(records, rows, ctx)
-        ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
         with warmed_up(
-            ctx.model, ctx.tokenizer, chosen, settings, ctx.accelerator, ctx.cache_dir, ctx.account.add_cached_seconds
+            ctx.model, ctx.tokenizer, chosen, settings, ctx.accelerator, ctx.cache_dir, ctx.account
         ) as model:
             yield ctx.using(model)
 

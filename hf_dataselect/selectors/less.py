@@ -156,7 +156,6 @@ class LESS(Selector):
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
-        ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
         options = {"project": Projection(self.projection, self.projection_dim)}
         groups = subtasks(ctx.target)
         if groups is None:  # one subtask, or, to choose in turn, each row for itself
@@ -174,7 +173,7 @@ class LESS(Selector):
             settings,
             ctx.accelerator,
             ctx.cache_dir,
-            ctx.account.add_cached_seconds,
+            ctx.account,
             check_room,
         ) as (model, epochs):
             tuned, rates = ctx.using(model), sum(epoch.learning_rate for epoch in epochs)

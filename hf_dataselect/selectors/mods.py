@@ -214,10 +214,7 @@ class MoDS(Selector):
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
-        ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
-        with warmed_up(
-            ctx.model, ctx.tokenizer, rows, settings, ctx.accelerator, ctx.cache_dir, ctx.account.add_cached_seconds
-        ) as model:
+        with warmed_up(ctx.model, ctx.tokenizer, rows, settings, ctx.accelerator, ctx.cache_dir, ctx.account) as model:
             yield ctx.using(model)
 
 

@@ -125,6 +125,12 @@ def test_the_warmed_up_model_scores_and_the_own_one_comes_back():
         np.testing.assert_array_equal(cold, again)
 
 
+def test_rows_that_are_tuned_on_are_counted_where_they_are(tmp_path):
+    selector = IFD(warmup_clusters=1, warmup_rows_per_cluster=3, warmup_epochs=2, drop_above_one=False)
+    passes = [select(alpaca(), selector, 3, context(cache_dir=tmp_path)).passes for _ in range(2)]
+    assert passes[0]["warmup_rows"] == 2 * 3 and "warmup_rows" not in passes[1]
+
+
 @pytest.mark.parametrize("name", ["alpaca", "messages", "sharegpt", "prompt-completion"])
 def test_the_warm_up_is_on_the_answers_that_are_scored(name, monkeypatch):
     records, ctx, trained_on = Records(layout(name, 12)), context(max_length=48), watch_training(monkeypatch)

@@ -353,6 +353,7 @@ def test_inside_the_trainer_and_from_the_cache(tmp_path):
     assert len(trainer.train_dataset) == 6
     again = tiny_trainer(tmp_path, "less", SMALL, **{**options, "selection_budget": 8}).select()
     assert again.passes["backward_rows"] == 0 and again.passes["cached_rows"] == 2 * (24 + 6)
+    assert "warmup_rows" not in again.passes
     assert again.cached_seconds > 0 and np.array_equal(again.scores, first.scores)
     assert again.indices[:6].tolist() == first.indices.tolist()
     rows = alpaca(5, seed=77)
