@@ -196,6 +196,12 @@ def record_of(width: int, facts: int = 1, dtype: str = "float32") -> np.dtype:
     return np.dtype([("key", "V16"), ("values", values), ("check", "<u4")])
 
 
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, which need not be there yet."""
+    whole = Path(folder).absolute()
+    return shutil.disk_usage(next(parent for parent in (whole, *whole.parents) if parent.exists())).free
+
+
 def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) -> None:
     """
     Refuse what the disk has no room for.
@@ -213,10 +219,7 @@ def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) ->
     """
     if folder is None:
         return
-    existing = next(
-        parent for parent in (Path(folder).absolute(), *Path(folder).absolute().parents) if parent.exists()
-    )
-    needed, free = rows * record.itemsize, shutil.disk_usage(existing).free
+    needed, free = rows * record.itemsize, free_bytes(folder)
     if needed > free:
         raise SelectionError(
             f"`selection_cache_dir={str(folder)!r}` has {free / 1e9:.1f} GB left, and {rows:,} vectors take "

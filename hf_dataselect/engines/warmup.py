@@ -5,6 +5,7 @@ import logging
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,8 +18,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset, Features, List, Value
-from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
@@ -26,10 +27,11 @@ from ..selection import Account, SelectionError
 from . import adam, lending, tokens
 from . import epochs as epochs_module
 from .batching import main_process_first
-from .cache import check_writable, code_version, digest, model_identity, write_atomic
+from .cache import check_writable, code_version, digest, model_identity
 from .epochs import Checkpoint, EpochRecorder, packed, unpacked
 from .lending import adapter_copy, all_weights, temporary_lora
 from .state import preserved
+from .store import free_bytes
 from .tokens import TokenRows
 
 
@@ -44,7 +46,8 @@ class WarmupSettings:
     Args:
         method (`str`, *optional*, defaults to `"lora"`):
             `"lora"`: a temporary adapter (a copy of the user's own where the model is a `PeftModel`). `"full"`: all
-            weights, with a copy of them kept in main memory.
+            weights, with a copy of them kept in main memory, and a file as large as the model in the cache folder for
+            each set of rows and settings.
         epochs (`float`, *optional*, defaults to `1`):
             Passes over the rows.
         learning_rate (`float`, *optional*, defaults to `2e-5`):
@@ -279,7 +282,13 @@ class _WarmupBar(ProgressCallback):
 
 def _keep(path: Path, state: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    needed, free = sum(tensor.nbytes for tensor in tensors.values()), free_bytes(path.parent)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        write_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
-    except OSError as error:
+        if needed > free:  # the run may need what is left of the disk
+            raise OSError(f"they take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are left")
+        save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
         logger.warning("The warmed-up weights can't be saved (%s): a killed run will tune them again.", error)

@@ -38,7 +38,8 @@ class IFD(Selector):
     Args:
         warmup (`str`, *optional*, defaults to `"lora"`):
             How the model is tuned before it scores: `"lora"` (a temporary adapter), `"full"` (all weights, as in the
-            paper; keeps a copy of the weights in main memory) or `"none"` (the paper's later variant).
+            paper; keeps a copy of the weights in main memory, and the tuned ones, as large as the model, in the cache
+            folder) or `"none"` (the paper's later variant).
         warmup_clusters (`int`, *optional*, defaults to `100`):
             k-means clusters of the prompts. More means more warm-up rows.
         warmup_rows_per_cluster (`int`, *optional*, defaults to `10`):

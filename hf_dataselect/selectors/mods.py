@@ -60,7 +60,7 @@ class MoDS(Selector):
             `embed`), or `"model"`, the model to be tuned.
         warmup (`str`, *optional*, defaults to `"lora"`):
             How the model is tuned on the seed rows: `"lora"` (a temporary adapter), `"full"` (all weights, as in the
-            paper) or `"none"`.
+            paper; costs what it does for `ifd`) or `"none"`.
         warmup_epochs (`float`, *optional*, defaults to `3`):
             Passes over the seed rows.
         warmup_learning_rate (`float`, *optional*):

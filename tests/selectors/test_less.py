@@ -282,6 +282,7 @@ def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, mo
     needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)
     free = SimpleNamespace(free=needed - 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
+    monkeypatch.setattr("hf_dataselect.engines.warmup.free_bytes", lambda _: 10**9)  # that of the tuned weights
     with monkeypatch.context() as patched, pytest.raises(ValueError, match="and 28 vectors take .*`projection_dim`"):
         patched.setattr("hf_dataselect.engines.warmup._train", None)
         select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
