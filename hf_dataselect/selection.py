@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,13 @@ class Account:
 
     def __init__(self):
         self._rows: dict[str, dict[str, set[int]]] = {"unscorable": {}, "dropped": {}, "truncated": {}}
-        #: Forward and backward passes: rows and tokens of each, and rows that came from the cache instead.
+        #: Forward and backward passes and calls of a judge: rows and tokens of each, and rows that came from the cache
+        #: instead.
         self.passes: dict[str, int] = {}
         #: Seconds that an earlier run spent on what came from the cache.
         self.cached_seconds = 0.0
+        #: Files of the cache that this run wrote: what it finds there again was not an earlier run's.
+        self.written: set[Path] = set()
         #: What a method has to tell besides (statistics, rows that look odd), by name; for the record.
         self.figures: dict[str, Any] = {}
 

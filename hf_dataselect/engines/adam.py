@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from ..selection import SelectionError
+
 
 @dataclass(frozen=True)
 class AdamState:
@@ -33,7 +35,7 @@ class AdamState:
         out.
 
         Raises:
-            `ValueError`: it is no Adam, or has made no step yet.
+            [`SelectionError`]: it is no Adam, or has made no step yet.
         """
         names = {parameter: name for name, parameter in model.named_parameters()}
         first, second, options = {}, {}, optimizer.param_groups[0]
@@ -42,7 +44,7 @@ class AdamState:
             if parameter in names and m is not None and v is not None:
                 first[names[parameter]], second[names[parameter]] = m, v
         if not first or "betas" not in options:
-            raise ValueError(
+            raise SelectionError(
                 f"The optimizer {type(optimizer).__name__} holds no first and second moments: tune with Adam or AdamW."
             )
         return cls(first, second, *options["betas"][:2], options["eps"])
@@ -95,7 +97,7 @@ class AdamFeature:
         """Refuse, with a `ValueError`, parameters that the optimizer has no state of."""
         missing = [name for name in names if name not in self.state.exp_avg]
         if missing:
-            raise ValueError(f"The optimizer has no state of {len(missing)} parameters, such as {missing[0]!r}.")
+            raise SelectionError(f"The optimizer has no state of {len(missing)} parameters, such as {missing[0]!r}.")
 
     @property
     def identity(self) -> list:

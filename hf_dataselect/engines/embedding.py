@@ -131,7 +131,9 @@ def text_keys(texts: Sequence[str]) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="V16")
 
 
-def embedding_store(folder: Path | None, model: nn.Module, width: int, **options: Any) -> VectorStore:
+def embedding_store(
+    folder: Path | None, model: nn.Module, width: int, written: set[Path] | None = None, **options: Any
+) -> VectorStore:
     """
     Where the vectors of an encoder are kept.
 
@@ -142,6 +144,8 @@ def embedding_store(folder: Path | None, model: nn.Module, width: int, **options
             The encoder; its weights and its printed form name the store.
         width (`int`):
             Numbers a vector.
+        written (`set[Path]`, *optional*):
+            As in [`VectorStore`].
         **options:
             All else that decides the numbers.
     """
@@ -152,4 +156,4 @@ def embedding_store(folder: Path | None, model: nn.Module, width: int, **options
         "modules": str(model),
         **options,
     }
-    return VectorStore(folder, described, width)
+    return VectorStore(folder, described, width, written=written)

@@ -36,11 +36,11 @@ class Gradients(NamedTuple):
     norm: np.ndarray
     #: Whether the row fitted in memory, bool `(n,)`.
     fits: np.ndarray
-    #: Rows that were read from the cache.
+    #: Rows that took no computing: read from the cache, or equal to another row.
     cached: int
-    #: Tokens of the rows that were not.
+    #: Tokens of the rows that were computed.
     computed_tokens: int
-    #: Seconds that the cached rows took when they were computed.
+    #: Seconds that an earlier run spent on the rows read from the cache.
     cached_seconds: float
 
 
@@ -61,7 +61,7 @@ def gradients(
     progress: str | None = None,
 ) -> Gradients:
     """
-    Gradient of each row's mean loss over its counted tokens, as a unit vector.
+    Gradient of each row's mean loss over its counted tokens, as a unit vector. Equal rows are computed once.
 
     Dropout is off. The model is afterwards as it was, its `requires_grad` and `grad` included.
 
@@ -99,8 +99,8 @@ def gradients(
         [`Gradients`]
 
     Raises:
-        `ValueError`: no layers, layers that do not see every token, an optimizer without their state, or no room on
-        the disk for the vectors.
+        [`SelectionError`]: no layers, layers that do not see every token, an optimizer without their state, or no room
+            on the disk for the vectors.
     """
     layers = lora_layers(model) if layers is None else layers
     names = [f"{name}.weight" for name in layers]
@@ -108,8 +108,9 @@ def gradients(
         adam.check(names)
     target, project = scoring_dtype(model, dtype), project or Projection()
     projector = project.of([layer.weight.numel() for layer in layers.values()])
-    store, keys = None, None
-    found, known = np.full((len(rows), _FACTS), np.nan), np.zeros(len(rows), bool)
+    store, keys = None, rows.keys()
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    found, known = np.full((len(first), _FACTS), np.nan), np.zeros(len(first), bool)
     if cache_dir is not None:
         namespace = {
             "engine": "gradients",
@@ -123,9 +124,8 @@ def gradients(
             "attention": getattr(model.config, "_attn_implementation", None),
         }
         store = VectorStore(cache_dir, namespace, projector.width, _FACTS, vector_dtype)
-        keys = rows.keys()
-        found, known = found_by_main(accelerator, *store.find(keys)[1:])
-    todo = np.flatnonzero(~known)
+        found, known = found_by_main(accelerator, *store.find(keys[first])[1:])
+    todo = np.sort(first[~known])
     cached_seconds = float(np.nansum(found[known, 2]))
     wanted = (lambda vectors: vectors) if reduce is None else reduce
     empty = wanted(np.zeros((0, projector.width), vector_dtype))
@@ -150,7 +150,9 @@ def gradients(
                     return facts
 
                 options = {"batch_tokens": batch_tokens, "rows": todo, "accelerator": accelerator}
-                found[todo] = map_batches(compute, rows.lengths, _FACTS, progress=progress, **options)[todo]
+                result = map_batches(compute, rows.lengths, _FACTS, progress=progress, **options)
+                found[~known] = result[first[~known]]
+    found, source = found[place], first[place]
     fits = ~np.isnan(found[:, 2])
     if store is not None:
         vectors = store.read(keys, fits, accelerator)
@@ -161,9 +163,11 @@ def gradients(
         vectors = held
         if accelerator is not None and accelerator.num_processes > 1:
             vectors = accelerator.reduce(torch.from_numpy(held).to(accelerator.device), "sum").cpu().numpy()
+        repeated = np.flatnonzero(source != np.arange(len(rows)))
+        vectors[repeated] = vectors[source[repeated]]
         vectors[~fits] = np.nan
     computed = int(rows.lengths[todo].sum())
-    return Gradients(vectors, found[:, 0], found[:, 1], fits, int(known.sum()), computed, cached_seconds)
+    return Gradients(vectors, found[:, 0], found[:, 1], fits, len(rows) - len(todo), computed, cached_seconds)
 
 
 def check_room_for_gradients(
@@ -173,7 +177,7 @@ def check_room_for_gradients(
     Refuse what [`gradients`] of `rows` rows, of as many checkpoints together, would find no room for in `cache_dir`.
 
     Raises:
-        `ValueError`: the disk has no room.
+        [`SelectionError`]: the disk has no room.
     """
     width = project.of([layer.weight.numel() for layer in layers.values()]).width
     check_room(cache_dir, rows, record_of(width, _FACTS, vector_dtype), _REMEDY)

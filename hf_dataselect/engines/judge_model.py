@@ -1,6 +1,7 @@
 """Judges that run here: a causal model's words and digit logits. For reward models see `engines/reward.py`."""
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -25,7 +26,7 @@ from . import likelihood
 from .batching import batches_by_tokens
 from .cache import model_identity
 from .generation import generate_ids, stop_ids
-from .judge import Conversation, Judge, checked_conversation, parse_spec, well_formed
+from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec, well_formed
 from .judge_options import JudgeOptions
 from .likelihood import _answer_logits, shared_start
 from .measuring import measured
@@ -100,9 +101,13 @@ class LocalJudge(Judge):
                 text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
         return text
 
+    @property
+    def _window(self) -> float:
+        """Positions that the model has."""
+        return getattr(self._unwrapped().config.get_text_config(), "max_position_embeddings", None) or math.inf
+
     def _too_long(self, ids: Sequence[int], new: int) -> bool:
-        positions = getattr(self._unwrapped().config.get_text_config(), "max_position_embeddings", None)
-        return positions is not None and len(ids) + new > positions
+        return len(ids) + new > self._window
 
     def _measured(
         self,
@@ -193,6 +198,11 @@ class ModelJudge(LocalJudge):
     def _answer(
         self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None
     ) -> dict[str, Reply]:
+        if max_new_tokens >= self._window:
+            raise JudgeError(
+                f"`max_new_tokens={max_new_tokens}` leaves no room for a question in the {self._window} positions of "
+                f"`judge={self.name!r}`: lower it."
+            )
         replies, waiting, stops = {}, iter(questions.items()), set(stop_ids(self._unwrapped(), self.tokenizer))
         ranks = self.accelerator.num_processes if self.accelerator else 1
         # Replies are kept after every few batches, so that a kill loses no more than these; vLLM makes its own.
@@ -207,7 +217,10 @@ class ModelJudge(LocalJudge):
                         prompts[key] = ids
                         continue
                     why = "the prompt is empty or longer than the model's window"
-                    why = "the chat template refuses these messages" if ids is None else why
+                    if ids is None:
+                        why = "the chat template refuses these messages"
+                    elif ids and not self._too_long(ids, 1):
+                        why = f"the prompt and `max_new_tokens` {max_new_tokens} are longer than the model's window"
                     replies[key] = self._record(key, Reply(None, why))
                     bar.update()
                 keys = list(prompts)

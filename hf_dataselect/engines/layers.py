@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ..selection import SelectionError
+
 
 def lora_layers(model: nn.Module) -> dict[str, nn.Linear]:
     """
     Both factors of every LoRA layer of the active adapters, by module name, in the order of the parameters.
 
     Raises:
-        `ValueError`: the model has none, or has variants (DoRA, ...) whose factors are not applied as they are.
+        [`SelectionError`]: the model has none, or has variants (DoRA, ...) whose factors are not applied as they are.
     """
     from peft.tuners.lora import LoraLayer  # takes seconds, bitsandbytes with it
 
@@ -20,7 +22,7 @@ def lora_layers(model: nn.Module) -> dict[str, nn.Linear]:
             continue
         for adapter in module.active_adapters:
             if adapter in getattr(module, "lora_variant", {}):
-                raise ValueError(
+                raise SelectionError(
                     f"`{name}` is a LoRA variant ({type(module.lora_variant[adapter]).__name__}): gradients are taken "
                     "of plain LoRA only. Turn it off (`use_dora=False`, ...)."
                 )
@@ -29,7 +31,7 @@ def lora_layers(model: nn.Module) -> dict[str, nn.Linear]:
                 if isinstance(layer, nn.Linear):
                     found[f"{name}.{factor}.{adapter}"] = layer
     if not found:
-        raise ValueError("The model has no LoRA layers: give a LoRA configuration, or name plain linear layers.")
+        raise SelectionError("The model has no LoRA layers: give a LoRA configuration, or name plain linear layers.")
     return found
 
 
@@ -38,8 +40,8 @@ def linear_layers(model: nn.Module, endings: Sequence[str]) -> dict[str, nn.Line
     Plain linear layers whose names end in one of `endings` (`"down_proj"`, `"layers.3.mlp.up_proj"`), by module name.
 
     Raises:
-        `ValueError`: an ending that fits no layer, a quantized layer, or one whose weight another module shares (tied
-        embeddings): its gradient is not the layer's alone.
+        [`SelectionError`]: an ending that fits no layer, a quantized layer, or one whose weight another module shares
+            (tied embeddings): its gradient is not the layer's alone.
     """
     found, owners = {}, {}
     for name, module in model.named_modules():
@@ -49,12 +51,14 @@ def linear_layers(model: nn.Module, endings: Sequence[str]) -> dict[str, nn.Line
             found[name] = module
     for ending in endings:
         if not any(f".{name}".endswith(f".{ending}") for name in found):
-            raise ValueError(f"The model has no linear layer {ending!r}.")
+            raise SelectionError(f"The model has no linear layer {ending!r}.")
     for name, layer in found.items():
         if not layer.weight.is_floating_point():
-            raise ValueError(f"`{name}` is quantized and has no gradient: use LoRA.")
+            raise SelectionError(f"`{name}` is quantized and has no gradient: use LoRA.")
         if len(owners[layer.weight]) > 1:
-            raise ValueError(f"The weight of `{name}` is shared ({', '.join(owners[layer.weight])}): leave it out.")
+            raise SelectionError(
+                f"The weight of `{name}` is shared ({', '.join(owners[layer.weight])}): leave it out."
+            )
     return found
 
 

@@ -12,6 +12,7 @@ from accelerate.utils import set_seed
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
+from ..selection import SelectionError
 from .layers import linear_layers
 
 
@@ -34,7 +35,9 @@ def temporary_lora(model: nn.Module, settings: Any):
     try:
         tuned = get_peft_model(model, lora, adapter_name=_ADAPTER)
     except ValueError as error:
-        raise ValueError(
+        if "target module" not in str(error).lower():
+            raise
+        raise SelectionError(
             f"`lora_targets={targets}` do not fit the model; `[all-linear]` always does: {error}"
         ) from error
     try:

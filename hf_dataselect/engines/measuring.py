@@ -48,7 +48,8 @@ def measured(
     progress: str | None = None,
 ) -> Measured:
     """
-    `width` numbers a row. Equal rows are computed once; each batch is kept as it comes, with the seconds it took.
+    `width` numbers a row. Equal rows are computed once; each batch is kept as it comes, with the seconds it took and
+    its share of those that went by before the first.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
@@ -82,13 +83,15 @@ def measured(
     todo = np.sort(first[~known])
     ranks = accelerator.num_processes if accelerator else 1
     if len(todo):
+        began = time.perf_counter()
         with torch.no_grad(), evaluating(model), cast(model, target):
             compute = begin(todo)
+            ahead = (time.perf_counter() - began) / len(todo)
 
             def timed(batch: np.ndarray) -> np.ndarray:
                 started = time.perf_counter()
                 result = compute(batch)
-                seconds = (time.perf_counter() - started) / len(batch) / ranks
+                seconds = (time.perf_counter() - started) / len(batch) / ranks + ahead
                 return np.column_stack([result, np.full(len(batch), seconds)])
 
             values[~known] = map_batches(

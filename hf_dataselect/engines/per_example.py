@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from ..selection import SelectionError
 from .adam import AdamFeature
 from .likelihood import LOGIT_BYTES, _logit_scale
 from .projection import Projector
@@ -136,7 +137,7 @@ class _Collector:
     def receive(self, place: int, entry: torch.Tensor, gradient: torch.Tensor) -> None:
         rows, tokens = self.shape
         if entry.shape[:-1] not in (self.shape, (rows * tokens,)):
-            raise ValueError(
+            raise SelectionError(
                 f"`{self.names[place]}` sees {tuple(entry.shape[:-1])} of {rows} x {tokens} tokens: gradients "
                 "of a layer that does not see every token (experts) can't be told apart by row. Leave it out."
             )

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from accelerate import Accelerator
 
+from ..selection import SelectionError
 from .batching import found_by_main
 from .cache import RowStore, _folded, places_of
 
@@ -74,12 +75,21 @@ class VectorStore(RowStore):
             Exact numbers (float64) a row.
         dtype (`str`, *optional*, defaults to `"float32"`):
             Of the vectors.
+        written (`set[Path]`, *optional*):
+            Files that this run wrote; by default those of this store alone. Its own are added.
     """
 
     def __init__(
-        self, folder: Path | None, namespace: dict[str, Any], width: int, facts: int = 1, dtype: str = "float32"
+        self,
+        folder: Path | None,
+        namespace: dict[str, Any],
+        width: int,
+        facts: int = 1,
+        dtype: str = "float32",
+        written: set[Path] | None = None,
     ):
         super().__init__(folder, namespace, width)
+        self.written = set() if written is None else written
         self.width, self.dtype = width, np.dtype(dtype)
         self.record = record_of(width, facts, dtype)
         # What is known of the files so far: their records as far as they were read, and of those that are whole the
@@ -92,7 +102,7 @@ class VectorStore(RowStore):
         Add rows.
 
         Raises:
-            `OSError`: they can't be written; those before them are kept.
+            [`SelectionError`]: they can't be written; those before them are kept.
         """
         if self.folder is None:
             return
@@ -100,8 +110,10 @@ class VectorStore(RowStore):
         values["vector"], values["facts"] = vectors, facts
         folder = self.folder
         super().append(keys, values)
+        if self._file is not None:
+            self.written.add(Path(self._file.name))
         if self.folder is None:
-            raise OSError(
+            raise SelectionError(
                 f"Vectors can't be written in {folder}: make room, or give another `selection_cache_dir`. What is "
                 "there already is used again."
             )
@@ -116,7 +128,7 @@ class VectorStore(RowStore):
 
         Returns:
             `tuple`: [`StoredVectors`] `(n, width)` and facts, float64 `(n, facts)`, both NaN where unknown; and which
-            are known, bool `(n,)`.
+            are known, bool `(n,)`. The last fact is the seconds that an earlier run spent: 0 for what this one wrote.
         """
         at = places_of(keys, self._keys)
         if (at < 0).any():
@@ -125,11 +137,13 @@ class VectorStore(RowStore):
         known = at >= 0
         places = np.full((len(keys), 2), -1, np.int64)
         places[known] = self._places[at[known]]
-        parts = list(self._parts.values())
+        paths, parts = list(self._parts), list(self._parts.values())
         facts = np.full((len(keys), self.record["values"]["facts"].shape[0]), np.nan)
         for file in np.unique(places[known, 0]):
             mine = np.flatnonzero(places[:, 0] == file)
             facts[mine] = parts[file]["values"]["facts"][places[mine, 1]]
+            if paths[file] in self.written:
+                facts[mine, -1] = 0
         return StoredVectors(parts, places, self.width, self.dtype), facts, known
 
     def _read_on(self) -> None:
@@ -162,14 +176,14 @@ class VectorStore(RowStore):
                 Rows that have to be there, bool `(n,)`.
 
         Raises:
-            `ValueError`: they are not.
+            [`SelectionError`]: they are not.
         """
         if accelerator is not None and accelerator.num_processes > 1:
             self.close()  # other machines see no more than what is closed
             accelerator.wait_for_everyone()
         vectors, _, known = self.find(keys)
         if (wanted & ~known).any():
-            raise ValueError(
+            raise SelectionError(
                 f"`selection_cache_dir`: {int((wanted & ~known).sum())} vectors that other ranks wrote can't be seen "
                 "here: give a folder that all nodes share."
             )
@@ -180,6 +194,12 @@ def record_of(width: int, facts: int = 1, dtype: str = "float32") -> np.dtype:
     """A record of a [`VectorStore`]."""
     values = np.dtype([("vector", np.dtype(dtype).newbyteorder("<"), (width,)), ("facts", "<f8", (facts,))])
     return np.dtype([("key", "V16"), ("values", values), ("check", "<u4")])
+
+
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, which need not be there yet."""
+    whole = Path(folder).absolute()
+    return shutil.disk_usage(next(parent for parent in (whole, *whole.parents) if parent.exists())).free
 
 
 def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) -> None:
@@ -195,16 +215,13 @@ def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) ->
             What else can be done than to make room, for the message.
 
     Raises:
-        `ValueError`: fewer bytes are free than `rows` records take.
+        [`SelectionError`]: fewer bytes are free than `rows` records take.
     """
     if folder is None:
         return
-    existing = next(
-        parent for parent in (Path(folder).absolute(), *Path(folder).absolute().parents) if parent.exists()
-    )
-    needed, free = rows * record.itemsize, shutil.disk_usage(existing).free
+    needed, free = rows * record.itemsize, free_bytes(folder)
     if needed > free:
-        raise ValueError(
+        raise SelectionError(
             f"`selection_cache_dir={str(folder)!r}` has {free / 1e9:.1f} GB left, and {rows:,} vectors take "
             f"{needed / 1e9:.1f} GB: choose a folder with room, or {remedy}."
         )
@@ -217,9 +234,9 @@ class Vectors(NamedTuple):
     vectors: np.ndarray | StoredVectors
     #: Which have a finite one, bool `(n,)`.
     usable: np.ndarray
-    #: Rows that were read from the store.
+    #: Rows that took no computing: read from the store, or equal to another row.
     cached: int
-    #: Seconds that these took when they were computed.
+    #: Seconds that an earlier run spent on those read from the store.
     cached_seconds: float
 
 
@@ -232,8 +249,8 @@ def stored_vectors(
     on_rows: Callable[[int], Any] = lambda rows: None,
 ) -> Vectors:
     """
-    Vectors of rows: those that the store knows are read, the others computed and added to it chunk by chunk, so that
-    no more than a chunk is in memory. A store without a folder holds them all.
+    Vectors of rows: those that the store knows are read, the others computed, equal ones once, and added to it chunk
+    by chunk, so that no more than a chunk is in memory. A store without a folder holds them all.
 
     Args:
         store ([`VectorStore`]):
@@ -252,26 +269,31 @@ def stored_vectors(
         [`Vectors`]
 
     Raises:
-        `ValueError`: the disk has no room for them.
+        [`SelectionError`]: the disk has no room for them.
     """
-    _, facts, known = store.find(keys)
+    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
+    _, facts, known = store.find(keys[first])
     facts, known = found_by_main(accelerator, facts, known)
     main = accelerator is None or accelerator.is_main_process
-    cached, usable = int(known.sum()), known.copy()
+    todo, usable = np.sort(first[~known]), known.copy()
+    cached = len(keys) - len(todo)
     on_rows(cached)
-    todo = np.flatnonzero(~known)
     check_room(store.folder, len(todo), store.record, "'none', which holds them in memory")
     held = np.full((len(keys), store.width), np.nan, store.dtype) if store.folder is None else None
-    for first in range(0, len(todo), chunk):
-        places, started = todo[first : first + chunk], time.perf_counter()
+    for start in range(0, len(todo), chunk):
+        places, started = todo[start : start + chunk], time.perf_counter()
         vectors = compute(places)
         seconds = (time.perf_counter() - started) / len(places)
         finite = np.isfinite(vectors).all(1)
-        usable[places] = finite
+        usable[place[places]] = finite
         if held is not None:
             held[places] = vectors
         elif main:
             store.append(keys[places[finite]], vectors[finite], np.full((int(finite.sum()), 1), seconds))
         on_rows(len(places))
+    usable, source = usable[place], first[place]
+    if held is not None:
+        repeated = np.flatnonzero(source != np.arange(len(keys)))
+        held[repeated] = held[source[repeated]]
     vectors = store.read(keys, usable, accelerator) if held is None else held
-    return Vectors(vectors, usable, cached, float(facts[known, 0].sum()))
+    return Vectors(vectors, usable, cached, float(facts[known, -1].sum()))

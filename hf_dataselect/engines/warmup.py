@@ -5,6 +5,7 @@ import logging
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,18 +18,20 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, is_peft_model
 from datasets import Dataset, Features, List, Value
-from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from ..selection import Account, SelectionError
 from . import adam, lending, tokens
 from . import epochs as epochs_module
 from .batching import main_process_first
-from .cache import check_writable, code_version, digest, model_identity, write_atomic
+from .cache import check_writable, code_version, digest, model_identity
 from .epochs import Checkpoint, EpochRecorder, packed, unpacked
 from .lending import adapter_copy, all_weights, temporary_lora
 from .state import preserved
+from .store import free_bytes
 from .tokens import TokenRows
 
 
@@ -43,7 +46,8 @@ class WarmupSettings:
     Args:
         method (`str`, *optional*, defaults to `"lora"`):
             `"lora"`: a temporary adapter (a copy of the user's own where the model is a `PeftModel`). `"full"`: all
-            weights, with a copy of them kept in main memory.
+            weights, with a copy of them kept in main memory, and a file as large as the model in the cache folder for
+            each set of rows and settings.
         epochs (`float`, *optional*, defaults to `1`):
             Passes over the rows.
         learning_rate (`float`, *optional*, defaults to `2e-5`):
@@ -105,7 +109,7 @@ def warmed_up(
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
-    on_cached: Callable[[float], None] | None = None,
+    account: Account | None = None,
 ) -> Iterator[nn.Module]:
     """
     Lend out `model` tuned on `rows`; afterwards, also after an exception, weights, adapters and flags are as before.
@@ -122,13 +126,14 @@ def warmed_up(
             What is trained on: their counted tokens, and no other, as scoring counts them.
         settings ([`WarmupSettings`]):
             How to tune.
-        on_cached (`Callable`, *optional*):
-            Told how many seconds the tuning once took, where its result is found in `cache_dir`.
+        account ([`Account`], *optional*):
+            Where the rows that are tuned on are counted, or the seconds that it once took where the tuned weights are
+            found in `cache_dir`.
 
     Raises:
-        `ValueError`: `method="full"` on a quantized model, or no row has a counted token.
+        [`SelectionError`]: `method="full"` on a quantized model, or no row has a counted token.
     """
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached) as tuned:
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account) as tuned:
         yield tuned
 
 
@@ -140,7 +145,7 @@ def warmed_up_by_epoch(
     settings: WarmupSettings,
     accelerator: Accelerator | None = None,
     cache_dir: Path | None = None,
-    on_cached: Callable[[float], None] | None = None,
+    account: Account | None = None,
     before: Callable[[nn.Module], None] | None = None,
 ) -> Iterator[tuple[nn.Module, list[Checkpoint]]]:
     """
@@ -149,18 +154,18 @@ def warmed_up_by_epoch(
     is: the place to refuse what comes after.
 
     Raises:
-        `ValueError`: `method="full"` on a quantized model, no row with a counted token, or an optimizer that is no
-            Adam.
+        [`SelectionError`]: `method="full"` on a quantized model, no row with a counted token, or an optimizer that is
+            no Adam.
     """
     epochs = []
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs, before) as tuned:
+    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, epochs, before) as tuned:
         yield tuned, epochs
 
 
 @contextmanager
-def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, epochs=None, before=None):
+def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, epochs=None, before=None):
     if settings.method == "full" and getattr(model, "is_quantized", False):
-        raise ValueError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
+        raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
     saved = None
     if cache_dir is not None and isinstance(rows, TokenRows):
         processes, precision = (accelerator.num_processes, accelerator.mixed_precision) if accelerator else (1, "no")
@@ -181,8 +186,8 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
                 load(state)
             else:
                 epochs += unpacked(state, facts["epochs"], load)
-            if on_cached is not None:
-                on_cached(facts["seconds"])
+            if account is not None:
+                account.add_cached_seconds(facts["seconds"])
         else:
             if before is not None:
                 before(tuned)
@@ -190,6 +195,8 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, on_cached, 
             recorder = None if epochs is None else EpochRecorder(tuned, weights, load, epochs)
             with preserved(tuned):
                 _train(tuned, tokenizer, rows, settings, accelerator, *([recorder] if recorder else []))
+            if account is not None:
+                account.count(warmup_rows=len(rows.dataset) * settings.epochs)
             if saved is not None and (accelerator is None or accelerator.is_main_process):
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
                 _keep(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
@@ -209,7 +216,7 @@ def _train(
     # Token rows are cut already.
     rows, window = rows if isinstance(rows, ImageRows) else (labelled(rows), None)
     if len(rows) == 0:
-        raise ValueError("No row to warm up on has an answer within the window.")
+        raise SelectionError("No row to warm up on has an answer within the window.")
     precision = accelerator.mixed_precision if accelerator else "no"
     processes = accelerator.num_processes if accelerator else 1
     updates = settings.epochs * len(rows) / (settings.batch_size * settings.gradient_accumulation * processes)
@@ -275,7 +282,13 @@ class _WarmupBar(ProgressCallback):
 
 def _keep(path: Path, state: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    needed, free = sum(tensor.nbytes for tensor in tensors.values()), free_bytes(path.parent)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        write_atomic(path, save(tensors, metadata={"facts": json.dumps(facts)}))
-    except OSError as error:
+        if needed > free:  # the run may need what is left of the disk
+            raise OSError(f"they take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are left")
+        save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
         logger.warning("The warmed-up weights can't be saved (%s): a killed run will tune them again.", error)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from ..engines.judge import Conversation
 from ..selector import Context
@@ -31,7 +32,8 @@ def ask_about_rows(
     Put a question about each row.
 
     A row with an empty or a too long text gets none, and is entered in `ctx.account` as unscorable. Rows that seem to
-    tell the judge what to say are entered among the figures, and asked about as all others.
+    tell the judge what to say are entered among the figures, and asked about as all others. What the judge cost is
+    entered too.
 
     Args:
         records ([`Records`]):
@@ -71,10 +73,17 @@ def ask_about_rows(
     ctx.account.note("unscorable", "nothing to ask about: a text is empty", empty)
     ctx.account.note("unscorable", f"longer than {max_characters:,} characters", long)
     note_pushy(pushy, ctx)
-    replies, before = [None] * len(records), ctx.judge.cost.cached_seconds
+    replies, before = [None] * len(records), replace(ctx.judge.cost)
     for row, reply in zip(asked, ask(conversations), strict=True):
         replies[row] = reply
-    ctx.account.add_cached_seconds(ctx.judge.cost.cached_seconds - before)
+    cost = ctx.judge.cost
+    ctx.account.add_cached_seconds(cost.cached_seconds - before.cached_seconds)
+    ctx.account.count(
+        judge_calls=cost.calls - before.calls,
+        judge_prompt_tokens=cost.prompt_tokens - before.prompt_tokens,
+        judge_new_tokens=cost.completion_tokens - before.completion_tokens,
+        cached_rows=cost.cached - before.cached,
+    )
     return replies
 
 

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import numpy as np
+from datasets import concatenate_datasets
 from tqdm.auto import tqdm
 
 from ..engines.embedding import embedding_store, hidden_state
@@ -14,6 +15,10 @@ from ..engines.tokens import TokenRows
 from ..selector import Context
 from .records import Records
 from .text import Encoded, TextFormat, encode
+
+
+#: Rows whose tokens are taken into memory together.
+ROWS_AT_A_TIME = 4096
 
 
 class AnswerLoss(NamedTuple):
@@ -215,22 +220,21 @@ def prompt_vectors(records: Records, ctx: Context) -> Vectors:
 
 
 def _prompts(encoded: Encoded, n: int) -> TokenRows:
-    """The tokens before the first answer."""
-    first = np.zeros(n, np.int64)
-    taken = encoded.tokens.take(range(n))
-    for row, (ids, spans) in enumerate(taken):
-        first[row] = spans[0, 0] if len(spans) else len(ids)
-    return TokenRows.from_lists(
-        [ids[:end].tolist() for (ids, _), end in zip(taken, first, strict=True)],
-        [[(0, end)] for end in first.tolist()],
-    )
+    """The tokens before the first answer, cut some rows at a time: as lists, those of all would take far more room."""
+    parts = []
+    for start in range(0, n, ROWS_AT_A_TIME):
+        taken = encoded.tokens.take(range(start, min(n, start + ROWS_AT_A_TIME)))
+        ids = [ids[: spans[0, 0]] if len(spans) else ids for ids, spans in taken]
+        parts.append(TokenRows.from_lists(ids, [[(0, len(row))] for row in ids]).dataset)
+    return TokenRows(concatenate_datasets(parts))
 
 
 def _hidden_states(rows: TokenRows, ctx: Context, label: str, pool: str, scaled: bool = False) -> Vectors:
     """[`hidden_state`] of rows, scaled to length 1 or as it is; read from the context's cache where it is known."""
     width = ctx.model.config.get_text_config().hidden_size
     dtype = str(scoring_dtype(ctx.model, ctx.dtype))
-    store = embedding_store(ctx.cache_dir, ctx.model, width, pool=pool, scaled=scaled, dtype=dtype)
+    described = {"pool": pool, "scaled": scaled, "dtype": dtype}
+    store = embedding_store(ctx.cache_dir, ctx.model, width, ctx.account.written, **described)
     options = {"batch_tokens": ctx.batch_tokens, "dtype": ctx.dtype, "accelerator": ctx.accelerator}
 
     def compute(places: np.ndarray) -> np.ndarray:

@@ -24,8 +24,7 @@ class _Answering(ModelJudge):
 
     def room(self, question: Any) -> float:
         """Positions that the model has left for an answer."""
-        positions = getattr(self._unwrapped().config.get_text_config(), "max_position_embeddings", None)
-        return (positions or np.inf) - len(self.prompt_ids(question))
+        return self._window - max(1, len(self.prompt_ids(question)))
 
     def _answer(self, questions: dict[str, Any], max_new_tokens: int, progress: str | None) -> dict[str, Reply]:
         groups, replies = {}, {}

@@ -34,7 +34,7 @@ from ..preprocessing.layouts import Record
 from ..preprocessing.records import Records
 from ..preprocessing.scorers import card_template, fill, own_question
 from ..preprocessing.text import default_chat_template
-from ..selector import Card, Context, Selector
+from ..selector import Card, Context, SelectionError, Selector
 
 
 DIGITS = ("1", "2", "3", "4", "5", "6")
@@ -143,42 +143,20 @@ class DEITA(Selector):
         note_pushy(pushy, ctx)
         names = {"complexity": self.complexity_scorer, "quality": self.quality_scorer}
         features: dict[str, Any] = {"records": records, "row": row}
+        scorer = None
         for kind, prompt in self._prompts().items():
             asked = (pair for record in records for pair in _turns(record) if _asks(pair))
             questions = (fill(prompt, *pair) if prompt else own_question(kind, *pair) for pair in asked)
             ratings = np.full(len(row), np.nan)
-            ratings[~empty] = self._rate(names[kind], questions, ctx, f"Scoring {kind}")
+            if not empty.all():
+                if scorer is None or scorer.model_id != names[kind]:
+                    scorer = None  # the one before makes room
+                    scorer = _scorer(names[kind], ctx)
+                ratings[~empty] = _rate(scorer, questions, f"Scoring {kind}")
             why = f"no {kind}: longer than the scorer's window, or too big for the memory"
             ctx.account.note("unscorable", why, row[~empty & np.isnan(ratings)])
             features[kind] = ratings
         return features
-
-    def _rate(self, name: str, questions: Iterable[Conversation | str], ctx: Context, progress: str) -> np.ndarray:
-        """Expected digit behind each question."""
-        scorer = ctx if name == "model" else ctx.with_model(name)
-        tokenizer = copy.copy(scorer.tokenizer)
-        tokenizer.chat_template = tokenizer.chat_template or default_chat_template(tokenizer)
-        missing = [digit for digit, id in zip(DIGITS, digit_ids(tokenizer, DIGITS), strict=True) if id is None]
-        if missing:
-            raise ValueError(
-                f"The scorer {name!r} can't rate: its tokenizer has no token of its own for {', '.join(missing)}. "
-                "Name another `complexity_scorer` or `quality_scorer`."
-            )
-        judge = ModelJudge(
-            name,
-            scorer.model,
-            tokenizer,
-            cache_dir=ctx.cache_dir,
-            accelerator=ctx.accelerator,
-            batch_tokens=ctx.batch_tokens,
-            dtype=ctx.dtype,
-        )
-        logits = judge.digit_logits(questions, DIGITS, progress)
-        ctx.account.add_cached_seconds(judge.cost.cached_seconds)
-        ctx.account.count(
-            forward_rows=judge.cost.calls, forward_tokens=judge.cost.prompt_tokens, cached_rows=judge.cost.cached
-        )
-        return expected_rating(logits, range(1, 7))
 
     def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
         n = len(features["records"])
@@ -191,6 +169,39 @@ class DEITA(Selector):
         near = Diversity("filter", threshold=self.threshold, encoder=self.encoder)
         rank = super().select
         return near.choose(lambda wanted: rank(scores, features, wanted, ctx), features["records"], k, ctx)
+
+
+def _scorer(name: str, ctx: Context) -> Context:
+    """A context whose model rates, and whose tokenizer has all that it takes."""
+    scorer = dataclasses.replace(ctx, model_id=name) if name == "model" else ctx.with_model(name)
+    tokenizer = copy.copy(scorer.tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template or default_chat_template(tokenizer)
+    missing = [digit for digit, id in zip(DIGITS, digit_ids(tokenizer, DIGITS), strict=True) if id is None]
+    if missing:
+        raise SelectionError(
+            f"The scorer {name!r} can't rate: its tokenizer has no token of its own for {', '.join(missing)}. "
+            "Name another `complexity_scorer` or `quality_scorer`."
+        )
+    return dataclasses.replace(scorer, tokenizer=tokenizer)
+
+
+def _rate(scorer: Context, questions: Iterable[Conversation | str], progress: str) -> np.ndarray:
+    """Expected digit behind each question."""
+    judge = ModelJudge(
+        scorer.model_id,
+        scorer.model,
+        scorer.tokenizer,
+        cache_dir=scorer.cache_dir,
+        accelerator=scorer.accelerator,
+        batch_tokens=scorer.batch_tokens,
+        dtype=scorer.dtype,
+    )
+    logits = judge.digit_logits(questions, DIGITS, progress)
+    scorer.account.add_cached_seconds(judge.cost.cached_seconds)
+    scorer.account.count(
+        forward_rows=judge.cost.calls, forward_tokens=judge.cost.prompt_tokens, cached_rows=judge.cost.cached
+    )
+    return expected_rating(logits, range(1, 7))
 
 
 def _turns(record: Record) -> list[tuple[str, str]]:

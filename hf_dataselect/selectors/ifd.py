@@ -38,7 +38,8 @@ class IFD(Selector):
     Args:
         warmup (`str`, *optional*, defaults to `"lora"`):
             How the model is tuned before it scores: `"lora"` (a temporary adapter), `"full"` (all weights, as in the
-            paper; keeps a copy of the weights in main memory) or `"none"` (the paper's later variant).
+            paper; keeps a copy of the weights in main memory, and the tuned ones, as large as the model, in the cache
+            folder) or `"none"` (the paper's later variant).
         warmup_clusters (`int`, *optional*, defaults to `100`):
             k-means clusters of the prompts. More means more warm-up rows.
         warmup_rows_per_cluster (`int`, *optional*, defaults to `10`):
@@ -102,9 +103,11 @@ class IFD(Selector):
     )
 
     def __post_init__(self):
-        for name in ("warmup_clusters", "warmup_rows_per_cluster", "warmup_pool", "warmup_epochs"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive.")
+        sizes = ("warmup_clusters", "warmup_rows_per_cluster", "warmup_pool", "warmup_epochs", "warmup_batch_size")
+        rate = ["warmup_learning_rate"] if self.warmup_learning_rate is not None else []
+        for name in (*sizes, "warmup_gradient_accumulation", *rate):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive and finite.")
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         with self._warmed_up(records, ctx) as ctx:
@@ -149,9 +152,8 @@ class IFD(Selector):
             seed=ctx.seed,
         )
         chosen = tuning_rows(records, rows, ctx)
-        ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
         with warmed_up(
-            ctx.model, ctx.tokenizer, chosen, settings, ctx.accelerator, ctx.cache_dir, ctx.account.add_cached_seconds
+            ctx.model, ctx.tokenizer, chosen, settings, ctx.accelerator, ctx.cache_dir, ctx.account
         ) as model:
             yield ctx.using(model)
 

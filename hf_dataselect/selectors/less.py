@@ -125,8 +125,10 @@ class LESS(Selector):
         Projection(self.projection, self.projection_dim)
         positive = ("warmup_fraction", "warmup_epochs", "warmup_learning_rate", "warmup_batch_size")
         for name in (*positive, "warmup_gradient_accumulation", "lora_r", "lora_alpha"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive.")
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive and finite.")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"`selection_kwargs`: lora_dropout={self.lora_dropout} must be from 0 to below 1.")
         if self.warmup_fraction > 1:
             raise ValueError(f"`selection_kwargs`: warmup_fraction={self.warmup_fraction} must be at most 1.")
 
@@ -154,7 +156,6 @@ class LESS(Selector):
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
-        ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
         options = {"project": Projection(self.projection, self.projection_dim)}
         groups = subtasks(ctx.target)
         if groups is None:  # one subtask, or, to choose in turn, each row for itself
@@ -172,7 +173,7 @@ class LESS(Selector):
             settings,
             ctx.accelerator,
             ctx.cache_dir,
-            ctx.account.add_cached_seconds,
+            ctx.account,
             check_room,
         ) as (model, epochs):
             tuned, rates = ctx.using(model), sum(epoch.learning_rate for epoch in epochs)

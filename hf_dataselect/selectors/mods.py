@@ -60,7 +60,7 @@ class MoDS(Selector):
             `embed`), or `"model"`, the model to be tuned.
         warmup (`str`, *optional*, defaults to `"lora"`):
             How the model is tuned on the seed rows: `"lora"` (a temporary adapter), `"full"` (all weights, as in the
-            paper) or `"none"`.
+            paper; costs what it does for `ifd`) or `"none"`.
         warmup_epochs (`float`, *optional*, defaults to `3`):
             Passes over the seed rows.
         warmup_learning_rate (`float`, *optional*):
@@ -214,10 +214,7 @@ class MoDS(Selector):
             gradient_checkpointing=ctx.gradient_checkpointing,
             seed=ctx.seed,
         )
-        ctx.account.count(warmup_rows=len(rows) * self.warmup_epochs)
-        with warmed_up(
-            ctx.model, ctx.tokenizer, rows, settings, ctx.accelerator, ctx.cache_dir, ctx.account.add_cached_seconds
-        ) as model:
+        with warmed_up(ctx.model, ctx.tokenizer, rows, settings, ctx.accelerator, ctx.cache_dir, ctx.account) as model:
             yield ctx.using(model)
 
 

@@ -11,6 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Config, OPTConfig
 
+from hf_dataselect.engines import gradients as engine
 from hf_dataselect.engines import per_example
 from hf_dataselect.engines.adam import AdamFeature, AdamState
 from hf_dataselect.engines.cache import model_identity
@@ -21,6 +22,8 @@ from hf_dataselect.engines.state import evaluating
 from hf_dataselect.engines.store import VectorStore
 from hf_dataselect.engines.target import Target
 from hf_dataselect.engines.tokens import TokenRows
+from hf_dataselect.selection import SelectionError
+from tests.engines.test_measuring import Clock
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.test_ranks import environment
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -417,6 +420,31 @@ def test_what_is_stored_is_read_back_and_not_computed_again(tmp_path):
     assert mixed.cached == 2 and np.array_equal(mixed.vectors[1:3], held.vectors[[7, 2]])
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_equal_rows_are_computed_once_and_cost_what_they_did(kept, tmp_path, monkeypatch):
+    clock, unit_rows, batches = Clock(), engine._unit_rows, []
+
+    def slow(differentiate, batch, *options):
+        batches.append(len(batch))
+        clock.now += len(batch)
+        return unit_rows(differentiate, batch, *options)
+
+    monkeypatch.setattr(engine, "time", clock)
+    monkeypatch.setattr(engine, "_unit_rows", slow)
+    model, rows = adapted(), some_rows()
+    apart = gradients(model, rows, **STORED)
+    places = np.array([3, 7, 3, 0, 7, 3])
+    batches.clear()
+    for cached, seconds in ((3, 0), (6 if kept else 3, 3 if kept else 0)):
+        found = gradients(
+            model, TokenRows(rows.dataset.select(places)), cache_dir=tmp_path if kept else None, **STORED
+        )
+        np.testing.assert_allclose(found.vectors[:].astype(float), apart.vectors[places].astype(float), atol=1e-3)
+        np.testing.assert_allclose(found.norm, apart.norm[places], rtol=1e-5)
+        assert (found.cached, found.cached_seconds) == (cached, pytest.approx(seconds)) and found.fits.all()
+    assert sum(batches) == (3 if kept else 6)
+
+
 def test_other_weights_layers_features_or_projections_are_computed_anew(tmp_path):
     rows = some_rows()
 
@@ -467,7 +495,7 @@ def test_a_disk_without_room_is_an_error_that_keeps_what_is_there(tmp_path, monk
     with monkeypatch.context() as patched:
         full = OSError(28, "No space left on device")
         patched.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(full))
-        with pytest.raises(OSError, match="make room"):
+        with pytest.raises(SelectionError, match="make room"):
             gradients(model, rows, cache_dir=tmp_path, **STORED)
 
 

@@ -1,5 +1,7 @@
 """Numbers of rows: each different row is computed once, and what it took is known for ever."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from torch import nn
@@ -72,6 +74,23 @@ def test_seconds_once_spent_come_back_with_the_rows_that_took_them(clock, tmp_pa
     assert again.cached_seconds == pytest.approx(4), "two rows of two tokens, a second each, and none of them twice"
     all_known, batches = sums(rows_of([8, 9, 9], [3, 4]), clock, tmp_path)
     assert batches == [] and all_known.cached_seconds == pytest.approx(5)
+
+
+def test_seconds_before_the_first_batch_are_shared_by_the_rows(clock, tmp_path, monkeypatch):
+    @contextmanager
+    def slow(model, dtype):
+        clock.now += 2
+        yield
+
+    def begin(todo):
+        clock.now += 4
+        return lambda batch: np.zeros((len(batch), 1))
+
+    monkeypatch.setattr(measuring, "cast", slow)
+    for rows, seconds in ((rows_of([1], [2], [3]), 0), (rows_of([1], [3], [1]), 4)):
+        found = measured(MODEL, rows, 1, {}, (), begin, batch_tokens=2, cache_dir=tmp_path)
+        assert found.cached_seconds == pytest.approx(seconds)
+    assert clock.now == 6
 
 
 def test_batches_are_kept_as_they_come(clock, tmp_path, monkeypatch):

@@ -10,6 +10,14 @@ from hf_dataselect.engines import store as engine
 from hf_dataselect.engines.embedding import text_keys
 from hf_dataselect.engines.store import VectorStore, check_room, record_of, stored_vectors
 from hf_dataselect.engines.target import Similarity, Target, for_target, highest, round_robin
+from tests.engines.test_measuring import Clock
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(engine, "time", clock)
+    return clock
 
 
 def store_in(folder, width=3, **options):
@@ -36,6 +44,40 @@ def test_vectors_are_computed_once_and_found_again_by_content(tmp_path):
     np.testing.assert_array_equal(found.vectors[1:3], vectors_of(keys[1:3]))
     np.testing.assert_array_equal(found.vectors[np.array([4, 0])], vectors_of(keys[[4, 0]]))
     assert asked[2:] == [[0, 3]] and found.cached == 3 and found.cached_seconds > 0 and found.usable.all()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_equal_rows_are_computed_once(kept, tmp_path):
+    keys, asked = text_keys(list("abcab")), []
+
+    def compute(places):
+        asked.append(places.tolist())
+        return np.where((places == 1)[:, None], np.nan, vectors_of(keys[places]))
+
+    found = stored_vectors(store_in(tmp_path if kept else None), keys, compute)
+    assert asked == [[0, 1, 2]] and found.cached == 2 and found.usable.tolist() == [True, False, True, True, False]
+    np.testing.assert_array_equal(found.vectors[[0, 2, 3]], vectors_of(keys[[0, 2, 3]]))
+    assert np.isnan(found.vectors[[1, 4]]).all()
+
+
+def test_only_what_an_earlier_run_spent_counts_and_of_equal_rows_once(tmp_path, clock):
+    keys, this_run = text_keys(list("abcde")), set()
+
+    def seconds(store, rows):
+        asked = keys[rows]
+
+        def compute(places):
+            clock.now += len(places)
+            return vectors_of(asked[places])
+
+        return stored_vectors(store, asked, compute).cached_seconds
+
+    store = store_in(tmp_path, written=this_run)
+    assert seconds(store, [0, 1, 0]) == seconds(store, [0, 1]) == 0
+    assert seconds(store_in(tmp_path, written=this_run), [1, 2]) == 0, "another store of the same run"
+    later = store_in(tmp_path)
+    assert seconds(later, [0, 1, 2, 1, 3]) == pytest.approx(3) and seconds(later, [3, 4]) == 0
+    assert clock.now == 5
 
 
 def test_without_a_folder_they_are_held_and_nothing_is_kept():

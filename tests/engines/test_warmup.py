@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
@@ -272,16 +273,31 @@ def test_the_kept_weights_are_the_tuned_ones_and_small_for_an_adapter(tmp_path, 
     assert kept and all("lora_" in name for name in kept)
 
 
-def test_weights_that_cannot_be_kept_are_a_warning(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("No space left")], ids=type)
+def test_weights_that_cannot_be_kept_are_a_warning(error, tmp_path, monkeypatch, caplog):
     calls = pretend_to_train(monkeypatch)
 
-    def full(*_):
-        raise OSError(28, "No space left on device")
+    def full(tensors, path, metadata):
+        path.write_bytes(b"a part")
+        raise error
 
-    monkeypatch.setattr(warmup, "write_atomic", full)
+    monkeypatch.setattr(warmup, "save_file", full)
     with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, cache_dir=tmp_path):
         assert len(calls) == 1
-    assert "No space left on device" in caplog.text and "can't be saved" in caplog.text
+    assert "No space left" in caplog.text and "can't be saved" in caplog.text
+    assert not any((tmp_path / "warmup").iterdir())
+
+
+def test_weights_that_there_is_no_room_for_do_not_fill_the_disk(tmp_path, monkeypatch, caplog):
+    pretend_to_train(monkeypatch)
+    model = plain()
+    needed = sum(parameter.nbytes for parameter in model.parameters())
+    for free, kept in ((needed - 1, 0), (needed, 1)):
+        monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        with warmed_up(model, TOKENIZER, ROWS, FULL, cache_dir=tmp_path):
+            pass
+        assert len(list((tmp_path / "warmup").iterdir())) == kept
+    assert caplog.text.count("can't be saved (they take 0.0 GB, and 0.0 GB are left)") == 1
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
@@ -291,6 +307,13 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
     with pytest.raises(ValueError, match="selection_cache_dir"), lent:
         pass
     assert not calls
+
+
+def test_only_what_is_wrong_with_the_layers_is_blamed_on_them():
+    for change, message in (({"lora_targets": ("c_attn",)}, "lora_targets"), ({"lora_dropout": 1.5}, "^dropout")):
+        lent = warmed_up(plain(), TOKENIZER, ROWS, WarmupSettings(**{**vars(SETTINGS), **change}))
+        with pytest.raises(ValueError, match=message), lent:
+            pass
 
 
 def test_a_quantized_model_is_not_tuned_in_full(tmp_path, monkeypatch):

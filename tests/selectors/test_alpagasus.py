@@ -67,6 +67,23 @@ def test_equal_rows_are_asked_about_once_and_nothing_is_asked_twice(tmp_path):
     assert second.seconds > second.cached_seconds > 0 == first.cached_seconds, "STR counts what the first run spent"
 
 
+@pytest.mark.parametrize("estimator", ["reply", "digits"])
+def test_calls_and_tokens_of_the_judge_are_entered_each_time_anew(estimator):
+    tokenizer = tiny_tokenizer()
+    judge = ModelJudge("", tiny_model(tokenizer), tokenizer, dtype="float32")
+    selector, passes = AlpaGasus(estimator=estimator, threshold=None, max_new_tokens=3), []
+    for _ in range(2):  # with the same judge
+        ctx = context(judge)
+        selector.featurize(Records(alpaca(4)), ctx)
+        passes.append(ctx.account.passes)
+    questions = [selector.question(record.prompt, record.answer) for record in Records(alpaca(4))]
+    assert passes[0]["judge_calls"] == 4 and passes[0]["cached_rows"] == 0
+    assert passes[0]["judge_prompt_tokens"] == sum(len(judge.prompt_ids(question)) for question in questions)
+    assert (passes[0]["judge_new_tokens"] > 0) == (estimator == "reply")
+    if estimator == "reply":
+        assert passes[1] == {**dict.fromkeys(passes[0], 0), "cached_rows": 4}
+
+
 def test_a_killed_run_goes_on_where_it_was(tmp_path):
     class Killed(Exception):
         pass

@@ -1,5 +1,7 @@
 """DEITA: scorers and filter agree with the authors' code; a row that can't be scored is NaN, never 3.0."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -174,6 +176,20 @@ def test_questions_that_rows_share_are_scored_once_and_cost_what_they_did(tmp_pa
     np.testing.assert_array_equal(features["complexity"][:6], features["complexity"][6:])
     own().featurize(Records(rows), again)
     assert again.account.passes["forward_rows"] == 0 and again.account.cached_seconds > 0
+
+
+@pytest.mark.parametrize(("output", "loaded"), [("Yes.", ["scorer"]), ("", [])], ids=["one scorer", "nothing to ask"])
+def test_a_scorer_is_loaded_once_and_only_where_there_is_something_to_ask(output, loaded, tmp_path, monkeypatch):
+    folder, names, with_model = tmp_path / "scorer", [], Context.with_model
+    tiny_model(tiny_tokenizer()).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    monkeypatch.setattr(Context, "with_model", lambda self, name: names.append(name) or with_model(self, name))
+    rows = Records(alpaca(4).map(lambda row: {"output": output}))
+    features = DEITA(str(folder), str(folder), **PROMPTS).featurize(rows, context())
+    assert [Path(name).name for name in names] == loaded
+    expected = own().featurize(rows, context())
+    for kind in ("complexity", "quality"):
+        np.testing.assert_allclose(features[kind], expected[kind], rtol=1e-4)
 
 
 def test_without_a_prompt_of_its_own_a_model_is_asked_through_its_template(tmp_path):

@@ -7,6 +7,8 @@ import pytest
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from hf_dataselect.engines.tokens import TokenRows
+from hf_dataselect.preprocessing import model as features
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.ifd import IFD
@@ -77,6 +79,21 @@ def context(**changes) -> Context:
     return Context(tokenizer, tiny_model(tokenizer), **{"max_length": 512, "dtype": "float32", **changes})
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("warmup_batch_size", 0),
+        ("warmup_gradient_accumulation", 0),
+        ("warmup_epochs", float("nan")),
+        ("warmup_learning_rate", -1.0),
+        ("warmup_learning_rate", float("inf")),
+    ],
+)
+def test_wrong_options_are_refused(option, value):
+    with pytest.raises(ValueError, match=f"`selection_kwargs`: {option}={value} must be positive"):
+        IFD(**{option: value})
+
+
 def test_a_row_of_several_turns_is_one_ratio_of_means_over_all_answers():
     from hf_dataselect.preprocessing.model import answer_loss
 
@@ -108,6 +125,12 @@ def test_the_warmed_up_model_scores_and_the_own_one_comes_back():
         np.testing.assert_array_equal(cold, again)
 
 
+def test_rows_that_are_tuned_on_are_counted_where_they_are(tmp_path):
+    selector = IFD(warmup_clusters=1, warmup_rows_per_cluster=3, warmup_epochs=2, drop_above_one=False)
+    passes = [select(alpaca(), selector, 3, context(cache_dir=tmp_path)).passes for _ in range(2)]
+    assert passes[0]["warmup_rows"] == 2 * 3 and "warmup_rows" not in passes[1]
+
+
 @pytest.mark.parametrize("name", ["alpaca", "messages", "sharegpt", "prompt-completion"])
 def test_the_warm_up_is_on_the_answers_that_are_scored(name, monkeypatch):
     records, ctx, trained_on = Records(layout(name, 12)), context(max_length=48), watch_training(monkeypatch)
@@ -121,6 +144,21 @@ def test_warm_up_rows_are_diverse_and_of_middling_perplexity():
     assert len(rows) == len(set(rows.tolist())) and 3 <= len(rows) <= 12 and (np.diff(rows) > 0).all()
     pooled = IFD(warmup_clusters=3, warmup_pool=10)._warmup_rows(records, ctx)
     assert len(pooled) <= 10
+
+
+def test_prompts_are_cut_some_rows_at_a_time_and_embedded_once(monkeypatch, tmp_path):
+    records, whole = Records(alpaca(12)), features.prompt_features(Records(alpaca(12)), context())
+    taken, take = [], TokenRows.take
+    monkeypatch.setattr(TokenRows, "take", lambda self, rows: taken.append(len(rows)) or take(self, rows))
+    monkeypatch.setattr(features, "ROWS_AT_A_TIME", 5)
+    contexts = [context(cache_dir=tmp_path, batch_tokens=1) for _ in range(2)]
+    for ctx in contexts:
+        found = features.prompt_features(records, ctx)
+        np.testing.assert_allclose(found.embedding, whole.embedding, atol=1e-4)
+        np.testing.assert_allclose(found.perplexity, whole.perplexity, rtol=1e-4)
+    assert taken[:3] == [5, 5, 2]
+    passes = [ctx.account.passes for ctx in contexts]
+    assert [p["embedded_rows"] for p in passes] == [p["forward_rows"] for p in passes] == [12, 0]
 
 
 def test_superfiltering_needs_its_own_model_and_takes_no_other(tmp_path):

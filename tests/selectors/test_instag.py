@@ -219,11 +219,12 @@ def test_longer_item_sets_give_no_other_rules_from_one_tag(seed):
         for other in items - {tag}
         if count >= 0.8 * frequent[frozenset(tag)]
     }
-    pairs = {(tag, other) for items in frequent if len(items) == 2 for tag in items for other in items - {tag}}
-    pairs = {(a, b) for a, b in pairs if support[frozenset((a, b))] >= 0.8 * support[frozenset(a)]}
-    assert rules == pairs and any(len(items) > 2 for items in frequent)
-    names = _by_company([sorted(row) for row in rows], 5, 0.8)
-    assert set(names) == {a for a, b in pairs if (-support[frozenset(b)], b) < (-support[frozenset(a)], a)}
+    assert any(len(items) > 2 for items in frequent)
+    order, names = sorted("abcdef", key=lambda tag: (-support[frozenset(tag)], tag)), {}
+    for place, tag in enumerate(order):
+        general = [other for other in order[:place] if (tag, other) in rules]
+        names |= {tag: names.get(general[0], general[0])} if general else {}
+    assert names and _by_company([sorted(row) for row in rows], 5, 0.8) == names
 
 
 def test_tags_of_one_meaning_are_one():

@@ -282,6 +282,7 @@ def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, mo
     needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)
     free = SimpleNamespace(free=needed - 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
+    monkeypatch.setattr("hf_dataselect.engines.warmup.free_bytes", lambda _: 10**9)  # that of the tuned weights
     with monkeypatch.context() as patched, pytest.raises(ValueError, match="and 28 vectors take .*`projection_dim`"):
         patched.setattr("hf_dataselect.engines.warmup._train", None)
         select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
@@ -313,11 +314,25 @@ def test_candidates_that_cannot_be_used_are_nan_and_named():
         ({"warmup_epochs": 0}, "warmup_epochs=0"),
         ({"projection_dim": 0}, "projection_dim=0"),
         ({"lora_r": -1}, "lora_r=-1"),
+        ({"lora_dropout": 1.5}, "lora_dropout=1.5"),
+        ({"lora_dropout": float("nan")}, "lora_dropout=nan"),
+        ({"warmup_learning_rate": float("nan")}, "warmup_learning_rate=nan"),
+        ({"warmup_fraction": float("nan")}, "warmup_fraction=nan"),
     ],
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         LESS(**options)
+
+
+def test_layers_that_the_model_does_not_have_are_refused_in_one_line(tmp_path, capsys):
+    kwargs = {"lora_targets": ["c_attn"]}
+    target, recipe = write_target(tmp_path), {"selection_method": "less", "selection_kwargs": kwargs}
+    path = write_recipe(tmp_path, **recipe, selection_target=target, selection_budget=3)
+    with pytest.raises(SystemExit) as ended:
+        main(["select", "--config", str(path)])
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert ended.value.code == 2 and said.startswith("hf-dataselect: error: `lora_targets=['c_attn']` do not fit")
 
 
 # Inside the trainer --------------------------------------------------------------------------------------------------
@@ -339,6 +354,7 @@ def test_inside_the_trainer_and_from_the_cache(tmp_path):
     assert len(trainer.train_dataset) == 6
     again = tiny_trainer(tmp_path, "less", SMALL, **{**options, "selection_budget": 8}).select()
     assert again.passes["backward_rows"] == 0 and again.passes["cached_rows"] == 2 * (24 + 6)
+    assert "warmup_rows" not in again.passes
     assert again.cached_seconds > 0 and np.array_equal(again.scores, first.scores)
     assert again.indices[:6].tolist() == first.indices.tolist()
     rows = alpaca(5, seed=77)

@@ -327,6 +327,7 @@ def test_the_tuned_model_answers_and_a_second_run_repeats_nothing(rewards, tmp_p
     first, second = (select(rows, selector, 8, context(cache_dir=tmp_path)) for _ in range(2))
     assert len(first.indices) == 8 and first.indices.tolist() == second.indices.tolist()
     assert first.passes["answered_rows"] == 12 and second.passes["answered_rows"] == 0
+    assert first.passes["warmup_rows"] == 4 and "warmup_rows" not in second.passes
     assert second.cached_seconds > 0 == first.cached_seconds
     assert first.facts["figures"]["answers of the model that were cut off"] > 0, "generation is bounded"
     untuned = select(rows, mods(rewards, **{**options, "warmup": "none"}), 8, context())

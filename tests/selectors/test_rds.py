@@ -88,6 +88,13 @@ def test_a_target_of_one_row_longer_than_the_window_counts_as_far_as_it_goes():
     assert np.isfinite(found).all() and not np.array_equal(found[0], found[2])
 
 
+def test_candidates_that_are_target_rows_too_cost_once(tmp_path):
+    rows = alpaca(8)
+    ctx = context(rows, cache_dir=tmp_path)
+    found = select(Dataset.from_list(rows.to_list() * 3), RDS(), 3, ctx)
+    assert found.passes == {"embedded_rows": 8, "cached_rows": 24} and found.cached_seconds == 0
+
+
 def test_another_budget_embeds_nothing_again_and_another_target_only_itself(tmp_path):
     rows, options = alpaca(24), {"cache_dir": tmp_path}
     first, second = (context(alpaca(3, seed=4), **options) for _ in range(2))
