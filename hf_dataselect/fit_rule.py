@@ -19,7 +19,6 @@ import numpy as np
 from .engines.cache import check_writable
 from .engines.warmup import WarmupSettings
 from .preprocessing.fitting import fit_linear, fit_network, standardised
-from .preprocessing.images import undecodable
 from .preprocessing.indicators import NAMES, IndicatorSources
 from .preprocessing.records import Records
 from .preprocessing.rules import FittedRule
@@ -218,11 +217,9 @@ def fit_rule(
 def _left_out(records: Records, values: np.ndarray, ctx: Context) -> dict[str, list[int]]:
     """Rows that are in no subset, each by the first reason known."""
     lost, found = set(np.flatnonzero(~np.isfinite(values).all(1)).tolist()), {}
-    lost.update(*(rows.tolist() for rows in records.unreadable().values()))
-    # Not all indicators look at images, but the training does.
-    broken = {"an image can't be decoded": undecodable(records.dataset).tolist()} if records.images else {}
-    lost.update(*broken.values())
-    kinds = records.unreadable(), ctx.account.rows("unscorable"), ctx.account.rows("dropped"), broken
+    unreadable = records.unreadable()
+    lost.update(*(rows.tolist() for rows in unreadable.values()))
+    kinds = unreadable, ctx.account.rows("unscorable"), ctx.account.rows("dropped")
     for reason, rows in [pair for kind in kinds for pair in kind.items()] + [("an indicator is no number", [*lost])]:
         if here := sorted(lost.intersection(rows)):
             found[reason] = here

@@ -22,6 +22,7 @@ from .engines.judge import Judge, load_judge
 from .evaluation.benchmarks import Benchmark
 from .evaluation.held_out import HeldOut
 from .inputs import as_config, check_rows, complete_tokenizer, load_processing_class, model_id, readable_rows
+from .preprocessing.images import undecodable
 from .preprocessing.records import Records, load_rows
 from .publish import selected_dataset, selection_card
 from .registry import load_selector, method_name
@@ -137,9 +138,10 @@ class DataSelectingTrainer(SFTTrainer):
         """A row that TRL can look at to tell the layout."""
         if self.records.layout == "tokens":
             return 0
-        row = next((record.index for record in self.records if record.problem is None and record.messages), None)
+        readable = (record.index for record in self.records if record.problem is None and record.messages)
+        row = next((i for i in readable if not len(undecodable(self.records.dataset.select([i])))), None)
         if row is None:
-            reasons = {record.problem for record in self.records}
+            reasons = {record.problem or "an image can't be decoded" for record in self.records}
             raise ValueError(f"`train_dataset` has no row that can be read: {', '.join(sorted(map(str, reasons)))}.")
         return row
 

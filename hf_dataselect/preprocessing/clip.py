@@ -137,7 +137,8 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     """
     Embeddings of images and answers; kept in the context's cache, and whole in memory.
 
-    Rows without an answer or an image, or with one that can't be decoded, are NaN and entered in `ctx.account`.
+    Rows without an answer or an image are NaN and entered in `ctx.account`; NaN are also those with an image that
+    can't be decoded, which are unreadable for all methods (see [`Records`]).
 
     Args:
         clip (`str`):
@@ -148,43 +149,30 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     text = _text_vectors(records, ctx, model)
     if records.images is None:
         return Embeddings(None, text)
-    present = np.flatnonzero(has_image(records.dataset))
-    ctx.account.note("unscorable", _NO_IMAGE, np.setdiff1d(np.arange(len(records)), present))
+    present = has_image(records.dataset)
+    ctx.account.note("unscorable", _NO_IMAGE, np.flatnonzero(~present))
+    present = np.setdiff1d(np.flatnonzero(present), records.undecodable)
     keys = [
         image_key(images)
         for start in range(0, len(present), 1000)
         for images in stored_images(records.dataset, present[start : start + 1000])
     ]
 
-    broken: list[int] = []
-
     def compute(places: np.ndarray) -> np.ndarray:
         def of_batch(batch: np.ndarray) -> np.ndarray:
-            images = stored_images(records.dataset, present[places[batch]])
+            rows = stored_images(records.dataset, present[places[batch]])
             with ThreadPoolExecutor() as pool:
-                decoded = pool.map(picture, [image for row in images for image in row])
-                rows = [[next(decoded) for _ in row] for row in images]
-            # Not NaN, which is what does not fit in memory.
-            vectors = np.full((len(rows), model.width), np.inf, np.float32)
-            whole = [i for i, pictures in enumerate(rows) if None not in pictures]
-            flat = [one for i in whole for one in rows[i]]
-            if flat:
-                counts = [len(rows[i]) for i in whole]
-                vectors[whole] = _means(model.pictures(flat), counts)
-            return vectors
+                decoded = list(pool.map(picture, [image for row in rows for image in row]))
+            return _means(model.pictures(decoded), [len(row) for row in rows])
 
-        vectors = model.mapped(of_batch, len(places), model.patches)
-        broken.extend(present[places[np.isinf(vectors).any(1)]])
-        return vectors
+        return model.mapped(of_batch, len(places), model.patches)
 
     image = np.full((len(records), model.width), np.nan, np.float32)
     if len(present):
         image[present] = model.stored("images", np.frombuffer(b"".join(keys), "V16"), compute)
-    ctx.account.note("unscorable", "an image can't be decoded", broken)
-    image[~np.isfinite(image).all(1)] = np.nan
-    lost = np.isnan(image).any(1)
-    lost[np.setdiff1d(np.arange(len(records)), present)] = False
-    ctx.account.note("unscorable", "an image did not fit in memory, or has no embedding", np.flatnonzero(lost))
+    lost = present[~np.isfinite(image[present]).all(1)]
+    ctx.account.note("unscorable", "an image did not fit in memory, or has no embedding", lost)
+    image[lost] = np.nan
     return Embeddings(_unit(image), text)
 
 

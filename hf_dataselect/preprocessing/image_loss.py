@@ -84,7 +84,7 @@ def held_out_loss(records: Records, ctx: Context, label: str | None = None) -> A
 def _example(records: Records, row: int) -> dict[str, Any] | None:
     """A row up to its last answer as TRL takes it; `None` if it can't be read."""
     record = records[row]
-    pictures = [picture(image) for image in stored_images(records.dataset, [row])[0]]
+    pictures = [picture(image, mode=None) for image in stored_images(records.dataset, [row])[0]]
     if record.problem is not None or not record.answer_turns or None in pictures:
         return None
     turn = record.answer_turns[-1]

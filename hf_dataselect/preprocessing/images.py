@@ -2,13 +2,14 @@
 
 import hashlib
 from collections.abc import Collection, Sequence
-from io import BytesIO
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.compute as pc
 from datasets import Dataset, Image, List
+from tqdm.auto import tqdm
 
 
 if TYPE_CHECKING:
@@ -76,23 +77,32 @@ def image_key(images: list[Any]) -> bytes:
     return hasher.digest()
 
 
-def picture(image: Any) -> "Picture | None":
-    """A stored image as RGB; `None` if it can't be decoded."""
-    import PIL.Image
-
-    data = image_bytes(image)
+def picture(image: Any, mode: str | None = "RGB") -> "Picture | None":
+    """
+    A stored image as its dataset decodes it, turned the way that its camera was held, in a mode of Pillow's; `None`
+    for its own. `None` if it can't be decoded.
+    """
+    stored = image if isinstance(image, dict) else {"path": image}
     try:
-        return PIL.Image.open(BytesIO(data)).convert("RGB") if data else None
+        return Image(mode=mode).decode_example({"path": None, "bytes": None} | stored)
     # Broken files raise what their format's reader likes, `struct.error` and `SyntaxError` among it.
     except Exception:
         return None
 
 
-def undecodable(dataset: Dataset, block: int = 1000) -> np.ndarray:
-    """Rows with an image that can't be decoded, int64."""
-    found = []
-    for start in range(0, len(dataset), block):
-        rows = range(start, min(start + block, len(dataset)))
-        images = stored_images(dataset, rows)
-        found += [row for row, some in zip(rows, images, strict=True) if any(picture(image) is None for image in some)]
-    return np.array(found, np.int64)
+def undecodable(dataset: Dataset, block: int = 100) -> np.ndarray:
+    """Rows with an image that can't be decoded, int64; none of rows without images."""
+    if image_column(dataset.column_names) is None:
+        return np.zeros(0, np.int64)
+
+    def broken(images: list[Any]) -> bool:
+        return any(picture(image) is None for image in images)
+
+    found = np.zeros(len(dataset), bool)
+    shown = {"desc": "Looking for broken images", "unit": "row", "disable": len(dataset) <= block}
+    with ThreadPoolExecutor() as pool, tqdm(total=len(dataset), **shown) as bar:
+        for start in range(0, len(dataset), block):
+            images = stored_images(dataset, range(start, min(start + block, len(dataset))))
+            found[start : start + block] = list(pool.map(broken, images))
+            bar.update(len(images))
+    return np.flatnonzero(found)

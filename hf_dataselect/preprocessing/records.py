@@ -7,6 +7,7 @@ Any row of a Hugging Face dataset as a [`Record`]: who said what, and which turn
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
 
 from ..engines.batching import main_process_first
-from .images import as_image_lists, image_column, image_key, stored_images
+from .images import as_image_lists, image_column, image_key, stored_images, undecodable
 from .layouts import LAYOUTS, Record, RowParser, find_layout
 
 
@@ -91,10 +92,21 @@ class Records(Sequence):
 
     def unreadable(self) -> dict[str, np.ndarray]:
         """
-        Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout, or
-        a chat without turns. Found from Arrow's own null counts and lengths, without reading the rows; only ShareGPT
-        rows are read, as each of their turns has to become a message.
+        Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout, a
+        chat without turns, or an image that can't be decoded. Found from Arrow's own null counts and lengths, without
+        reading the rows; only ShareGPT rows are read, as each of their turns has to become a message, and images.
         """
+        found = self._unreadable_texts()
+        if len(self.undecodable):
+            found["an image can't be decoded"] = self.undecodable
+        return found
+
+    @cached_property
+    def undecodable(self) -> np.ndarray:
+        """Rows with an image that can't be decoded, int64; all images are decoded to find them, once."""
+        return undecodable(self.dataset)
+
+    def _unreadable_texts(self) -> dict[str, np.ndarray]:
         if self.layout == "sharegpt":
             problems = {}
             for record in self:

@@ -1,13 +1,16 @@
 """InstructionGPT-4: image-text rows scored, clustered and trained on; its rule fitted, killed and resumed."""
 
+import io
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from datasets import Dataset, Features, Image
+from PIL import Image as Pillow
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
 from hf_dataselect.cli import main
@@ -21,7 +24,7 @@ from hf_dataselect.preprocessing.rewards import answer_rewards
 from hf_dataselect.preprocessing.rules import load_rule
 from hf_dataselect.preprocessing.vision import ImageTextSources
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selector import Context, select
+from hf_dataselect.selector import Account, Context, select
 from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
@@ -190,7 +193,7 @@ def test_rows_that_miss_something_are_nan_and_named(sources, cached, tmp_path):
     selector, ctx = load_selector("instructiongpt4", options(sources)), context(cache_dir=tmp_path if cached else None)
     selection = select(rows, selector, 12, ctx)
     assert np.flatnonzero(np.isnan(selection.scores)).tolist() == [3, 5, 7]
-    assert selection.unscorable["an image can't be decoded"] == [3]
+    assert selection.dropped == {"an image can't be decoded": [3]}
     assert selection.unscorable["no answer"] == [7]
     assert [rows for why, rows in selection.unscorable.items() if why.startswith("no image, where")] == [[5]]
     assert len(selection.indices) == 9 and not {3, 5, 7} & set(selection.indices.tolist())
@@ -236,7 +239,7 @@ def test_two_ranks_choose_the_rows_of_one(sources, tmp_path):
         run(processes, tmp_path / "recipe.yaml", *given, command="select")
     one, two = (json.loads((tmp_path / name / "selection.json").read_text()) for name in "12")
     assert one["indices"] == two["indices"] and two["facts"]["processes"] == 2
-    assert one["unscorable"] == two["unscorable"] == {"an image can't be decoded": [4]}
+    assert one["dropped"] == two["dropped"] == {"an image can't be decoded": [4]}
 
 
 # A real training -----------------------------------------------------------------------------------------------------
@@ -316,20 +319,68 @@ def test_rows_with_and_without_images_can_be_trained_on_together(make, tmp_path)
     assert [len(images) for images in trainer.train_dataset["images"]] == [1, 0, 1, 1, 0, 0, 1, 1]
 
 
-def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(tmp_path):
-    ctx = context(vlm=True, batch_tokens=300)
-    rows = broken(image_rows(6), 2)
+@pytest.mark.parametrize("method", ["full", "random"])
+def test_any_method_trains_without_the_rows_whose_images_can_not_be_decoded(method, tmp_path):
+    model, processor = tiny_vlm()
+    trainer = tiny_trainer(
+        tmp_path,
+        method,
+        selection_budget=1.0,
+        model=model,
+        processing_class=processor,
+        train_dataset=broken(broken(image_rows(6), 0), 4),
+        eval_dataset=broken(image_rows(3, seed=9), 1),
+        eval_strategy="epoch",
+        num_train_epochs=1,
+        max_steps=-1,
+    )
+    trainer.train()
+    assert sorted(trainer.selection.indices.tolist()) == [1, 2, 3, 5] and len(trainer.eval_dataset) == 2
+    assert trainer.selection.dropped == {"an image can't be decoded": [0, 4]}
+
+
+def turned_and_see_through(dataset: Dataset) -> Dataset:
+    """The dataset with a photo whose camera was held upright, one with a palette, and one that is half transparent."""
+    rows, noise = dataset.cast_column("image", Image(decode=False)).to_list(), Pillow.effect_noise((20, 12), 90)
+    exif = Pillow.Exif()
+    exif[Pillow.ExifTags.Base.Orientation] = 6
+    see_through = noise.convert("RGBA")
+    see_through.putalpha(Pillow.linear_gradient("L").resize((20, 12)))
+    saved = [(noise, {"exif": exif}), (noise.convert("P"), {}), (see_through, {})]
+    for row, (picture, more) in enumerate(saved):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", **more)
+        rows[row]["image"] = {"bytes": buffer.getvalue(), "path": None}
+    return with_images(rows, dataset)
+
+
+def test_clip_sees_images_as_the_dataset_decodes_them(sources):
+    rows = turned_and_see_through(image_rows(3))
+    expected = plain_vectors(sources.clip, rows.cast_column("image", Image(mode="RGB")))[0]
+    np.testing.assert_allclose(embed(Records(rows), context(), sources.clip).image, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny_vlm, tiny_idefics])
+def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp_path):
+    model, processor = make()
+    ctx = Context(processor.tokenizer, model, processor=processor, dtype="float32", max_length=128, batch_tokens=300)
+    whole = turned_and_see_through(image_rows(7))
+    turns = [{"role": "user", "content": "And its colour?"}, {"role": "assistant", "content": "Red, or nearly so."}]
+    more = whole.to_list()
+    more[6]["prompt"] += more[6]["completion"] + turns[:1]
+    more[6]["completion"] = turns[1:]
+    rows = broken(with_images(more, whole), 3)
     found = held_out_loss(Records(rows), ctx)
-    assert np.isnan(found.mean[2]) and np.isfinite(np.delete(found.mean, 2)).all()
-    assert sum(ctx.account.rows("unscorable").values(), []) == [2]
+    assert np.isnan(found.mean[3]) and np.isfinite(np.delete(found.mean, 3)).all()
+    assert sum(ctx.account.rows("unscorable").values(), []) == [3]
     trainer = tiny_trainer(tmp_path, model=ctx.model, processing_class=ctx.processor, train_dataset=image_rows(2))
-    for row in (0, 1, 5):
+    for row in (0, 1, 2, 5, 6):
         batch = trainer.data_collator([rows[row]])
         with torch.no_grad():
             expected = ctx.model(**batch).loss
         assert found.mean[row] == pytest.approx(float(expected), rel=1e-5)
         assert found.tokens[row] == (batch["labels"] != -100).sum()
-    short = context(vlm=True, max_length=6)
+    short = replace(ctx, max_length=6, account=Account())
     assert np.isnan(held_out_loss(Records(image_rows(2)), short).mean).all()
     assert sum(short.account.rows("unscorable").values(), []) == [0, 1]
 
