@@ -1,12 +1,13 @@
 """The images of rows: where they are, as bytes for hashing, and as pictures."""
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Image, List
 from tqdm.auto import tqdm
@@ -30,30 +31,50 @@ def stored_images(dataset: Dataset, rows: Sequence[int]) -> list[list[Any]]:
 
 
 def has_image(dataset: Dataset) -> np.ndarray:
-    """Whether each row has an image, bool `(n,)`."""
+    """Whether each row has an image, bool `(n,)`: one that is not null."""
+    return np.concatenate([*_with_image(dataset, 1000)])
+
+
+def no_image(dataset: Dataset) -> bool:
+    """Whether no row has an image; looks no further than the first that has."""
+    return not any(found.any() for found in _with_image(dataset, 32))
+
+
+def _with_image(dataset: Dataset, block: int) -> Iterator[np.ndarray]:
     name = image_column(dataset.column_names)
-    table = dataset.select_columns([name]).with_format("arrow")
-    test = (
-        pc.is_valid
-        if name == "image"
-        else lambda column: pc.fill_null(pc.greater(pc.list_value_length(column), 0), False)
-    )
-    return np.concatenate([test(part[name]).to_numpy() for part in table.iter(1000)])
+    for part in dataset.select_columns([name]).with_format("arrow").iter(block):
+        column = part[name].combine_chunks()
+        if name == "image" or column.null_count == len(column):
+            yield pc.is_valid(column).to_numpy(zero_copy_only=False)
+        else:
+            rows = pc.list_parent_indices(column).filter(pc.is_valid(pc.list_flatten(column)))
+            yield np.bincount(rows.to_numpy(), minlength=len(column)) > 0
+
+
+def lacks_images(dataset: Dataset) -> bool:
+    """Whether the column of images has nulls, or lists of them: TRL takes neither."""
+    column = dataset.data.column(image_column(dataset.column_names))
+    return bool(column.null_count or (pa.types.is_list(column.type) and pc.list_flatten(column).null_count))
 
 
 def as_image_lists(dataset: Dataset) -> Dataset:
-    """The column of images as `images`: a list a row, empty where there is none."""
+    """The column of images as `images`: a list a row without nulls, empty where there is none."""
     name = image_column(dataset.column_names)
     feature, features = dataset.features[name], dataset.features.copy()
     features["images"] = List(features.pop(name)) if name == "image" else feature
-    if isinstance(feature, Image):
-        dataset = dataset.cast_column(name, Image(mode=feature.mode, decode=False))
+    stored = _undecoded(feature.feature) if isinstance(feature, List) else _undecoded(feature)
+    dataset = dataset.cast_column(name, List(stored) if isinstance(feature, List) else stored)
 
     def listed(images: list) -> dict[str, list]:
-        return {"images": [image if isinstance(image, list) else [] if image is None else [image] for image in images]}
+        lists = (found if isinstance(found, list) else [found] for found in images)
+        return {"images": [[image for image in found if image is not None] for found in lists]}
 
     options = {"input_columns": [name], "remove_columns": [name], "features": features}
     return dataset.map(listed, batched=True, desc="Listing images", **options)
+
+
+def _undecoded(feature: Any) -> Any:
+    return Image(mode=feature.mode, decode=False) if isinstance(feature, Image) else feature
 
 
 def image_bytes(image: Any) -> bytes | None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
 
 from ..engines.batching import main_process_first
-from .images import as_image_lists, image_column, image_key, stored_images, undecodable
+from .images import as_image_lists, image_column, image_key, lacks_images, no_image, stored_images, undecodable
 from .layouts import LAYOUTS, Record, RowParser, find_layout
 
 
@@ -57,6 +57,8 @@ class Records(Sequence):
             raise TypeError(f"`{name}` must be a `datasets.Dataset`, got `{type(dataset).__name__}`.")
         if len(dataset) == 0:
             raise ValueError(f"`{name}` has no rows.")
+        if image_column(dataset.column_names) and no_image(dataset):  # of nulls only, and nothing to look at
+            dataset = dataset.remove_columns(image_column(dataset.column_names))
         self.dataset = dataset
         self.name = name
         self.text_field = text_field
@@ -145,7 +147,7 @@ class Records(Sequence):
                 Rows, in this order; all by default (then no index mapping is added).
         """
         rows = self.dataset if indices is None else self.dataset.select(indices)
-        if self.images and self.dataset.data.column(self.images).null_count:
+        if self.images and lacks_images(self.dataset):
             rows = as_image_lists(rows)  # TRL takes a row without images as an empty list only
         if self.layout not in ("alpaca", "sharegpt"):
             return rows

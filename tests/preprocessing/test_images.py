@@ -114,9 +114,36 @@ def test_rows_without_images_become_empty_lists_and_say_so():
     assert np.array_equal(trained[0]["images"][0], captions(1)[0]["image"])
     lists = image_rows(4, layout="messages").to_list()
     lists[1]["images"], lists[2]["images"] = None, []
+    lists[3]["images"] = [None, *lists[3]["images"]]
+    for last in ([None], lists[0]["images"]):
+        lists.append({**lists[0], "images": last})
     records = Records(Dataset.from_list(lists, features=image_rows(1, layout="messages").features))
-    assert has_image(records.dataset).tolist() == [True, False, False, True]
-    assert [len(images) for images in records.for_training()["images"]] == [1, 0, 0, 1]
+    assert has_image(records.dataset).tolist() == [True, False, False, True, False, True]
+    assert [len(images) for images in records.for_training()["images"]] == [1, 0, 0, 1, 0, 1]
+    one = Records(Dataset.from_list([lists[0], lists[4]], features=image_rows(1, layout="messages").features))
+    assert [len(images) for images in one.for_training()["images"]] == [1, 0]
+
+
+def test_images_are_listed_without_decoding_them(no_decoding, monkeypatch):
+    lists = image_rows(2, layout="messages").cast_column("images", List(Image(decode=False))).to_list()
+    lists[1]["images"] = [None]
+    features = image_rows(1, layout="messages").features
+    trained = Records(Dataset.from_list(lists, features=features)).for_training()
+    monkeypatch.undo()
+    assert trained.features["images"] == List(Image()) and [len(found) for found in trained["images"]] == [1, 0]
+
+
+@pytest.mark.parametrize("column", ["image", "images"])
+def test_a_column_of_nulls_holds_no_images(column):
+    rows = [{"text": "a", column: None}, {"text": "b", column: None if column == "image" else [None]}]
+    for feature in (Image() if column == "image" else List(Image()), None):
+        features = feature and Features({"text": Value("string"), column: feature})
+        records = Records(Dataset.from_list(rows, features=features))
+        assert records.images is None and records.for_training().column_names == ["text"]
+    some = image_rows(40).to_list()
+    for row in some[:39]:
+        row["image"] = None
+    assert Records(Dataset.from_list(some, features=image_rows(1).features)).images == "image"
 
 
 @pytest.mark.parametrize("layout", ["sharegpt", "alpaca"])

@@ -199,6 +199,15 @@ def test_rows_that_miss_something_are_nan_and_named(sources, cached, tmp_path):
     assert len(selection.indices) == 9 and not {3, 5, 7} & set(selection.indices.tolist())
 
 
+def test_a_list_of_nulls_is_no_image(sources):
+    rows = image_rows(3, layout="messages").to_list()
+    rows[2]["images"] = [None]
+    ctx = context()
+    found = embed(Records(with_images(rows, image_rows(1, layout="messages"))), ctx, sources.clip)
+    assert np.isnan(found.image).all(1).tolist() == [False, False, True]
+    assert list(ctx.account.rows("unscorable").values()) == [[2]]
+
+
 def test_rows_without_images_say_what_is_left_out(sources, caplog):
     caplog.set_level("INFO", "hf_dataselect")
     selector = load_selector("instructiongpt4", options(sources))
