@@ -19,7 +19,7 @@ import numpy as np
 from .engines.cache import check_writable
 from .engines.warmup import WarmupSettings
 from .preprocessing.fitting import fit_linear, fit_network, standardised
-from .preprocessing.indicators import NAMES, IndicatorSources
+from .preprocessing.indicators import IndicatorSources
 from .preprocessing.records import Records
 from .preprocessing.rules import FittedRule
 from .preprocessing.tuned_loss import TunedLoss
@@ -30,7 +30,7 @@ from .selector import Context
 
 logger = logging.getLogger(__name__)
 
-_METHODS = {"instruction_mining": NAMES, "instructiongpt4": ImageTextSources.names}
+_METHODS = {kind.method: kind.names for kind in (IndicatorSources, ImageTextSources)}
 
 
 @dataclass
@@ -202,7 +202,7 @@ def fit_rule(
         fit(columns, subsets, np.log(losses), values[usable], ctx.seed),
         subsets=arguments.subsets,
         sources={name: _from_anywhere(value) for name, value in sources.used(names).items()},
-        about={"model": ctx.model_id, "images": records.images is not None}
+        about={"method": sources.method, "model": ctx.model_id, "images": records.images is not None}
         | {key: plain(loss_of.described[key]) for key in ("rows", "held_out", "settings")}
         | {"lean": arguments.lean, "losses": [min(losses), max(losses)]}
         | {"rows left out": {reason: len(rows) for reason, rows in left_out.items()}},

@@ -178,7 +178,7 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
             Its rules by name.
 
     Raises:
-        `ValueError`: no such rule, a file that is none, or one of other indicators.
+        `ValueError`: no such rule, a file that is none, or one of other indicators or of another method.
     """
     if name in (published or {}):
         return published[name]
@@ -199,6 +199,9 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
         sources(**_typed(rule.sources, asdict(sources())))
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"`selection_kwargs`: rule={name!r} is no rule file: {error}.") from error
+    # Names alone do not tell: `len` is of tokens in one method, and of characters in another.
+    if (method := rule.about.get("method", sources.method)) != sources.method:
+        raise ValueError(f"`selection_kwargs`: rule={name!r} is one of `{method}`, and not of `{sources.method}`.")
     if unknown := sorted(set(rule.names) - set(sources.names)):
         raise ValueError(
             f"`selection_kwargs`: rule={name!r} has unknown indicators {unknown}. Known: {', '.join(sources.names)}."

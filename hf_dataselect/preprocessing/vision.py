@@ -51,6 +51,7 @@ class ImageTextSources:
     components: int = 12
 
     names: ClassVar[tuple[str, ...]] = ("clip", "len", "rew", "judge", "pca")
+    method: ClassVar[str] = "instructiongpt4"
 
     def __post_init__(self):
         if self.components < 1:

@@ -132,6 +132,7 @@ def changed(tmp_path, **entries) -> str:
         ({"target": [None, 1]}, "is no rule file"),
         ({"standard": {"len": [1, 1], "pca1": [0, float("nan")], "pca2": [0, 1]}}, "no finite numbers"),
         ({"standard": {"len": [1, 1], "pca1": [0, 1], "ppl": [0, 1]}}, r"unknown indicators \['ppl'\]"),
+        ({"about": {"method": "instruction_mining"}}, "is one of `instruction_mining`, and not of `instructiongpt4`"),
         ({"tensors": {"file": "../rule.safetensors", "hash": "0"}}, "is not the one that it was written with"),
         ({"tensors": {"file": "gone.safetensors", "hash": "0"}}, "No such file"),
     ],

@@ -434,6 +434,7 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
     )
 
     loaded = load_rule(str(tmp_path / "rule.json"), type(sources))
+    assert loaded.about["method"] == "instructiongpt4"
     selector = load_selector("instructiongpt4", {"rule": str(tmp_path / "rule.json"), "clusters": 2})
     others = image_rows(16, seed=3)
     selector.check(Records(others))
