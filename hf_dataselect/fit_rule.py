@@ -21,7 +21,7 @@ from .engines.warmup import WarmupSettings
 from .preprocessing.fitting import fit_linear, fit_network, standardised
 from .preprocessing.indicators import IndicatorSources
 from .preprocessing.records import Records
-from .preprocessing.rules import FittedRule
+from .preprocessing.rules import FittedRule, identities
 from .preprocessing.tuned_loss import TunedLoss
 from .preprocessing.vision import ImageTextSources
 from .run_folder import plain
@@ -204,6 +204,7 @@ def fit_rule(
         sources={name: _from_anywhere(value) for name, value in sources.used(names).items()},
         about={"method": sources.method, "model": ctx.model_id, "images": records.images is not None}
         | {key: plain(loss_of.described[key]) for key in ("rows", "held_out", "settings")}
+        | {"identities": identities(ctx)}
         | {"lean": arguments.lean, "losses": [min(losses), max(losses)]}
         | {"rows left out": {reason: len(rows) for reason, rows in left_out.items()}},
     )

@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from ..engines.batching import map_batches
-from ..engines.cache import code_version, digest
+from ..engines.cache import code_version, digest, model_identity
 from ..engines.embedding import embedding_store, text_keys
 from ..engines.state import cast, evaluating, scoring_dtype
 from ..engines.store import stored_vectors
@@ -146,6 +146,7 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     """
     check_clip(clip)
     model = _Clip(clip, ctx)
+    ctx.account.figures["identity of clip"] = model_identity(model.model)
     text = _text_vectors(records, ctx, model)
     if records.images is None:
         return Embeddings(None, text)

@@ -7,6 +7,7 @@ components) are in a .safetensors file beside it.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,11 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from ..engines.cache import write_atomic
+from ..selector import Context
 from .attention import foretell
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +68,16 @@ class FittedRule:
     def log_loss(self, indicators: Mapping[str, np.ndarray]) -> np.ndarray:
         """Foretold log loss of each row, `(n,)`, lower is better; NaN where an indicator is."""
         raise NotImplementedError
+
+    def warn_of_others(self, ctx: Context) -> None:
+        """Warn where a model that has measured the indicators is another one than when the rule was fitted."""
+        fitted = self.about.get("identities", {})
+        if others := [what for what, found in identities(ctx).items() if fitted.get(what, found) != found]:
+            logger.warning(
+                "The rule was fitted with another %s: it is worth something on the scale of that one only. Fit it "
+                "anew, or leave the option to the rule.",
+                ", ".join(others),
+            )
 
     def summary(self) -> str:
         """Lines for a log: what was fitted, and what it is worth."""
@@ -160,6 +175,12 @@ PUBLISHED = {
     "v1": Rule(1.0694, {"rew": -0.1498, "len": 8.257e-5, "knn": -0.9350}),
     "v2": Rule(0.0274, {"rew": -0.0078, "und": 0.4421, "nat": -0.3212, "coh": -0.1520}, r2=0.522, subsets=129),
 }
+
+
+def identities(ctx: Context) -> dict[str, str]:
+    """Hashes of what has measured indicators so far, by option."""
+    start = "identity of "
+    return {what.removeprefix(start): i for what, i in ctx.account.figures.items() if what.startswith(start)}
 
 
 def indicator_of(column: str) -> str:

@@ -151,6 +151,7 @@ def _judged(records: Records, ctx: Context) -> np.ndarray:
         32_000,
         lambda asked: ctx.judge.ask(asked, max_new_tokens=64, progress="Rating answers"),
     )
+    ctx.account.figures["identity of judge"] = ctx.judge.identity
     note_silence(replies, ctx)
     ratings = np.array([np.nan if reply is None else first_number(reply.text, 0, 100) for reply in replies])
     ctx.account.note(

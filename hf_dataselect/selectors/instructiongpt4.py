@@ -183,6 +183,8 @@ class InstructionGPT4(Selector):
 
     def score(self, features: Mapping[str, Any], ctx: Context) -> np.ndarray:
         found, rule = features["indicators"], self._rule()
+        if rule:
+            rule.warn_of_others(ctx)
         score = -rule.log_loss(found) if rule else _mean_of_standardised(np.column_stack(list(found.values())))
         # A row that can't be embedded can't be clustered either.
         return np.where(np.isfinite(features["vectors"]).all(1), score, np.nan).astype(np.float32)

@@ -401,7 +401,7 @@ def settings() -> WarmupSettings:
     return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
 
 
-def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sources, tmp_path, monkeypatch):
+def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sources, tmp_path, monkeypatch, caplog):
     records, held_out = Records(broken(image_rows(24), 5)), Records(image_rows(4, seed=9))
     arguments = FitRuleArguments(regressor="attention", subsets=6, subset_rows=6)
     tuned = []
@@ -438,7 +438,16 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
     selector = load_selector("instructiongpt4", {"rule": str(tmp_path / "rule.json"), "clusters": 2})
     others = image_rows(16, seed=3)
     selector.check(Records(others))
+    caplog.clear()
     selection = select(others, selector, 4, context())
+    assert set(loaded.about["identities"]) == {"clip", "reward_model", "judge"}
+    assert "was fitted with another" not in caplog.text
+    swapped, other = save_clip(tmp_path / "clip", seed=1), context()
+    other.judge.name = "another"
+    copied = str(shutil.copytree(sources.reward_model, tmp_path / "copy"))
+    given = {"rule": selector.rule, "clip": swapped, "reward_model": copied}
+    select(others, load_selector("instructiongpt4", given), 4, other)
+    assert "The rule was fitted with another clip, judge:" in caplog.text
     values, _ = sources.measure(Records(others), context(), sources.names, rule.tensors)
     np.testing.assert_allclose(selection.scores, -loaded.log_loss(values), rtol=1e-4, atol=1e-5)
     half = select(others.select(range(8)), selector, 4, context())
