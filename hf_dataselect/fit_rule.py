@@ -18,7 +18,7 @@ import numpy as np
 
 from .engines.cache import check_writable
 from .engines.warmup import WarmupSettings
-from .preprocessing.fitting import fit_linear, fit_network, standardised
+from .preprocessing.fitting import check_varied, fit_linear, fit_network, spread, standardised
 from .preprocessing.indicators import IndicatorSources
 from .preprocessing.records import Records
 from .preprocessing.rules import FittedRule, identities
@@ -177,8 +177,11 @@ def fit_rule(
         ]
     )
     subsets = [values[rows] for rows in drawn]
-    if arguments.regressor == "linear":  # what can't be fitted is known before a model is tuned
+    # What can't be fitted is known before a model is tuned.
+    if arguments.regressor == "linear":
         standardised(np.array([subset.mean(0) for subset in subsets]), columns)
+    else:
+        check_varied(values[usable], columns, "rows")
 
     loss_of = TunedLoss(records, held_out, ctx, settings)
     store = _Store(folder / "subsets.jsonl", loss_of.key, ctx)
@@ -256,8 +259,8 @@ def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, see
     direction), so that the means of subsets differ in all indicators.
     """
     draw = np.random.default_rng(seed)
-    scale = values[usable].std(0)
-    standard = (values[usable] - values[usable].mean(0)) / np.where(scale > 0, scale, 1)
+    centre, scale = spread(values[usable])
+    standard = (values[usable] - centre) / scale
     # Far outliers would otherwise be in every second subset.
     weights = np.clip(standard, -3, 3) @ draw.standard_normal(values.shape[1])
     order = np.argsort(-(lean * weights + draw.gumbel(size=len(usable))), kind="stable")

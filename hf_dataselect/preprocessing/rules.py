@@ -32,7 +32,7 @@ class FittedRule:
 
     Args:
         r2 (`float`, *optional*):
-            Share of the variance that it explains of what it was fitted to.
+            Share of the variance that it explains of what it was fitted to; `None` where that has none.
         left_out_r2 (`float`, *optional*):
             The same of subsets that were left out of the fit, each in its turn: what the rule is worth. Below 0, it
             foretells worse than the mean does.
@@ -81,11 +81,11 @@ class FittedRule:
 
     def summary(self) -> str:
         """Lines for a log: what was fitted, and what it is worth."""
-        left_out = "unknown" if self.left_out_r2 is None else f"{self.left_out_r2:.3f}"
+        r2, left_out = ("unknown" if r2 is None else f"{r2:.3f}" for r2 in (self.r2, self.left_out_r2))
         low, high = self.about["losses"]
         return (
             f"Losses of the {self.subsets} subsets: {low:.4f} to {high:.4f}\n"
-            f"R2 {self.r2:.3f} over {self.subsets} subsets, {left_out} of those left out of the fit"
+            f"R2 {r2} over {self.subsets} subsets, {left_out} of those left out of the fit"
         )
 
     def save(self, path: Path) -> None:
