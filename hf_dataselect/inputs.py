@@ -105,6 +105,8 @@ def complete_tokenizer(processing_class: Any, records: Records, args: DataSelect
     tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     if tokenizer.eos_token is None and args.eos_token is None:
         raise ValueError("The tokenizer has no end-of-sequence token, so no model can learn to stop: set `eos_token`.")
+    if processing_class is not tokenizer and tokenizer.chat_template is None:  # methods read texts by the tokenizer
+        tokenizer.chat_template = processing_class.chat_template
     chats = records.layout not in ("tokens", "text")
     if not chats or processing_class.chat_template is not None or args.chat_template_path is not None:
         return False

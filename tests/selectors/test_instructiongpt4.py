@@ -552,6 +552,32 @@ def test_a_method_that_reads_texts_says_so_of_images(tmp_path, caplog):
     assert "reads the texts of rows only" in caplog.text
 
 
+TUNED = {"warmup_learning_rate": 1e-2, "warmup_batch_size": 2, "warmup_gradient_accumulation": 1}
+
+
+@pytest.mark.parametrize(
+    "method, kwargs",
+    [
+        ("ifd", TUNED | {"warmup_clusters": 2, "warmup_rows_per_cluster": 2}),
+        ("less", TUNED | {"warmup_epochs": 1, "warmup_fraction": 0.5, "projection_dim": 64, "lora_r": 2}),
+        ("rds", {}),
+        ("nuggets", {"tasks": 3, "threshold": None}),
+        ("perplexity", {}),
+    ],
+)
+@pytest.mark.parametrize("make", [tiny_vlm, tiny_idefics])
+def test_methods_of_texts_run_a_vision_language_model(method, kwargs, make, tmp_path):
+    model, processor = make()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    image_rows(3, seed=9).remove_columns("image").to_json(tmp_path / "target.jsonl")
+    given = {"selection_target": str(tmp_path / "target.jsonl")} if method in ("less", "rds") else {}
+    rows = {"train_dataset": image_rows(12), "selection_budget": 4}
+    trainer = tiny_trainer(tmp_path, method, kwargs, model=model, processing_class=processor, **rows, **given)
+    selection = trainer.select()
+    assert len(selection.indices) == 4 and np.isfinite(selection.scores).all()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
+
+
 def test_a_fit_that_looks_at_no_image_trains_on_none_that_is_broken(sources, tmp_path):
     arguments = FitRuleArguments(subsets=4, subset_rows=4, indicators=["len"])
     given = (Records(broken(image_rows(12), 3)), Records(image_rows(2)), context(vlm=True), sources)
