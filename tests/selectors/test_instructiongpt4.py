@@ -3,14 +3,18 @@
 import io
 import json
 import shutil
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from datasets import Dataset, Features, Image
 from PIL import Image as Pillow
+from sklearn.cluster import SpectralClustering
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
 from hf_dataselect.cli import main
@@ -28,10 +32,10 @@ from hf_dataselect.selector import Account, Context, select
 from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
-from tests.test_ranks import run
+from tests.test_ranks import launch
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.tiny_vision import captions, image_rows, save_clip, save_siglip, tiny_idefics, tiny_vlm
-from tests.training import tiny_trainer, write_recipe
+from tests.training import tiny_trainer
 
 
 def judge(reply=lambda text: f"{len(text) % 101}\nFor a reason.") -> ScriptedJudge:
@@ -235,20 +239,52 @@ def test_identical_rows_are_one_cluster(sources):
     assert selection.facts["figures"]["rows by cluster"] == {"no. 1": 12}
 
 
+@pytest.mark.parametrize("k", [5, 12])
+def test_the_best_of_clusters_of_images_and_texts_are_kept(sources, k):
+    rows = image_rows(40)
+    selection = select(rows, load_selector("instructiongpt4", options(sources)), k, context())
+    found = embed(Records(rows), context(), sources.clip)
+    kept = {
+        name: best_by_cluster(vectors, selection.scores, k)
+        for name, vectors in (("both", np.hstack([found.image, found.text])), ("text", found.text))
+    }
+    assert selection.indices.tolist() == kept["both"]
+    assert kept["both"] not in (kept["text"], np.argsort(-selection.scores, kind="stable")[:k].tolist())
+
+
+def best_by_cluster(vectors: np.ndarray, scores: np.ndarray, k: int) -> list[int]:
+    """Rows in the order of their scores, by the words of the paper."""
+    different, which = np.unique(vectors, axis=0, return_inverse=True)
+    model = SpectralClustering(3, affinity="nearest_neighbors", n_neighbors=10, random_state=42)
+    labels = model.fit_predict(different)[which.reshape(-1)]
+    order = np.argsort(-scores, kind="stable").tolist()
+    members = [[row for row in order if labels[row] == label] for label in range(3)]
+    first = sum((rows[: max(1, k * len(rows) // len(order))] for rows in members), [])
+    kept = first + [row for row in order if row not in first][: k - len(first)]
+    return [row for row in order if row in kept]
+
+
+def test_a_row_that_can_not_be_embedded_is_not_kept_for_its_length(sources):
+    rows = image_rows(12).to_list()
+    rows[3]["completion"][0]["content"] += " And more of it." * 20
+    rows[3]["image"] = None
+    given = options(sources, indicators=["len"])
+    selection = select(with_images(rows, image_rows(1)), load_selector("instructiongpt4", given), 6, context())
+    assert np.flatnonzero(np.isnan(selection.scores)).tolist() == [3] and 3 not in selection.indices
+
+
 def test_two_ranks_choose_the_rows_of_one(sources, tmp_path):
-    broken(image_rows(30), 4).save_to_disk(tmp_path / "rows")
-    write_recipe(tmp_path)
-    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
-    content |= {"dataset_name": str(tmp_path / "rows"), "selection_dtype": "float32", "selection_batch_tokens": 64}
-    content |= {"selection_method": "instructiongpt4", "selection_cache_dir": "none", "selection_budget": 8}
-    content["selection_kwargs"] = options(sources, indicators=["clip", "len", "rew"])
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
-    for processes in (1, 2):
-        given = ["--output_dir", str(tmp_path / str(processes))]
-        run(processes, tmp_path / "recipe.yaml", *given, command="select")
-    one, two = (json.loads((tmp_path / name / "selection.json").read_text()) for name in "12")
-    assert one["indices"] == two["indices"] and two["facts"]["processes"] == 2
-    assert one["dropped"] == two["dropped"] == {"an image can't be decoded": [4]}
+    launch(2, __name__, sources.clip, sources.reward_model, str(tmp_path), cwd=Path.cwd())
+    one, two = chosen(sources), json.loads((tmp_path / "found.json").read_text())
+    assert two == one | {"processes": 2} and one["dropped"] == {"an image can't be decoded": [4]}
+
+
+def chosen(sources: ImageTextSources, accelerator: Accelerator | None = None) -> dict:
+    """What is kept of 30 rows, one of which has a broken image."""
+    selector = load_selector("instructiongpt4", options(sources, indicators=["clip", "len", "rew"]))
+    found = select(broken(image_rows(30), 4), selector, 8, context(accelerator=accelerator, batch_tokens=64))
+    processes = accelerator.num_processes if accelerator else 1
+    return {"indices": found.indices.tolist(), "dropped": found.dropped, "processes": processes}
 
 
 # A real training -----------------------------------------------------------------------------------------------------
@@ -389,6 +425,12 @@ def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp
             expected = ctx.model(**batch).loss
         assert found.mean[row] == pytest.approx(float(expected), rel=1e-5)
         assert found.tokens[row] == (batch["labels"] != -100).sum()
+    of_both = image_rows(7, layout="messages").to_list()
+    of_both[6]["messages"] += turns
+    of_both[6]["images"] = whole.select([6]).cast_column("image", Image(decode=False))["image"]
+    of_both = with_images(of_both[6:], image_rows(1, layout="messages"))
+    last = held_out_loss(Records(of_both), ctx)
+    assert last.mean[0] == pytest.approx(found.mean[6], rel=1e-5) and last.tokens[0] == found.tokens[6]
     short = replace(ctx, max_length=6, account=Account())
     assert np.isnan(held_out_loss(Records(image_rows(2)), short).mean).all()
     assert sum(short.account.rows("unscorable").values(), []) == [0, 1]
@@ -597,3 +639,12 @@ def test_too_few_subsets_for_columns_are_refused_before_tuning(sources, tmp_path
     few = FitRuleArguments(subsets=8, subset_rows=2, indicators=["pca"])
     with pytest.raises(ValueError, match="components=3 can't be had of 3 rows"):
         fit_rule(Records(image_rows(3)), *given[1:4], few, settings(), tmp_path)
+
+
+if __name__ == "__main__":
+    ranks, (clip, reward, folder) = Accelerator(cpu=True), sys.argv[1:]
+    found = chosen(ImageTextSources(clip, reward, components=3), ranks)
+    if ranks.is_main_process:
+        (Path(folder) / "found.json").write_text(json.dumps(found))
+    ranks.wait_for_everyone()
+    ranks.end_training()
