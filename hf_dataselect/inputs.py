@@ -10,6 +10,7 @@ from transformers import AutoProcessor, ProcessorMixin
 
 from .config import DataSelectingConfig
 from .engines.judge import check_judge
+from .preprocessing.images import other_images
 from .preprocessing.layouts import LAYOUTS
 from .preprocessing.records import Records
 from .preprocessing.text import default_chat_template
@@ -76,6 +77,12 @@ def check_rows(args: DataSelectingConfig, records: Records, target: Records | No
         raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
     if records.images and "text" in args.needs and not args.selector.card.images:
         logger.warning("`%s` reads the texts of rows only: their images do not count.", args.selection_method)
+    if others := other_images(records.dataset):
+        logger.warning(
+            "`%s` has images in %s, which nothing looks at: TRL knows one column `image` or `images`. Rename it.",
+            records.name,
+            ", ".join(map(repr, others)),
+        )
     check_judge(args.judge, args.selector.card.needs, args.selection_method)
     args.selector.check(records)
 

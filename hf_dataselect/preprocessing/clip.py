@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoProcessor
 
 from ..engines.batching import map_batches
 from ..engines.cache import code_version, digest, model_identity
@@ -52,7 +52,8 @@ def check_clip(name: str) -> None:
         processor = AutoProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"`selection_kwargs`: clip={name!r} can't be found, or has no processor: {error}") from error
-    if not (hasattr(config, "text_config") and hasattr(config, "vision_config")):
+    known = MODEL_MAPPING.get(type(config), None)  # not a model of the user's own code
+    if known and not all(hasattr(known, f"get_{kind}_features") for kind in ("image", "text")):
         raise ValueError(f"`selection_kwargs`: clip={name!r} is no model of images and texts (as CLIP or SigLIP is).")
     if not (hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")):
         raise ValueError(f"`selection_kwargs`: clip={name!r} has no image processor: its preprocessor_config.json.")

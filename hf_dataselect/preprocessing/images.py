@@ -22,6 +22,13 @@ def image_column(columns: Collection[str]) -> str | None:
     return next((name for name in ("image", "images") if name in columns), None)
 
 
+def other_images(dataset: Dataset) -> list[str]:
+    """Columns of images that no one looks at, as their name is another one."""
+    kinds = {name: getattr(feature, "feature", feature) for name, feature in dataset.features.items()}
+    known = image_column(dataset.column_names)
+    return [name for name, kind in kinds.items() if isinstance(kind, Image) and name != known]
+
+
 def stored_images(dataset: Dataset, rows: Sequence[int]) -> list[list[Any]]:
     """The images of rows as they are stored (`bytes` and `path`, or a path), not decoded; none where there is none."""
     name = image_column(dataset.column_names)

@@ -567,12 +567,16 @@ def test_what_is_missing_is_named_before_anything_loads(sources, tmp_path):
     with pytest.raises(ValueError, match="can't be had of rows without images"):
         load_selector("instructiongpt4", options(sources, indicators=["clip"])).check(Records(alpaca(2)))
     shutil.copytree(sources.clip, tmp_path / "clip")
+    for part in tiny_vlm():
+        part.save_pretrained(tmp_path / "vlm")
+    (tmp_path / "vlm" / "model.safetensors").unlink()
     for file in ("preprocessor_config.json", "processor_config.json"):
         (tmp_path / "clip" / file).unlink(missing_ok=True)
     for clip, why in (
         (str(tmp_path / "clip"), "or has no processor"),
         (str(tmp_path / "nowhere"), "can't be found"),
         (sources.reward_model, "no model of images and texts"),
+        (str(tmp_path / "vlm"), "no model of images and texts"),
     ):
         with pytest.raises(ValueError, match=why):
             load_selector("instructiongpt4", options(sources, clip=clip)).check(rows)
@@ -586,6 +590,15 @@ def test_images_need_a_processor_and_a_template_that_places_them(tmp_path):
     processor.chat_template = None
     with pytest.raises(ValueError, match="no chat template, which says where images go"):
         tiny_trainer(tmp_path, model=model, processing_class=processor, train_dataset=image_rows(2))
+
+
+def test_images_of_a_column_that_no_one_looks_at_are_named(tmp_path, caplog):
+    tiny_trainer(tmp_path, train_dataset=image_rows(2).rename_column("image", "picture"))
+    assert "`train_dataset` has images in 'picture', which nothing looks at" in caplog.text
+    caplog.clear()
+    model, processor = tiny_vlm()
+    tiny_trainer(tmp_path / "b", model=model, processing_class=processor, train_dataset=image_rows(2))
+    assert "which nothing looks at" not in caplog.text
 
 
 def test_a_method_that_reads_texts_says_so_of_images(tmp_path, caplog):
