@@ -29,15 +29,20 @@ SENTENCES = 10
 class Embeddings(NamedTuple):
     """Of rows, each of length 1; NaN where there is none."""
 
-    #: float32 `(n, width)`, the mean over a row's images; `None` for a dataset without images.
-    image: np.ndarray | None
-    #: float32 `(n, width)`, the mean over an answer's first ten sentences.
-    text: np.ndarray
+    #: float32 `(n, 2 x width)`, image and text side by side; the text's alone, `(n, width)`, without images.
+    joint: np.ndarray
+    #: Whether there are images.
+    images: bool
 
     @property
-    def joint(self) -> np.ndarray:
-        """Both side by side, `(n, 2 x width)`; the text's alone where there are no images."""
-        return self.text if self.image is None else np.hstack([self.image, self.text])
+    def image(self) -> np.ndarray | None:
+        """`(n, width)`, the mean over a row's images; `None` for a dataset without images."""
+        return self.joint[:, : self.joint.shape[1] // 2] if self.images else None
+
+    @property
+    def text(self) -> np.ndarray:
+        """`(n, width)`, the mean over an answer's first ten sentences."""
+        return self.joint[:, self.joint.shape[1] // 2 :] if self.images else self.joint
 
 
 def check_clip(name: str) -> None:
@@ -150,7 +155,7 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     ctx.account.figures["identity of clip"] = model_identity(model.model)
     text = _text_vectors(records, ctx, model)
     if records.images is None:
-        return Embeddings(None, text)
+        return Embeddings(text, images=False)
     present = has_image(records.dataset)
     ctx.account.note("unscorable", _NO_IMAGE, np.flatnonzero(~present))
     present = np.setdiff1d(np.flatnonzero(present), records.undecodable)
@@ -175,7 +180,7 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     lost = present[~np.isfinite(image[present]).all(1)]
     ctx.account.note("unscorable", "an image did not fit in memory, or has no embedding", lost)
     image[lost] = np.nan
-    return Embeddings(_unit(image), text)
+    return Embeddings(np.hstack([_unit(image), text]), images=True)
 
 
 _NO_IMAGE = "no image, where other rows have one: select from rows with and without images apart"

@@ -20,6 +20,7 @@ from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 from hf_dataselect.cli import main
 from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
 from hf_dataselect.fit_rule import FitRuleArguments, fit_rule
+from hf_dataselect.preprocessing import vision
 from hf_dataselect.preprocessing.clip import embed
 from hf_dataselect.preprocessing.human import split_sentences
 from hf_dataselect.preprocessing.image_loss import held_out_loss
@@ -157,6 +158,17 @@ def test_indicators_are_what_they_say(sources):
         np.testing.assert_allclose(column * np.sign(column @ expected), expected, atol=1e-4)
     few, _ = sources.measure(Records(image_rows(12).select([3])), context(), ["pca"], basis)
     assert few["pca2"][0] == pytest.approx(found["pca2"][3], abs=1e-5)  # the axes are kept, not fitted anew
+
+
+def test_principal_components_of_many_rows_are_those_of_a_sample(sources, monkeypatch):
+    records = Records(image_rows(30))
+    whole = sources.measure(records, context(), ["pca"])[1]
+    monkeypatch.setattr(vision, "PCA_SAMPLE", 20)
+    found, basis = sources.measure(records, context(), ["pca"])
+    drawn = np.sort(np.random.default_rng(42).choice(30, 20, replace=False))
+    expected = sources.measure(Records(image_rows(30).select(drawn)), context(), ["pca"])[1]
+    np.testing.assert_allclose(basis["pca.mean"], expected["pca.mean"], atol=1e-5)
+    assert np.abs(basis["pca.mean"] - whole["pca.mean"]).max() > 1e-3 and np.isfinite(found["pca3"]).all()
 
 
 def test_a_rating_that_can_not_be_read_is_nan_and_named(sources):
@@ -406,7 +418,7 @@ def test_clip_sees_images_as_the_dataset_decodes_them(sources):
 
 
 @pytest.mark.parametrize("make", [tiny_vlm, tiny_idefics])
-def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp_path):
+def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp_path, monkeypatch):
     model, processor = make()
     ctx = Context(processor.tokenizer, model, processor=processor, dtype="float32", max_length=128, batch_tokens=300)
     whole = turned_and_see_through(image_rows(7))
@@ -415,7 +427,16 @@ def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp
     more[6]["prompt"] += more[6]["completion"] + turns[:1]
     more[6]["completion"] = turns[1:]
     rows = broken(with_images(more, whole), 3)
+    compared, plain = [], torch.nn.functional.cross_entropy
+
+    def counting(logits, *given, **more):
+        compared.append(logits.numel())
+        return plain(logits, *given, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", counting)
     found = held_out_loss(Records(rows), ctx)
+    monkeypatch.undo()
+    assert sum(compared) == np.nansum(found.tokens) * model.get_input_embeddings().num_embeddings
     assert np.isnan(found.mean[3]) and np.isfinite(np.delete(found.mean, 3)).all()
     assert sum(ctx.account.rows("unscorable").values(), []) == [3]
     trainer = tiny_trainer(tmp_path, model=ctx.model, processing_class=ctx.processor, train_dataset=image_rows(2))
