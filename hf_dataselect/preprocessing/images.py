@@ -113,6 +113,8 @@ def picture(image: Any, mode: str | None = "RGB") -> "Picture | None":
     stored = image if isinstance(image, dict) else {"path": image}
     try:
         return Image(mode=mode).decode_example({"path": None, "bytes": None} | stored)
+    except ImportError:  # no Pillow, and no fault of the image
+        raise
     # Broken files raise what their format's reader likes, `struct.error` and `SyntaxError` among it.
     except Exception:
         return None

@@ -99,6 +99,12 @@ def test_images_are_decoded_once_to_find_the_broken_ones(monkeypatch):
     assert len(decoded) == 152
 
 
+def test_without_pillow_no_image_is_called_broken(monkeypatch):
+    monkeypatch.setattr("datasets.config.PIL_AVAILABLE", False)
+    with pytest.raises(ImportError, match="Pillow"):
+        Records(image_rows(2)).unreadable()
+
+
 def _counting(function, calls):
     return lambda *given, **more: calls.append(1) or function(*given, **more)
 
