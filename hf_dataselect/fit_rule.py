@@ -18,11 +18,10 @@ import numpy as np
 
 from .engines.cache import check_writable
 from .engines.warmup import WarmupSettings
-from .preprocessing.fitting import fit_linear, fit_network, standardised
-from .preprocessing.images import undecodable
-from .preprocessing.indicators import NAMES, IndicatorSources
+from .preprocessing.fitting import check_varied, fit_linear, fit_network, spread, standardised
+from .preprocessing.indicators import IndicatorSources
 from .preprocessing.records import Records
-from .preprocessing.rules import FittedRule
+from .preprocessing.rules import FittedRule, identities
 from .preprocessing.tuned_loss import TunedLoss
 from .preprocessing.vision import ImageTextSources
 from .run_folder import plain
@@ -31,7 +30,7 @@ from .selector import Context
 
 logger = logging.getLogger(__name__)
 
-_METHODS = {"instruction_mining": NAMES, "instructiongpt4": ImageTextSources.names}
+_METHODS = {kind.method: kind.names for kind in (IndicatorSources, ImageTextSources)}
 
 
 @dataclass
@@ -178,8 +177,11 @@ def fit_rule(
         ]
     )
     subsets = [values[rows] for rows in drawn]
-    if arguments.regressor == "linear":  # what can't be fitted is known before a model is tuned
+    # What can't be fitted is known before a model is tuned.
+    if arguments.regressor == "linear":
         standardised(np.array([subset.mean(0) for subset in subsets]), columns)
+    else:
+        check_varied(values[usable], columns, "rows")
 
     loss_of = TunedLoss(records, held_out, ctx, settings)
     store = _Store(folder / "subsets.jsonl", loss_of.key, ctx)
@@ -203,8 +205,9 @@ def fit_rule(
         fit(columns, subsets, np.log(losses), values[usable], ctx.seed),
         subsets=arguments.subsets,
         sources={name: _from_anywhere(value) for name, value in sources.used(names).items()},
-        about={"model": ctx.model_id, "images": records.images is not None}
+        about={"method": sources.method, "model": ctx.model_id, "images": records.images is not None}
         | {key: plain(loss_of.described[key]) for key in ("rows", "held_out", "settings")}
+        | {"identities": identities(ctx)}
         | {"lean": arguments.lean, "losses": [min(losses), max(losses)]}
         | {"rows left out": {reason: len(rows) for reason, rows in left_out.items()}},
     )
@@ -218,11 +221,9 @@ def fit_rule(
 def _left_out(records: Records, values: np.ndarray, ctx: Context) -> dict[str, list[int]]:
     """Rows that are in no subset, each by the first reason known."""
     lost, found = set(np.flatnonzero(~np.isfinite(values).all(1)).tolist()), {}
-    lost.update(*(rows.tolist() for rows in records.unreadable().values()))
-    # Not all indicators look at images, but the training does.
-    broken = {"an image can't be decoded": undecodable(records.dataset).tolist()} if records.images else {}
-    lost.update(*broken.values())
-    kinds = records.unreadable(), ctx.account.rows("unscorable"), ctx.account.rows("dropped"), broken
+    unreadable = records.unreadable()
+    lost.update(*(rows.tolist() for rows in unreadable.values()))
+    kinds = unreadable, ctx.account.rows("unscorable"), ctx.account.rows("dropped")
     for reason, rows in [pair for kind in kinds for pair in kind.items()] + [("an indicator is no number", [*lost])]:
         if here := sorted(lost.intersection(rows)):
             found[reason] = here
@@ -258,8 +259,8 @@ def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, see
     direction), so that the means of subsets differ in all indicators.
     """
     draw = np.random.default_rng(seed)
-    scale = values[usable].std(0)
-    standard = (values[usable] - values[usable].mean(0)) / np.where(scale > 0, scale, 1)
+    centre, scale = spread(values[usable])
+    standard = (values[usable] - centre) / scale
     # Far outliers would otherwise be in every second subset.
     weights = np.clip(standard, -3, 3) @ draw.standard_normal(values.shape[1])
     order = np.argsort(-(lean * weights + draw.gumbel(size=len(usable))), kind="stable")

@@ -10,6 +10,7 @@ from transformers import AutoProcessor, ProcessorMixin
 
 from .config import DataSelectingConfig
 from .engines.judge import check_judge
+from .preprocessing.images import other_images
 from .preprocessing.layouts import LAYOUTS
 from .preprocessing.records import Records, load_rows
 from .preprocessing.text import default_chat_template
@@ -76,6 +77,12 @@ def check_rows(args: DataSelectingConfig, records: Records, target: Records | No
         raise ValueError(f"`{args.selection_method}` needs `selection_target`: rows of the task to be good at.")
     if records.images and "text" in args.needs and not args.selector.card.images:
         logger.warning("`%s` reads the texts of rows only: their images do not count.", args.selection_method)
+    if others := other_images(records.dataset):
+        logger.warning(
+            "`%s` has images in %s, which nothing looks at: TRL knows one column `image` or `images`. Rename it.",
+            records.name,
+            ", ".join(map(repr, others)),
+        )
     check_judge(args.judge, args.selector.card.needs, args.selection_method)
     args.selector.check(records)
     if args.diversity is not None:
@@ -124,6 +131,8 @@ def complete_tokenizer(processing_class: Any, records: Records, args: DataSelect
     tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
     if tokenizer.eos_token is None and args.eos_token is None:
         raise ValueError("The tokenizer has no end-of-sequence token, so no model can learn to stop: set `eos_token`.")
+    if processing_class is not tokenizer and tokenizer.chat_template is None:  # methods read texts by the tokenizer
+        tokenizer.chat_template = processing_class.chat_template
     chats = records.layout not in ("tokens", "text")
     if not chats or processing_class.chat_template is not None or args.chat_template_path is not None:
         return False

@@ -30,6 +30,7 @@ from .inputs import (
     readable_rows,
     target_records,
 )
+from .preprocessing.images import undecodable
 from .preprocessing.records import Records
 from .publish import selected_dataset, selection_card
 from .registry import load_selector, method_name
@@ -142,9 +143,10 @@ class DataSelectingTrainer(SFTTrainer):
         """A row that TRL can look at to tell the layout."""
         if self.records.layout == "tokens":
             return 0
-        row = next((record.index for record in self.records if record.problem is None and record.messages), None)
+        readable = (record.index for record in self.records if record.problem is None and record.messages)
+        row = next((i for i in readable if not len(undecodable(self.records.dataset.select([i])))), None)
         if row is None:
-            reasons = {record.problem for record in self.records}
+            reasons = {record.problem or "an image can't be decoded" for record in self.records}
             raise ValueError(f"`train_dataset` has no row that can be read: {', '.join(sorted(map(str, reasons)))}.")
         return row
 

@@ -27,6 +27,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from .cache import digest
 from .judge_options import Cost, JudgeOptions
 from .replies import Reply, ReplyStore
 
@@ -140,6 +141,11 @@ class Judge(ABC):
     @abstractmethod
     def _answer(self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None) -> dict:
         """Replies by key; each is given to [`_record`] as it comes."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of what decides its replies besides the questions."""
+        return digest([self.name, self._identity()])
 
     def _identity(self) -> Any:
         """What decides the replies besides the name and the question."""

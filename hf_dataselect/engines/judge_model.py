@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from ..selection import SelectionError
 from . import likelihood
 from .batching import batches_by_tokens
-from .cache import model_identity
+from .cache import digest, model_identity
 from .generation import generate_ids, stop_ids
 from .judge import Conversation, Judge, JudgeError, checked_conversation, parse_spec, well_formed
 from .judge_options import JudgeOptions
@@ -70,6 +70,10 @@ class LocalJudge(Judge):
 
     def _unwrapped(self) -> nn.Module:
         return self.accelerator.unwrap_model(self.model) if self.accelerator else self.model
+
+    @property
+    def identity(self) -> str:
+        return digest(self._identity())  # the same wherever its folder is
 
     def _identity(self) -> Any:
         return model_identity(self._unwrapped()), self.tokenizer.chat_template

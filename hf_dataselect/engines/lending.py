@@ -20,8 +20,8 @@ _ADAPTER = "hf_dataselect_warmup"
 
 
 @contextmanager
-def temporary_lora(model: nn.Module, settings: Any):
-    """A new adapter, as the settings describe it."""
+def temporary_lora(model: nn.Module, settings: Any, images: bool = False):
+    """A new adapter, as the settings describe it; without `images`, on no layer that texts never reach."""
     set_seed(settings.seed)
     targets = list(settings.lora_targets)
     lora = LoraConfig(
@@ -29,6 +29,7 @@ def temporary_lora(model: nn.Module, settings: Any):
         lora_alpha=settings.lora_alpha or 2 * settings.lora_r,
         lora_dropout=settings.lora_dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
+        exclude_modules=None if images else _beyond_texts(model),
         task_type="CAUSAL_LM",
     )
     attributes = set(model.__dict__)
@@ -46,6 +47,14 @@ def temporary_lora(model: nn.Module, settings: Any):
         tuned.unload()
         for name in set(model.__dict__) - attributes:  # `peft_config` and the like stay behind otherwise
             delattr(model, name)
+
+
+def _beyond_texts(model: nn.Module) -> list[str]:
+    """Layers of a vision-language model that see images only: an optimizer that sees texts has no state of them."""
+    if model.config.get_text_config() is model.config:
+        return []
+    reached = {*model.get_decoder().modules(), model.get_output_embeddings()}
+    return [name for name, module in model.named_modules() if module not in reached and not [*module.children()]]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -176,6 +177,8 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, ep
         key = digest([code, described])
         saved = check_writable(Path(cache_dir) / "warmup") / f"{key}.safetensors"
     lend = all_weights if settings.method == "full" else adapter_copy if is_peft_model(model) else temporary_lora
+    if lend is temporary_lora:
+        lend = partial(lend, images=isinstance(rows, ImageRows))
     with preserved(model), lend(model, settings) as (tuned, weights, load):
         # Ranks that do not see the file have to tune, and tuning takes all of them.
         if saved is not None and all(gather_object([saved.exists()])):

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoProcessor
 
 from ..engines.batching import map_batches
-from ..engines.cache import code_version, digest
+from ..engines.cache import code_version, digest, model_identity
 from ..engines.embedding import embedding_store, text_keys
 from ..engines.state import cast, evaluating, scoring_dtype
 from ..engines.store import stored_vectors
@@ -29,15 +29,20 @@ SENTENCES = 10
 class Embeddings(NamedTuple):
     """Of rows, each of length 1; NaN where there is none."""
 
-    #: float32 `(n, width)`, the mean over a row's images; `None` for a dataset without images.
-    image: np.ndarray | None
-    #: float32 `(n, width)`, the mean over an answer's first ten sentences.
-    text: np.ndarray
+    #: float32 `(n, 2 x width)`, image and text side by side; the text's alone, `(n, width)`, without images.
+    joint: np.ndarray
+    #: Whether there are images.
+    images: bool
 
     @property
-    def joint(self) -> np.ndarray:
-        """Both side by side, `(n, 2 x width)`; the text's alone where there are no images."""
-        return self.text if self.image is None else np.hstack([self.image, self.text])
+    def image(self) -> np.ndarray | None:
+        """`(n, width)`, the mean over a row's images; `None` for a dataset without images."""
+        return self.joint[:, : self.joint.shape[1] // 2] if self.images else None
+
+    @property
+    def text(self) -> np.ndarray:
+        """`(n, width)`, the mean over an answer's first ten sentences."""
+        return self.joint[:, self.joint.shape[1] // 2 :] if self.images else self.joint
 
 
 def check_clip(name: str) -> None:
@@ -52,7 +57,8 @@ def check_clip(name: str) -> None:
         processor = AutoProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"`selection_kwargs`: clip={name!r} can't be found, or has no processor: {error}") from error
-    if not (hasattr(config, "text_config") and hasattr(config, "vision_config")):
+    known = MODEL_MAPPING.get(type(config), None)  # not a model of the user's own code
+    if known and not all(hasattr(known, f"get_{kind}_features") for kind in ("image", "text")):
         raise ValueError(f"`selection_kwargs`: clip={name!r} is no model of images and texts (as CLIP or SigLIP is).")
     if not (hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")):
         raise ValueError(f"`selection_kwargs`: clip={name!r} has no image processor: its preprocessor_config.json.")
@@ -137,7 +143,8 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     """
     Embeddings of images and answers; kept in the context's cache, and whole in memory.
 
-    Rows without an answer or an image, or with one that can't be decoded, are NaN and entered in `ctx.account`.
+    Rows without an answer or an image are NaN and entered in `ctx.account`; NaN are also those with an image that
+    can't be decoded, which are unreadable for all methods (see [`Records`]).
 
     Args:
         clip (`str`):
@@ -145,47 +152,35 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     """
     check_clip(clip)
     model = _Clip(clip, ctx)
+    ctx.account.figures["identity of clip"] = model_identity(model.model)
     text = _text_vectors(records, ctx, model)
     if records.images is None:
-        return Embeddings(None, text)
-    present = np.flatnonzero(has_image(records.dataset))
-    ctx.account.note("unscorable", _NO_IMAGE, np.setdiff1d(np.arange(len(records)), present))
+        return Embeddings(text, images=False)
+    present = has_image(records.dataset)
+    ctx.account.note("unscorable", _NO_IMAGE, np.flatnonzero(~present))
+    present = np.setdiff1d(np.flatnonzero(present), records.undecodable)
     keys = [
         image_key(images)
         for start in range(0, len(present), 1000)
         for images in stored_images(records.dataset, present[start : start + 1000])
     ]
 
-    broken: list[int] = []
-
     def compute(places: np.ndarray) -> np.ndarray:
         def of_batch(batch: np.ndarray) -> np.ndarray:
-            images = stored_images(records.dataset, present[places[batch]])
+            rows = stored_images(records.dataset, present[places[batch]])
             with ThreadPoolExecutor() as pool:
-                decoded = pool.map(picture, [image for row in images for image in row])
-                rows = [[next(decoded) for _ in row] for row in images]
-            # Not NaN, which is what does not fit in memory.
-            vectors = np.full((len(rows), model.width), np.inf, np.float32)
-            whole = [i for i, pictures in enumerate(rows) if None not in pictures]
-            flat = [one for i in whole for one in rows[i]]
-            if flat:
-                counts = [len(rows[i]) for i in whole]
-                vectors[whole] = _means(model.pictures(flat), counts)
-            return vectors
+                decoded = list(pool.map(picture, [image for row in rows for image in row]))
+            return _means(model.pictures(decoded), [len(row) for row in rows])
 
-        vectors = model.mapped(of_batch, len(places), model.patches)
-        broken.extend(present[places[np.isinf(vectors).any(1)]])
-        return vectors
+        return model.mapped(of_batch, len(places), model.patches)
 
     image = np.full((len(records), model.width), np.nan, np.float32)
     if len(present):
         image[present] = model.stored("images", np.frombuffer(b"".join(keys), "V16"), compute)
-    ctx.account.note("unscorable", "an image can't be decoded", broken)
-    image[~np.isfinite(image).all(1)] = np.nan
-    lost = np.isnan(image).any(1)
-    lost[np.setdiff1d(np.arange(len(records)), present)] = False
-    ctx.account.note("unscorable", "an image did not fit in memory, or has no embedding", np.flatnonzero(lost))
-    return Embeddings(_unit(image), text)
+    lost = present[~np.isfinite(image[present]).all(1)]
+    ctx.account.note("unscorable", "an image did not fit in memory, or has no embedding", lost)
+    image[lost] = np.nan
+    return Embeddings(np.hstack([_unit(image), text]), images=True)
 
 
 _NO_IMAGE = "no image, where other rows have one: select from rows with and without images apart"

@@ -8,6 +8,10 @@ from .attention import fit_attention, foretell
 from .rules import AttentionRule, Rule
 
 
+#: A deviation up to this part of the greatest number is what is lost in single precision.
+ROUNDING = 1e-6
+
+
 def fit_linear(
     names: Sequence[str], subsets: Sequence[np.ndarray], losses: np.ndarray, pool: np.ndarray, seed: int
 ) -> Rule:
@@ -43,29 +47,62 @@ def fit_linear(
 def fit_network(
     names: Sequence[str], subsets: Sequence[np.ndarray], losses: np.ndarray, pool: np.ndarray, seed: int
 ) -> AttentionRule:
-    """A network with self-attention, fitted to the same as [`fit_linear`]."""
-    mean, scale = pool.mean(0), pool.std(0)
-    scale = np.where(scale > 0, scale, 1)
+    """
+    A network with self-attention, fitted to the same as [`fit_linear`].
+
+    Raises:
+        `ValueError`: see [`check_varied`].
+    """
+    check_varied(pool, names, "rows")
+    mean, scale = spread(pool)
     subsets = [(values - mean) / scale for values in subsets]
 
     def fit_to(chosen: np.ndarray):
-        centre, spread = losses[chosen].mean(), losses[chosen].std() or 1.0
-        weights = fit_attention([subsets[i] for i in chosen], (losses[chosen] - centre) / spread, seed)
-        return centre, spread, weights
+        centre, unit = spread(losses[chosen])
+        weights = fit_attention([subsets[i] for i in chosen], (losses[chosen] - centre) / unit, seed)
+        return centre, unit if np.isfinite(unit) else 0.0, weights
 
     def fit(chosen: np.ndarray):
-        centre, spread, weights = fit_to(chosen)
-        return lambda some: np.array([centre + spread * foretell(weights, subsets[i]).mean() for i in some])
+        centre, unit, weights = fit_to(chosen)
+        return lambda some: np.array([centre + unit * foretell(weights, subsets[i]).mean() for i in some])
 
-    centre, spread, weights = fit_to(np.arange(len(subsets)))
-    foretold = np.array([centre + spread * foretell(weights, values).mean() for values in subsets])
+    centre, unit, weights = fit_to(np.arange(len(subsets)))
+    foretold = np.array([centre + unit * foretell(weights, values).mean() for values in subsets])
     return AttentionRule(
         {name: [float(m), float(s)] for name, m, s in zip(names, mean, scale, strict=True)},
-        [float(centre), float(spread)],
+        [float(centre), float(unit)],
         r2=r_squared(losses, foretold),
         left_out_r2=left_out_r2(fit, losses, seed),
         tensors=weights,
     )
+
+
+def spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Mean and standard deviation of each column; infinite where it is constant, so that it is 0 when standardised.
+    """
+    centre, scale = values.mean(0), values.std(0)
+    # What is left of equal numbers after a mean is taken is rounding, and no information.
+    return centre, np.where(scale > ROUNDING * np.abs(values).max(0), scale, np.inf)
+
+
+def check_varied(values: np.ndarray, names: Sequence[str], of: str) -> None:
+    """
+    Refuse, with a `ValueError`, columns that are constant.
+
+    Args:
+        values (`np.ndarray`):
+            `(n, d)`.
+        names (`Sequence[str]`):
+            Of the columns.
+        of (`str`):
+            What a line of `values` is of: rows or subsets.
+    """
+    if same := [name for name, scale in zip(names, spread(values)[1], strict=True) if np.isinf(scale)]:
+        raise ValueError(
+            f"`indicators`: {', '.join(same)}: the same in all {len(values)} {of}, so that nothing can be fitted to "
+            "it. Leave it out."
+        )
 
 
 def standardised(indicators: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -81,15 +118,8 @@ def standardised(indicators: np.ndarray, names: Sequence[str]) -> tuple[np.ndarr
     Raises:
         `ValueError`: they do not determine a coefficient of each column.
     """
-    scale, centre = indicators.std(0), indicators.mean(0)
-    # What is left of equal numbers after a mean is taken is rounding, and no information.
-    constant = scale <= 1e-9 * np.abs(centre)
-    if constant.any():
-        same = ", ".join(name for name, is_constant in zip(names, constant, strict=True) if is_constant)
-        raise ValueError(
-            f"`indicators`: {same}: the same in all {len(indicators)} subsets, so that no coefficient can be fitted. "
-            "Leave it out."
-        )
+    check_varied(indicators, names, "subsets")
+    centre, scale = spread(indicators)
     design = (indicators - centre) / scale
     if np.linalg.matrix_rank(design, rtol=1e-6) < design.shape[1]:
         raise ValueError(
@@ -101,7 +131,7 @@ def standardised(indicators: np.ndarray, names: Sequence[str]) -> tuple[np.ndarr
 
 def least_squares(
     indicators: np.ndarray, log_losses: np.ndarray, names: Sequence[str]
-) -> tuple[float, np.ndarray, float]:
+) -> tuple[float, np.ndarray, float | None]:
     """
     Intercept, coefficients `(d,)` and R2 of the least-squares fit.
 
@@ -124,10 +154,10 @@ def least_squares(
     return intercept, coefficients, r_squared(log_losses, intercept + indicators @ coefficients)
 
 
-def r_squared(found: np.ndarray, foretold: np.ndarray) -> float:
-    """Share of the variance of `found` that `foretold` explains; NaN where there is none."""
-    total = ((found - found.mean()) ** 2).sum()
-    return float(1 - ((found - foretold) ** 2).sum() / total) if total > 0 else float("nan")
+def r_squared(found: np.ndarray, foretold: np.ndarray) -> float | None:
+    """Share of the variance of `found` that `foretold` explains; `None` where there is none."""
+    _, deviation = spread(found)
+    return float(1 - np.mean((found - foretold) ** 2) / deviation**2) if np.isfinite(deviation) else None
 
 
 def left_out_r2(
@@ -143,7 +173,7 @@ def left_out_r2(
             `(subsets,)`.
 
     Returns:
-        `float`: `None` where too few subsets are left to fit to.
+        `float`: `None` where too few subsets are left to fit to, or all losses are equal.
     """
     n, foretold = len(log_losses), np.empty(len(log_losses))
     order = np.random.default_rng(seed).permutation(n)

@@ -43,12 +43,14 @@ def held_out_loss(records: Records, ctx: Context, label: str | None = None) -> A
             name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)
             for name, value in inputs.items()
         }
-        logits = ctx.model(**inputs).logits[:, :-1].float()
-        counted = labels != -100
-        loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-        hits = (logits.argmax(-1) == labels) & counted
-        columns = [(loss * counted).sum(1), counted.sum(1), hits.sum(1)]
-        return torch.stack([column.double() for column in columns], 1).cpu().numpy()
+        rows, places = (labels != -100).nonzero(as_tuple=True)
+        # Of the answers only: a whole vocabulary in single precision for each piece of an image fills the memory.
+        logits, labels = ctx.model(**inputs).logits[rows, places].float(), labels[rows, places]
+        loss = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        columns = torch.stack(
+            [loss.double(), torch.ones_like(loss).double(), (logits.argmax(-1) == labels).double()], 1
+        )
+        return columns.new_zeros(len(examples), 3).index_add_(0, rows, columns).cpu().numpy()
 
     def compute(batch: np.ndarray) -> np.ndarray:
         found = np.full((len(batch), 3), np.inf)
@@ -84,7 +86,7 @@ def held_out_loss(records: Records, ctx: Context, label: str | None = None) -> A
 def _example(records: Records, row: int) -> dict[str, Any] | None:
     """A row up to its last answer as TRL takes it; `None` if it can't be read."""
     record = records[row]
-    pictures = [picture(image) for image in stored_images(records.dataset, [row])[0]]
+    pictures = [picture(image, mode=None) for image in stored_images(records.dataset, [row])[0]]
     if record.problem is not None or not record.answer_turns or None in pictures:
         return None
     turn = record.answer_turns[-1]

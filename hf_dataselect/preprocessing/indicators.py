@@ -62,6 +62,7 @@ class IndicatorSources:
     neighbour: int = 6
 
     names: ClassVar[tuple[str, ...]] = NAMES
+    method: ClassVar[str] = "instruction_mining"
 
     def __post_init__(self):
         if self.neighbour < 1:

@@ -4,8 +4,8 @@ Any row of a Hugging Face dataset as a [`Record`]: who said what, and which turn
 [`Records`] is a lazy view over Arrow: a million rows stay on disk, and only the batch at hand becomes Python objects.
 """
 
-import functools
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, 
 from ..engines.arrow_hash import rows_hash
 from ..engines.batching import main_process_first
 from ..engines.cache import digest
-from .images import as_image_lists, image_column, image_key, stored_images
+from .images import as_image_lists, image_column, image_key, lacks_images, no_image, stored_images, undecodable
 from .layouts import LAYOUTS, Record, RowParser, find_layout
 
 
@@ -61,6 +61,8 @@ class Records(Sequence):
             raise TypeError(f"`{name}` must be a `datasets.Dataset`, got `{type(dataset).__name__}`.")
         if len(dataset) == 0:
             raise ValueError(f"`{name}` has no rows.")
+        if image_column(dataset.column_names) and no_image(dataset):  # of nulls only, and nothing to look at
+            dataset = dataset.remove_columns(image_column(dataset.column_names))
         self.dataset = dataset
         self.name = name
         self.text_field = text_field
@@ -96,10 +98,21 @@ class Records(Sequence):
 
     def unreadable(self) -> dict[str, np.ndarray]:
         """
-        Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout, or
-        a chat without turns. Found from Arrow's own null counts and lengths, without reading the rows; only ShareGPT
-        rows are read, as each of their turns has to become a message.
+        Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout, a
+        chat without turns, or an image that can't be decoded. Found from Arrow's own null counts and lengths, without
+        reading the rows; only ShareGPT rows are read, as each of their turns has to become a message, and images.
         """
+        found = self._unreadable_texts()
+        if len(self.undecodable):
+            found["an image can't be decoded"] = self.undecodable
+        return found
+
+    @cached_property
+    def undecodable(self) -> np.ndarray:
+        """Rows with an image that can't be decoded, int64; all images are decoded to find them, once."""
+        return undecodable(self.dataset)
+
+    def _unreadable_texts(self) -> dict[str, np.ndarray]:
         if self.layout == "sharegpt":
             problems = {}
             for record in self:
@@ -138,7 +151,7 @@ class Records(Sequence):
                 Rows, in this order; all by default (then no index mapping is added).
         """
         rows = self.dataset if indices is None else self.dataset.select(indices)
-        if self.images and self.dataset.data.column(self.images).null_count:
+        if self.images and lacks_images(self.dataset):
             rows = as_image_lists(rows)  # TRL takes a row without images as an empty list only
         if self.layout not in ("alpaca", "sharegpt"):
             return rows
@@ -154,7 +167,7 @@ class Records(Sequence):
         with main_process_first(rows):
             return rows.map(as_chats, input_columns=read, **options)
 
-    @functools.cached_property
+    @cached_property
     def _content_hash(self) -> str:
         looked_at = np.unique(np.linspace(0, len(self) - 1, min(LOOKED_AT, len(self))).astype(np.int64))
         described = [rows_hash(self.texts), self.dataset.column_names if self.images else None]

@@ -45,6 +45,7 @@ def answer_rewards(
         batch_tokens=ctx.batch_tokens,
         dtype=ctx.dtype,
     )
+    ctx.account.figures["identity of reward_model"] = model.identity
     asked, own = [], answers is None
 
     def chats() -> Iterator[Conversation]:

@@ -7,6 +7,7 @@ components) are in a .safetensors file beside it.
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -17,7 +18,11 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from ..engines.cache import write_atomic
+from ..selector import Context
 from .attention import foretell
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,7 @@ class FittedRule:
 
     Args:
         r2 (`float`, *optional*):
-            Share of the variance that it explains of what it was fitted to.
+            Share of the variance that it explains of what it was fitted to; `None` where that has none.
         left_out_r2 (`float`, *optional*):
             The same of subsets that were left out of the fit, each in its turn: what the rule is worth. Below 0, it
             foretells worse than the mean does.
@@ -64,13 +69,23 @@ class FittedRule:
         """Foretold log loss of each row, `(n,)`, lower is better; NaN where an indicator is."""
         raise NotImplementedError
 
+    def warn_of_others(self, ctx: Context) -> None:
+        """Warn where a model that has measured the indicators is another one than when the rule was fitted."""
+        fitted = self.about.get("identities", {})
+        if others := [what for what, found in identities(ctx).items() if fitted.get(what, found) != found]:
+            logger.warning(
+                "The rule was fitted with another %s: it is worth something on the scale of that one only. Fit it "
+                "anew, or leave the option to the rule.",
+                ", ".join(others),
+            )
+
     def summary(self) -> str:
         """Lines for a log: what was fitted, and what it is worth."""
-        left_out = "unknown" if self.left_out_r2 is None else f"{self.left_out_r2:.3f}"
+        r2, left_out = ("unknown" if r2 is None else f"{r2:.3f}" for r2 in (self.r2, self.left_out_r2))
         low, high = self.about["losses"]
         return (
             f"Losses of the {self.subsets} subsets: {low:.4f} to {high:.4f}\n"
-            f"R2 {self.r2:.3f} over {self.subsets} subsets, {left_out} of those left out of the fit"
+            f"R2 {r2} over {self.subsets} subsets, {left_out} of those left out of the fit"
         )
 
     def save(self, path: Path) -> None:
@@ -162,6 +177,12 @@ PUBLISHED = {
 }
 
 
+def identities(ctx: Context) -> dict[str, str]:
+    """Hashes of what has measured indicators so far, by option."""
+    start = "identity of "
+    return {what.removeprefix(start): i for what, i in ctx.account.figures.items() if what.startswith(start)}
+
+
 def indicator_of(column: str) -> str:
     """The indicator that a column is of: `pca` for `pca3`."""
     return column.rstrip("0123456789")
@@ -178,7 +199,7 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
             Its rules by name.
 
     Raises:
-        `ValueError`: no such rule, a file that is none, or one of other indicators.
+        `ValueError`: no such rule, a file that is none, or one of other indicators or of another method.
     """
     if name in (published or {}):
         return published[name]
@@ -199,6 +220,9 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
         sources(**_typed(rule.sources, asdict(sources())))
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"`selection_kwargs`: rule={name!r} is no rule file: {error}.") from error
+    # Names alone do not tell: `len` is of tokens in one method, and of characters in another.
+    if (method := rule.about.get("method", sources.method)) != sources.method:
+        raise ValueError(f"`selection_kwargs`: rule={name!r} is one of `{method}`, and not of `{sources.method}`.")
     if unknown := sorted(set(rule.names) - set(sources.names)):
         raise ValueError(
             f"`selection_kwargs`: rule={name!r} has unknown indicators {unknown}. Known: {', '.join(sources.names)}."

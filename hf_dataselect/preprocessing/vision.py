@@ -31,6 +31,10 @@ from .records import Records
 from .rewards import answer_rewards
 
 
+#: Principal components are of so many rows at most.
+PCA_SAMPLE = 50_000
+
+
 @dataclass
 class ImageTextSources:
     """
@@ -43,7 +47,7 @@ class ImageTextSources:
         reward_model (`str`):
             Of `rew`: sequence-classification model with one label, by hub name or folder.
         components (`int`):
-            Of `pca`: how many principal components.
+            Of `pca`: how many principal components, of 50,000 rows at most.
     """
 
     clip: str = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
@@ -51,6 +55,7 @@ class ImageTextSources:
     components: int = 12
 
     names: ClassVar[tuple[str, ...]] = ("clip", "len", "rew", "judge", "pca")
+    method: ClassVar[str] = "instructiongpt4"
 
     def __post_init__(self):
         if self.components < 1:
@@ -110,7 +115,9 @@ class ImageTextSources:
                         f"`selection_kwargs`: clip={self.clip!r} gives {embeddings.joint.shape[1]} numbers a row, and "
                         f"the rule's `pca` is of {len(basis['pca.mean'])}: it was fitted with another `clip`."
                     )
-                projected = (embeddings.joint - basis["pca.mean"]) @ basis["pca.components"].T
+                projected = (
+                    embeddings.joint @ basis["pca.components"].T - basis["pca.mean"] @ basis["pca.components"].T
+                )
                 found |= {f"pca{i}": column for i, column in enumerate(projected.T.astype(np.float64), 1)}
         return found, basis
 
@@ -119,7 +126,10 @@ _SOURCES = {"clip": ["clip"], "len": [], "rew": ["reward_model"], "judge": [], "
 
 
 def _basis(vectors: np.ndarray, components: int, seed: int) -> dict[str, np.ndarray]:
-    usable = vectors[np.isfinite(vectors).all(1)]
+    usable = np.flatnonzero(np.isfinite(vectors).all(1))
+    if len(usable) > PCA_SAMPLE:
+        usable = np.sort(np.random.default_rng(seed).choice(usable, PCA_SAMPLE, replace=False))
+    usable = vectors[usable]
     if len(usable) <= components or usable.shape[1] < components:
         raise ValueError(
             f"`selection_kwargs`: components={components} can't be had of {len(usable)} rows with embeddings of "
@@ -150,6 +160,7 @@ def _judged(records: Records, ctx: Context) -> np.ndarray:
         32_000,
         lambda asked: ctx.judge.ask(asked, max_new_tokens=64, progress="Rating answers"),
     )
+    ctx.account.figures["identity of judge"] = ctx.judge.identity
     note_silence(replies, ctx)
     ratings = np.array([np.nan if reply is None else first_number(reply.text, 0, 100) for reply in replies])
     ctx.account.note(

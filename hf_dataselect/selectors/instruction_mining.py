@@ -129,7 +129,9 @@ class InstructionMining(Selector):
         return found | {"records": records}
 
     def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
-        foretold = self._rule().log_loss(features)
+        rule = self._rule()
+        rule.warn_of_others(ctx)
+        foretold = rule.log_loss(features)
         if np.isfinite(foretold).any():
             ctx.account.figures["mean log loss foretold, of all rows"] = round(float(np.nanmean(foretold)), 4)
         return -foretold.astype(np.float32)

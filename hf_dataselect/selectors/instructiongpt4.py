@@ -30,6 +30,7 @@ import numpy as np
 
 from ..engines.clusters import best_of_clusters, spectral_clusters
 from ..preprocessing.clip import embed
+from ..preprocessing.fitting import spread
 from ..preprocessing.records import Records
 from ..preprocessing.rules import FittedRule, load_rule, named_by_rule
 from ..preprocessing.vision import ImageTextSources
@@ -183,6 +184,8 @@ class InstructionGPT4(Selector):
 
     def score(self, features: Mapping[str, Any], ctx: Context) -> np.ndarray:
         found, rule = features["indicators"], self._rule()
+        if rule:
+            rule.warn_of_others(ctx)
         score = -rule.log_loss(found) if rule else _mean_of_standardised(np.column_stack(list(found.values())))
         # A row that can't be embedded can't be clustered either.
         return np.where(np.isfinite(features["vectors"]).all(1), score, np.nan).astype(np.float32)
@@ -202,5 +205,5 @@ def _mean_of_standardised(values: np.ndarray) -> np.ndarray:
     whole = values[np.isfinite(values).all(1)]
     if len(whole) == 0:
         return np.full(len(values), np.nan)
-    scale = whole.std(0)
-    return ((values - whole.mean(0)) / np.where(scale > 0, scale, 1)).mean(1)
+    centre, scale = spread(whole)
+    return ((values - centre) / scale).mean(1)

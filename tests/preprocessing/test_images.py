@@ -18,7 +18,7 @@ from tests.tiny_vision import captions, image_rows
 
 
 @pytest.fixture
-def undecodable(monkeypatch):
+def no_decoding(monkeypatch):
     """Any decoding fails."""
 
     def fails(*given, **more):
@@ -28,14 +28,15 @@ def undecodable(monkeypatch):
 
 
 @pytest.mark.parametrize("layout", ["prompt-completion", "messages"])
-def test_rows_are_read_without_their_images(layout, undecodable):
+def test_rows_are_read_without_their_images(layout, no_decoding, monkeypatch):
     records = Records(image_rows(6, layout=layout))
     assert [record.answer for record in records] == [row["completion"][0]["content"] for row in captions(6)]
-    assert records[2].prompt == "What is this?" and records.unreadable() == {}
+    assert records[2].prompt == "What is this?"
     assert records.content_hash() == Records(image_rows(6, layout=layout)).content_hash()
     assert records.for_training([1, 3]).features == records.dataset.features
     if layout == "prompt-completion":
         assert len(encode(records, TextFormat(tiny_tokenizer())).tokens) == 6
+    monkeypatch.undo()
     selection = select(records, load_selector("random"), 3, Context(tiny_tokenizer()))
     assert selected_dataset(records, selection).column_names[:-2] == records.dataset.column_names
 
@@ -84,6 +85,30 @@ def test_a_picture_cut_short_is_none():
     assert picture({"bytes": buffer.getvalue()[:-500]}) is None
 
 
+def test_images_are_decoded_once_to_find_the_broken_ones(monkeypatch):
+    rows = image_rows(150, layout="messages").cast_column("images", List(Image(decode=False))).to_list()
+    whole = rows[0]["images"][0]
+    for row, data in ((3, whole["bytes"][:60]), (149, b"no image")):
+        rows[row]["images"] = [whole, {"bytes": data, "path": None}]
+    records, decoded = Records(Dataset.from_list(rows, features=image_rows(1, layout="messages").features)), []
+    monkeypatch.setattr(Image, "decode_example", _counting(Image.decode_example, decoded))
+    for _ in range(2):
+        assert {why: found.tolist() for why, found in records.unreadable().items()} == {
+            "an image can't be decoded": [3, 149]
+        }
+    assert len(decoded) == 152
+
+
+def test_without_pillow_no_image_is_called_broken(monkeypatch):
+    monkeypatch.setattr("datasets.config.PIL_AVAILABLE", False)
+    with pytest.raises(ImportError, match="Pillow"):
+        Records(image_rows(2)).unreadable()
+
+
+def _counting(function, calls):
+    return lambda *given, **more: calls.append(1) or function(*given, **more)
+
+
 def test_rows_without_images_become_empty_lists_and_say_so():
     rows = image_rows(5).to_list()
     rows[1]["image"] = rows[4]["image"] = None
@@ -95,13 +120,40 @@ def test_rows_without_images_become_empty_lists_and_say_so():
     assert np.array_equal(trained[0]["images"][0], captions(1)[0]["image"])
     lists = image_rows(4, layout="messages").to_list()
     lists[1]["images"], lists[2]["images"] = None, []
+    lists[3]["images"] = [None, *lists[3]["images"]]
+    for last in ([None], lists[0]["images"]):
+        lists.append({**lists[0], "images": last})
     records = Records(Dataset.from_list(lists, features=image_rows(1, layout="messages").features))
-    assert has_image(records.dataset).tolist() == [True, False, False, True]
-    assert [len(images) for images in records.for_training()["images"]] == [1, 0, 0, 1]
+    assert has_image(records.dataset).tolist() == [True, False, False, True, False, True]
+    assert [len(images) for images in records.for_training()["images"]] == [1, 0, 0, 1, 0, 1]
+    one = Records(Dataset.from_list([lists[0], lists[4]], features=image_rows(1, layout="messages").features))
+    assert [len(images) for images in one.for_training()["images"]] == [1, 0]
+
+
+def test_images_are_listed_without_decoding_them(no_decoding, monkeypatch):
+    lists = image_rows(2, layout="messages").cast_column("images", List(Image(decode=False))).to_list()
+    lists[1]["images"] = [None]
+    features = image_rows(1, layout="messages").features
+    trained = Records(Dataset.from_list(lists, features=features)).for_training()
+    monkeypatch.undo()
+    assert trained.features["images"] == List(Image()) and [len(found) for found in trained["images"]] == [1, 0]
+
+
+@pytest.mark.parametrize("column", ["image", "images"])
+def test_a_column_of_nulls_holds_no_images(column):
+    rows = [{"text": "a", column: None}, {"text": "b", column: None if column == "image" else [None]}]
+    for feature in (Image() if column == "image" else List(Image()), None):
+        features = feature and Features({"text": Value("string"), column: feature})
+        records = Records(Dataset.from_list(rows, features=features))
+        assert records.images is None and records.for_training().column_names == ["text"]
+    some = image_rows(40).to_list()
+    for row in some[:39]:
+        row["image"] = None
+    assert Records(Dataset.from_list(some, features=image_rows(1).features)).images == "image"
 
 
 @pytest.mark.parametrize("layout", ["sharegpt", "alpaca"])
-def test_rows_that_become_chats_keep_their_images(layout, undecodable, monkeypatch):
+def test_rows_that_become_chats_keep_their_images(layout, no_decoding, monkeypatch):
     rows = []
     for row in captions(4):
         prompt, answer = row["prompt"][0]["content"], row["completion"][0]["content"]

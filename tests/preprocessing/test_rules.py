@@ -1,19 +1,22 @@
 """Rules: the network with self-attention, what left-out subsets say of a rule, and files that are none."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from hf_dataselect.fit_rule import draw_subset
 from hf_dataselect.preprocessing.attention import AttentionRegressor, fit_attention, foretell
-from hf_dataselect.preprocessing.fitting import least_squares, left_out_r2
+from hf_dataselect.preprocessing.fitting import fit_linear, fit_network, least_squares, left_out_r2
 from hf_dataselect.preprocessing.indicators import indicator_values
 from hf_dataselect.preprocessing.records import Records
 from hf_dataselect.preprocessing.rules import AttentionRule, Rule, indicator_of, load_rule
 from hf_dataselect.preprocessing.vision import ImageTextSources
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Context, select
+from hf_dataselect.selectors.instructiongpt4 import _mean_of_standardised
 from tests.rows import alpaca
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -100,6 +103,37 @@ def test_left_out_r2_is_of_subsets_that_the_fit_has_not_seen():
     assert left_out_r2(fit, losses[:2], seed=3) is None  # two subsets leave one, which determines nothing
 
 
+def nearly_constant(n: int) -> np.ndarray:
+    """Equal numbers but for the last bit."""
+    return np.where(np.arange(n) % 2, 0.1, np.nextafter(0.1, 1))
+
+
+def test_a_constant_indicator_is_refused_and_equal_losses_have_no_r2(tmp_path):
+    draw = np.random.default_rng(0)
+    rows = np.column_stack([draw.normal(size=40), nearly_constant(40)])
+    drawn = [np.sort(draw.choice(40, 10, replace=False)) for _ in range(6)]
+    subsets, losses = [rows[some] for some in drawn], draw.normal(size=6)
+    for fit, of in ((fit_network, "40 rows"), (fit_linear, "6 subsets")):
+        with pytest.raises(ValueError, match=f"`indicators`: len: the same in all {of}"):
+            fit(["rew", "len"], subsets, losses, rows, seed=0)
+        found = fit(["rew"], [values[:, :1] for values in subsets], np.full(6, 0.1), rows[:, :1], seed=0)
+        assert found.r2 is None and found.left_out_r2 is None
+        np.testing.assert_allclose(found.log_loss({"rew": np.array([0.5, -30.0])}), 0.1, atol=1e-6)
+        replace(found, subsets=6, about={"losses": [1, 1]}).save(tmp_path / "rule.json")
+        load = json.loads((tmp_path / "rule.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+        assert load["r2"] is None and "R2 unknown over" in replace(found, about={"losses": [1, 1]}).summary()
+
+
+def test_a_constant_indicator_leans_nothing_and_counts_nothing():
+    draw = np.random.default_rng(0)
+    values = np.column_stack([draw.normal(size=40), nearly_constant(40)])
+    drawn = [draw_subset(values * [1, factor], np.arange(40), 8, 5.0, [1, 2]).tolist() for factor in (1, 0)]
+    assert drawn[0] == drawn[1]
+    holed = np.vstack([values, [3.0, np.nan]])
+    expected = (values[:, 0] - values[:, 0].mean()) / values[:, 0].std() / 2
+    np.testing.assert_allclose(_mean_of_standardised(holed), [*expected, np.nan], atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", ["linear", "attention"])
 def test_a_rule_comes_back_as_it_was_written(kind, tmp_path):
     basis = {"pca.mean": np.arange(4.0), "pca.components": np.eye(4)[:2]}
@@ -132,6 +166,7 @@ def changed(tmp_path, **entries) -> str:
         ({"target": [None, 1]}, "is no rule file"),
         ({"standard": {"len": [1, 1], "pca1": [0, float("nan")], "pca2": [0, 1]}}, "no finite numbers"),
         ({"standard": {"len": [1, 1], "pca1": [0, 1], "ppl": [0, 1]}}, r"unknown indicators \['ppl'\]"),
+        ({"about": {"method": "instruction_mining"}}, "is one of `instruction_mining`, and not of `instructiongpt4`"),
         ({"tensors": {"file": "../rule.safetensors", "hash": "0"}}, "is not the one that it was written with"),
         ({"tensors": {"file": "gone.safetensors", "hash": "0"}}, "No such file"),
     ],

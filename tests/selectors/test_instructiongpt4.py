@@ -1,18 +1,26 @@
 """InstructionGPT-4: image-text rows scored, clustered and trained on; its rule fitted, killed and resumed."""
 
+import io
 import json
 import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from datasets import Dataset, Features, Image
+from PIL import Image as Pillow
+from sklearn.cluster import SpectralClustering
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
 from hf_dataselect.cli import main
 from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
 from hf_dataselect.fit_rule import FitRuleArguments, fit_rule
+from hf_dataselect.preprocessing import vision
 from hf_dataselect.preprocessing.clip import embed
 from hf_dataselect.preprocessing.human import split_sentences
 from hf_dataselect.preprocessing.image_loss import held_out_loss
@@ -21,14 +29,14 @@ from hf_dataselect.preprocessing.rewards import answer_rewards
 from hf_dataselect.preprocessing.rules import load_rule
 from hf_dataselect.preprocessing.vision import ImageTextSources
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selector import Context, select
+from hf_dataselect.selector import Account, Context, select
 from tests.engines.test_judge_model import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
-from tests.test_ranks import run
+from tests.test_ranks import launch
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.tiny_vision import captions, image_rows, save_clip, save_siglip, tiny_idefics, tiny_vlm
-from tests.training import tiny_trainer, write_recipe
+from tests.training import tiny_trainer
 
 
 def judge(reply=lambda text: f"{len(text) % 101}\nFor a reason.") -> ScriptedJudge:
@@ -152,6 +160,17 @@ def test_indicators_are_what_they_say(sources):
     assert few["pca2"][0] == pytest.approx(found["pca2"][3], abs=1e-5)  # the axes are kept, not fitted anew
 
 
+def test_principal_components_of_many_rows_are_those_of_a_sample(sources, monkeypatch):
+    records = Records(image_rows(30))
+    whole = sources.measure(records, context(), ["pca"])[1]
+    monkeypatch.setattr(vision, "PCA_SAMPLE", 20)
+    found, basis = sources.measure(records, context(), ["pca"])
+    drawn = np.sort(np.random.default_rng(42).choice(30, 20, replace=False))
+    expected = sources.measure(Records(image_rows(30).select(drawn)), context(), ["pca"])[1]
+    np.testing.assert_allclose(basis["pca.mean"], expected["pca.mean"], atol=1e-5)
+    assert np.abs(basis["pca.mean"] - whole["pca.mean"]).max() > 1e-3 and np.isfinite(found["pca3"]).all()
+
+
 def test_a_rating_that_can_not_be_read_is_nan_and_named(sources):
     replies = iter(["10", "100", "no idea", None, "101"])
     ctx = context(judge=judge(lambda text: next(replies)))
@@ -190,10 +209,19 @@ def test_rows_that_miss_something_are_nan_and_named(sources, cached, tmp_path):
     selector, ctx = load_selector("instructiongpt4", options(sources)), context(cache_dir=tmp_path if cached else None)
     selection = select(rows, selector, 12, ctx)
     assert np.flatnonzero(np.isnan(selection.scores)).tolist() == [3, 5, 7]
-    assert selection.unscorable["an image can't be decoded"] == [3]
+    assert selection.dropped == {"an image can't be decoded": [3]}
     assert selection.unscorable["no answer"] == [7]
     assert [rows for why, rows in selection.unscorable.items() if why.startswith("no image, where")] == [[5]]
     assert len(selection.indices) == 9 and not {3, 5, 7} & set(selection.indices.tolist())
+
+
+def test_a_list_of_nulls_is_no_image(sources):
+    rows = image_rows(3, layout="messages").to_list()
+    rows[2]["images"] = [None]
+    ctx = context()
+    found = embed(Records(with_images(rows, image_rows(1, layout="messages"))), ctx, sources.clip)
+    assert np.isnan(found.image).all(1).tolist() == [False, False, True]
+    assert list(ctx.account.rows("unscorable").values()) == [[2]]
 
 
 def test_rows_without_images_say_what_is_left_out(sources, caplog):
@@ -223,20 +251,52 @@ def test_identical_rows_are_one_cluster(sources):
     assert selection.facts["figures"]["rows by cluster"] == {"no. 1": 12}
 
 
+@pytest.mark.parametrize("k", [5, 12])
+def test_the_best_of_clusters_of_images_and_texts_are_kept(sources, k):
+    rows = image_rows(40)
+    selection = select(rows, load_selector("instructiongpt4", options(sources)), k, context())
+    found = embed(Records(rows), context(), sources.clip)
+    kept = {
+        name: best_by_cluster(vectors, selection.scores, k)
+        for name, vectors in (("both", np.hstack([found.image, found.text])), ("text", found.text))
+    }
+    assert selection.indices.tolist() == kept["both"]
+    assert kept["both"] not in (kept["text"], np.argsort(-selection.scores, kind="stable")[:k].tolist())
+
+
+def best_by_cluster(vectors: np.ndarray, scores: np.ndarray, k: int) -> list[int]:
+    """Rows in the order of their scores, by the words of the paper."""
+    different, which = np.unique(vectors, axis=0, return_inverse=True)
+    model = SpectralClustering(3, affinity="nearest_neighbors", n_neighbors=10, random_state=42)
+    labels = model.fit_predict(different)[which.reshape(-1)]
+    order = np.argsort(-scores, kind="stable").tolist()
+    members = [[row for row in order if labels[row] == label] for label in range(3)]
+    first = sum((rows[: max(1, k * len(rows) // len(order))] for rows in members), [])
+    kept = first + [row for row in order if row not in first][: k - len(first)]
+    return [row for row in order if row in kept]
+
+
+def test_a_row_that_can_not_be_embedded_is_not_kept_for_its_length(sources):
+    rows = image_rows(12).to_list()
+    rows[3]["completion"][0]["content"] += " And more of it." * 20
+    rows[3]["image"] = None
+    given = options(sources, indicators=["len"])
+    selection = select(with_images(rows, image_rows(1)), load_selector("instructiongpt4", given), 6, context())
+    assert np.flatnonzero(np.isnan(selection.scores)).tolist() == [3] and 3 not in selection.indices
+
+
 def test_two_ranks_choose_the_rows_of_one(sources, tmp_path):
-    broken(image_rows(30), 4).save_to_disk(tmp_path / "rows")
-    write_recipe(tmp_path)
-    content = yaml.safe_load((tmp_path / "recipe.yaml").read_text())
-    content |= {"dataset_name": str(tmp_path / "rows"), "selection_dtype": "float32", "selection_batch_tokens": 64}
-    content |= {"selection_method": "instructiongpt4", "selection_cache_dir": "none", "selection_budget": 8}
-    content["selection_kwargs"] = options(sources, indicators=["clip", "len", "rew"])
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
-    for processes in (1, 2):
-        given = ["--output_dir", str(tmp_path / str(processes))]
-        run(processes, tmp_path / "recipe.yaml", *given, command="select")
-    one, two = (json.loads((tmp_path / name / "selection.json").read_text()) for name in "12")
-    assert one["indices"] == two["indices"] and two["facts"]["processes"] == 2
-    assert one["unscorable"] == two["unscorable"] == {"an image can't be decoded": [4]}
+    launch(2, __name__, sources.clip, sources.reward_model, str(tmp_path), cwd=Path.cwd())
+    one, two = chosen(sources), json.loads((tmp_path / "found.json").read_text())
+    assert two == one | {"processes": 2} and one["dropped"] == {"an image can't be decoded": [4]}
+
+
+def chosen(sources: ImageTextSources, accelerator: Accelerator | None = None) -> dict:
+    """What is kept of 30 rows, one of which has a broken image."""
+    selector = load_selector("instructiongpt4", options(sources, indicators=["clip", "len", "rew"]))
+    found = select(broken(image_rows(30), 4), selector, 8, context(accelerator=accelerator, batch_tokens=64))
+    processes = accelerator.num_processes if accelerator else 1
+    return {"indices": found.indices.tolist(), "dropped": found.dropped, "processes": processes}
 
 
 # A real training -----------------------------------------------------------------------------------------------------
@@ -316,20 +376,83 @@ def test_rows_with_and_without_images_can_be_trained_on_together(make, tmp_path)
     assert [len(images) for images in trainer.train_dataset["images"]] == [1, 0, 1, 1, 0, 0, 1, 1]
 
 
-def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(tmp_path):
-    ctx = context(vlm=True, batch_tokens=300)
-    rows = broken(image_rows(6), 2)
+@pytest.mark.parametrize("method", ["full", "random"])
+def test_any_method_trains_without_the_rows_whose_images_can_not_be_decoded(method, tmp_path):
+    model, processor = tiny_vlm()
+    trainer = tiny_trainer(
+        tmp_path,
+        method,
+        selection_budget=1.0,
+        model=model,
+        processing_class=processor,
+        train_dataset=broken(broken(image_rows(6), 0), 4),
+        eval_dataset=broken(image_rows(3, seed=9), 1),
+        eval_strategy="epoch",
+        num_train_epochs=1,
+        max_steps=-1,
+    )
+    trainer.train()
+    assert sorted(trainer.selection.indices.tolist()) == [1, 2, 3, 5] and len(trainer.eval_dataset) == 2
+    assert trainer.selection.dropped == {"an image can't be decoded": [0, 4]}
+
+
+def turned_and_see_through(dataset: Dataset) -> Dataset:
+    """The dataset with a photo whose camera was held upright, one with a palette, and one that is half transparent."""
+    rows, noise = dataset.cast_column("image", Image(decode=False)).to_list(), Pillow.effect_noise((20, 12), 90)
+    exif = Pillow.Exif()
+    exif[Pillow.ExifTags.Base.Orientation] = 6
+    see_through = noise.convert("RGBA")
+    see_through.putalpha(Pillow.linear_gradient("L").resize((20, 12)))
+    saved = [(noise, {"exif": exif}), (noise.convert("P"), {}), (see_through, {})]
+    for row, (picture, more) in enumerate(saved):
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG", **more)
+        rows[row]["image"] = {"bytes": buffer.getvalue(), "path": None}
+    return with_images(rows, dataset)
+
+
+def test_clip_sees_images_as_the_dataset_decodes_them(sources):
+    rows = turned_and_see_through(image_rows(3))
+    expected = plain_vectors(sources.clip, rows.cast_column("image", Image(mode="RGB")))[0]
+    np.testing.assert_allclose(embed(Records(rows), context(), sources.clip).image, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [tiny_vlm, tiny_idefics])
+def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp_path, monkeypatch):
+    model, processor = make()
+    ctx = Context(processor.tokenizer, model, processor=processor, dtype="float32", max_length=128, batch_tokens=300)
+    whole = turned_and_see_through(image_rows(7))
+    turns = [{"role": "user", "content": "And its colour?"}, {"role": "assistant", "content": "Red, or nearly so."}]
+    more = whole.to_list()
+    more[6]["prompt"] += more[6]["completion"] + turns[:1]
+    more[6]["completion"] = turns[1:]
+    rows = broken(with_images(more, whole), 3)
+    compared, plain = [], torch.nn.functional.cross_entropy
+
+    def counting(logits, *given, **more):
+        compared.append(logits.numel())
+        return plain(logits, *given, **more)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", counting)
     found = held_out_loss(Records(rows), ctx)
-    assert np.isnan(found.mean[2]) and np.isfinite(np.delete(found.mean, 2)).all()
-    assert sum(ctx.account.rows("unscorable").values(), []) == [2]
+    monkeypatch.undo()
+    assert sum(compared) == np.nansum(found.tokens) * model.get_input_embeddings().num_embeddings
+    assert np.isnan(found.mean[3]) and np.isfinite(np.delete(found.mean, 3)).all()
+    assert sum(ctx.account.rows("unscorable").values(), []) == [3]
     trainer = tiny_trainer(tmp_path, model=ctx.model, processing_class=ctx.processor, train_dataset=image_rows(2))
-    for row in (0, 1, 5):
+    for row in (0, 1, 2, 5, 6):
         batch = trainer.data_collator([rows[row]])
         with torch.no_grad():
             expected = ctx.model(**batch).loss
         assert found.mean[row] == pytest.approx(float(expected), rel=1e-5)
         assert found.tokens[row] == (batch["labels"] != -100).sum()
-    short = context(vlm=True, max_length=6)
+    of_both = image_rows(7, layout="messages").to_list()
+    of_both[6]["messages"] += turns
+    of_both[6]["images"] = whole.select([6]).cast_column("image", Image(decode=False))["image"]
+    of_both = with_images(of_both[6:], image_rows(1, layout="messages"))
+    last = held_out_loss(Records(of_both), ctx)
+    assert last.mean[0] == pytest.approx(found.mean[6], rel=1e-5) and last.tokens[0] == found.tokens[6]
+    short = replace(ctx, max_length=6, account=Account())
     assert np.isnan(held_out_loss(Records(image_rows(2)), short).mean).all()
     assert sum(short.account.rows("unscorable").values(), []) == [0, 1]
 
@@ -341,7 +464,7 @@ def settings() -> WarmupSettings:
     return WarmupSettings(epochs=1, learning_rate=1e-2, batch_size=4, gradient_accumulation=1)
 
 
-def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sources, tmp_path, monkeypatch):
+def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sources, tmp_path, monkeypatch, caplog):
     records, held_out = Records(broken(image_rows(24), 5)), Records(image_rows(4, seed=9))
     arguments = FitRuleArguments(regressor="attention", subsets=6, subset_rows=6)
     tuned = []
@@ -374,10 +497,20 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
     )
 
     loaded = load_rule(str(tmp_path / "rule.json"), type(sources))
+    assert loaded.about["method"] == "instructiongpt4"
     selector = load_selector("instructiongpt4", {"rule": str(tmp_path / "rule.json"), "clusters": 2})
     others = image_rows(16, seed=3)
     selector.check(Records(others))
+    caplog.clear()
     selection = select(others, selector, 4, context())
+    assert set(loaded.about["identities"]) == {"clip", "reward_model", "judge"}
+    assert "was fitted with another" not in caplog.text
+    swapped, other = save_clip(tmp_path / "clip", seed=1), context()
+    other.judge.name = "another"
+    copied = str(shutil.copytree(sources.reward_model, tmp_path / "copy"))
+    given = {"rule": selector.rule, "clip": swapped, "reward_model": copied}
+    select(others, load_selector("instructiongpt4", given), 4, other)
+    assert "The rule was fitted with another clip, judge:" in caplog.text
     values, _ = sources.measure(Records(others), context(), sources.names, rule.tensors)
     np.testing.assert_allclose(selection.scores, -loaded.log_loss(values), rtol=1e-4, atol=1e-5)
     half = select(others.select(range(8)), selector, 4, context())
@@ -455,12 +588,16 @@ def test_what_is_missing_is_named_before_anything_loads(sources, tmp_path):
     with pytest.raises(ValueError, match="can't be had of rows without images"):
         load_selector("instructiongpt4", options(sources, indicators=["clip"])).check(Records(alpaca(2)))
     shutil.copytree(sources.clip, tmp_path / "clip")
+    for part in tiny_vlm():
+        part.save_pretrained(tmp_path / "vlm")
+    (tmp_path / "vlm" / "model.safetensors").unlink()
     for file in ("preprocessor_config.json", "processor_config.json"):
         (tmp_path / "clip" / file).unlink(missing_ok=True)
     for clip, why in (
         (str(tmp_path / "clip"), "or has no processor"),
         (str(tmp_path / "nowhere"), "can't be found"),
         (sources.reward_model, "no model of images and texts"),
+        (str(tmp_path / "vlm"), "no model of images and texts"),
     ):
         with pytest.raises(ValueError, match=why):
             load_selector("instructiongpt4", options(sources, clip=clip)).check(rows)
@@ -476,10 +613,45 @@ def test_images_need_a_processor_and_a_template_that_places_them(tmp_path):
         tiny_trainer(tmp_path, model=model, processing_class=processor, train_dataset=image_rows(2))
 
 
+def test_images_of_a_column_that_no_one_looks_at_are_named(tmp_path, caplog):
+    tiny_trainer(tmp_path, train_dataset=image_rows(2).rename_column("image", "picture"))
+    assert "`train_dataset` has images in 'picture', which nothing looks at" in caplog.text
+    caplog.clear()
+    model, processor = tiny_vlm()
+    tiny_trainer(tmp_path / "b", model=model, processing_class=processor, train_dataset=image_rows(2))
+    assert "which nothing looks at" not in caplog.text
+
+
 def test_a_method_that_reads_texts_says_so_of_images(tmp_path, caplog):
     model, processor = tiny_vlm()
     tiny_trainer(tmp_path, "length", model=model, processing_class=processor, train_dataset=image_rows(2))
     assert "reads the texts of rows only" in caplog.text
+
+
+TUNED = {"warmup_learning_rate": 1e-2, "warmup_batch_size": 2, "warmup_gradient_accumulation": 1}
+
+
+@pytest.mark.parametrize(
+    "method, kwargs",
+    [
+        ("ifd", TUNED | {"warmup_clusters": 2, "warmup_rows_per_cluster": 2}),
+        ("less", TUNED | {"warmup_epochs": 1, "warmup_fraction": 0.5, "projection_dim": 64, "lora_r": 2}),
+        ("rds", {}),
+        ("nuggets", {"tasks": 3, "threshold": None}),
+        ("perplexity", {}),
+    ],
+)
+@pytest.mark.parametrize("make", [tiny_vlm, tiny_idefics])
+def test_methods_of_texts_run_a_vision_language_model(method, kwargs, make, tmp_path):
+    model, processor = make()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    image_rows(3, seed=9).remove_columns("image").to_json(tmp_path / "target.jsonl")
+    given = {"selection_target": str(tmp_path / "target.jsonl")} if method in ("less", "rds") else {}
+    rows = {"train_dataset": image_rows(12), "selection_budget": 4}
+    trainer = tiny_trainer(tmp_path, method, kwargs, model=model, processing_class=processor, **rows, **given)
+    selection = trainer.select()
+    assert len(selection.indices) == 4 and np.isfinite(selection.scores).all()
+    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
 
 
 def test_a_fit_that_looks_at_no_image_trains_on_none_that_is_broken(sources, tmp_path):
@@ -501,3 +673,12 @@ def test_too_few_subsets_for_columns_are_refused_before_tuning(sources, tmp_path
     few = FitRuleArguments(subsets=8, subset_rows=2, indicators=["pca"])
     with pytest.raises(ValueError, match="components=3 can't be had of 3 rows"):
         fit_rule(Records(image_rows(3)), *given[1:4], few, settings(), tmp_path)
+
+
+if __name__ == "__main__":
+    ranks, (clip, reward, folder) = Accelerator(cpu=True), sys.argv[1:]
+    found = chosen(ImageTextSources(clip, reward, components=3), ranks)
+    if ranks.is_main_process:
+        (Path(folder) / "found.json").write_text(json.dumps(found))
+    ranks.wait_for_everyone()
+    ranks.end_training()
