@@ -203,6 +203,13 @@ class Selector(ABC):
     #: Whether `select()` already keeps rows apart; `selection_diversity` is refused then.
     spreads_out: ClassVar[bool] = False
 
+    def refuse_unless_positive(self, *options: str) -> None:
+        """Refuse, with a `ValueError`, an option that is not positive and finite; one left at `None` has no number."""
+        for name in options:
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ValueError(f"`selection_kwargs`: {name}={value} must be positive and finite.")
+
     def extras(self) -> dict[str, str]:
         """Packages that these options need, and the extra of this package that brings each."""
         return {}

@@ -17,8 +17,6 @@ Relations: [`Superfiltering`] is this with a small model and no warm-up; [`Lengt
 for long answers; [`Perplexity`] shares the pass for s(A|Q).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -26,8 +24,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from ..engines.subset import top_k
-from ..engines.warmup import WarmupSettings, warmed_up
-from ..preprocessing.model import answer_loss, prompt_features, tuning_rows
+from ..preprocessing.model import TUNING_OPTIONS, answer_loss, prompt_features, tuned_on
 from ..preprocessing.records import Records
 from ..selector import Card, Context, SelectionError, Selector
 
@@ -103,14 +100,11 @@ class IFD(Selector):
     )
 
     def __post_init__(self):
-        sizes = ("warmup_clusters", "warmup_rows_per_cluster", "warmup_pool", "warmup_epochs", "warmup_batch_size")
-        rate = ["warmup_learning_rate"] if self.warmup_learning_rate is not None else []
-        for name in (*sizes, "warmup_gradient_accumulation", *rate):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive and finite.")
+        self.refuse_unless_positive("warmup_clusters", "warmup_rows_per_cluster", "warmup_pool", *TUNING_OPTIONS)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
-        with self._warmed_up(records, ctx) as ctx:
+        rows = [] if self.warmup == "none" else self._warmup_rows(records, ctx)
+        with tuned_on(records, rows, ctx, self) as ctx:
             behind = answer_loss(records, ctx)
             options = {"response_header": self.response_header, "header_tokens": self.header_tokens}
             alone = answer_loss(records, ctx, ctx.text_format(**options), alone=True)
@@ -135,27 +129,6 @@ class IFD(Selector):
             ctx.account.note("dropped", "IFD above 1: the prompt makes the answer less likely", np.flatnonzero(above))
             refused |= above
         return top_k(np.where(refused, np.nan, scores), k)
-
-    @contextmanager
-    def _warmed_up(self, records: Records, ctx: Context) -> Iterator[Context]:
-        if self.warmup == "none":
-            yield ctx
-            return
-        rows = self._warmup_rows(records, ctx)
-        settings = WarmupSettings(
-            method=self.warmup,
-            epochs=self.warmup_epochs,
-            learning_rate=self.warmup_learning_rate or (2e-5 if self.warmup == "full" else 2e-4),
-            batch_size=self.warmup_batch_size,
-            gradient_accumulation=self.warmup_gradient_accumulation,
-            gradient_checkpointing=ctx.gradient_checkpointing,
-            seed=ctx.seed,
-        )
-        chosen = tuning_rows(records, rows, ctx)
-        with warmed_up(
-            ctx.model, ctx.tokenizer, chosen, settings, ctx.accelerator, ctx.cache_dir, ctx.account
-        ) as model:
-            yield ctx.using(model)
 
     def _warmup_rows(self, records: Records, ctx: Context) -> np.ndarray:
         """Diverse rows of middling prompt perplexity (paper, section 2.1; its code's k-means and percentiles)."""

@@ -31,7 +31,7 @@ from ..engines.projection import Projection
 from ..engines.target import Target, for_target, highest
 from ..engines.tokens import TokenRows
 from ..engines.warmup import WarmupSettings, warmed_up_by_epoch
-from ..preprocessing.model import answer_gradients
+from ..preprocessing.model import TUNING_OPTIONS, answer_gradients
 from ..preprocessing.records import Records
 from ..preprocessing.target import encode_target, refuse_without_target, subtasks
 from ..preprocessing.text import Encoded, encode
@@ -123,10 +123,7 @@ class LESS(Selector):
 
     def __post_init__(self):
         Projection(self.projection, self.projection_dim)
-        positive = ("warmup_fraction", "warmup_epochs", "warmup_learning_rate", "warmup_batch_size")
-        for name in (*positive, "warmup_gradient_accumulation", "lora_r", "lora_alpha"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive and finite.")
+        self.refuse_unless_positive("warmup_fraction", *TUNING_OPTIONS, "lora_r", "lora_alpha")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"`selection_kwargs`: lora_dropout={self.lora_dropout} must be from 0 to below 1.")
         if self.warmup_fraction > 1:

@@ -15,8 +15,6 @@ Relations: [`DEITA`] has a quality and a distance too, but asks nothing of the m
 necessity by likelihood and needs no generation.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -33,8 +31,7 @@ from ..engines.embedding import (
 from ..engines.reward import check_reward_model
 from ..engines.store import stored_vectors
 from ..engines.subset import k_center
-from ..engines.warmup import WarmupSettings, warmed_up
-from ..preprocessing.model import prompt_embedding, tuning_rows
+from ..preprocessing.model import TUNING_OPTIONS, prompt_embedding, tuned_on
 from ..preprocessing.own_answers import own_answers
 from ..preprocessing.records import Records
 from ..preprocessing.rewards import answer_rewards
@@ -116,10 +113,7 @@ class MoDS(Selector):
     spreads_out: ClassVar[bool] = True
 
     def __post_init__(self):
-        sizes = ("seed_rows", "warmup_epochs", "warmup_batch_size", "warmup_gradient_accumulation")
-        for name in (*sizes, *(["warmup_learning_rate"] if self.warmup_learning_rate is not None else [])):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"`selection_kwargs`: {name}={getattr(self, name)} must be positive.")
+        self.refuse_unless_positive("seed_rows", *TUNING_OPTIONS)
         for name in ("quality_threshold", "necessity_threshold"):
             if np.isnan(getattr(self, name)):
                 raise ValueError(f"`selection_kwargs`: {name}=nan must be a number.")
@@ -195,27 +189,10 @@ class MoDS(Selector):
     def _judge_answers(self, records: Records, good: np.ndarray, seed: np.ndarray, ctx: Context) -> np.ndarray:
         """Rewards of the tuned model's answers to the rows of high quality."""
         asked = records.subset(good)
-        with self._warmed_up(tuning_rows(asked, seed, ctx), ctx) as tuned:
+        with tuned_on(asked, seed, ctx, self) as tuned:
             answers, short = own_answers(asked, tuned, self.max_new_tokens)
         ctx.account.note("truncated", "the model's answer reached its last position", good[short])
         return answer_rewards(asked, ctx, self.reward_model, answers)
-
-    @contextmanager
-    def _warmed_up(self, rows: Any, ctx: Context) -> Iterator[Context]:
-        if self.warmup == "none" or len(rows) == 0:
-            yield ctx
-            return
-        settings = WarmupSettings(
-            method=self.warmup,
-            epochs=self.warmup_epochs,
-            learning_rate=self.warmup_learning_rate or (2e-5 if self.warmup == "full" else 2e-4),
-            batch_size=self.warmup_batch_size,
-            gradient_accumulation=self.warmup_gradient_accumulation,
-            gradient_checkpointing=ctx.gradient_checkpointing,
-            seed=ctx.seed,
-        )
-        with warmed_up(ctx.model, ctx.tokenizer, rows, settings, ctx.accelerator, ctx.cache_dir, ctx.account) as model:
-            yield ctx.using(model)
 
 
 def _encoder(name: str, ctx: Context) -> Any:
