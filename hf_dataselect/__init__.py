@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 #: Public names and the module each comes from; a name is imported when it is first asked for.
 _PUBLIC = {

@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from .engines.cache import write_atomic
+from .engines.batching import same_on_all_ranks
+from .engines.cache import weights_identity, write_atomic
 from .engines.judge import JudgeError
 from .engines.state import preserved
 from .evaluation.benchmarks import Benchmark, Setting, as_json, from_json
@@ -136,6 +137,12 @@ class PIRCallback(TrainerCallback):
         if anew:
             self._settings, self._unscorable, self._failed = {}, {}, {}
         self._evaluated_at, new = state.global_step, {}
+        if benchmarks and not _ranks_agree(trainer) and trainer.is_world_process_zero():
+            logger.error(
+                "Step %s: the ranks hold different weights, as if gradients were not averaged over them. What is "
+                "evaluated and saved is not the model that one rank would have trained: do not use it.",
+                state.global_step,
+            )
         with preserved(trainer.model):
             for benchmark in benchmarks:
                 account = Account()
@@ -185,6 +192,14 @@ class PIRCallback(TrainerCallback):
         logs |= {"pir": pir.value, "pir_low": pir.low, "pir_high": pir.high, "sdf": self.trainer.selection.sdf}
         logs["str"] = self._str()
         return {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
+
+
+def _ranks_agree(trainer: "DataSelectingTrainer") -> bool:
+    """Whether all ranks hold the same trained weights; not asked where each holds a part of them."""
+    if trainer.accelerator.num_processes == 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return True
+    trained = {name: tensor for name, tensor in trainer.model.named_parameters() if tensor.requires_grad}
+    return same_on_all_ranks(trainer.accelerator, weights_identity(trained))
 
 
 def _tokens(dataset: Any) -> int | None:

@@ -161,6 +161,8 @@ class PlannedRun:
                 "delete that folder."
             )
         whole = all((self.folder / name).is_file() for name in ("selection.json", "eval.json"))
+        if whole:
+            read_evaluation(self.folder, "output_dir")
         return "finished" if written["finished"] and whole else "begun"
 
     def write(self, finished: bool) -> None:

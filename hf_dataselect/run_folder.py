@@ -27,18 +27,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from . import __version__
 from .engines.cache import write_atomic
 from .selection import Selection
 
 
-PACKAGES = ("hf_dataselect", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 
 
 def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     """Write `recipe.yaml` and `versions.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "recipe.yaml", yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True))
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "hf_dataselect": __version__}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
@@ -99,15 +100,32 @@ def read_evaluation(folder: Path | str, option: str = "baseline_dir") -> dict[st
     The evaluation of a run.
 
     Raises:
-        `ValueError`: the folder holds none; `option` names where the folder came from.
+        `ValueError`: the folder holds none, or one of a model that was trained wrongly; `option` names where the
+        folder came from.
     """
     try:
-        return json.loads((Path(folder) / "eval.json").read_text())
+        evaluation = json.loads((Path(folder) / "eval.json").read_text())
+        if _ranks_parted(Path(folder), evaluation):
+            raise ValueError(
+                f"`{option}={str(folder)!r}` was trained on several ranks by hf_dataselect 0.1.0, which stopped "
+                "averaging gradients over the ranks at the first evaluation: delete the folder and train it again."
+            )
+        return evaluation
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
             f"`{option}={str(folder)!r}` is not the folder of a finished, evaluated run ({error}): run it first, with "
             "an `eval_dataset`."
         ) from error
+
+
+def _ranks_parted(folder: Path, evaluation: dict[str, Any]) -> bool:
+    """Whether a run was trained by a version whose ranks went apart when it was evaluated while it trained."""
+    versions, selection = folder / "versions.json", folder / "selection.json"
+    if not (versions.is_file() and selection.is_file()):
+        return False
+    meanwhile = any(entry["step"] < evaluation["steps"] for entry in evaluation.get("history", []))
+    several = json.loads(selection.read_text()).get("facts", {}).get("processes", 1) > 1
+    return meanwhile and several and json.loads(versions.read_text()).get("hf_dataselect") == "0.1.0"
 
 
 def _json(described: dict[str, Any]) -> str:

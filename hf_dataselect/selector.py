@@ -251,11 +251,11 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
         [`Selection`]: the same on every rank.
 
     Raises:
-        `ValueError`: the selector broke the contract (shape, dtype, order of rows) or changed the model's weights, or
-        no row could be kept.
+        `ValueError`: the selector broke the contract (shape, dtype, order of rows) or changed the model's weights, no
+        row could be kept, or the ranks hold different models.
     """
     from .engines.memory import peak_memory
-    from .engines.state import preserved
+    from .engines.state import preserved, unprepared
     from .registry import method_name
 
     records = dataset if isinstance(dataset, Records) else Records(dataset)
@@ -265,7 +265,7 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
     unreadable = records.unreadable()
     for reason, rows in unreadable.items():
         ctx.account.note("dropped", reason, rows)
-    with preserved(ctx.model), _unchanged(ctx.model, selector):
+    with preserved(ctx.model), unprepared(ctx.model), _unchanged(ctx.model, selector, ctx):
         features = selector.featurize(records, ctx)
         scores = _checked_scores(selector.score(features, ctx), n, method)
         usable = scores.copy()
@@ -301,14 +301,17 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
 
 
 @contextmanager
-def _unchanged(model: Any, selector: Selector):
-    """Prove by checksum that a selector that used the model left every weight as it was."""
+def _unchanged(model: Any, selector: Selector, ctx: Context):
+    """Prove by checksum that ranks score with one model, and that the selector left every weight of it as it was."""
     if model is None or "model" not in selector.card.needs:
         yield
         return
+    from .engines.batching import same_on_all_ranks
     from .engines.cache import model_identity
 
     before = model_identity(model)
+    if not same_on_all_ranks(ctx.accelerator, before):
+        raise SelectionError("The ranks hold different models, so that their scores can't be put together: load one.")
     yield
     if model_identity(model) != before:
         raise ValueError(f"The selector {type(selector).__name__} left the model's weights changed.")

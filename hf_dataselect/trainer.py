@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from torch.nn.parallel import DistributedDataParallel
 from transformers import ProcessorMixin, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 from trl import SFTTrainer
@@ -19,6 +20,7 @@ from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
 from .engines.cache import check_writable, digest, model_identity
 from .engines.judge import Judge, load_judge
+from .engines.state import unprepare
 from .evaluation.benchmarks import Benchmark
 from .evaluation.held_out import HeldOut
 from .inputs import (
@@ -314,7 +316,25 @@ class DataSelectingTrainer(SFTTrainer):
         if resume_from_checkpoint and self.selection is None:
             self.selection = self._read_selection_back(resume_from_checkpoint)
         self.prepare_subset()
+        self._forget_evaluation()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+
+    def _forget_evaluation(self) -> None:
+        """
+        Let a model that was evaluated before it is trained be prepared for training. Evaluating marks it as prepared,
+        and [`~transformers.Trainer`] (5.23, with accelerate 1.15) then trains it on each rank by itself.
+        """
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        parts = list(self.model_wrapped.modules())
+        if (
+            self.accelerator.num_processes == 1
+            or sharded
+            or any(isinstance(part, DistributedDataParallel) for part in parts)
+        ):
+            return
+        for part in parts:
+            unprepare(part)
+        self.model_wrapped = self.model
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As [`~trl.SFTTrainer.evaluate`]; its time does not count as training time."""

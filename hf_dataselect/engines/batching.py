@@ -3,11 +3,12 @@
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast, gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from tqdm.auto import tqdm
@@ -32,6 +33,11 @@ def found_by_main(accelerator: Accelerator | None, *arrays: np.ndarray) -> tuple
         return arrays
     sent = (torch.from_numpy(np.ascontiguousarray(array)).to(accelerator.device) for array in arrays)
     return tuple(broadcast(tensor).cpu().numpy() for tensor in sent)
+
+
+def same_on_all_ranks(accelerator: Accelerator | None, value: Any) -> bool:
+    """Whether every rank has this value (one that can be hashed and pickled)."""
+    return accelerator is None or accelerator.num_processes == 1 or len({*gather_object([value])}) == 1
 
 
 def batches_by_tokens(lengths: Sequence[int], batch_tokens: int, rows: np.ndarray | None = None) -> list[np.ndarray]:

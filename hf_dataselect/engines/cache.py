@@ -58,7 +58,16 @@ def model_identity(model: nn.Module) -> str:
     }
     described = [{k: v for k, v in config.items() if k not in _VOLATILE}, adapters]
     hasher = hashlib.blake2b(digest(described).encode(), digest_size=16)
-    for name, tensor in sorted(_state(model).items()):
+    return _hashed(hasher, _state(model))
+
+
+def weights_identity(weights: dict[str, torch.Tensor]) -> str:
+    """Content hash of tensors by name, as that of [`model_identity`]."""
+    return _hashed(hashlib.blake2b(digest_size=16), weights)
+
+
+def _hashed(hasher: Any, weights: dict[str, Any]) -> str:
+    for name, tensor in sorted(weights.items()):
         if isinstance(tensor, torch.Tensor):
             bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
             width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)

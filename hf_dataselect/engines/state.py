@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
 
@@ -14,8 +15,9 @@ _FLAGS = ("training", "gradient_checkpointing", "_gradient_checkpointing_func", 
 _FLAGS += ("_forward_pre_hooks", "_backward_hooks", "_require_grads_hook", "_require_grads_hooks")
 # Said of a model whose hooks record hidden states; without them, and so said, it would give none.
 _FLAGS += ("_output_capturing_hooks_installed",)
-# Without these, `accelerate` takes a model that a warm-up has trained for prepared: no autocast, no DDP.
-_FLAGS += ("_is_accelerate_prepared", "_original_forward")
+#: What `accelerate` notes on a model it has prepared. A model so marked is not prepared again: no autocast, no DDP.
+_PREPARED = ("_is_accelerate_prepared", "_original_forward")
+_FLAGS += _PREPARED
 _ABSENT = object()
 
 
@@ -24,8 +26,8 @@ def preserved(model: nn.Module | None) -> Iterator[None]:
     """
     Put back, at the end and after an exception, what selecting may touch besides the weights: train or eval mode,
     gradient-checkpointing flags, patched `forward`s and hooks of every module, `requires_grad` and `grad` of every
-    parameter, settings (`use_cache`, special tokens, generation), and the random state of Python, NumPy and torch (all
-    devices).
+    parameter, settings (`use_cache`, special tokens, generation), the random state of Python, NumPy and torch (all
+    devices), and the state that all of `accelerate`'s accelerators share.
     """
     modules = list(model.modules()) if model is not None else []
     flags = [{name: _copied(module.__dict__.get(name, _ABSENT)) for name in _FLAGS} for module in modules]
@@ -35,7 +37,7 @@ def preserved(model: nn.Module | None) -> Iterator[None]:
     configs = [getattr(model, name, None) for name in ("config", "generation_config")]
     configs += [config.get_text_config() for config in configs if hasattr(config, "get_text_config")]
     settings = [(config, dict(vars(config))) for config in configs if hasattr(config, "__dict__")]
-    with preserved_random_state():
+    with preserved_random_state(), preserved_accelerate_state():
         try:
             yield
         finally:
@@ -77,6 +79,53 @@ def preserved_random_state() -> Iterator[None]:
 
 
 @contextmanager
+def preserved_accelerate_state() -> Iterator[None]:
+    """
+    State that all accelerators of the process share, as it was, also after an exception. A second
+    [`~transformers.Trainer`] writes its own over it: mixed precision, compilation, gradient synchronization.
+    """
+    shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
+    saved = [{name: list(value) if type(value) is list else value for name, value in d.items()} for d in shared]
+    try:
+        yield
+    finally:
+        for now, before in zip(shared, saved, strict=True):
+            now.clear()
+            now.update(before)
+
+
+@contextmanager
+def unprepared(model: nn.Module | None) -> Iterator[None]:
+    """
+    The model as if `accelerate` had never prepared it (for an evaluation or a training): with its own `forward`,
+    without autocast, and ready to be prepared by another trainer. Afterwards it is prepared as it was.
+    """
+    modules = model.modules() if model is not None else ()
+    prepared = [module for module in modules if not vars(module).keys().isdisjoint(_PREPARED)]
+    names = ("forward", *_PREPARED)
+    saved = [{name: vars(module)[name] for name in names if name in vars(module)} for module in prepared]
+    for module in prepared:
+        unprepare(module)
+    try:
+        yield
+    finally:
+        for module, values in zip(prepared, saved, strict=True):
+            for name in names:
+                vars(module).pop(name, None)
+            vars(module).update(values)
+
+
+def unprepare(module: nn.Module) -> None:
+    """Take off for good what `accelerate` put on a module when it prepared it: autocast, and the note that it did."""
+    vars(module).pop("_is_accelerate_prepared", None)
+    original = vars(module).pop("_original_forward", None)
+    if original is not None:
+        vars(module).pop("forward", None)
+        if module.forward != original:  # the user's own, which was there before
+            module.forward = original
+
+
+@contextmanager
 def evaluating(model: nn.Module) -> Iterator[nn.Module]:
     """
     Every module in eval mode (no dropout, no gradient checkpointing), then back to the mode each one had.
@@ -104,18 +153,30 @@ _MODES = ("training", "support_avx512bf16_for_cpu")
 @contextmanager
 def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
     """
-    Floating-point weights in another dtype for a while; the original tensors are kept aside and put back, so that not
-    a bit of them changes. Costs the memory of one copy in `dtype`. Buffers (rotary frequencies) stay as they are.
+    Compute in another dtype: floating-point weights are replaced by copies in `dtype`, and `accelerate`'s autocast is
+    off. The model's own parameters are not touched, and are back in their places afterwards. Costs the memory of one
+    copy in `dtype`. Buffers (rotary frequencies) stay as they are.
     """
-    swapped = [p for p in model.parameters() if p.is_floating_point() and p.dtype != dtype]
-    originals = [p.data for p in swapped]
+    # Never through `parameter.data`: another dtype there makes autograd forget the node that accumulates the gradient,
+    # and with it the hooks by which DDP averages gradients over the ranks.
+    copies: dict[int, nn.Parameter] = {}  # by parameter: tied weights stay tied
+    replaced = [
+        (module, name, parameter)
+        for module in model.modules()
+        for name, parameter in module._parameters.items()
+        if parameter is not None and parameter.is_floating_point() and parameter.dtype != dtype
+    ]
+    for _, _, parameter in replaced:
+        if id(parameter) not in copies:
+            copies[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), parameter.requires_grad)
     try:
-        for parameter in swapped:
-            parameter.data = parameter.data.to(dtype)
-        yield model
+        for module, name, parameter in replaced:
+            module._parameters[name] = copies[id(parameter)]
+        with unprepared(model):
+            yield model
     finally:
-        for parameter, original in zip(swapped, originals, strict=True):
-            parameter.data = original
+        for module, name, parameter in replaced:
+            module._parameters[name] = parameter
 
 
 def scoring_dtype(model: nn.Module, name: str = "auto") -> torch.dtype:

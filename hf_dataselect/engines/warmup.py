@@ -27,11 +27,11 @@ from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 from ..selection import Account, SelectionError
 from . import adam, lending, tokens
 from . import epochs as epochs_module
-from .batching import main_process_first
-from .cache import check_writable, code_version, digest, model_identity
+from .batching import main_process_first, same_on_all_ranks
+from .cache import check_writable, code_version, digest, model_identity, weights_identity
 from .epochs import Checkpoint, EpochRecorder, packed, unpacked
 from .lending import adapter_copy, all_weights, temporary_lora
-from .state import preserved
+from .state import preserved, unprepared
 from .store import free_bytes
 from .tokens import TokenRows
 
@@ -132,7 +132,8 @@ def warmed_up(
             found in `cache_dir`.
 
     Raises:
-        [`SelectionError`]: `method="full"` on a quantized model, or no row has a counted token.
+        [`SelectionError`]: `method="full"` on a quantized model, no row has a counted token, or the ranks hold
+            different weights afterwards.
     """
     with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account) as tuned:
         yield tuned
@@ -179,7 +180,7 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, ep
     lend = all_weights if settings.method == "full" else adapter_copy if is_peft_model(model) else temporary_lora
     if lend is temporary_lora:
         lend = partial(lend, images=isinstance(rows, ImageRows))
-    with preserved(model), lend(model, settings) as (tuned, weights, load):
+    with preserved(model), unprepared(model), lend(model, settings) as (tuned, weights, load):
         # Ranks that do not see the file have to tune, and tuning takes all of them.
         if saved is not None and all(gather_object([saved.exists()])):
             state = load_file(saved)
@@ -203,6 +204,10 @@ def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, ep
             if saved is not None and (accelerator is None or accelerator.is_main_process):
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
                 _keep(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
+        # Each rank would score with a model of its own, none of them the one that was asked for.
+        several = accelerator is not None and accelerator.num_processes > 1
+        if several and not same_on_all_ranks(accelerator, weights_identity(weights())):
+            raise SelectionError("The ranks hold different weights after the warm-up: it was not averaged over them.")
         yield tuned
 
 

@@ -1,0 +1,161 @@
+"""
+Trainings on several ranks, each beside a plain `SFTTrainer` on the rows that were kept: run as
+`accelerate launch ... -m tests.parity FOLDER NAMES`, writes what each rank ends with as `FOLDER/NAME-RANK.json`.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from datasets import Dataset
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
+from tests.engines.test_judge_model import reward_model
+from tests.rows import layout
+from tests.tiny import tiny_model, tiny_tokenizer
+from tests.training import PLAIN
+
+
+WARM = {"warmup_batch_size": 2, "warmup_gradient_accumulation": 1, "warmup_learning_rate": 1e-2}
+IFD = WARM | {"warmup_clusters": 2, "warmup_rows_per_cluster": 3, "drop_above_one": False}
+LESS = WARM | {"lora_r": 4, "lora_alpha": 8, "warmup_epochs": 2, "warmup_fraction": 0.5, "projection_dim": 64}
+NUGGETS = {"tasks": 4, "threshold": 0.0}
+MODS = WARM | {"encoder": "model", "seed_rows": 4, "max_new_tokens": 4}
+EVERY = {"eval_strategy": "steps", "eval_steps": 1}
+START = {"eval_on_start": True}
+AMP = {"bf16": True}
+GENERATED = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 3}
+
+#: Name: method, its options, the trainer's options, and what is done; `half` is a bfloat16 model, `lora` an adapter.
+CASES = {
+    "evaluated": ("full", {}, EVERY | START | GENERATED, "train"),
+    "evaluated lora half auto": ("full", {}, EVERY | {"selection_dtype": "auto"}, "train"),
+    "evaluated before": ("full", {}, AMP, "evaluate train"),
+    "evaluated before lora": ("full", {}, GENERATED, "evaluate train"),
+    "packed accumulated": (
+        "full", {}, EVERY | AMP | {"packing": True, "gradient_accumulation_steps": 2, "max_length": 64}, "train"
+    ),
+    "best": (
+        "perplexity", {}, EVERY | {"save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True}, "train"
+    ),
+    "resumed lora": ("perplexity", {}, EVERY | {"save_strategy": "steps", "save_steps": 2}, "train resume"),
+    "again half": ("perplexity", {}, EVERY | {"selection_dtype": "float32"}, "select train select train"),
+    "ifd": ("ifd", IFD | {"warmup": "lora"}, EVERY | AMP, "evaluate train select train"),
+    "ifd full checkpointed": (
+        "ifd", IFD | {"warmup": "full"}, EVERY | {"gradient_checkpointing": True}, "train select train"
+    ),
+    "ifd lora half": ("ifd", IFD | {"warmup": "lora"}, EVERY, "train select train"),
+    "less": ("less", LESS, EVERY, "train select train"),
+    "less lora": ("less", LESS, AMP | {"selection_dtype": "float32"}, "evaluate select train"),
+    "less layers": ("less", LESS | {"layers": ["q_proj", "v_proj"]}, EVERY, "train select train"),
+    "nuggets": ("nuggets", NUGGETS, EVERY, "train select train"),
+    "rds lora": ("rds", {}, EVERY | AMP, "train select train"),
+    "mods": ("mods", MODS, EVERY | {"gradient_accumulation_steps": 2}, "train select train"),
+}  # fmt: skip
+#: Options that plain `SFTConfig` does not have.
+OWN = {*GENERATED, "selection_dtype"}
+
+
+def trainer(kind, folder: Path, name: str, rows: Dataset, **own):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(tokenizer, hidden=32).to(torch.bfloat16 if "half" in name else torch.float32)
+    options = PLAIN | {"max_steps": 4} | CASES[name][2]
+    if own:
+        config, options = DataSelectingConfig, own | {"selection_dtype": "bfloat16"} | options
+    else:
+        config, options = SFTConfig, {key: value for key, value in options.items() if key not in OWN}
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights="gaussian")
+    torch.manual_seed(0)
+    return kind(
+        model,
+        config(str(folder), **options),
+        train_dataset=rows,
+        eval_dataset=layout("messages", 4, seed=5),
+        processing_class=tokenizer,
+        peft_config=lora if "lora" in name else None,
+    )
+
+
+def outcome(done: SFTTrainer) -> dict:
+    """Hash of the trained weights and of the optimizer's state, and the losses."""
+
+    def hashed(tensors) -> str:
+        parts = (tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy() for tensor in tensors)
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
+
+    states = done.optimizer.state_dict()["state"].values()
+    return {
+        "weights": hashed(p for p in done.model.parameters() if p.requires_grad),
+        "optimizer": hashed(value for state in states for value in state.values() if torch.is_tensor(value)),
+        "losses": [entry["loss"] for entry in done.state.log_history if "loss" in entry],
+    }
+
+
+def compared(name: str, folder: Path, rewards: str) -> dict:
+    """What this rank ends each training with, and what it ends with by plain `SFTTrainer`."""
+    method, kwargs, _, actions = CASES[name]
+    rows = layout("messages", 20)
+    target = folder / f"target{PartialState().process_index}.jsonl"
+    layout("messages", 4, seed=3).to_json(target)
+    own = {"selection_method": method, "selection_cache_dir": str(folder / "cache"), "selection_batch_tokens": 256}
+    own |= {"selection_kwargs": kwargs | ({"reward_model": rewards} if method == "mods" else {})}
+    own |= {"selection_budget": 9} if method != "full" else {}
+    own |= {"selection_target": str(target)} if method in ("less", "rds") else {}
+
+    def anew(kind) -> SFTTrainer:
+        if kind is DataSelectingTrainer:
+            return trainer(kind, folder / "ours", name, rows, **own)
+        return trainer(kind, folder / "plain", name, rows.select(np.sort(ours.selection.indices)))
+
+    ours, plain, results = anew(DataSelectingTrainer), None, {"ours": [], "plain": []}
+    for action in actions.split():
+        if action in ("evaluate", "select"):
+            getattr(ours, action)()
+            continue
+        checkpoint = {}
+        if action == "resume":
+            ours, plain, checkpoint = anew(DataSelectingTrainer), None, {"resume_from_checkpoint": True}
+            for side in ("ours", "plain"):
+                if PartialState().is_main_process:
+                    shutil.rmtree(folder / side / "checkpoint-4")
+            PartialState().wait_for_everyone()
+        ours.train(**checkpoint)
+        plain, prepared = plain or anew(SFTTrainer), anew(SFTTrainer).train_dataset
+        plain.train_dataset = prepared
+        plain.train(**checkpoint)
+        results["ours"].append(outcome(ours))
+        results["plain"].append(outcome(plain))
+    return results
+
+
+def main(folder: Path, names: list[str]) -> None:
+    torch.set_num_threads(1)
+    state = PartialState(cpu=True)
+    tokenizer, rewards = tiny_tokenizer(), folder / "rewards"
+    if state.is_main_process:
+        reward_model(tokenizer).save_pretrained(rewards)
+        tokenizer.save_pretrained(rewards)
+    state.wait_for_everyone()
+    for name in names:
+        place = folder / name.replace(" ", "-")
+        place.mkdir(exist_ok=True)
+        try:
+            result = compared(name, place, str(rewards))
+        except Exception:
+            result = {"error": traceback.format_exc()}
+        (folder / f"{name}-{state.process_index}.json").write_text(json.dumps(result))
+        if "error" in result:
+            sys.exit(f"{name}: {result['error']}")
+        state.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

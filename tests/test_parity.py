@@ -1,0 +1,19 @@
+"""Two ranks end with the weights, optimizer state and losses of plain `SFTTrainer` on the rows that were kept."""
+
+import json
+
+import pytest
+
+from tests.parity import CASES
+from tests.test_ranks import launch
+
+
+@pytest.mark.parametrize("part", range(3))
+def test_ranks_end_as_with_plain_sft_trainer(tmp_path, part):
+    names = list(CASES)[part::3]
+    launch(2, "tests.parity", str(tmp_path), *names, cwd=tmp_path)
+    for name in names:
+        one, two = (json.loads((tmp_path / f"{name}-{rank}.json").read_text()) for rank in (0, 1))
+        assert one == two, f"{name}: the ranks differ"
+        assert one["ours"] == one["plain"], f"{name}: not as plain SFTTrainer"
+        assert all(len(run["losses"]) > 1 for run in one["ours"])
