@@ -9,15 +9,19 @@ import shutil
 import sys
 import traceback
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
 from peft import LoraConfig
+from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
+from hf_dataselect import DataSelectingConfig, DataSelectingTrainer, callbacks
+from hf_dataselect.engines import warmup
+from hf_dataselect.selection import SelectionError
 from tests.engines.test_judge_model import reward_model
 from tests.rows import layout
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -58,6 +62,16 @@ CASES = {
     "less layers": ("less", LESS | {"layers": ["q_proj", "v_proj"]}, EVERY, "train select train"),
     "nuggets": ("nuggets", NUGGETS, EVERY, "train select train"),
     "rds lora": ("rds", {}, EVERY | AMP, "train select train"),
+    "deita lora": (
+        "deita",
+        {"complexity_scorer": "model", "quality_scorer": "model", "encoder": "model"},
+        EVERY | AMP,
+        "evaluate train select train",
+    ),
+    "neftune compiled": (
+        "perplexity", {}, EVERY | {"neftune_noise_alpha": 5, "torch_compile": True, "torch_compile_backend": "eager"},
+        "evaluate select train select train",
+    ),
     "mods": ("mods", MODS, EVERY | {"gradient_accumulation_steps": 2}, "train select train"),
 }  # fmt: skip
 #: Options that plain `SFTConfig` does not have.
@@ -72,7 +86,7 @@ def trainer(kind, folder: Path, name: str, rows: Dataset, **own):
         config, options = DataSelectingConfig, own | {"selection_dtype": "bfloat16"} | options
     else:
         config, options = SFTConfig, {key: value for key, value in options.items() if key not in OWN}
-    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights="gaussian")
+    lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.1, target_modules="all-linear")
     torch.manual_seed(0)
     return kind(
         model,
@@ -127,13 +141,47 @@ def compared(name: str, folder: Path, rewards: str) -> dict:
                 if PartialState().is_main_process:
                     shutil.rmtree(folder / side / "checkpoint-4")
             PartialState().wait_for_everyone()
+        set_seed(1)
         ours.train(**checkpoint)
         plain, prepared = plain or anew(SFTTrainer), anew(SFTTrainer).train_dataset
         plain.train_dataset = prepared
+        set_seed(1)
         plain.train(**checkpoint)
         results["ours"].append(outcome(ours))
         results["plain"].append(outcome(plain))
     return results
+
+
+def parted(folder: Path) -> dict:
+    """What is said where the ranks hold different weights."""
+    rank, said = PartialState().process_index, {}
+
+    def shift(model, *_, **__) -> None:
+        with torch.no_grad():
+            next(p for p in model.parameters() if p.requires_grad).add_(rank)
+
+    def apart(**options):
+        rows, options["selection_cache_dir"] = layout("messages", 12), "none"
+        return trainer(DataSelectingTrainer, folder, "evaluated before", rows, **options)
+
+    done = apart(selection_method="perplexity", selection_budget=4)
+    shift(done.model)
+    try:
+        done.select()
+    except SelectionError as error:
+        said["select"] = str(error)
+    done = apart(selection_method="ifd", selection_kwargs=IFD, selection_budget=4)
+    with mock.patch.object(warmup, "_train", shift):
+        try:
+            done.select()
+        except SelectionError as error:
+            said["warm-up"] = str(error)
+    done = apart(selection_method="random", selection_budget=4)
+    shift(done.model)
+    with mock.patch.object(callbacks.logger, "error") as logged:
+        done.evaluate()
+    said["evaluate"] = logged.call_count
+    return said
 
 
 def main(folder: Path, names: list[str]) -> None:
@@ -148,7 +196,7 @@ def main(folder: Path, names: list[str]) -> None:
         place = folder / name.replace(" ", "-")
         place.mkdir(exist_ok=True)
         try:
-            result = compared(name, place, str(rewards))
+            result = parted(place) if name == "parted" else compared(name, place, str(rewards))
         except Exception:
             result = {"error": traceback.format_exc()}
         (folder / f"{name}-{state.process_index}.json").write_text(json.dumps(result))

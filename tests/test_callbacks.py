@@ -105,6 +105,25 @@ def test_an_evaluation_before_any_selection_only_logs(tmp_path):
     assert (tmp_path / "run" / "eval.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("version", "processes", "last", "refused"),
+    [("0.1.0", 2, 3, True), ("0.1.0", 1, 3, False), ("0.1.1", 2, 3, False), ("0.1.0", 2, 2, False)],
+)
+def test_a_baseline_whose_ranks_parted_in_an_earlier_version_is_refused(tmp_path, version, processes, last, refused):
+    options = {"eval_dataset": alpaca(12, seed=9), "eval_strategy": "steps", "eval_steps": 2, "max_steps": last}
+    tiny_trainer(tmp_path / "bm", **options).train()
+    folder = tmp_path / "bm" / "run"
+    versions, selection = (json.loads((folder / f"{name}.json").read_text()) for name in ("versions", "selection"))
+    (folder / "versions.json").write_text(json.dumps(versions | {"hf_dataselect": version}))
+    selection["facts"]["processes"] = processes
+    (folder / "selection.json").write_text(json.dumps(selection))
+    if refused:
+        with pytest.raises(ValueError, match="stopped averaging gradients"):
+            tiny_trainer(tmp_path, "random", baseline_dir=str(folder), **options)
+    else:
+        tiny_trainer(tmp_path, "random", baseline_dir=str(folder), **options)
+
+
 def test_a_baseline_of_another_evaluation_is_refused(tmp_path, baseline):
     with pytest.raises(ValueError, match="not evaluated on the same rows"):
         tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(6, seed=10))

@@ -113,6 +113,22 @@ def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, mon
     assert "dataset_content was" in capsys.readouterr().err
 
 
+def test_a_finished_run_whose_ranks_parted_is_not_taken_up(recipe, tmp_path):
+    (first, *_) = planned(recipe)
+    first.write(finished=True)
+    contents = {
+        "selection": {"facts": {"processes": 2}},
+        "eval": {"steps": 2, "history": [{"step": 1}, {"step": 2}]},
+        "versions": {"hf_dataselect": "0.1.1"},
+    }
+    for name, content in contents.items():
+        (first.folder / f"{name}.json").write_text(json.dumps(content))
+    assert first.state == "finished"
+    (first.folder / "versions.json").write_text(json.dumps({"hf_dataselect": "0.1.0"}))
+    with pytest.raises(ValueError, match="delete the folder and train it again"):
+        planned(recipe)
+
+
 def test_a_killed_comparison_goes_on_and_repeats_no_finished_run(recipe, tmp_path):
     folder = tmp_path / "runs"
     command = [sys.executable, "-m", "hf_dataselect", "compare", "--config", str(recipe), "--max_steps", "12"]

@@ -138,6 +138,72 @@ def snapshot(model) -> dict:
     }
 
 
+METHODS = {
+    "perplexity": {},
+    "ifd": {"warmup": "full", "warmup_clusters": 2},
+    "rds": {},
+    "nuggets": {"tasks": 4, "threshold": 0.0},
+    "less": {"lora_r": 4, "warmup_epochs": 1, "warmup_fraction": 0.5, "projection_dim": 64},
+}
+
+
+COMPILED = {"torch_compile": True, "torch_compile_backend": "eager"}
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [(method, options) for method in METHODS for options in ({}, {"bf16": True})] + [("less", COMPILED)],
+)
+def test_a_trained_trainer_is_not_touched_by_selecting_or_evaluating(tmp_path, method, options):
+    rows = {"train_dataset": layout("messages", 16), "eval_dataset": layout("messages", 4, seed=3)}
+    layout("messages", 4, seed=7).to_json(tmp_path / "target.jsonl")
+    options = options | {"selection_target": str(tmp_path / "target.jsonl"), "selection_budget": 4}
+    trainer = tiny_trainer(
+        tmp_path, method, METHODS[method], **rows, **options, selection_dtype="bfloat16", peft_config=LORA
+    )
+    trainer.evaluate()
+    trainer.train()
+    trainer.model.eval()  # as every evaluation leaves it
+    before, held = belongings(trainer)
+    trainer.select()
+    trainer.evaluate()
+    assert belongings(trainer)[0] == before and held
+
+
+def belongings(trainer) -> tuple[dict, list]:
+    """What training goes on with, by identity and content, and what has to be held for identities to stay."""
+    tuned = [p for p in trainer.model.parameters() if p.requires_grad]
+    nodes = [p.view_as(p).grad_fn.next_functions[0][0] for p in tuned]
+    states = [value for state in trainer.optimizer.state_dict()["state"].values() for value in state.values()]
+    accelerator = trainer.accelerator
+    return snapshot(trainer.model) | {
+        "parameters": [(id(p), p.data_ptr(), p.dtype, id(p.grad)) for p in trainer.model.parameters()],
+        "nodes": [id(node) for node in nodes],
+        "optimizer": [(id(value), float(torch.as_tensor(value).double().sum())) for value in states],
+        "wrapped": id(trainer.model_wrapped),
+        "marks": [sorted(vars(module)) for module in trainer.model.modules()],
+        "precision": accelerator.mixed_precision,
+        "dynamo": (id(accelerator.state.dynamo_plugin), str(accelerator.state.dynamo_plugin.backend)),
+        "gradient state": dict(accelerator.gradient_state.plugin_kwargs),
+        "generation": trainer.model.generation_config.to_dict(),
+    }, nodes
+
+
+@pytest.mark.parametrize("options", [{}, {"bf16": True, "selection_dtype": "float32"}], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_an_evaluation_changes_no_score(tmp_path, method, options):
+    layout("messages", 4, seed=7).to_json(tmp_path / "target.jsonl")
+    options = options | {"selection_target": str(tmp_path / "target.jsonl"), "selection_budget": 4}
+    scores = []
+    for evaluated in (False, True):
+        rows = {"train_dataset": layout("messages", 16), "eval_dataset": layout("messages", 4, seed=3)}
+        trainer = tiny_trainer(tmp_path, method, METHODS[method], **rows, **options | {"selection_cache_dir": "none"})
+        if evaluated:
+            trainer.evaluate()
+        scores.append(trainer.select().scores)
+    np.testing.assert_array_equal(*scores)
+
+
 def test_same_seed_same_rows_and_another_seed_others(tmp_path):
     chosen = [
         tiny_trainer(tmp_path / str(i), "random", seed=seed, selection_budget=8).select().indices.tolist()

@@ -4,10 +4,21 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState
+from accelerate.utils import GradientAccumulationPlugin
 from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from hf_dataselect.engines.state import cast, evaluating, preserved, preserved_random_state, scoring_dtype
+from hf_dataselect.engines.state import (
+    cast,
+    evaluating,
+    preserved,
+    preserved_accelerate_state,
+    preserved_random_state,
+    scoring_dtype,
+    unprepared,
+)
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -190,6 +201,71 @@ def test_cast_weights_come_back_bit_for_bit_in_their_own_memory(dtype, fails):
         same, place, own, value = before[name]
         assert parameter is same and parameter.data_ptr() == place and parameter.dtype == own
         assert torch.equal(parameter, value)
+
+
+def accumulator(parameter):
+    """The node of autograd that adds up a parameter's gradient."""
+    return parameter.view_as(parameter).grad_fn.next_functions[0][0]
+
+
+def test_hooks_on_the_sums_of_gradients_are_called_after_a_cast():
+    model, calls = tiny(), []
+    model.lm_head.weight = model.model.embed_tokens.weight  # tied
+    nodes = [accumulator(parameter) for parameter in model.parameters()]
+    for node in nodes:
+        node.register_hook(lambda *_: calls.append(1))
+    with cast(model, torch.bfloat16):
+        assert model.lm_head.weight is model.model.embed_tokens.weight
+        model.requires_grad_(False)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    model(input_ids=torch.tensor([[3, 4, 5]])).logits.sum().backward()
+    assert [accumulator(parameter) for parameter in model.parameters()] == nodes and len(calls) == len(nodes)
+
+
+def prepared(model):
+    return Accelerator(cpu=True, mixed_precision="bf16").prepare_model(model, evaluation_mode=True)
+
+
+@pytest.mark.parametrize("patched", [False, True], ids=["", "patched by the user"])
+def test_a_prepared_model_is_lent_without_autocast_and_comes_back_prepared(patched):
+    model, ids, calls = tiny(), torch.tensor([[3, 4, 5]]), []
+    if patched:
+        own = model.forward
+
+        def counted(*given, **options):
+            calls.append(1)
+            return own(*given, **options)
+
+        model.forward = counted
+    with torch.no_grad(), preserved_accelerate_state():
+        expected = model(input_ids=ids).logits
+        before = dict(vars(prepared(model)))
+        coarse = model(input_ids=ids).logits
+        with unprepared(model):
+            assert torch.equal(model(input_ids=ids).logits, expected)
+            assert not hasattr(model, "_is_accelerate_prepared") and not hasattr(model, "_original_forward")
+            assert ("forward" in vars(model)) == patched
+        with cast(model, torch.float32):
+            assert torch.equal(model(input_ids=ids).logits, expected)
+        with pytest.raises(RuntimeError), unprepared(model):
+            raise RuntimeError
+        assert vars(model) == before and not torch.equal(coarse, expected)
+        assert torch.equal(model(input_ids=ids).logits, coarse)
+    assert len(calls) == (5 if patched else 0)
+
+
+def test_another_accelerator_leaves_the_shared_state_as_it_was():
+    with preserved_accelerate_state():
+        plugin = GradientAccumulationPlugin(num_steps=2, sync_each_batch=True)
+        own = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_plugin=plugin)
+        before = dict(AcceleratorState._shared_state), dict(GradientState._shared_state)
+        with pytest.raises(RuntimeError), preserved(None):
+            AcceleratorState._reset_state()
+            Accelerator(cpu=True, gradient_accumulation_steps=4)
+            assert own.mixed_precision == "no"
+            raise RuntimeError
+        assert (dict(AcceleratorState._shared_state), dict(GradientState._shared_state)) == before
+        assert own.mixed_precision == "bf16" and own.gradient_state.plugin_kwargs["sync_each_batch"]
 
 
 def test_cast_to_the_dtype_at_hand_copies_nothing_and_whole_numbers_stay():
