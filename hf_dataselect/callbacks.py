@@ -73,6 +73,7 @@ class PIRCallback(TrainerCallback):
         self._settings: dict[str, Setting] = {}
         self._unscorable: dict[str, list[int]] = {}
         self._failed: dict[str, str] = {}
+        self._ranks_agree = True
         self._evaluated_at: int | None = None
         self._started = self._evaluated_before = 0.0
         self._seconds_before: float | None = 0.0
@@ -137,12 +138,14 @@ class PIRCallback(TrainerCallback):
         if anew:
             self._settings, self._unscorable, self._failed = {}, {}, {}
         self._evaluated_at, new = state.global_step, {}
-        if benchmarks and not _ranks_agree(trainer) and trainer.is_world_process_zero():
-            logger.error(
-                "Step %s: the ranks hold different weights, as if gradients were not averaged over them. What is "
-                "evaluated and saved is not the model that one rank would have trained: do not use it.",
-                state.global_step,
-            )
+        if benchmarks and self._ranks_agree and not _ranks_agree(trainer):
+            self._ranks_agree = False
+            if trainer.is_world_process_zero():
+                logger.error(
+                    "Step %s: the ranks hold different weights, so gradients were not averaged over them. The model "
+                    "that is evaluated and saved is not the one that was asked for.",
+                    state.global_step,
+                )
         with preserved(trainer.model):
             for benchmark in benchmarks:
                 account = Account()
@@ -166,6 +169,7 @@ class PIRCallback(TrainerCallback):
             "method": trainer.selection.method,
             "train_seconds": None,
             "steps": state.global_step,
+            "ranks_agree": self._ranks_agree,
             "protocol": self.protocol,
             "settings": as_json(settings),
             "unscorable": self._unscorable,
@@ -195,8 +199,8 @@ class PIRCallback(TrainerCallback):
 
 
 def _ranks_agree(trainer: "DataSelectingTrainer") -> bool:
-    """Whether all ranks hold the same trained weights; not asked where each holds a part of them."""
-    if trainer.accelerator.num_processes == 1 or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+    """Whether all ranks hold the same trained weights; taken for granted where each holds a part of them."""
+    if not trainer.replicated:
         return True
     trained = {name: tensor for name, tensor in trainer.model.named_parameters() if tensor.requires_grad}
     return same_on_all_ranks(trainer.accelerator, weights_identity(trained))

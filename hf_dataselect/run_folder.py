@@ -33,18 +33,29 @@ from .selection import Selection
 
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
+#: Why a run is refused whose model is not one that all its ranks trained.
+DIVERGED = (
+    "the ranks of this run trained different models, or may have (hf_dataselect 0.1.0 could stop averaging gradients "
+    "at an evaluation). Delete the folder and train it again."
+)
 
 
 def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     """Write `recipe.yaml` and `versions.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "recipe.yaml", yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True))
+    write_versions(folder)
+
+
+def write_versions(folder: Path) -> None:
+    """Write `versions.json`."""
     versions = {"python": platform.python_version(), "hf_dataselect": __version__}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
+    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "versions.json", json.dumps(versions, indent=1))
 
 
@@ -100,16 +111,13 @@ def read_evaluation(folder: Path | str, option: str = "baseline_dir") -> dict[st
     The evaluation of a run.
 
     Raises:
-        `ValueError`: the folder holds none, or one of a model that was trained wrongly; `option` names where the
-        folder came from.
+        `ValueError`: the folder holds none, or the ranks of the run may have trained different models; `option` names
+            where the folder came from.
     """
     try:
         evaluation = json.loads((Path(folder) / "eval.json").read_text())
-        if _ranks_parted(Path(folder), evaluation):
-            raise ValueError(
-                f"`{option}={str(folder)!r}` was trained on several ranks by hf_dataselect 0.1.0, which stopped "
-                "averaging gradients over the ranks at the first evaluation: delete the folder and train it again."
-            )
+        if not evaluation.get("ranks_agree", True) or may_have_diverged(Path(folder), evaluation.get("steps", 0)):
+            raise ValueError(f"`{option}={str(folder)!r}`: {DIVERGED}")
         return evaluation
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
@@ -118,14 +126,18 @@ def read_evaluation(folder: Path | str, option: str = "baseline_dir") -> dict[st
         ) from error
 
 
-def _ranks_parted(folder: Path, evaluation: dict[str, Any]) -> bool:
-    """Whether a run was trained by a version whose ranks went apart when it was evaluated while it trained."""
-    versions, selection = folder / "versions.json", folder / "selection.json"
-    if not (versions.is_file() and selection.is_file()):
+def may_have_diverged(folder: Path, step: int) -> bool:
+    """
+    Whether the ranks of a run may hold different weights at a step: version 0.1.0 could stop averaging gradients over
+    several ranks at the first evaluation.
+    """
+    files = {name: folder / f"{name}.json" for name in ("versions", "selection", "eval")}
+    if not all(path.is_file() for path in files.values()):
         return False
-    meanwhile = any(entry["step"] < evaluation["steps"] for entry in evaluation.get("history", []))
-    several = json.loads(selection.read_text()).get("facts", {}).get("processes", 1) > 1
-    return meanwhile and several and json.loads(versions.read_text()).get("hf_dataselect") == "0.1.0"
+    versions, selection, evaluation = (json.loads(path.read_text()) for path in files.values())
+    several = selection.get("facts", {}).get("processes", 1) > 1
+    before = any(entry["step"] < step for entry in evaluation.get("history", []))
+    return versions.get("hf_dataselect") == "0.1.0" and several and before
 
 
 def _json(described: dict[str, Any]) -> str:

@@ -311,7 +311,7 @@ def _unchanged(model: Any, selector: Selector, ctx: Context):
 
     before = model_identity(model)
     if not same_on_all_ranks(ctx.accelerator, before):
-        raise SelectionError("The ranks hold different models, so that their scores can't be put together: load one.")
+        raise SelectionError("The ranks hold different models. Load the same weights on every rank.")
     yield
     if model_identity(model) != before:
         raise ValueError(f"The selector {type(selector).__name__} left the model's weights changed.")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import logging
 import os
 import time
@@ -18,9 +19,10 @@ from trl import SFTTrainer
 
 from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
+from .engines.batching import same_on_all_ranks
 from .engines.cache import check_writable, digest, model_identity
 from .engines.judge import Judge, load_judge
-from .engines.state import unprepare
+from .engines.state import broadcast_weights, unprepare
 from .evaluation.benchmarks import Benchmark
 from .evaluation.held_out import HeldOut
 from .inputs import (
@@ -36,7 +38,15 @@ from .preprocessing.images import undecodable
 from .preprocessing.records import Records
 from .publish import selected_dataset, selection_card
 from .registry import load_selector, method_name
-from .run_folder import plain, read_selection, write_recipe, write_selection
+from .run_folder import (
+    DIVERGED,
+    may_have_diverged,
+    plain,
+    read_selection,
+    write_recipe,
+    write_selection,
+    write_versions,
+)
 from .selector import Context, Selection, SelectionError, Selector, select
 
 
@@ -115,6 +125,9 @@ class DataSelectingTrainer(SFTTrainer):
             kwargs["formatting_func"] = formatting_func
         super().__init__(model, args, data_collator, self._sample, eval_dataset, processing_class, *more, **kwargs)
         self.train_dataset = train_dataset
+        # Weights that each rank draws by itself (a new adapter, added tokens) would differ until training begins.
+        if self.replicated and not same_on_all_ranks(self.accelerator, model_identity(self.model)):
+            broadcast_weights(self.model)
         if benchmarks and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             logger.warning("Benchmarks can't run on a sharded model (DeepSpeed, FSDP): this run will have no PIR.")
             evaluation.benchmarks = []
@@ -174,6 +187,12 @@ class DataSelectingTrainer(SFTTrainer):
         if formatting_func is None:
             dataset = readable_rows(dataset, args)
         return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+
+    @property
+    def replicated(self) -> bool:
+        """Whether there are several ranks, each with the whole model."""
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.accelerator.parallelism_config is not None
+        return self.accelerator.num_processes > 1 and not sharded
 
     @property
     def run_folder(self) -> Path:
@@ -246,6 +265,9 @@ class DataSelectingTrainer(SFTTrainer):
                 "the checkpoint was trained on are not known. Resume in the folder of that run."
             )
         selection = read_selection(folder)
+        state = Path(checkpoint or "", "trainer_state.json")
+        if state.is_file() and may_have_diverged(folder, json.loads(state.read_text())["global_step"]):
+            raise SelectionError(f"`resume_from_checkpoint={str(checkpoint)!r}`: {DIVERGED}")
         if selection.facts.get("dataset") != self.records.content_hash():
             raise SelectionError(
                 f"`resume_from_checkpoint`: the selection in {folder} was made of another `train_dataset`. Give the "
@@ -267,9 +289,11 @@ class DataSelectingTrainer(SFTTrainer):
                 f"`resume_from_checkpoint`: the selection in {folder} was made with other options: "
                 f"{', '.join(changed)}. Restore them, or start anew without resuming."
             )
-        if folder.resolve() != self.run_folder.resolve() and self.is_world_process_zero():
-            write_recipe(self.run_folder, self.recipe | self.args.given)
-            write_selection(self.run_folder, selection)
+        if self.is_world_process_zero():
+            write_versions(self.run_folder)
+            if folder.resolve() != self.run_folder.resolve():
+                write_recipe(self.run_folder, self.recipe | self.args.given)
+                write_selection(self.run_folder, selection)
         logger.info("Resuming with the %s rows of %s.", len(selection.indices), folder)
         return selection
 
@@ -324,13 +348,8 @@ class DataSelectingTrainer(SFTTrainer):
         Let a model that was evaluated before it is trained be prepared for training. Evaluating marks it as prepared,
         and [`~transformers.Trainer`] (5.23, with accelerate 1.15) then trains it on each rank by itself.
         """
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         parts = list(self.model_wrapped.modules())
-        if (
-            self.accelerator.num_processes == 1
-            or sharded
-            or any(isinstance(part, DistributedDataParallel) for part in parts)
-        ):
+        if not self.replicated or any(isinstance(part, DistributedDataParallel) for part in parts):
             return
         for part in parts:
             unprepare(part)

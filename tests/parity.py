@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
@@ -42,6 +42,7 @@ GENERATED = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 3
 CASES = {
     "evaluated": ("full", {}, EVERY | START | GENERATED, "train"),
     "evaluated lora half auto": ("full", {}, EVERY | {"selection_dtype": "auto"}, "train"),
+    "evaluated before unseeded lora": ("perplexity", {}, EVERY, "evaluate select train"),
     "evaluated before": ("full", {}, AMP, "evaluate train"),
     "evaluated before lora": ("full", {}, GENERATED, "evaluate train"),
     "packed accumulated": (
@@ -86,15 +87,17 @@ def trainer(kind, folder: Path, name: str, rows: Dataset, **own):
         config, options = DataSelectingConfig, own | {"selection_dtype": "bfloat16"} | options
     else:
         config, options = SFTConfig, {key: value for key, value in options.items() if key not in OWN}
+    torch.manual_seed(PartialState().process_index if "unseeded" in name else 0)
     lora = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.1, target_modules="all-linear")
-    torch.manual_seed(0)
+    if "unseeded" in name:  # a user's own, drawn on each rank
+        model = get_peft_model(model, lora)
     return kind(
         model,
         config(str(folder), **options),
         train_dataset=rows,
         eval_dataset=layout("messages", 4, seed=5),
         processing_class=tokenizer,
-        peft_config=lora if "lora" in name else None,
+        peft_config=lora if "lora" in name and "unseeded" not in name else None,
     )
 
 
@@ -152,7 +155,7 @@ def compared(name: str, folder: Path, rewards: str) -> dict:
     return results
 
 
-def parted(folder: Path) -> dict:
+def diverged(folder: Path) -> dict:
     """What is said where the ranks hold different weights."""
     rank, said = PartialState().process_index, {}
 
@@ -196,7 +199,7 @@ def main(folder: Path, names: list[str]) -> None:
         place = folder / name.replace(" ", "-")
         place.mkdir(exist_ok=True)
         try:
-            result = parted(place) if name == "parted" else compared(name, place, str(rewards))
+            result = diverged(place) if name == "diverged" else compared(name, place, str(rewards))
         except Exception:
             result = {"error": traceback.format_exc()}
         (folder / f"{name}-{state.process_index}.json").write_text(json.dumps(result))

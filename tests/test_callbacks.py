@@ -109,7 +109,7 @@ def test_an_evaluation_before_any_selection_only_logs(tmp_path):
     ("version", "processes", "last", "refused"),
     [("0.1.0", 2, 3, True), ("0.1.0", 1, 3, False), ("0.1.1", 2, 3, False), ("0.1.0", 2, 2, False)],
 )
-def test_a_baseline_whose_ranks_parted_in_an_earlier_version_is_refused(tmp_path, version, processes, last, refused):
+def test_a_baseline_whose_ranks_diverged_in_an_earlier_version_is_refused(tmp_path, version, processes, last, refused):
     options = {"eval_dataset": alpaca(12, seed=9), "eval_strategy": "steps", "eval_steps": 2, "max_steps": last}
     tiny_trainer(tmp_path / "bm", **options).train()
     folder = tmp_path / "bm" / "run"
@@ -118,10 +118,18 @@ def test_a_baseline_whose_ranks_parted_in_an_earlier_version_is_refused(tmp_path
     selection["facts"]["processes"] = processes
     (folder / "selection.json").write_text(json.dumps(selection))
     if refused:
-        with pytest.raises(ValueError, match="stopped averaging gradients"):
+        with pytest.raises(ValueError, match="averaging gradients"):
             tiny_trainer(tmp_path, "random", baseline_dir=str(folder), **options)
     else:
         tiny_trainer(tmp_path, "random", baseline_dir=str(folder), **options)
+
+
+def test_a_baseline_whose_ranks_hold_different_weights_is_refused(tmp_path, baseline):
+    evaluation = json.loads((baseline / "eval.json").read_text())
+    assert evaluation["ranks_agree"] is True
+    (baseline / "eval.json").write_text(json.dumps(evaluation | {"ranks_agree": False}))
+    with pytest.raises(ValueError, match="different models"):
+        tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(12, seed=9))
 
 
 def test_a_baseline_of_another_evaluation_is_refused(tmp_path, baseline):

@@ -113,7 +113,7 @@ def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, mon
     assert "dataset_content was" in capsys.readouterr().err
 
 
-def test_a_finished_run_whose_ranks_parted_is_not_taken_up(recipe, tmp_path):
+def test_a_finished_run_whose_ranks_diverged_is_not_taken_up(recipe, tmp_path):
     (first, *_) = planned(recipe)
     first.write(finished=True)
     contents = {
@@ -125,7 +125,7 @@ def test_a_finished_run_whose_ranks_parted_is_not_taken_up(recipe, tmp_path):
         (first.folder / f"{name}.json").write_text(json.dumps(content))
     assert first.state == "finished"
     (first.folder / "versions.json").write_text(json.dumps({"hf_dataselect": "0.1.0"}))
-    with pytest.raises(ValueError, match="delete the folder and train it again"):
+    with pytest.raises(ValueError, match="Delete the folder and train it again"):
         planned(recipe)
 
 

@@ -20,8 +20,8 @@ def test_ranks_end_as_with_plain_sft_trainer(tmp_path, part):
 
 
 def test_ranks_that_hold_different_weights_are_noticed(tmp_path):
-    launch(2, "tests.parity", str(tmp_path), "parted", cwd=tmp_path)
-    one, two = (json.loads((tmp_path / f"parted-{rank}.json").read_text()) for rank in (0, 1))
+    launch(2, "tests.parity", str(tmp_path), "diverged", cwd=tmp_path)
+    one, two = (json.loads((tmp_path / f"diverged-{rank}.json").read_text()) for rank in (0, 1))
     assert one["select"] == two["select"] and "different models" in one["select"]
     assert one["warm-up"] == two["warm-up"] and "not averaged" in one["warm-up"]
     assert (one["evaluate"], two["evaluate"]) == (1, 0)  # said once

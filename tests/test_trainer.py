@@ -14,7 +14,7 @@ from datasets import Dataset, IterableDataset
 from peft import LoraConfig, get_peft_model
 from trl import SFTConfig, SFTTrainer
 
-from hf_dataselect import Card, DataSelectingConfig, DataSelectingTrainer
+from hf_dataselect import Card, DataSelectingConfig, DataSelectingTrainer, __version__
 from hf_dataselect.engines.cache import model_identity
 from hf_dataselect.run_folder import read_selection
 from hf_dataselect.selectors.random import Random
@@ -261,6 +261,22 @@ def test_resuming_reads_the_rows_back(tmp_path, monkeypatch):
     assert losses(resumed) == losses(whole)
     seconds = [json.loads((tmp_path / "run" / f"checkpoint-{i}" / "train_seconds.json").read_text()) for i in (2, 4)]
     assert 0 < seconds[0] < seconds[1], "the resumed run counts the time before the kill"
+
+
+def test_a_checkpoint_whose_ranks_may_have_diverged_is_not_resumed(tmp_path):
+    options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 2}
+    options |= {"eval_dataset": alpaca(4, seed=5), "selection_budget": 8}
+    tiny_trainer(tmp_path, "random", **options).train()
+    folder = tmp_path / "run"
+    described = json.loads((folder / "selection.json").read_text())
+    described["facts"]["processes"] = 2
+    (folder / "selection.json").write_text(json.dumps(described))
+    (folder / "versions.json").write_text(json.dumps({"hf_dataselect": "0.1.0"}))
+    for place in (tmp_path, tmp_path / "elsewhere"):
+        with pytest.raises(ValueError, match="checkpoint-2.*averaging gradients"):
+            tiny_trainer(place, "random", **options).train(resume_from_checkpoint=str(folder / "checkpoint-2"))
+    tiny_trainer(tmp_path, "random", **options).train(resume_from_checkpoint=str(folder / "checkpoint-1"))
+    assert json.loads((folder / "versions.json").read_text())["hf_dataselect"] == __version__
 
 
 @pytest.mark.parametrize("change", ["dataset", "options", "method", "budget", "seed", "nothing there"])

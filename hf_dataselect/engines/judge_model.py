@@ -195,9 +195,11 @@ class ModelJudge(LocalJudge):
     ):
         super().__init__(f"model:{name}" if name else "self", model, tokenizer, **options)
         self.vllm_memory = vllm_memory
+        # Version 0.1.0 could leave the trainer's autocast on.
+        self._details = ([] if name else ["without autocast"]) + (["vllm"] if vllm_memory is not None else [])
 
     def _identity(self) -> Any:
-        return *super()._identity(), *(["vllm"] if self.vllm_memory is not None else [])
+        return *super()._identity(), *self._details
 
     def _answer(
         self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None

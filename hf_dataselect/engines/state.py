@@ -2,12 +2,14 @@
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils.operations import ConvertOutputsToFp32
 from torch import nn
 
 
@@ -82,7 +84,8 @@ def preserved_random_state() -> Iterator[None]:
 def preserved_accelerate_state() -> Iterator[None]:
     """
     State that all accelerators of the process share, as it was, also after an exception. A second
-    [`~transformers.Trainer`] writes its own over it: mixed precision, compilation, gradient synchronization.
+    [`~transformers.Trainer`] overwrites it: mixed precision, compilation, gradient synchronization. An accelerator
+    that is made inside must not be used afterwards.
     """
     shared = [kind._shared_state for kind in (PartialState, AcceleratorState, GradientState)]
     saved = [{name: list(value) if type(value) is list else value for name, value in d.items()} for d in shared]
@@ -97,8 +100,8 @@ def preserved_accelerate_state() -> Iterator[None]:
 @contextmanager
 def unprepared(model: nn.Module | None) -> Iterator[None]:
     """
-    The model as if `accelerate` had never prepared it (for an evaluation or a training): with its own `forward`,
-    without autocast, and ready to be prepared by another trainer. Afterwards it is prepared as it was.
+    The model as if `accelerate` had never prepared it (for evaluation or training): without autocast, and ready to be
+    prepared by another trainer. Afterwards it is prepared as it was.
     """
     modules = model.modules() if model is not None else ()
     prepared = [module for module in modules if not vars(module).keys().isdisjoint(_PREPARED)]
@@ -116,13 +119,30 @@ def unprepared(model: nn.Module | None) -> Iterator[None]:
 
 
 def unprepare(module: nn.Module) -> None:
-    """Take off for good what `accelerate` put on a module when it prepared it: autocast, and the note that it did."""
+    """Remove, for good, what `accelerate` sets on a module to prepare it: its mark, and autocast around `forward`."""
     vars(module).pop("_is_accelerate_prepared", None)
-    original = vars(module).pop("_original_forward", None)
-    if original is not None:
-        vars(module).pop("forward", None)
-        if module.forward != original:  # the user's own, which was there before
-            module.forward = original
+    forward = vars(module).get("forward")
+    own = _without_autocast(forward)
+    if own is not getattr(forward, "__func__", forward):
+        del module.forward
+        vars(module).pop("_original_forward", None)
+        if own is not type(module).forward:  # patched by the user, before
+            module.forward = MethodType(own, module) if isinstance(forward, MethodType) else own
+
+
+def _without_autocast(forward: Callable | None) -> Callable | None:
+    """The function inside `accelerate`'s autocast, which may be applied more than once."""
+    function = getattr(forward, "__func__", forward)
+    while isinstance(converted := getattr(function, "__wrapped__", None), ConvertOutputsToFp32):
+        function = converted.model_forward.__wrapped__
+    return function
+
+
+def broadcast_weights(model: nn.Module) -> None:
+    """Give the main process's parameters and buffers to all ranks, in place, as DDP does when training begins."""
+    with torch.no_grad():
+        for tensor in (*model.parameters(), *model.buffers()):
+            torch.distributed.broadcast(tensor, src=0)
 
 
 @contextmanager
@@ -155,7 +175,8 @@ def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
     """
     Compute in another dtype: floating-point weights are replaced by copies in `dtype`, and `accelerate`'s autocast is
     off. The model's own parameters are not touched, and are back in their places afterwards. Costs the memory of one
-    copy in `dtype`. Buffers (rotary frequencies) stay as they are.
+    copy in `dtype`. Buffers (rotary frequencies) stay as they are, and so do parameters that a module keeps elsewhere
+    than under their names.
     """
     # Never through `parameter.data`: another dtype there makes autograd forget the node that accumulates the gradient,
     # and with it the hooks by which DDP averages gradients over the ranks.
@@ -171,12 +192,12 @@ def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
             copies[id(parameter)] = nn.Parameter(parameter.detach().to(dtype), parameter.requires_grad)
     try:
         for module, name, parameter in replaced:
-            module._parameters[name] = copies[id(parameter)]
+            setattr(module, name, copies[id(parameter)])
         with unprepared(model):
             yield model
     finally:
         for module, name, parameter in replaced:
-            module._parameters[name] = parameter
+            setattr(module, name, parameter)
 
 
 def scoring_dtype(model: nn.Module, name: str = "auto") -> torch.dtype:

@@ -156,8 +156,8 @@ def warmed_up_by_epoch(
     is: the place to refuse what comes after.
 
     Raises:
-        [`SelectionError`]: `method="full"` on a quantized model, no row with a counted token, or an optimizer that is
-            no Adam.
+        [`SelectionError`]: `method="full"` on a quantized model, no row with a counted token, an optimizer that is
+            no Adam, or the ranks hold different weights afterwards.
     """
     epochs = []
     with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, epochs, before) as tuned:

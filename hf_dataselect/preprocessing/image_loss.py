@@ -34,10 +34,11 @@ def held_out_loss(records: Records, ctx: Context, label: str | None = None) -> A
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
     collate = DataCollatorForVisionLanguageModeling(ctx.processor, ctx.max_length, completion_only_loss=True)
-    weight, refused = next(ctx.model.parameters()), "no image that can be decoded, or the processor refuses the row"
+    refused = "no image that can be decoded, or the processor refuses the row"
 
     def measure(examples: list[dict]) -> np.ndarray:
         inputs = collate([dict(example) for example in examples])
+        weight = next(ctx.model.parameters())  # in the dtype that is scored in
         labels = inputs.pop("labels").to(weight.device)[:, 1:]
         inputs = {
             name: value.to(weight.device, weight.dtype if value.is_floating_point() else None)

@@ -38,7 +38,7 @@ class TunedLoss:
         self.ctx, self._account = replace(ctx, cache_dir=None, account=Account()), ctx.account
         #: All that decides a loss besides the rows.
         self.described = {
-            "version": 2,  # before, ranks may have tuned a model each
+            "version": 2,  # 1: the ranks could tune different models
             "model": model_identity(ctx.model),
             "text": ctx.text_format(end_of_turn=True).key,
             "processor": [ctx.processor.to_json_string(), ctx.processor.chat_template] if records.images else None,

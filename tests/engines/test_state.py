@@ -223,11 +223,13 @@ def test_hooks_on_the_sums_of_gradients_are_called_after_a_cast():
 
 
 def prepared(model):
+    AcceleratorState._reset_state()
     return Accelerator(cpu=True, mixed_precision="bf16").prepare_model(model, evaluation_mode=True)
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("patched", [False, True], ids=["", "patched by the user"])
-def test_a_prepared_model_is_lent_without_autocast_and_comes_back_prepared(patched):
+def test_a_prepared_model_is_lent_without_autocast_and_comes_back_prepared(patched, times):
     model, ids, calls = tiny(), torch.tensor([[3, 4, 5]]), []
     if patched:
         own = model.forward
@@ -239,11 +241,14 @@ def test_a_prepared_model_is_lent_without_autocast_and_comes_back_prepared(patch
         model.forward = counted
     with torch.no_grad(), preserved_accelerate_state():
         expected = model(input_ids=ids).logits
-        before = dict(vars(prepared(model)))
+        for _ in range(times):  # as after a second training, with the mark on DDP
+            vars(prepared(model)).pop("_is_accelerate_prepared")
+        model._is_accelerate_prepared = True
+        before = dict(vars(model))
         coarse = model(input_ids=ids).logits
         with unprepared(model):
             assert torch.equal(model(input_ids=ids).logits, expected)
-            assert not hasattr(model, "_is_accelerate_prepared") and not hasattr(model, "_original_forward")
+            assert vars(model).keys().isdisjoint({"_is_accelerate_prepared", "_original_forward"})
             assert ("forward" in vars(model)) == patched
         with cast(model, torch.float32):
             assert torch.equal(model(input_ids=ids).logits, expected)
@@ -254,8 +259,32 @@ def test_a_prepared_model_is_lent_without_autocast_and_comes_back_prepared(patch
     assert len(calls) == (5 if patched else 0)
 
 
+def test_a_forward_that_the_user_patched_and_kept_under_accelerates_name_stays():
+    model, ids = tiny(), torch.tensor([[3, 4, 5]])
+    layer = model.model.layers[0].mlp
+    layer._original_forward = layer.forward
+    layer.forward = lambda hidden: 3 * layer._original_forward(hidden)
+    with torch.no_grad():
+        expected = model(input_ids=ids).logits
+        with unprepared(model), cast(model, torch.float32):
+            assert torch.equal(model(input_ids=ids).logits, expected)
+        assert torch.equal(model(input_ids=ids).logits, expected)
+
+
+def test_modules_that_list_their_weights_besides_are_cast_too():
+    layer, given = nn.LSTM(4, 4), torch.ones(2, 4)
+    with torch.no_grad():
+        expected = layer(given)[0]
+        with cast(layer, torch.float64):
+            assert layer(given.double())[0].dtype == torch.float64
+        assert torch.equal(layer(given)[0], expected)
+    assert layer._flat_weights[0] is layer.weight_ih_l0
+
+
 def test_another_accelerator_leaves_the_shared_state_as_it_was():
     with preserved_accelerate_state():
+        AcceleratorState._reset_state()
+        GradientState._reset_state()
         plugin = GradientAccumulationPlugin(num_steps=2, sync_each_batch=True)
         own = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_plugin=plugin)
         before = dict(AcceleratorState._shared_state), dict(GradientState._shared_state)

@@ -452,6 +452,15 @@ def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp
     of_both = with_images(of_both[6:], image_rows(1, layout="messages"))
     last = held_out_loss(Records(of_both), ctx)
     assert last.mean[0] == pytest.approx(found.mean[6], rel=1e-5) and last.tokens[0] == found.tokens[6]
+    seen = []
+
+    def see(module, _, given):
+        seen.append((given["pixel_values"].dtype, next(module.parameters()).dtype))
+
+    hook = model.register_forward_pre_hook(see, with_kwargs=True)
+    held_out_loss(Records(image_rows(2)), replace(ctx, dtype="bfloat16"))
+    hook.remove()
+    assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
     short = replace(ctx, max_length=6, account=Account())
     assert np.isnan(held_out_loss(Records(image_rows(2)), short).mean).all()
     assert sum(short.account.rows("unscorable").values(), []) == [0, 1]
