@@ -98,7 +98,7 @@ class PIRCallback(TrainerCallback):
             logger.warning(warning)
         self._seconds_before = _seconds_at(args, state) if state.global_step else 0.0
         if state.global_step and not self.history and (self.trainer.run_folder / "eval.json").exists():
-            earlier = read_evaluation(self.trainer.run_folder).get("history", [])
+            earlier = read_evaluation(self.trainer.run_folder, "output_dir").get("history", [])
             self.history = [entry for entry in earlier if entry["step"] <= state.global_step]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
@@ -138,7 +138,7 @@ class PIRCallback(TrainerCallback):
         if anew:
             self._settings, self._unscorable, self._failed = {}, {}, {}
         self._evaluated_at, new = state.global_step, {}
-        if benchmarks and self._ranks_agree and not _ranks_agree(trainer):
+        if benchmarks and self._ranks_agree and not _hold_same_weights(trainer):
             self._ranks_agree = False
             if trainer.is_world_process_zero():
                 logger.error(
@@ -198,7 +198,7 @@ class PIRCallback(TrainerCallback):
         return {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
 
 
-def _ranks_agree(trainer: "DataSelectingTrainer") -> bool:
+def _hold_same_weights(trainer: "DataSelectingTrainer") -> bool:
     """Whether all ranks hold the same trained weights; taken for granted where each holds a part of them."""
     if not trainer.replicated:
         return True

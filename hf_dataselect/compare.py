@@ -142,7 +142,8 @@ class PlannedRun:
         `"new"`, `"begun"` (killed before its end) or `"finished"`.
 
         Raises:
-            `ValueError`: the folder holds a run of other settings.
+            `ValueError`: the folder holds a run of other settings, or one whose ranks may have trained different
+                models.
         """
         if not (self.folder / SETTINGS).is_file():
             if (self.folder / "selection.json").is_file():

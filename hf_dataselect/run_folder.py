@@ -55,7 +55,6 @@ def write_versions(folder: Path) -> None:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "versions.json", json.dumps(versions, indent=1))
 
 
@@ -134,10 +133,11 @@ def may_have_diverged(folder: Path, step: int) -> bool:
     files = {name: folder / f"{name}.json" for name in ("versions", "selection", "eval")}
     if not all(path.is_file() for path in files.values()):
         return False
-    versions, selection, evaluation = (json.loads(path.read_text()) for path in files.values())
+    if json.loads(files["versions"].read_text()).get("hf_dataselect") != "0.1.0":
+        return False  # before the other files are read, which can be large
+    selection, evaluation = (json.loads(files[name].read_text()) for name in ("selection", "eval"))
     several = selection.get("facts", {}).get("processes", 1) > 1
-    before = any(entry["step"] < step for entry in evaluation.get("history", []))
-    return versions.get("hf_dataselect") == "0.1.0" and several and before
+    return several and any(entry["step"] < step for entry in evaluation.get("history", []))
 
 
 def _json(described: dict[str, Any]) -> str:

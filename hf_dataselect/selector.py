@@ -265,7 +265,7 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
     unreadable = records.unreadable()
     for reason, rows in unreadable.items():
         ctx.account.note("dropped", reason, rows)
-    with preserved(ctx.model), unprepared(ctx.model), _unchanged(ctx.model, selector, ctx):
+    with preserved(ctx.model), unprepared(ctx.model), _unchanged(selector, ctx):
         features = selector.featurize(records, ctx)
         scores = _checked_scores(selector.score(features, ctx), n, method)
         usable = scores.copy()
@@ -301,19 +301,19 @@ def select(dataset: Dataset | Records, selector: Selector, budget: float | int, 
 
 
 @contextmanager
-def _unchanged(model: Any, selector: Selector, ctx: Context):
+def _unchanged(selector: Selector, ctx: Context):
     """Prove by checksum that ranks score with one model, and that the selector left every weight of it as it was."""
-    if model is None or "model" not in selector.card.needs:
+    if ctx.model is None or "model" not in selector.card.needs:
         yield
         return
     from .engines.batching import same_on_all_ranks
     from .engines.cache import model_identity
 
-    before = model_identity(model)
+    before = model_identity(ctx.model)
     if not same_on_all_ranks(ctx.accelerator, before):
         raise SelectionError("The ranks hold different models. Load the same weights on every rank.")
     yield
-    if model_identity(model) != before:
+    if model_identity(ctx.model) != before:
         raise ValueError(f"The selector {type(selector).__name__} left the model's weights changed.")
 
 

@@ -290,8 +290,9 @@ class DataSelectingTrainer(SFTTrainer):
                 f"{', '.join(changed)}. Restore them, or start anew without resuming."
             )
         if self.is_world_process_zero():
-            write_versions(self.run_folder)
-            if folder.resolve() != self.run_folder.resolve():
+            if folder.resolve() == self.run_folder.resolve():
+                write_versions(self.run_folder)
+            else:
                 write_recipe(self.run_folder, self.recipe | self.args.given)
                 write_selection(self.run_folder, selection)
         logger.info("Resuming with the %s rows of %s.", len(selection.indices), folder)
@@ -349,11 +350,10 @@ class DataSelectingTrainer(SFTTrainer):
         and [`~transformers.Trainer`] (5.23, with accelerate 1.15) then trains it on each rank by itself.
         """
         parts = list(self.model_wrapped.modules())
-        if not self.replicated or any(isinstance(part, DistributedDataParallel) for part in parts):
-            return
-        for part in parts:
-            unprepare(part)
-        self.model_wrapped = self.model
+        if self.replicated and not any(isinstance(part, DistributedDataParallel) for part in parts):
+            for part in parts:
+                unprepare(part)
+            self.model_wrapped = self.model
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As [`~trl.SFTTrainer.evaluate`]; its time does not count as training time."""

@@ -146,8 +146,9 @@ def compared(name: str, folder: Path, rewards: str) -> dict:
             PartialState().wait_for_everyone()
         set_seed(1)
         ours.train(**checkpoint)
-        plain, prepared = plain or anew(SFTTrainer), anew(SFTTrainer).train_dataset
-        plain.train_dataset = prepared
+        fresh = anew(SFTTrainer)
+        plain = plain or fresh
+        plain.train_dataset = fresh.train_dataset  # of the rows kept now
         set_seed(1)
         plain.train(**checkpoint)
         results["ours"].append(outcome(ours))

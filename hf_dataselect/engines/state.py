@@ -32,33 +32,41 @@ def preserved(model: nn.Module | None) -> Iterator[None]:
     devices), and the state that all of `accelerate`'s accelerators share.
     """
     modules = list(model.modules()) if model is not None else []
-    flags = [{name: _copied(module.__dict__.get(name, _ABSENT)) for name in _FLAGS} for module in modules]
     parameters = list(model.parameters()) if model is not None else []
     trainable = [(parameter.requires_grad, parameter.grad) for parameter in parameters]
     # `Trainer` writes the tokenizer's special tokens into them.
     configs = [getattr(model, name, None) for name in ("config", "generation_config")]
     configs += [config.get_text_config() for config in configs if hasattr(config, "get_text_config")]
     settings = [(config, dict(vars(config))) for config in configs if hasattr(config, "__dict__")]
-    with preserved_random_state(), preserved_accelerate_state():
+    with preserved_random_state(), preserved_accelerate_state(), _preserved_attributes(modules, _FLAGS):
         try:
             yield
         finally:
-            for module, saved in zip(modules, flags, strict=True):
-                for name, value in saved.items():
-                    if value is _ABSENT:
-                        module.__dict__.pop(name, None)
-                    elif isinstance(value, OrderedDict):
-                        hooks = module.__dict__[name]  # removal handles keep a reference to this very dictionary
-                        hooks.clear()
-                        hooks.update(value)
-                    else:
-                        module.__dict__[name] = value
             for parameter, (requires_grad, grad) in zip(parameters, trainable, strict=True):
                 parameter.requires_grad_(requires_grad)
                 parameter.grad = grad
             for config, values in settings:
                 vars(config).clear()
                 vars(config).update(values)
+
+
+@contextmanager
+def _preserved_attributes(modules: list[nn.Module], names: tuple[str, ...]) -> Iterator[None]:
+    """These attributes of each module itself, those of its class apart, as they were."""
+    saved = [{name: _copied(module.__dict__.get(name, _ABSENT)) for name in names} for module in modules]
+    try:
+        yield
+    finally:
+        for module, values in zip(modules, saved, strict=True):
+            for name, value in values.items():
+                if value is _ABSENT:
+                    module.__dict__.pop(name, None)
+                elif isinstance(value, OrderedDict):
+                    hooks = module.__dict__[name]  # removal handles keep a reference to this very dictionary
+                    hooks.clear()
+                    hooks.update(value)
+                else:
+                    module.__dict__[name] = value
 
 
 def _copied(value):
@@ -105,17 +113,10 @@ def unprepared(model: nn.Module | None) -> Iterator[None]:
     """
     modules = model.modules() if model is not None else ()
     prepared = [module for module in modules if not vars(module).keys().isdisjoint(_PREPARED)]
-    names = ("forward", *_PREPARED)
-    saved = [{name: vars(module)[name] for name in names if name in vars(module)} for module in prepared]
-    for module in prepared:
-        unprepare(module)
-    try:
+    with _preserved_attributes(prepared, ("forward", *_PREPARED)):
+        for module in prepared:
+            unprepare(module)
         yield
-    finally:
-        for module, values in zip(prepared, saved, strict=True):
-            for name in names:
-                vars(module).pop(name, None)
-            vars(module).update(values)
 
 
 def unprepare(module: nn.Module) -> None:
