@@ -15,8 +15,9 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 from trl import SFTConfig, SFTTrainer
 
-from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
-from hf_dataselect.preprocessing.records import Records, load_rows
+from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.training.config import DataSelectingConfig
+from hf_dataselect.training.trainer import DataSelectingTrainer
 
 
 def seconds_of(trainer_class, config_class, model: str, rows: Dataset) -> tuple[float, list[float]]:

@@ -22,15 +22,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-from hf_dataselect.engines import projection
-from hf_dataselect.engines.adam import AdamFeature, AdamState
-from hf_dataselect.engines.batching import batches_by_tokens
-from hf_dataselect.engines.gradients import gradients
-from hf_dataselect.engines.layers import lora_layers
-from hf_dataselect.engines.projection import Projection
-from hf_dataselect.engines.tokens import TokenRows
-from hf_dataselect.preprocessing.records import Records, load_rows
-from hf_dataselect.preprocessing.text import TextFormat, encode
+from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.text import TextFormat, encode
+from hf_dataselect.engines.gradients import projection
+from hf_dataselect.engines.gradients.adam import AdamFeature, AdamState
+from hf_dataselect.engines.gradients.collect import gradients
+from hf_dataselect.engines.gradients.layers import lora_layers
+from hf_dataselect.engines.gradients.projection import Projection
+from hf_dataselect.engines.runtime.batching import batches_by_tokens
+from hf_dataselect.engines.runtime.token_rows import TokenRows
 
 
 def load(folder: str, rank: int) -> torch.nn.Module:

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-from hf_dataselect.engines.likelihood import likelihood, shared_start
-from hf_dataselect.engines.tokens import TokenRows
-from hf_dataselect.preprocessing.records import Records, load_rows
-from hf_dataselect.preprocessing.text import TextFormat, encode
+from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.text import TextFormat, encode
+from hf_dataselect.engines.forward.likelihood import likelihood, shared_start
+from hf_dataselect.engines.runtime.token_rows import TokenRows
 
 
 def plain(model, rows: TokenRows, places: range) -> list[float]:

@@ -17,7 +17,9 @@ from pathlib import Path
 import numpy as np
 from datasets import Dataset, Features, Value
 
-from hf_dataselect import Context, Records, select
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.ifd import IFD
 from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-from hf_dataselect.engines.likelihood import likelihood
-from hf_dataselect.engines.one_shot import one_shot_loss
-from hf_dataselect.engines.tokens import TokenRows
-from hf_dataselect.preprocessing.one_shot import task_tokens
-from hf_dataselect.preprocessing.records import Records, load_rows
-from hf_dataselect.preprocessing.text import TextFormat, encode
+from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.text import TextFormat, encode
+from hf_dataselect.engines.forward.likelihood import likelihood
+from hf_dataselect.engines.forward.one_shot import one_shot_loss
+from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.features.one_shot_tasks import task_tokens
 from hf_dataselect.selectors.nuggets import Plan
 
 

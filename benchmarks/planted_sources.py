@@ -20,8 +20,10 @@ from accelerate import Accelerator
 from datasets import Dataset, disable_progress_bars
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-from hf_dataselect import Context, Records, load_selector, select
-from hf_dataselect.preprocessing.records import load_rows
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.pipeline import select
+from hf_dataselect.registry import load_selector
 
 
 SOURCES = ("code", "math", "stories", "general")

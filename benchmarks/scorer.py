@@ -16,11 +16,11 @@ import torch
 from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
-from hf_dataselect.engines.judge_model import ModelJudge
-from hf_dataselect.preprocessing.asking import turns_of
-from hf_dataselect.preprocessing.records import Records, load_rows
-from hf_dataselect.preprocessing.scorers import own_question
-from hf_dataselect.selector import Context
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.engines.llm.local import ModelJudge
+from hf_dataselect.features.judgements import turns_of
+from hf_dataselect.fitted.scorers.scorer_prompts import own_question
 from hf_dataselect.selectors.deita import DEITA
 
 

@@ -22,8 +22,8 @@ import time
 import numpy as np
 import psutil
 
-from hf_dataselect.engines.diverse import diverse_filter
-from hf_dataselect.engines.subset import cosine, facility_location, k_center
+from hf_dataselect.engines.subset.choose import cosine, facility_location, k_center
+from hf_dataselect.engines.subset.diverse_filter import diverse_filter
 
 
 def crowd(n: int, width: int, seed: int = 0) -> np.ndarray:

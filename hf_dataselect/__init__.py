@@ -9,29 +9,32 @@ __version__ = "0.1.1"
 #: Public names and the module each comes from; a name is imported when it is first asked for.
 _PUBLIC = {
     "Card": "selector",
-    "Context": "selector",
-    "DataSelectingConfig": "config",
-    "DataSelectingTrainer": "trainer",
-    "PIRCallback": "callbacks",
-    "Record": "preprocessing.layouts",
-    "Records": "preprocessing.records",
-    "Selection": "selector",
-    "SelectionCallback": "callbacks",
+    "Context": "context",
+    "DataSelectingConfig": "training.config",
+    "DataSelectingTrainer": "training.trainer",
+    "PIRCallback": "training.callbacks",
+    "Record": "data.layouts",
+    "Records": "data.records",
+    "Selection": "selection",
+    "SelectionCallback": "training.callbacks",
     "Selector": "selector",
     "load_selector": "registry",
-    "select": "selector",
+    "select": "pipeline",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from .callbacks import PIRCallback, SelectionCallback
-    from .config import DataSelectingConfig
-    from .preprocessing.layouts import Record
-    from .preprocessing.records import Records
+    from .context import Context
+    from .data.layouts import Record
+    from .data.records import Records
+    from .pipeline import select
     from .registry import load_selector
-    from .selector import Card, Context, Selection, Selector, select
-    from .trainer import DataSelectingTrainer
+    from .selection import Selection
+    from .selector import Card, Selector
+    from .training.callbacks import PIRCallback, SelectionCallback
+    from .training.config import DataSelectingConfig
+    from .training.trainer import DataSelectingTrainer
 
 
 def __getattr__(name: str) -> Any:

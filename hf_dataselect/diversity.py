@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .engines.diverse import diverse_filter
-from .engines.embedding import check_sentence_encoder
-from .engines.subset import cosine, facility_location
-from .preprocessing.embedding import RowVectors
-from .preprocessing.records import Records
-from .registry import typed_options
-from .selector import Context
+from .context import Context
+from .data.records import Records
+from .engines.forward.sentence_encoder import check_sentence_encoder
+from .engines.subset.choose import cosine, facility_location
+from .engines.subset.diverse_filter import diverse_filter
+from .features.row_vectors import RowVectors
+from .options import typed_options
 
 
 @dataclass

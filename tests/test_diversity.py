@@ -5,19 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from hf_dataselect import DataSelectingConfig
-from hf_dataselect.cli import main
+from hf_dataselect.cli.main import main
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
 from hf_dataselect.diversity import Diversity, load_diversity
-from hf_dataselect.engines.embedding import hidden_state
-from hf_dataselect.engines.subset import cosine, facility_location
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.selector import Context, SelectionError, select
+from hf_dataselect.engines.forward.hidden_states import hidden_state
+from hf_dataselect.engines.subset.choose import cosine, facility_location
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.column import Column
 from hf_dataselect.selectors.ifd import IFD
 from hf_dataselect.selectors.length import Length
+from hf_dataselect.training.config import DataSelectingConfig
 from tests.rows import alpaca
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import answer_ends, tiny_trainer, write_recipe
+from tests.tiny_training import answer_ends, tiny_trainer, write_recipe
 
 
 def context(diversity=None, **changes) -> Context:
@@ -81,7 +83,7 @@ def test_a_sentence_encoder_measures_it_too(tmp_path):
 
 @pytest.mark.parametrize("kind", ["filter", "facility_location"])
 def test_rows_that_cannot_be_embedded_are_dropped_and_named(kind, monkeypatch):
-    import hf_dataselect.preprocessing.embedding as module
+    from hf_dataselect.features import row_vectors as module
 
     def loses_one(model, rows, **options):
         vectors = hidden_state(model, rows, **options)

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import yaml
 
-from hf_dataselect import Card, DataSelectingConfig, Selector
-from hf_dataselect.cli import main
-from hf_dataselect.engines.judge import JudgeError
-from hf_dataselect.engines.prompts import first_number
+from hf_dataselect.cli.main import main
+from hf_dataselect.engines.llm.judge import JudgeError
+from hf_dataselect.engines.llm.prompts import first_number
+from hf_dataselect.selector import Card, Selector
+from hf_dataselect.training.config import DataSelectingConfig
 from tests.faulty_server import FaultyServer
-from tests.training import tiny_trainer, write_recipe
+from tests.tiny_training import tiny_trainer, write_recipe
 
 
 KEY = "sk-secret-0123456789abcdef"
@@ -74,7 +75,7 @@ def test_a_method_that_needs_a_judge_is_refused_without_one(tmp_path, monkeypatc
 def test_a_judge_that_can_not_give_what_a_method_asks_is_refused_before_anything_loads(
     method, options, judge, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("hf_dataselect.engines.judge_model.load_model", None)
+    monkeypatch.setattr("hf_dataselect.engines.llm.local.load_model", None)
     with pytest.raises(ValueError, match=f"`{method}` needs .*, and `judge='{judge}'` is none"):
         tiny_trainer(tmp_path, method, options, judge=judge)
 

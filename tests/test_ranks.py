@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.training import write_recipe
+from tests.tiny_training import write_recipe
 
 
 ROOT = Path(__file__).parents[1]

@@ -8,13 +8,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from ..engines.cache import digest, write_atomic
-from ..engines.generation import generate
-from ..preprocessing.layouts import Record
-from ..preprocessing.text import TextFormat
-from ..selector import Context
-from .benchmarks import Setting
-from .rows import RowsBenchmark
+from ..context import Context
+from ..data.layouts import Record
+from ..data.text import TextFormat
+from ..engines.forward.generation import generate
+from ..engines.store.files import write_atomic
+from ..engines.store.identity import digest
+from .benchmark import Setting
+from .benchmark_rows import RowsBenchmark
 
 
 TOO_LONG = "no prompt to generate from, or one that is too long"

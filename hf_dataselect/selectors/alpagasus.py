@@ -20,13 +20,14 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..engines.judge import Conversation, Judge
-from ..engines.judge_model import expected_rating
-from ..engines.prompts import delimited, first_number
-from ..engines.replies import Reply
-from ..preprocessing.asking import ask_about_rows, note_silence
-from ..preprocessing.records import Records
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..engines.llm.judge import Conversation, Judge
+from ..engines.llm.local import expected_rating
+from ..engines.llm.prompts import delimited, first_number
+from ..engines.store.replies import Reply
+from ..features.judgements import ask_about_rows, note_silence
+from ..selector import Card, Selector
 
 
 #: What a dimension's name asks for; any other text is put in its place as it stands.

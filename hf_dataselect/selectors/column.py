@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..preprocessing.records import Records
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..selector import Card, Selector
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Column(Selector):
 
     def check(self, records: Records) -> None:
         if self.name not in records.dataset.column_names:
-            from ..registry import nearest
+            from ..options import nearest
 
             raise ValueError(
                 f"`selection_kwargs`: the dataset has no column {self.name!r}"

@@ -26,15 +26,17 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import AutoConfig
 
+from ..context import Context
+from ..data.layouts import Record
+from ..data.records import Records
+from ..data.text import default_chat_template
 from ..diversity import Diversity
-from ..engines.judge import Conversation
-from ..engines.judge_model import ModelJudge, digit_ids, expected_rating
-from ..preprocessing.asking import note_pushy, speaks_to_the_judge, turns_of
-from ..preprocessing.layouts import Record
-from ..preprocessing.records import Records
-from ..preprocessing.scorers import card_template, fill, own_question
-from ..preprocessing.text import default_chat_template
-from ..selector import Card, Context, SelectionError, Selector
+from ..engines.llm.judge import Conversation
+from ..engines.llm.local import ModelJudge, digit_ids, expected_rating
+from ..errors import SelectionError
+from ..features.judgements import note_pushy, speaks_to_the_judge, turns_of
+from ..fitted.scorers.scorer_prompts import card_template, fill, own_question
+from ..selector import Card, Selector
 
 
 DIGITS = ("1", "2", "3", "4", "5", "6")

@@ -23,10 +23,13 @@ from typing import ClassVar, Literal
 import numpy as np
 from sklearn.cluster import KMeans
 
-from ..engines.subset import top_k
-from ..preprocessing.model import TUNING_OPTIONS, answer_loss, prompt_features, tuned_on
-from ..preprocessing.records import Records
-from ..selector import Card, Context, SelectionError, Selector
+from ..context import Context
+from ..data.records import Records
+from ..engines.subset.choose import top_k
+from ..errors import SelectionError
+from ..features.loss import answer_loss, prompt_features
+from ..features.tuning import TUNING_OPTIONS, tuned_on
+from ..selector import Card, Selector
 
 
 @dataclass

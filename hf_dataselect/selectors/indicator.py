@@ -15,11 +15,12 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..preprocessing import human
-from ..preprocessing.human import FEATURES, answer_tokens, feature_table, text_feature
-from ..preprocessing.records import Records
-from ..registry import nearest
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..features import text_statistics as human
+from ..features.text_statistics import FEATURES, answer_tokens, feature_table, text_feature
+from ..options import nearest
+from ..selector import Card, Selector
 
 
 __doc__ = __doc__.format(table=feature_table(), words=human.__doc__.partition("\n\n")[2].strip())

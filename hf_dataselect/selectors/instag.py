@@ -21,13 +21,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..engines.judge import Conversation
-from ..engines.prompts import delimited
-from ..engines.subset import tag_cover
-from ..preprocessing.asking import ask_about_rows, note_silence, turns_of
-from ..preprocessing.records import Records
-from ..preprocessing.tags import Vocabulary, parse_tags, tag_statistics
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..engines.llm.judge import Conversation
+from ..engines.llm.prompts import delimited
+from ..engines.subset.choose import tag_cover
+from ..features.judgements import ask_about_rows, note_silence, turns_of
+from ..features.tags import Vocabulary, parse_tags, tag_statistics
+from ..selector import Card, Selector
 
 
 @dataclass
@@ -110,7 +111,7 @@ class InsTag(Selector):
 
     def check(self, records: Records) -> None:
         if self.tags_column is not None and self.tags_column not in records.dataset.column_names:
-            from ..registry import nearest
+            from ..options import nearest
 
             raise ValueError(
                 f"`selection_kwargs`: the dataset has no column {self.tags_column!r}"

@@ -30,12 +30,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..engines.warmup import WarmupSettings
-from ..preprocessing.indicators import IndicatorSources, indicator_values
-from ..preprocessing.records import Records
-from ..preprocessing.rules import PUBLISHED, FittedRule, load_rule, named_by_rule
-from ..preprocessing.tuned_loss import TunedLoss
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..engines.tuning.warm_up import WarmupSettings
+from ..features.indicators import IndicatorSources, indicator_values
+from ..features.tuned_loss import TunedLoss
+from ..fitted.rules.rule import PUBLISHED, FittedRule, load_rule, named_by_rule
+from ..selector import Card, Selector
 
 
 @dataclass

@@ -28,13 +28,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..engines.clusters import best_of_clusters, spectral_clusters
-from ..preprocessing.clip import embed
-from ..preprocessing.fitting import spread
-from ..preprocessing.records import Records
-from ..preprocessing.rules import FittedRule, load_rule, named_by_rule
-from ..preprocessing.vision import ImageTextSources
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..engines.subset.clusters import best_of_clusters, spectral_clusters
+from ..features.clip import embed
+from ..features.image_text import ImageTextSources
+from ..fitted.rules.fitting import spread
+from ..fitted.rules.rule import FittedRule, load_rule, named_by_rule
+from ..selector import Card, Selector
 
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..preprocessing.human import answer_tokens
-from ..preprocessing.records import Records
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..features.text_statistics import answer_tokens
+from ..selector import Card, Selector
 
 
 @dataclass

@@ -24,18 +24,21 @@ from typing import ClassVar, Literal
 import numpy as np
 from torch import nn
 
-from ..engines.adam import AdamFeature
-from ..engines.gradients import check_room_for_gradients
-from ..engines.layers import left_out, linear_layers, lora_layers
-from ..engines.projection import Projection
-from ..engines.target import Target, for_target, highest
-from ..engines.tokens import TokenRows
-from ..engines.warmup import WarmupSettings, warmed_up_by_epoch
-from ..preprocessing.model import TUNING_OPTIONS, answer_gradients
-from ..preprocessing.records import Records
-from ..preprocessing.target import encode_target, refuse_without_target, subtasks
-from ..preprocessing.text import Encoded, encode
-from ..selector import Card, Context, SelectionError, Selector
+from ..context import Context
+from ..data.records import Records
+from ..data.text import Encoded, encode
+from ..engines.gradients.adam import AdamFeature
+from ..engines.gradients.collect import check_room_for_gradients
+from ..engines.gradients.layers import left_out, linear_layers, lora_layers
+from ..engines.gradients.projection import Projection
+from ..engines.runtime.token_rows import TokenRows
+from ..engines.subset.target_similarity import Target, for_target, highest
+from ..engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
+from ..errors import SelectionError
+from ..features.gradients import answer_gradients
+from ..features.target_rows import encode_target, refuse_without_target, subtasks
+from ..features.tuning import TUNING_OPTIONS
+from ..selector import Card, Selector
 
 
 logger = logging.getLogger(__name__)

@@ -21,22 +21,24 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..engines.embedding import (
+from ..context import Context
+from ..data.records import Records
+from ..engines.forward.sentence_encoder import (
     check_sentence_encoder,
     embedding_store,
     load_sentence_encoder,
     sentence_embeddings,
     text_keys,
 )
-from ..engines.reward import check_reward_model
-from ..engines.store import stored_vectors
-from ..engines.subset import k_center
-from ..preprocessing.model import TUNING_OPTIONS, prompt_embedding, tuned_on
-from ..preprocessing.own_answers import own_answers
-from ..preprocessing.records import Records
-from ..preprocessing.rewards import answer_rewards
-from ..selection import SelectionError
-from ..selector import Card, Context, Selector
+from ..engines.llm.reward_model import check_reward_model
+from ..engines.store.vector_store import stored_vectors
+from ..engines.subset.choose import k_center
+from ..errors import SelectionError
+from ..features.generated_answers import own_answers
+from ..features.hidden_states import prompt_embedding
+from ..features.rewards import answer_rewards
+from ..features.tuning import TUNING_OPTIONS, tuned_on
+from ..selector import Card, Selector
 
 
 @dataclass

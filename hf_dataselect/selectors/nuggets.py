@@ -23,14 +23,16 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from ..engines.clusters import central_rows
-from ..engines.likelihood import likelihood
-from ..engines.one_shot import OneShot, one_shot_loss
-from ..preprocessing.model import prompt_vectors
-from ..preprocessing.one_shot import Tasks, task_tokens
-from ..preprocessing.records import Records
-from ..preprocessing.text import encode
-from ..selector import Card, Context, SelectionError, Selector
+from ..context import Context
+from ..data.records import Records
+from ..data.text import encode
+from ..engines.forward.likelihood import likelihood
+from ..engines.forward.one_shot import OneShot, one_shot_loss
+from ..engines.subset.clusters import central_rows
+from ..errors import SelectionError
+from ..features.hidden_states import prompt_vectors
+from ..features.one_shot_tasks import Tasks, task_tokens
+from ..selector import Card, Selector
 
 
 #: Tasks of a candidate that are run at least, between two looks at whether its fate is sealed.

@@ -13,9 +13,10 @@ from typing import ClassVar, Literal
 import numpy as np
 from scipy.stats import rankdata
 
-from ..preprocessing.model import answer_loss
-from ..preprocessing.records import Records
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..features.loss import answer_loss
+from ..selector import Card, Selector
 
 
 @dataclass

@@ -9,8 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ..preprocessing.records import Records
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..selector import Card, Selector
 
 
 @dataclass

@@ -19,12 +19,13 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..engines.target import Similarity, Target, for_target, highest
-from ..preprocessing.model import note_unusable, text_vectors
-from ..preprocessing.records import Records
-from ..preprocessing.target import encode_target, refuse_without_target, subtasks
-from ..preprocessing.text import encode
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..data.text import encode
+from ..engines.subset.target_similarity import Similarity, Target, for_target, highest
+from ..features.hidden_states import note_unusable, text_vectors
+from ..features.target_rows import encode_target, refuse_without_target, subtasks
+from ..selector import Card, Selector
 
 
 @dataclass

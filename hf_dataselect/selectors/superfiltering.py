@@ -18,11 +18,12 @@ from typing import Any, ClassVar
 import numpy as np
 from transformers import AutoConfig
 
-from ..engines.embedding import sentence_embeddings
-from ..engines.subset import exponential_distance, facility_location, top_k
-from ..preprocessing.model import answer_loss
-from ..preprocessing.records import Records
-from ..selector import Card, Context, Selector
+from ..context import Context
+from ..data.records import Records
+from ..engines.forward.sentence_encoder import sentence_embeddings
+from ..engines.subset.choose import exponential_distance, facility_location, top_k
+from ..features.loss import answer_loss
+from ..selector import Card, Selector
 
 
 @dataclass

@@ -19,7 +19,7 @@ else
 fi
 echo "$model"
 dtype="$(python -c 'import torch
-from hf_dataselect.engines.state import has_fast_bfloat16
+from hf_dataselect.engines.runtime.model_state import has_fast_bfloat16
 print("bfloat16" if has_fast_bfloat16(torch.device("cpu")) else "float32")')"
 echo "This CPU computes fastest in $dtype."
 

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_dataselect.engines.judge_model import ModelJudge
-from hf_dataselect.preprocessing.records import Records, load_rows
-from hf_dataselect.selector import Context, SelectionError, select
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.engines.llm.local import ModelJudge
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.alpagasus import AlpaGasus
 from hf_dataselect.selectors.column import Column
 from tests.rows import alpaca, layout

@@ -8,18 +8,19 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_dataselect.cli import main
+from hf_dataselect.cli.main import main
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
 from hf_dataselect.diversity import Diversity
-from hf_dataselect.preprocessing.asking import turns_of
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.scorers import SCORER_MARK, card_template, fill, own_question
-from hf_dataselect.selector import Context, select
+from hf_dataselect.features.judgements import turns_of
+from hf_dataselect.fitted.scorers.scorer_prompts import SCORER_MARK, card_template, fill, own_question
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.deita import DEITA
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.test_ranks import SMALL, run, selection
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import answer_ends, write_recipe
+from tests.tiny_training import answer_ends, write_recipe
 
 
 PROMPTS = {"complexity_prompt": "Complexity of {instruction} is ", "quality_prompt": "{instruction}: {output} is "}

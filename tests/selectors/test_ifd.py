@@ -7,16 +7,17 @@ import pytest
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_dataselect.engines.tokens import TokenRows
-from hf_dataselect.preprocessing import model as features
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.selector import Context, select
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.features import hidden_states as features
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.ifd import IFD
 from hf_dataselect.selectors.superfiltering import Superfiltering
 from tests.rows import alpaca, layout
 from tests.shared_data import golden_path, smollm2_path
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import scored_rows, watch_training
+from tests.tiny_training import scored_rows, watch_training
 
 
 RUNS = [("tiny", 512), ("smollm2", 512)]
@@ -95,7 +96,7 @@ def test_wrong_options_are_refused(option, value):
 
 
 def test_a_row_of_several_turns_is_one_ratio_of_means_over_all_answers():
-    from hf_dataselect.preprocessing.model import answer_loss
+    from hf_dataselect.features.loss import answer_loss
 
     records, ctx = Records(layout("messages", 6)), context()
     both = answer_loss(records, ctx)

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_dataselect.cli import main
-from hf_dataselect.preprocessing.human import FEATURES, TEXT_FEATURES, words
+from hf_dataselect.cli.main import main
+from hf_dataselect.context import Context
+from hf_dataselect.features.text_statistics import FEATURES, TEXT_FEATURES, words
+from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.indicator import Indicator
 from hf_dataselect.selectors.length import Length
 from tests.rows import alpaca

@@ -7,16 +7,18 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_dataselect.cli import main
-from hf_dataselect.preprocessing.tags import Vocabulary, _by_company, parse_tags, tag_statistics
+from hf_dataselect.cli.main import main
+from hf_dataselect.context import Context
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.features.tags import Vocabulary, _by_company, parse_tags, tag_statistics
+from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selector import Context, SelectionError, select
 from hf_dataselect.selectors.instag import InsTag
 from tests.rows import alpaca, layout
 from tests.scripted import ScriptedJudge
 from tests.shared_data import golden
 from tests.tiny import tiny_tokenizer
-from tests.training import write_recipe
+from tests.tiny_training import write_recipe
 
 
 def context(judge=None, **changes) -> Context:
@@ -254,7 +256,7 @@ def test_statistics_are_in_the_record():
 
 
 def test_a_column_of_tags_needs_no_judge_and_a_wrong_one_is_named():
-    from hf_dataselect.preprocessing.records import Records
+    from hf_dataselect.data.records import Records
 
     assert "judge" in InsTag().card.needs and "judge" not in InsTag(tags_column="tags").card.needs
     with pytest.raises(ValueError, match="no column 'tag'; did you mean 'tags'"):

@@ -9,28 +9,30 @@ import torch
 import yaml
 from datasets import Dataset
 
-from hf_dataselect.cli import main
-from hf_dataselect.engines.reward import load_reward_model
-from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
-from hf_dataselect.engines.yes_no import load_evaluator, yes_probability
-from hf_dataselect.fit_rule import FitRuleArguments, draw_subset, fit_rule
-from hf_dataselect.preprocessing import indicators as measuring
-from hf_dataselect.preprocessing.fitting import least_squares
-from hf_dataselect.preprocessing.human import TEXT_FEATURES
-from hf_dataselect.preprocessing.indicators import NAMES, IndicatorSources, indicator_values
-from hf_dataselect.preprocessing.model import answer_loss, tuning_rows
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.rewards import conversation
-from hf_dataselect.preprocessing.rules import PUBLISHED, Rule, load_rule
-from hf_dataselect.preprocessing.tuned_loss import TunedLoss
+from hf_dataselect.cli.main import main
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.engines.forward.seq2seq import load_evaluator, yes_probability
+from hf_dataselect.engines.llm.reward_model import load_reward_model
+from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.features import indicators as measuring
+from hf_dataselect.features.indicators import NAMES, IndicatorSources, indicator_values
+from hf_dataselect.features.loss import answer_loss
+from hf_dataselect.features.rewards import conversation
+from hf_dataselect.features.text_statistics import TEXT_FEATURES
+from hf_dataselect.features.tuned_loss import TunedLoss
+from hf_dataselect.features.tuning import tuning_rows
+from hf_dataselect.fitted.rules.fit_rule import FitRuleArguments, draw_subset, fit_rule
+from hf_dataselect.fitted.rules.fitting import least_squares
+from hf_dataselect.fitted.rules.rule import PUBLISHED, Rule, load_rule
+from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selection import SelectionError
-from hf_dataselect.selector import Context, select
 from hf_dataselect.selectors.instruction_mining import best_size
-from tests.engines.test_judge_model import reward_model
+from tests.engines.llm.test_local import reward_model
 from tests.rows import alpaca
 from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
-from tests.training import write_recipe
+from tests.tiny_training import write_recipe
 
 
 def context(**changes) -> Context:
@@ -284,7 +286,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
             raise KeyboardInterrupt
         return warmed_up(*given, **options)
 
-    monkeypatch.setattr("hf_dataselect.preprocessing.tuned_loss.warmed_up", counting)
+    monkeypatch.setattr("hf_dataselect.features.tuned_loss.warmed_up", counting)
     given = (records, held_out, context(), sources, arguments, settings())
     with pytest.raises(KeyboardInterrupt):
         fit_rule(*given, tmp_path)

@@ -17,26 +17,28 @@ from PIL import Image as Pillow
 from sklearn.cluster import SpectralClustering
 from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 
-from hf_dataselect.cli import main
-from hf_dataselect.engines.warmup import WarmupSettings, warmed_up
-from hf_dataselect.fit_rule import FitRuleArguments, fit_rule
-from hf_dataselect.preprocessing import vision
-from hf_dataselect.preprocessing.clip import embed
-from hf_dataselect.preprocessing.human import split_sentences
-from hf_dataselect.preprocessing.image_loss import held_out_loss
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.rewards import answer_rewards
-from hf_dataselect.preprocessing.rules import load_rule
-from hf_dataselect.preprocessing.vision import ImageTextSources
+from hf_dataselect.cli.main import main
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.engines.runtime.account import Account
+from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up
+from hf_dataselect.features import image_text as vision
+from hf_dataselect.features.clip import embed
+from hf_dataselect.features.image_loss import held_out_loss
+from hf_dataselect.features.image_text import ImageTextSources
+from hf_dataselect.features.rewards import answer_rewards
+from hf_dataselect.features.text_statistics import split_sentences
+from hf_dataselect.fitted.rules.fit_rule import FitRuleArguments, fit_rule
+from hf_dataselect.fitted.rules.rule import load_rule
+from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selector import Account, Context, select
-from tests.engines.test_judge_model import reward_model
+from tests.engines.llm.test_local import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
 from tests.test_ranks import launch
 from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny_training import tiny_trainer
 from tests.tiny_vision import captions, image_rows, save_clip, save_siglip, tiny_idefics, tiny_vlm
-from tests.training import tiny_trainer
 
 
 def judge(reply=lambda text: f"{len(text) % 101}\nFor a reason.") -> ScriptedJudge:
@@ -484,7 +486,7 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
             raise KeyboardInterrupt
         return warmed_up(*given, **more)
 
-    monkeypatch.setattr("hf_dataselect.preprocessing.tuned_loss.warmed_up", counting)
+    monkeypatch.setattr("hf_dataselect.features.tuned_loss.warmed_up", counting)
     given = (records, held_out, context(vlm=True), sources, arguments, settings())
     with pytest.raises(KeyboardInterrupt):
         fit_rule(*given, tmp_path)

@@ -13,21 +13,23 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
-from hf_dataselect.cli import main
-from hf_dataselect.engines.cache import model_identity
-from hf_dataselect.engines.layers import lora_layers
-from hf_dataselect.engines.warmup import WarmupSettings, warmed_up_by_epoch
-from hf_dataselect.preprocessing.model import tuning_rows
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.text import encode
-from hf_dataselect.selector import Context, SelectionError, select
+from hf_dataselect.cli.main import main
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.data.text import encode
+from hf_dataselect.engines.gradients.layers import lora_layers
+from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.features.tuning import tuning_rows
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors import less
 from hf_dataselect.selectors.less import LESS
-from tests.engines.test_gradients import naive, quantized
+from tests.engines.gradients.test_collect import naive, quantized
 from tests.rows import LAYOUTS, alpaca, layout
 from tests.test_ranks import environment, run, selection
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import scored_rows, tiny_trainer, watch_training, write_recipe
+from tests.tiny_training import scored_rows, tiny_trainer, watch_training, write_recipe
 
 
 SMALL = {"lora_r": 4, "lora_alpha": 8, "warmup_epochs": 2, "warmup_fraction": 0.5, "warmup_learning_rate": 1e-2}
@@ -282,9 +284,9 @@ def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, mo
     needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)
     free = SimpleNamespace(free=needed - 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
-    monkeypatch.setattr("hf_dataselect.engines.warmup.free_bytes", lambda _: 10**9)  # that of the tuned weights
+    monkeypatch.setattr("hf_dataselect.engines.tuning.warm_up.free_bytes", lambda _: 10**9)  # tuned weights
     with monkeypatch.context() as patched, pytest.raises(ValueError, match="and 28 vectors take .*`projection_dim`"):
-        patched.setattr("hf_dataselect.engines.warmup._train", None)
+        patched.setattr("hf_dataselect.engines.tuning.warm_up._train", None)
         select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))
     free.free = needed
     first = select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))

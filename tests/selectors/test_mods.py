@@ -8,22 +8,24 @@ import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedTokenizerFast
 
-from hf_dataselect.cli import main
-from hf_dataselect.engines.generation import generate
-from hf_dataselect.engines.subset import k_center
-from hf_dataselect.preprocessing.model import prompt_embedding
-from hf_dataselect.preprocessing.own_answers import own_answers
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.rewards import answer_rewards
+from hf_dataselect.cli.main import main
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.engines.forward.generation import generate
+from hf_dataselect.engines.subset.choose import k_center
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.features.generated_answers import own_answers
+from hf_dataselect.features.hidden_states import prompt_embedding
+from hf_dataselect.features.rewards import answer_rewards
+from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selector import Context, SelectionError, select
 from hf_dataselect.selectors.mods import MoDS, _encoder
-from tests.engines.test_judge_model import reward_model
+from tests.engines.llm.test_local import reward_model
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_arrays
 from tests.test_ranks import run, selection
 from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
-from tests.training import tiny_trainer, write_recipe
+from tests.tiny_training import tiny_trainer, write_recipe
 
 
 def context(**changes) -> Context:

@@ -15,22 +15,24 @@ from peft import LoraConfig
 from sklearn.cluster import KMeans
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hf_dataselect.engines import one_shot
-from hf_dataselect.engines.likelihood import likelihood
-from hf_dataselect.engines.one_shot import of_like_length, one_shot_loss
-from hf_dataselect.engines.tokens import TokenRows
-from hf_dataselect.preprocessing.one_shot import task_tokens
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.preprocessing.text import encode
-from hf_dataselect.selection import Account
-from hf_dataselect.selector import Context, SelectionError, select
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.data.text import encode
+from hf_dataselect.engines.forward import one_shot
+from hf_dataselect.engines.forward.likelihood import likelihood
+from hf_dataselect.engines.forward.one_shot import of_like_length, one_shot_loss
+from hf_dataselect.engines.runtime.account import Account
+from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.features.one_shot_tasks import task_tokens
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.nuggets import Nuggets, Plan
-from tests.engines.test_likelihood import MODELS
+from tests.engines.forward.test_likelihood import MODELS
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.test_ranks import launch
 from tests.tiny import tiny_model, tiny_tokenizer
-from tests.training import tiny_trainer
+from tests.tiny_training import tiny_trainer
 
 
 def context(**changes) -> Context:

@@ -5,11 +5,13 @@ import pytest
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from hf_dataselect.engines.embedding import hidden_state
-from hf_dataselect.engines.target import round_robin
-from hf_dataselect.engines.tokens import TokenRows
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.selector import Context, SelectionError, select
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.engines.forward.hidden_states import hidden_state
+from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.engines.subset.target_similarity import round_robin
+from hf_dataselect.errors import SelectionError
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.rds import RDS
 from tests.rows import alpaca
 from tests.shared_data import golden, golden_path, smollm2_path

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from hf_dataselect.preprocessing.model import answer_loss
-from hf_dataselect.preprocessing.records import Records
-from hf_dataselect.selector import Context, select
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.features.loss import answer_loss
+from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.column import Column
 from hf_dataselect.selectors.full import Full
 from hf_dataselect.selectors.length import Length

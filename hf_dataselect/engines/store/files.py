@@ -1,0 +1,34 @@
+"""Files that are written whole or not at all."""
+
+import os
+import uuid
+from pathlib import Path
+
+
+def check_writable(folder: Path | str) -> Path:
+    """
+    Make the folder and prove that a file can be written there.
+
+    Raises:
+        `ValueError`: it can't be made or written.
+    """
+    folder = Path(folder)
+    probe = folder / f".probe-{uuid.uuid4().hex}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"probe")
+        probe.unlink()
+    except OSError as error:
+        probe.unlink(missing_ok=True) if folder.is_dir() else None
+        raise ValueError(
+            f"`selection_cache_dir={str(folder)!r}` can't be written ({error.strerror or error}): choose a folder "
+            "with room, or 'none' to keep no results."
+        ) from error
+    return folder
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees all of it or nothing."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(temporary, path)

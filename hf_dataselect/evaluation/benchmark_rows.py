@@ -1,0 +1,115 @@
+"""Rows of a benchmark: which dataset, split and part of it, and in which columns."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from ..data.records import load_rows
+from ..options import nearest
+from .benchmark import Benchmark
+
+
+#: Columns that are looked for, in this order and in any case, where `columns` names none.
+COLUMNS = {
+    "id": ("id", "question_id", "uid", "idx"),
+    "question": ("question", "instruction", "prompt", "turns", "text", "input", "conversations"),
+    "answer": ("answer", "target", "output", "response", "completion", "reference"),
+    "choices": ("choices", "options"),
+    "subject": ("subject", "task", "category"),
+}
+
+
+@dataclass(kw_only=True)
+class RowsBenchmark(Benchmark):
+    """
+    A benchmark on the rows of a dataset.
+
+    Args:
+        dataset (`str`):
+            Hub name, local folder, or .json, .jsonl, .parquet or .csv file.
+        config (`str`, *optional*):
+            Configuration of a dataset on the hub.
+        split (`str`, *optional*, defaults to `"test"`):
+            Its split. A file that has a column `split` is divided by it; another file is one split as a whole.
+        where (`dict`, *optional*):
+            Only rows with this value, or one of these values, in a column: `{subject: [anatomy, virology]}`.
+        limit (`int`, *optional*):
+            So many rows at most, evenly spaced over the dataset, so that every subject of a sorted one has its share.
+        columns (`dict[str, str]`, *optional*):
+            Columns that are not called as usual: `{question: stem, answer: key}`.
+    """
+
+    dataset: str
+    config: str | None = None
+    split: str = "test"
+    where: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"`limit={self.limit}` must be at least 1.")
+        for role in self.columns:
+            if role not in COLUMNS:
+                raise ValueError(f"`columns`: nothing is called {role!r}{nearest(role, COLUMNS)}")
+
+    def default_name(self) -> str:
+        return Path(self.dataset).name.split(".")[0] or "benchmark"
+
+    def read(self, split: str | None = None) -> Dataset:
+        """
+        The rows of a split, the benchmark's own by default.
+
+        Raises:
+            `ValueError`: no such dataset, split, or column of `where`; no rows.
+        """
+        what, split = f"`benchmarks` ({self.name})", split or self.split
+        rows = load_rows(self.dataset, self.config, split)
+        where = dict(self.where)
+        if Path(self.dataset).expanduser().is_file():
+            if "split" in rows.column_names:
+                where.setdefault("split", split)
+            elif split != self.split:
+                raise ValueError(f"{what}: {self.dataset!r} is one file without a column `split`: no {split!r} in it.")
+        for column, wanted in where.items():
+            if column not in rows.column_names:
+                raise ValueError(f"{what}: `where`: no column {column!r}{nearest(column, rows.column_names)}")
+            wanted, values = wanted if isinstance(wanted, list) else [wanted], rows[column][:]
+            rows = rows.select([i for i, value in enumerate(values) if value in wanted])
+            if not len(rows):
+                known = sorted({str(value) for value in values})
+                raise ValueError(f"{what}: no row of {self.dataset!r} has {wanted} in `{column}`{nearest('', known)}")
+        if not len(rows):
+            raise ValueError(f"{what}: {self.dataset!r} has no rows.")
+        return rows
+
+    def column(self, rows: Dataset, role: str, required: bool = True) -> str | None:
+        """
+        The column of `rows` that holds the `question`, the `answer`, ...
+
+        Raises:
+            `ValueError`: it is required, and there is none.
+        """
+        names = {name.lower(): name for name in reversed(rows.column_names)}
+        if role in self.columns:
+            if self.columns[role] in rows.column_names:
+                return self.columns[role]
+            found = nearest(self.columns[role], rows.column_names)
+            raise ValueError(f"`benchmarks` ({self.name}): no column {self.columns[role]!r} for `{role}`{found}")
+        column = next((names[name] for name in COLUMNS[role] if name in names), None)
+        if column is None and required:
+            raise ValueError(
+                f"`benchmarks` ({self.name}): {self.dataset!r} has the columns {', '.join(rows.column_names)} and "
+                f"none called {', '.join(COLUMNS[role])}: say which holds the {role}, `columns: {{{role}: ...}}`."
+            )
+        return column
+
+    def limited(self, items: Sequence[Any]) -> list[Any]:
+        """`limit` of the items, evenly spaced."""
+        if self.limit is None or self.limit >= len(items):
+            return list(items)
+        return [items[int(place)] for place in np.linspace(0, len(items) - 1, self.limit).round()]

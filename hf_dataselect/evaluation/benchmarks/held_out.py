@@ -1,0 +1,100 @@
+"""
+Held-out rows: how well the model foresees their answers, and how close the answers it gives come to them.
+
+| setting | is | better |
+|---|---|---|
+| `answer_loss` | mean over rows of the mean loss of the answer's tokens, end of turn included, nats | lower |
+| `token_accuracy` | mean over rows of the share of answer tokens that the model ranks first | higher |
+| `exact_match`, `rouge1`, ... | metrics of greedily generated answers, see [`metrics`] | as the metric says |
+
+Both likelihood settings come from one pass of the likelihood engine.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...context import Context
+from ...data.records import Records
+from ...features.image_loss import held_out_loss
+from ..benchmark import Setting
+from ..benchmark_rows import RowsBenchmark
+from ..questions import check_metrics, greedy_answers, score_answers
+
+
+@dataclass(kw_only=True)
+class HeldOut(RowsBenchmark):
+    """
+    What is measured on a set of held-out rows; see the module docstring, and [`RowsBenchmark`] for the rows.
+
+    Args:
+        metrics (`list[str]`, *optional*):
+            Metrics of generated answers: names of [`metrics`] or what `evaluate.load` takes.
+        max_new_tokens (`int`, *optional*, defaults to `256`):
+            Length of a generated answer at most.
+    """
+
+    metrics: list[str] = field(default_factory=list)
+    max_new_tokens: int = 256
+    records: Records = field(init=False, repr=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.max_new_tokens < 1:
+            raise ValueError(f"`max_new_tokens={self.max_new_tokens}` must be at least 1.")
+        if self.columns:
+            raise ValueError("`columns` has no meaning here: held-out rows are in a layout of training rows.")
+
+    @classmethod
+    def of(cls, records: Records, **options: Any) -> "HeldOut":
+        """The benchmark of rows at hand."""
+        benchmark = cls(dataset=records.name, **options)
+        benchmark.records = records
+        benchmark._check()
+        return benchmark
+
+    def _check(self) -> None:
+        check_metrics(self.metrics)
+        if self.metrics and self.records.images:
+            raise ValueError(
+                f"`metrics={self.metrics}` are of generated answers, and no answers are generated to rows with images "
+                f"(`{self.dataset}`): leave them out, the loss is measured all the same."
+            )
+
+    def prepare(self) -> None:
+        rows = self.read()
+        self.records = Records(rows.select(self.limited(range(len(rows)))), name=f"benchmarks ({self.name})")
+        if self.records.layout == "tokens":
+            raise ValueError(f"`benchmarks` ({self.name}): {self.dataset!r} is already tokenized: give its texts.")
+        self._check()
+
+    def protocol(self) -> dict[str, Any]:
+        return {
+            "rows": self.records.content_hash(),
+            "metrics": sorted(self.metrics),
+            "max_new_tokens": self.max_new_tokens if self.metrics else None,
+        }
+
+    def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
+        return self._likelihood(ctx) | (self._generation(ctx) if self.metrics else {})
+
+    def _likelihood(self, ctx: Context) -> dict[str, Setting]:
+        found = held_out_loss(self.records, ctx, label="Evaluating answers")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            accuracy = np.where(np.isfinite(found.mean), found.hits / found.tokens, np.nan)
+        return {
+            "answer_loss": Setting.of(found.mean, higher_is_better=False),
+            "token_accuracy": Setting.of(accuracy, higher_is_better=True),
+        }
+
+    def _generation(self, ctx: Context) -> dict[str, Setting]:
+        prompts, references, text_format = [], [], ctx.text_format()
+        for record in self.records:
+            readable = record.problem is None and record.answer and record.answer_turns[-1] > 0
+            prompts.append(text_format.prompt_ids(record) if readable else [])
+            references.append(record.answer)
+        # A prompt has to fit the window that it was trained with.
+        answers = greedy_answers(prompts, ctx, self.max_new_tokens, window=(ctx.max_length or 2**31) - 1)
+        return score_answers(self.metrics, answers, references, ctx)

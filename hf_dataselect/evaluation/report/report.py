@@ -1,0 +1,114 @@
+"""The report's sections as Markdown, as one HTML page, and with pictures and JSON in a folder."""
+
+import base64
+import io
+import json
+import logging
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from pathlib import Path
+
+from ...runs.folder import plain
+from ..comparison.comparison import Comparison
+from .picture import Picture, draw
+from .sections import Section, Table, headline, sections, shortened
+
+
+logger = logging.getLogger(__name__)
+
+
+def to_markdown(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> str:
+    """The [`sections`] as Markdown whose tables are aligned, so that it reads well on a terminal too."""
+    drawn, lines = {picture.name: picture for picture in pictures}, []
+    for part in parts:
+        lines += [f"## {part.title}", ""]
+        if part.text:
+            lines += [*(f"- {line}" if len(part.text) > 1 else line for line in part.text), ""]
+        if part.table:
+            lines += [*_aligned(part.table), ""]
+        for name in part.pictures:
+            if name in drawn:
+                lines += [f"![{drawn[name].alt}]({drawn[name].file})", ""]
+    return "\n".join(lines).rstrip()
+
+
+def to_html(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> str:
+    """
+    The [`sections`] as one page that asks nothing of the network: style and pictures are inside, scripts are not.
+
+    Raises:
+        `ImportError`: jinja2 is missing (extra `report`).
+    """
+    from jinja2 import Environment
+
+    source = (files(__package__) / "report.html.jinja").read_text(encoding="utf-8")
+    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
+    drawn = {picture.name: (picture.alt, _inlined(picture)) for picture in pictures}
+    return template.render(sections=parts, pictures=drawn)
+
+
+def _inlined(picture: Picture) -> str:
+    """The picture as the address of an image: vector graphics, sharp on a phone and on paper."""
+    buffer = io.BytesIO()
+    picture.figure.savefig(buffer, format="svg")
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def write_report(comparison: Comparison, folder: Path) -> list[Path]:
+    """
+    Write report.md and report.json; where jinja2 is installed report.html, and where matplotlib is each picture as
+    PNG (both in the extra `report`). An earlier report there is replaced. Returns the paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for stale in [*folder.glob("report-*.png"), folder / "report.html"]:
+        stale.unlink(missing_ok=True)
+    try:
+        pictures = draw(comparison)
+    except ImportError as error:
+        logger.warning("No pictures: %s. `pip install hf_dataselect[report]`.", error)
+        pictures = []
+    paths = [folder / "report.md", folder / "report.json"]
+    parts = sections(comparison)
+    paths[0].write_text(to_markdown(parts, pictures) + "\n", encoding="utf-8")
+    described = [asdict(group) for group in comparison.groups]
+    for run in (run for group in described for run in group["runs"]):
+        del run["selection"]["scores"]  # in the run's own scores.parquet
+    content = {"verdict": headline(comparison), "groups": described, "tallies": comparison.tallies}
+    content["examples"] = comparison.examples
+    content["efficiency"] = [item._asdict() | item.point._asdict() for item in comparison.efficiencies()]
+    paths[1].write_text(json.dumps(plain(content), ensure_ascii=False), encoding="utf-8")
+    for picture in pictures:
+        picture.figure.savefig(folder / picture.file, dpi=150)
+        paths.append(folder / picture.file)
+    try:
+        page = to_html(parts, pictures)
+    except ImportError as error:
+        logger.warning("No report.html: %s. `pip install hf_dataselect[report]`.", error)
+        return paths
+    paths.append(folder / "report.html")
+    paths[-1].write_text(page, encoding="utf-8")
+    return paths
+
+
+def _aligned(table: Table) -> list[str]:
+    rows = [[shortened(cell.replace("|", "/"), table.longest) for cell in row] for row in table.rows]
+    widths = [max(3, *map(_width, column)) for column in zip(table.head, *rows, strict=True)]
+    words = [table.left is None or place < table.left for place in range(len(table.head))]
+
+    def line(cells: list[str]) -> str:
+        gaps = [" " * (width - _width(cell)) for cell, width in zip(cells, widths, strict=True)]
+        padded = [cell + gap if word else gap + cell for cell, gap, word in zip(cells, gaps, words, strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = ["-" * (width - 1) + ("-" if word else ":") for width, word in zip(widths, words, strict=True)]
+    return [line(table.head), line(rule), *map(line, rows)]
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that the text takes: Chinese characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )

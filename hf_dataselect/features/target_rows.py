@@ -1,0 +1,68 @@
+"""Rows of the task to be good at: read like any others, in groups where a column says so."""
+
+import logging
+
+import numpy as np
+
+from ..context import Context
+from ..data.records import Records
+from ..data.text import Encoded, TextFormat, encode
+from ..errors import SelectionError
+
+
+logger = logging.getLogger(__name__)
+
+#: Column of the target that names the subtask of a row.
+SUBTASK = "subtask"
+
+
+def subtasks(target: Records) -> np.ndarray | None:
+    """
+    Subtask of each row, numbered by first appearance, int64 `(n,)`; `None` without a column `subtask`. All rows
+    without a value are one.
+    """
+    if SUBTASK not in target.dataset.column_names:
+        return None
+    numbers = {}
+    return np.array([numbers.setdefault(name, len(numbers)) for name in target.dataset[SUBTASK]], np.int64)
+
+
+def encode_target(ctx: Context, text_format: TextFormat) -> Encoded:
+    """
+    Token rows of `ctx.target`. Rows that can't be used are named in a warning.
+
+    Raises:
+        [`SelectionError`]: none can be used.
+    """
+    if ctx.target.layout == "tokens":
+        raise SelectionError("`selection_target` holds token ids: give its rows untokenized.")
+    encoded = encode(ctx.target, text_format, num_proc=ctx.num_proc)
+    useless = {reason: rows for reason, rows in encoded.problems.items() if rows}
+    for reason, rows in useless.items():
+        shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
+        logger.warning(
+            "`selection_target`: %s of %s rows are not used (%s): %s.", len(rows), len(ctx.target), reason, shown
+        )
+    if sum(map(len, useless.values())) == len(ctx.target):
+        raise SelectionError(
+            f"`selection_target`: none of its {len(ctx.target)} rows can be used: {'; '.join(useless)}."
+        )
+    return encoded
+
+
+def refuse_without_target(usable: np.ndarray, encoded: Encoded, ctx: Context) -> None:
+    """
+    Name target rows of an answer that came out of the model without a finite feature, in a warning.
+
+    Raises:
+        [`SelectionError`]: no row is usable.
+    """
+    known = [row for rows in encoded.problems.values() for row in rows]
+    lost = np.setdiff1d(np.flatnonzero(~usable), known)
+    if len(lost):
+        shown = ", ".join(map(str, lost[:8])) + (", ..." if len(lost) > 8 else "")
+        logger.warning(
+            "`selection_target`: %s rows did not fit in memory or gave no finite numbers: %s.", len(lost), shown
+        )
+    if not usable.any():
+        raise SelectionError("`selection_target`: none of its rows fits in memory and gives finite numbers.")

@@ -1,0 +1,214 @@
+"""
+Human-designed features: what can be read off a row without a model (paper, section 3.1). `FEATURES` is the table; each
+of them is a selector of its own through `selection_method: indicator`.
+
+A word is what stands between spaces, in lower case, without digits, hyphens and dashes; other ASCII punctuation counts
+as a space (the rule of the package lexicalrichness). In scripts that are written without spaces (Chinese, Japanese,
+Thai, Lao, Khmer, Burmese) each character with its marks is a word and punctuation is none: lengths and diversity can
+then be compared within a language, not between languages.
+"""
+
+import string
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import regex
+
+from ..context import Context
+from ..data.layouts import content_text
+from ..data.records import Records
+from ..data.text import encode
+from ..engines.runtime.batching import map_batches
+
+
+#: Rows measured at a time.
+ROWS = 256
+
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_UNSPACED_CHARACTER = regex.compile(_UNSPACED)
+_UNSPACED_WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|(?:(?!{_UNSPACED})[\p{{L}}\p{{N}}\p{{M}}])+")
+_END_OF_SENTENCE = regex.compile(r"[.!?\u2026\u3002\uff01\uff1f]+")
+_WORD_CHARACTER = regex.compile(r"\w")
+_CLEANED = str.maketrans("", "", string.digits + "-\u2013\u2014") | str.maketrans(
+    dict.fromkeys(set(string.punctuation) - {"-"}, " ")
+)
+
+
+def words(text: str) -> list[str]:
+    """Words of a text, see the module docstring."""
+    found = []
+    for part in text.lower().translate(_CLEANED).split():
+        found += _UNSPACED_WORD.findall(part) if _UNSPACED_CHARACTER.search(part) else [part]
+    return found
+
+
+def split_sentences(text: str) -> list[str]:
+    """Stretches with a letter or digit in them, between full stops, exclamation and question marks of any script."""
+    return [part for part in _END_OF_SENTENCE.split(text) if _WORD_CHARACTER.search(part)]
+
+
+def sentences(text: str) -> int:
+    """How many [`split_sentences`] finds."""
+    return len(split_sentences(text))
+
+
+def mtld(found: list[str], threshold: float = 0.72) -> float:
+    """
+    Measure of textual lexical diversity of a list of words (McCarthy & Jarvis 2010): how many follow each other, on
+    average over a walk forward and one backward, before the share of different ones falls to `threshold`. NaN without
+    words.
+    """
+    from lexicalrichness import LexicalRichness
+
+    return LexicalRichness(found, preprocessor=None, tokenizer=None).mtld(threshold=threshold) if found else np.nan
+
+
+def lix(text: str) -> float:
+    """Words a sentence plus the percentage of words of more than six letters; NaN without words."""
+    found = words(text)
+    if not found:
+        return np.nan
+    return len(found) / max(1, sentences(text)) + 100 * sum(len(word) > 6 for word in found) / len(found)
+
+
+def automated_readability(text: str) -> float:
+    """4.71 x letters a word + 0.5 x words a sentence - 21.43; NaN without words."""
+    found = words(text)
+    if not found:
+        return np.nan
+    return 4.71 * _mean_length(found) + 0.5 * len(found) / max(1, sentences(text)) - 21.43
+
+
+def _mean_length(found: list[str]) -> float:
+    return sum(map(len, found)) / len(found) if found else np.nan
+
+
+def compression(text: str) -> float:
+    """UTF-8 bytes of a text / bytes that zlib makes of them; NaN for an empty text."""
+    data = text.encode("utf-8", "replace")
+    return len(data) / len(zlib.compress(data, 9)) if data else np.nan
+
+
+@dataclass(frozen=True)
+class TextFeature:
+    """
+    A number of a text.
+
+    Args:
+        formula, range, source (`str`):
+            What it is, between which values, and whose it is.
+        of (`Callable`):
+            Text -> number; NaN where the text has none. `None` if more than the text is needed.
+        extras (`dict[str, str]`, *optional*):
+            Packages needed, and the extra that brings each.
+    """
+
+    formula: str
+    range: str
+    source: str
+    of: Callable[[str], float] | None
+    extras: dict[str, str] = field(default_factory=dict)
+
+
+#: The text features, by name.
+TEXT_FEATURES = {
+    "characters": TextFeature("code points", "0 and up", "", len),
+    "words": TextFeature("words", "0 and up", "arXiv 2307.06290 (Len)", lambda text: len(words(text))),
+    "terms": TextFeature("different words", "0 and up", "", lambda text: len(set(words(text)))),
+    "sentences": TextFeature("sentences", "0 and up", "", sentences),
+    "word_length": TextFeature("letters / words", "above 0", "", lambda text: _mean_length(words(text))),
+    "sentence_length": TextFeature(
+        "words / sentences",
+        "0 and up",
+        "",
+        lambda text: len(words(text)) / sentences(text) if sentences(text) else np.nan,
+    ),
+    "ttr": TextFeature(
+        "terms / words",
+        "0 to 1, falls with length",
+        "Templin 1957",
+        lambda text: len(set(words(text))) / len(words(text)) if words(text) else np.nan,
+    ),
+    "mtld": TextFeature(
+        "mean words until terms / words falls to 0.72, forward and backward",
+        "1 and up",
+        "McCarthy & Jarvis 2010; arXiv 2307.06290",
+        lambda text: mtld(words(text)),
+        {"lexicalrichness": "lexical"},
+    ),
+    "lix": TextFeature(
+        "words / sentences + 100 x words of more than 6 letters / words; European languages",
+        "about 20 (easy) to 60 (hard)",
+        "Björnsson 1968",
+        lix,
+    ),
+    "ari": TextFeature(
+        "4.71 x letters / words + 0.5 x words / sentences - 21.43; English",
+        "about 1 (easy) to 14 (hard)",
+        "Senter & Smith 1967",
+        automated_readability,
+    ),
+    "compression": TextFeature(
+        "bytes / bytes compressed", "below 1 (short) to 1,000; high repeats itself", "zlib", compression
+    ),
+}
+
+
+#: All features: those of a text, and the one that takes a tokenizer.
+FEATURES = TEXT_FEATURES | {
+    "tokens": TextFeature("tokens of the model's tokenizer, answers only", "0 and up", "arXiv 2402.04833", None)
+}
+
+
+def feature_table() -> str:
+    """Markdown table of the features."""
+    lines = ["| name | formula | range | source |", "|---|---|---|---|"]
+    for name, feature in FEATURES.items():
+        extra = "".join(f"; extra `{extra}`" for extra in feature.extras.values())
+        lines.append(f"| `{name}` | {feature.formula}{extra} | {feature.range} | {feature.source} |")
+    return "\n".join(lines)
+
+
+def text_feature(name: str, records: Records, ctx: Context, of_prompt: bool = False) -> np.ndarray:
+    """
+    A feature of `TEXT_FEATURES` of each row's answers (one below the other), or of its prompt, float64 `(n,)`. Rows
+    are dealt over the ranks.
+
+    Rows without such a text, or whose text has no such number, are NaN and entered in `ctx.account`.
+    """
+
+    def measure(rows: np.ndarray) -> np.ndarray:
+        found = np.zeros((len(rows), 2))  # whether there is a text, and its number
+        for place, record in enumerate(records.subset(rows)):
+            texts = [content_text(record.messages[turn]) for turn in record.answer_turns]
+            text = record.prompt if of_prompt else "\n".join(texts)
+            if record.problem is None and text.strip():
+                found[place] = 1, TEXT_FEATURES[name].of(text)
+        return found
+
+    options = {"batch_tokens": ROWS, "accelerator": ctx.accelerator, "progress": f"Measuring {name}"}
+    there, values = map_batches(measure, np.ones(len(records), np.int64), 2, **options).T
+    values[there == 0] = np.nan
+    ctx.account.note("unscorable", f"no {'prompt' if of_prompt else 'answer'}", np.flatnonzero(there == 0))
+    ctx.account.note("unscorable", f"the text has no {name}", np.flatnonzero(np.isnan(values)))
+    return values
+
+
+def answer_tokens(records: Records, ctx: Context) -> np.ndarray:
+    """
+    Tokens of all answers of a row, before any cut at the window, float64 `(n,)`.
+
+    Counted with the model's own tokenizer, so that languages without spaces count as well. Rows without an answer are
+    NaN and entered in `ctx.account`.
+    """
+    encoded = encode(records, ctx.text_format(max_length=None), num_proc=ctx.num_proc)
+    counts = np.full(len(records), np.nan)
+    for start in range(0, len(records), 10_000):
+        rows = range(start, min(start + 10_000, len(records)))
+        counts[rows] = [(spans[:, 1] - spans[:, 0]).sum() for _, spans in encoded.tokens.take(rows)]
+    for reason, rows in encoded.problems.items():
+        ctx.account.note("unscorable", reason, rows)
+        counts[rows] = np.nan
+    return counts

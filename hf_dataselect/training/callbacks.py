@@ -1,0 +1,225 @@
+"""Callbacks that bring the selection and its worth to every tracker that `report_to` names."""
+
+import json
+import logging
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.compute as pc
+from datasets import Dataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..engines.llm.judge import JudgeError
+from ..engines.runtime.account import Account
+from ..engines.runtime.batching import same_on_all_ranks
+from ..engines.runtime.model_state import preserved
+from ..engines.store.files import write_atomic
+from ..engines.store.identity import weights_identity
+from ..evaluation.benchmark import Benchmark, Setting, as_json, from_json
+from ..evaluation.comparison.pir import PIR, benchmark_pir, cost_warning, selection_to_tuning_ratio
+from ..runs.folder import plain, read_evaluation, write_evaluation
+
+
+logger = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from .trainer import DataSelectingTrainer
+
+#: Beside each checkpoint: seconds trained so far, so that a resumed run knows its whole cost.
+TRAIN_SECONDS = "train_seconds.json"
+
+
+class SelectionCallback(TrainerCallback):
+    """Logs, when training begins, what was kept (`sdf`) and what it cost (`selection_seconds`, rows left aside)."""
+
+    def __init__(self, trainer: "DataSelectingTrainer"):
+        self.trainer = trainer
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        selection = self.trainer.selection
+        logs = {"sdf": selection.sdf, "selection_seconds": selection.seconds}
+        for kind in ("unscorable", "dropped", "truncated"):
+            logs[f"selection_{kind}"] = sum(len(rows) for rows in getattr(selection, kind).values())
+        self.trainer.log(logs)
+
+
+class PIRCallback(TrainerCallback):
+    """
+    Runs the benchmarks at every evaluation (those that are not `at_end`) and when training ends (all), compares the
+    model with the run in `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark
+    ratio) with the ends of its 95 % interval `pir_low` and `pir_high`, `sdf` and `str`. `eval.json` in the run folder
+    holds the last evaluation whole, the earlier ones in short.
+
+    Args:
+        trainer ([`DataSelectingTrainer`]):
+            The trainer.
+        benchmarks (`list[Benchmark]`):
+            One for each set of evaluation rows, and those that the recipe names.
+        baseline_dir (`str`, *optional*):
+            Run folder of the baseline (BM).
+
+    Raises:
+        `ValueError`: `baseline_dir` holds no `eval.json`, or one of other evaluation rows or settings.
+    """
+
+    def __init__(self, trainer: "DataSelectingTrainer", benchmarks: list[Benchmark], baseline_dir: str | None = None):
+        self.trainer = trainer
+        self.benchmarks = benchmarks
+        self.protocol = plain({benchmark.name: benchmark.protocol() for benchmark in benchmarks})
+        self.baseline = self._comparable(read_evaluation(baseline_dir), baseline_dir) if baseline_dir else None
+        self.history: list[dict] = []
+        self._evaluation: dict = {}
+        self._settings: dict[str, Setting] = {}
+        self._unscorable: dict[str, list[int]] = {}
+        self._failed: dict[str, str] = {}
+        self._ranks_agree = True
+        self._evaluated_at: int | None = None
+        self._started = self._evaluated_before = 0.0
+        self._seconds_before: float | None = 0.0
+
+    def _comparable(self, baseline: dict, folder: str) -> dict:
+        """The baseline's evaluation, if it was of the same rows in the same way."""
+        if not self.benchmarks:
+            raise ValueError(f"`baseline_dir={folder!r}` needs an `eval_dataset` or `benchmarks` to compare on.")
+        if baseline.get("protocol") != self.protocol:
+            raise ValueError(
+                f"`baseline_dir={folder!r}` was not evaluated on the same rows, metrics and answer length: then "
+                f"{baseline.get('protocol')}, now {self.protocol}. Run the baseline again with this evaluation."
+            )
+        if baseline.get("method") != "full":
+            logger.warning("`baseline_dir` was trained by %r, not on all rows.", baseline.get("method"))
+        return baseline
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        self._evaluated_at = None
+        self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
+        if warning := cost_warning(self._str()):
+            logger.warning(warning)
+        self._seconds_before = _seconds_at(args, state) if state.global_step else 0.0
+        if state.global_step and not self.history and (self.trainer.run_folder / "eval.json").exists():
+            earlier = read_evaluation(self.trainer.run_folder, "output_dir").get("history", [])
+            self.history = [entry for entry in earlier if entry["step"] <= state.global_step]
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if state.is_world_process_zero and self._train_seconds() is not None:
+            write_atomic(_checkpoint(args, state) / TRAIN_SECONDS, json.dumps(self._train_seconds()))
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.
+        at_once = [benchmark for benchmark in self.benchmarks if not benchmark.at_end]
+        if at_once and self._evaluated_at != state.global_step:
+            self._evaluate(state, at_once)
+            self._write()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        seconds = self._train_seconds()
+        try:
+            if self._evaluated_at != state.global_step or args.load_best_model_at_end:  # it may be an earlier model
+                self._evaluate(state, self.benchmarks)
+            elif remaining := [benchmark for benchmark in self.benchmarks if benchmark.at_end]:
+                self._evaluate(state, remaining, anew=False)
+        except Exception:
+            logger.error("The evaluation failed; the trained model is saved in %s.", self.trainer.run_folder)
+            self.trainer.save_model(str(self.trainer.run_folder))
+            raise
+        self._evaluation |= {"train_seconds": seconds, "train_tokens": _tokens(self.trainer.train_dataset)}
+        self._write()
+
+    def _train_seconds(self) -> float | None:
+        """Training time so far, evaluations not counted; unknown if a resumed checkpoint does not say its own."""
+        evaluating = self.trainer.evaluation_seconds - self._evaluated_before
+        now = time.perf_counter() - self._started - evaluating
+        return None if self._seconds_before is None else self._seconds_before + now
+
+    def _evaluate(self, state: TrainerState, benchmarks: list[Benchmark], anew: bool = True) -> None:
+        """Run these; with `anew=False` in addition to what has been run at this very step."""
+        trainer = self.trainer
+        if anew:
+            self._settings, self._unscorable, self._failed = {}, {}, {}
+        self._evaluated_at, new = state.global_step, {}
+        if benchmarks and self._ranks_agree and not _hold_same_weights(trainer):
+            self._ranks_agree = False
+            if trainer.is_world_process_zero():
+                logger.error(
+                    "Step %s: the ranks hold different weights, so gradients were not averaged over them. The model "
+                    "that is evaluated and saved is not the one that was asked for.",
+                    state.global_step,
+                )
+        with preserved(trainer.model):
+            for benchmark in benchmarks:
+                account = Account()
+                ctx = trainer.context(cache_dir=None, account=account)
+                try:
+                    new |= benchmark.run(ctx, trainer.run_folder)
+                except JudgeError as error:  # no reason to lose a trained model; the replies so far are kept
+                    logger.error("The benchmark %r failed: %s", benchmark.name, error)
+                    self._failed[benchmark.name] = str(error)
+                before = f"{benchmark.name}: " if benchmark.name else ""
+                self._unscorable |= {before + why: rows for why, rows in account.rows("unscorable").items()}
+        settings = self._settings = self._settings | new
+        scores = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
+        self.history = [entry for entry in self.history if entry["step"] != state.global_step]
+        self.history.append({"step": state.global_step, "epoch": state.epoch} | scores)
+        logs = {f"benchmark/{name}": setting.score for name, setting in new.items()}
+        if trainer.selection is None:  # evaluated before anything was selected: a run has yet to begin
+            trainer.log(logs)
+            return
+        self._evaluation = {
+            "method": trainer.selection.method,
+            "train_seconds": None,
+            "steps": state.global_step,
+            "ranks_agree": self._ranks_agree,
+            "protocol": self.protocol,
+            "settings": as_json(settings),
+            "unscorable": self._unscorable,
+            "failed": self._failed,
+            "history": self.history,
+        }
+        if self.baseline is not None:
+            pir = benchmark_pir(settings, from_json(self.baseline["settings"]))
+            self._evaluation |= {"pir": vars(pir), "str": self._str(), "sdf": trainer.selection.sdf}
+            logs |= self._comparison(pir)
+        if logs:
+            trainer.log(logs)
+
+    def _write(self) -> None:
+        if self._evaluation and self.trainer.is_world_process_zero():
+            write_evaluation(self.trainer.run_folder, self._evaluation)
+
+    def _str(self) -> float | None:
+        seconds = None if self.baseline is None else self.baseline.get("train_seconds")
+        return selection_to_tuning_ratio(self.trainer.selection.seconds, seconds)
+
+    def _comparison(self, pir: PIR) -> dict[str, float]:
+        logs = {f"pir/{name}": ratio for name, ratio in pir.settings.items()}
+        logs |= {"pir": pir.value, "pir_low": pir.low, "pir_high": pir.high, "sdf": self.trainer.selection.sdf}
+        logs["str"] = self._str()
+        return {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
+
+
+def _hold_same_weights(trainer: "DataSelectingTrainer") -> bool:
+    """Whether all ranks hold the same trained weights; taken for granted where each holds a part of them."""
+    if not trainer.replicated:
+        return True
+    trained = {name: tensor for name, tensor in trainer.model.named_parameters() if tensor.requires_grad}
+    return same_on_all_ranks(trainer.accelerator, weights_identity(trained))
+
+
+def _tokens(dataset: Any) -> int | None:
+    """Tokens of the rows trained on, as they are after truncation; one epoch."""
+    if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
+        return None
+    batches = dataset.select_columns("input_ids").with_format("arrow").iter(10_000)
+    return sum(pc.sum(pc.list_value_length(batch["input_ids"])).as_py() or 0 for batch in batches)
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def _seconds_at(args: TrainingArguments, state: TrainerState) -> float | None:
+    """Training seconds up to the checkpoint that the state came from."""
+    path = _checkpoint(args, state) / TRAIN_SECONDS
+    return json.loads(path.read_text()) if path.exists() else None

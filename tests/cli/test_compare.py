@@ -1,0 +1,171 @@
+"""`compare`: which runs it makes, that none is made twice, and that a killed comparison goes on."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_dataselect.cli.compare import CompareArguments, _last_whole_checkpoint, plan
+from hf_dataselect.cli.main import main
+from hf_dataselect.training.recipe import parse_recipe
+from hf_dataselect.training.trainer import DataSelectingTrainer
+from tests.test_ranks import environment, run
+from tests.tiny_training import write_recipe
+
+
+@pytest.fixture
+def recipe(tmp_path) -> Path:
+    path = write_recipe(tmp_path, output_dir=str(tmp_path / "runs"), save_models=False, selection_dtype="float32")
+    given = yaml.safe_load(path.read_text())
+    for name in ("selection_method", "selection_kwargs", "selection_budget"):
+        del given[name]
+    given |= {"methods": ["ifd"], "budgets": [0.25, 8], "seeds": [1], "method_kwargs": {"ifd": {"warmup": "none"}}}
+    path.write_text(yaml.safe_dump(given))
+    return path
+
+
+RUNS = ["full-seed1", "random-0.25-seed1", "random-8-seed1", "ifd-0.25-seed1", "ifd-8-seed1"]
+
+
+def planned(recipe: Path, *options: str):
+    return plan(parse_recipe(["--config", str(recipe), *options], "compare", CompareArguments))[1]
+
+
+def made(folder: Path) -> dict[str, float]:
+    """When each run was evaluated."""
+    return {path.parent.name: path.stat().st_mtime for path in folder.glob("*/eval.json")}
+
+
+def test_every_method_budget_and_seed_is_a_run_and_baseline_and_control_are_among_them(recipe, tmp_path):
+    runs = planned(recipe, "--seeds", "1", "2")
+    assert [run.folder.name for run in runs] == RUNS + [name.replace("seed1", "seed2") for name in RUNS]
+    assert {run.state for run in runs} == {"new"} and not (tmp_path / "runs").exists()
+    assert runs[0].recipe.args["baseline_dir"] is None
+    assert runs[-1].recipe.args["baseline_dir"] == str(tmp_path / "runs" / "full-seed2")
+    assert runs[-1].recipe.args["seed"] == 2 and runs[-1].recipe.args["selection_kwargs"] == {"warmup": "none"}
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--methods", "ifdd"], "did you mean 'ifd'"),
+        (["--method_kwargs", '{"lenght": {}}'], "did you mean 'length'"),
+        (["--method_kwargs", '{"ifd": {"warm": 1}}'], "has no option 'warm'"),
+        (["--method_kwargs", "{"], "is not JSON"),
+        (["--method_kwargs", "[1]"], "must map methods to their options"),
+        (["--budgets", "1"], "may mean one row or all"),
+        (["--budgets", "25"], "more rows than the 24"),
+        (["--methods", "alpagasus"], "needs `judge`"),
+        (["--methods", "rds"], "needs `selection_target`"),
+        (["--selection_budget", "6"], "`selection_budget` is of a single run: a comparison has budgets"),
+        (["--seed", "7"], "a comparison has seeds"),
+        (["--count_by", "colour"], "`count_by='colour'` is no column"),
+        (["--eval_dataset_name", ""], "`eval_dataset_name` is required, or `benchmarks`"),
+        (["--benchmarks", '[{"kind": "gsm8k", "dataset": "none.jsonl"}]'], "there is no file 'none.jsonl'"),
+    ],
+)
+def test_wrong_options_are_refused_before_anything_is_made(recipe, tmp_path, capsys, options, said):
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", str(recipe), *options])
+    assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
+
+
+def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, monkeypatch):
+    main(["compare", "--config", str(recipe)])
+    folder = tmp_path / "runs"
+    assert set(made(folder)) == set(RUNS)
+    assert "## Verdict" in capsys.readouterr().out and (folder / "report" / "report.html").exists()
+    assert not list(folder.glob("*/model.safetensors"))
+    selections = {name: json.loads((folder / name / "selection.json").read_text()) for name in RUNS}
+    assert [len(selections[name]["indices"]) for name in RUNS] == [24, 6, 8, 6, 8]
+    assert selections["ifd-8-seed1"]["passes"]["cached_rows"] == 48  # one scoring for both budgets
+    recipes = [yaml.safe_load((folder / name / "recipe.yaml").read_text()) for name in RUNS]
+    for name in ("learning_rate", "max_steps", "per_device_train_batch_size", "seed", "model_name_or_path"):
+        assert len({found.get(name) for found in recipes}) == 1
+    report = json.loads((folder / "report" / "report.json").read_text())
+    assert [group["name"] for group in report["groups"]] == RUNS
+    assert "answer_loss" in report["groups"][3]["over_control"]["settings"]
+
+    def trains(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(DataSelectingTrainer, "train", trains)
+    main(["compare", "--config", str(recipe)])
+    moved = tmp_path / "moved.jsonl"
+    moved.write_text((tmp_path / "rows.jsonl").read_text())
+    # Nothing that decides a result: how it is logged, where the same rows lie.
+    main(["compare", "--config", str(recipe), "--logging_steps", "3", "--dataset_name", str(moved)])
+    with monkeypatch.context() as patch:
+        patch.chdir(tmp_path)
+        main(["report", *map(str, folder.iterdir())])  # the report's own folder is passed over
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", str(recipe), "--learning_rate", "0.5"])
+    assert "learning_rate was the default, is 0.5" in capsys.readouterr().err
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(rows.read_text().splitlines()[:-1]))
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", str(recipe)])
+    assert "dataset_content was" in capsys.readouterr().err
+
+
+def test_a_finished_run_whose_ranks_diverged_is_not_taken_up(recipe, tmp_path):
+    (first, *_) = planned(recipe)
+    first.write(finished=True)
+    contents = {
+        "selection": {"facts": {"processes": 2}},
+        "eval": {"steps": 2, "history": [{"step": 1}, {"step": 2}]},
+        "versions": {"hf_dataselect": "0.1.1"},
+    }
+    for name, content in contents.items():
+        (first.folder / f"{name}.json").write_text(json.dumps(content))
+    assert first.state == "finished"
+    (first.folder / "versions.json").write_text(json.dumps({"hf_dataselect": "0.1.0"}))
+    with pytest.raises(ValueError, match="Delete the folder and train it again"):
+        planned(recipe)
+
+
+def test_a_killed_comparison_goes_on_and_repeats_no_finished_run(recipe, tmp_path):
+    folder = tmp_path / "runs"
+    command = [sys.executable, "-m", "hf_dataselect", "compare", "--config", str(recipe), "--max_steps", "12"]
+    command += ["--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "1"]
+    process = subprocess.Popen(
+        command, env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 240
+    try:  # in the middle of the second run: with a checkpoint, without its evaluation
+        while not list((folder / RUNS[1]).glob("checkpoint-*/trainer_state.json")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    before = made(folder)
+    assert set(before) == {RUNS[0]}
+    done = subprocess.run(command, env=environment(), cwd=tmp_path, timeout=400, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    after = made(folder)
+    assert set(after) == set(RUNS) and after[RUNS[0]] == before[RUNS[0]]
+    state = json.loads((folder / RUNS[1] / "checkpoint-12" / "trainer_state.json").read_text())
+    assert state["global_step"] == 12 and (folder / RUNS[1] / "compared.json").exists()
+
+
+def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path):
+    assert _last_whole_checkpoint(tmp_path) is None
+    for step, whole in ((9, True), (10, True), (11, False)):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        if whole:
+            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    assert _last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+
+
+def test_two_ranks_make_the_same_comparison(recipe, tmp_path):
+    run(2, recipe, "--budgets", "6", command="compare")
+    runs = ["full-seed1", "random-6-seed1", "ifd-6-seed1"]
+    assert set(made(tmp_path / "runs")) == set(runs) and (tmp_path / "runs" / "report" / "report.md").exists()
+    facts = json.loads((tmp_path / "runs" / "ifd-6-seed1" / "selection.json").read_text())["facts"]
+    assert facts["processes"] == 2

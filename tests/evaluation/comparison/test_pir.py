@@ -1,0 +1,390 @@
+"""PIR of each kind: directions, what has no ratio, published numbers, and intervals against the plain way."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from hf_dataselect.evaluation.benchmark import Setting
+from hf_dataselect.evaluation.comparison import bootstrap as resampling
+from hf_dataselect.evaluation.comparison.pir import (
+    BENCHMARK_RATIO,
+    ESTIMATED,
+    PIR,
+    WINS_RATE,
+    benchmark_pir,
+    bridged_pir,
+    cost_warning,
+    wins_pir,
+    wins_pir_of_counts,
+)
+from hf_dataselect.runs.folder import plain
+from tests.shared_data import golden
+
+
+NAN = math.nan
+
+
+def higher(score: float) -> Setting:
+    return Setting(score, higher_is_better=True)
+
+
+def lower(score: float) -> Setting:
+    return Setting(score, higher_is_better=False)
+
+
+def test_better_is_above_one_in_both_directions():
+    pir = benchmark_pir({"accuracy": higher(0.6), "loss": lower(2.0)}, {"accuracy": higher(0.5), "loss": lower(3.0)})
+    assert pir.settings == pytest.approx({"accuracy": 1.2, "loss": 1.5})
+    assert pir.value == pytest.approx(1.35) and pir.kind == BENCHMARK_RATIO and not pir.left_out
+
+
+def test_worse_is_below_one_in_both_directions():
+    pir = benchmark_pir({"accuracy": higher(0.4), "loss": lower(4.0)}, {"accuracy": higher(0.5), "loss": lower(3.0)})
+    assert pir.settings == pytest.approx({"accuracy": 0.8, "loss": 0.75})
+
+
+def test_a_model_against_itself_has_one():
+    settings = {"accuracy": higher(0.37), "loss": lower(1.9)}
+    assert benchmark_pir(settings, settings).value == 1
+
+
+def test_settings_of_one_run_only_are_left_out_and_named():
+    pir = benchmark_pir({"loss": lower(2.0), "mine": higher(1)}, {"loss": lower(2.0), "other": higher(1)})
+    assert pir.settings == {"loss": 1}
+    assert pir.left_out == {"mine": "only the model has it", "other": "only the baseline has it"}
+
+
+def test_runs_that_disagree_on_a_direction_are_not_compared():
+    pir = benchmark_pir({"score": higher(1)}, {"score": lower(1)})
+    assert math.isnan(pir.value) and "direction" in pir.left_out["score"]
+
+
+@pytest.mark.parametrize("mine, other", [(math.nan, 1.0), (1.0, math.nan), (1.0, 0.0), (-1.0, 1.0), (1.0, math.inf)])
+def test_scores_without_a_meaningful_ratio_are_left_out(mine, other):
+    pir = benchmark_pir({"good": higher(1), "odd": higher(mine)}, {"good": higher(2), "odd": higher(other)})
+    assert pir.settings == {"good": 0.5} and pir.value == 0.5
+    assert set(pir.left_out) == {"odd"}
+
+
+def test_a_baseline_that_loses_nothing_can_not_be_divided_by():
+    assert benchmark_pir({"loss": lower(0.0)}, {"loss": lower(1.0)}).left_out
+    assert benchmark_pir({"accuracy": higher(0.0)}, {"accuracy": higher(0.5)}).settings == {"accuracy": 0}
+
+
+def test_nothing_to_compare_gives_nan():
+    assert math.isnan(benchmark_pir({}, {"loss": lower(1.0)}).value)
+
+
+def of(values, higher_is_better: bool = True) -> Setting:
+    return Setting.of(np.asarray(values, np.float64), higher_is_better)
+
+
+def drawn(seed: int, n: int = 60, shift: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).lognormal(shift, 0.5, n)
+
+
+@pytest.mark.parametrize(
+    "low, high, verdict",
+    [
+        (1.01, 1.2, "better"),
+        (0.5, 0.99, "worse"),
+        (0.9, 1.1, "no difference shown"),
+        (1.0, 1.0, "no difference shown"),
+        (1.2, math.inf, "better"),
+        (NAN, NAN, "not known"),
+    ],
+)
+def test_the_verdict_is_read_off_the_interval(low, high, verdict):
+    assert PIR(1.1, low=low, high=high).verdict == verdict
+
+
+def test_it_can_be_written_and_read_again():
+    pir = benchmark_pir({"a": of(drawn(0))}, {"a": of(drawn(1))})
+    assert PIR(**plain(vars(pir))) == pir == PIR(**plain(dataclasses.asdict(pir)))
+
+
+def test_two_copies_of_a_run_show_no_difference():
+    run = {f"s{i}": of(drawn(i, n=37 + 2 * (i // 2)), i % 2 == 0) for i in range(7)}
+    for sides in ((run, run), ([run, run], [run, run]), ([run] * 3, run)):
+        pir = benchmark_pir(*sides)
+        assert (pir.value, pir.low, pir.high, pir.verdict) == (1, 1, 1, "no difference shown")
+    pir = wins_pir({"a": [0] * 30 + [1] * 20 + [-1] * 20})
+    assert pir.value == 1 and pir.low < 1 < pir.high and pir.verdict == "no difference shown"
+
+
+def resampled_naively(model: dict, baseline: dict, resamples: int = 2000, seed: int = 5) -> np.ndarray:
+    """Every resample's rows gathered by index, one setting after the other; settings of equal length share them."""
+    rng, found = np.random.default_rng(seed), []
+    for _ in range(resamples):
+        rows, ratios = {}, []
+        for name, setting in model.items():
+            mine, other = np.array(setting.examples), np.array(baseline[name].examples)
+            at = rows.setdefault(len(mine), rng.integers(len(mine), size=len(mine)))
+            ratio = np.nanmean(mine[at]) / np.nanmean(other[at])
+            ratios.append(ratio if setting.higher_is_better else 1 / ratio)
+        found.append(np.mean(ratios))
+    return np.array(found)
+
+
+def test_the_bootstrap_is_that_of_the_plain_way():
+    base, noise = drawn(0, 200), drawn(1, 200)
+    holes = np.where(np.arange(200) % 9 == 0, NAN, base + noise)
+    model = {"loss": of(base * 0.9, False), "holes": of(holes), "short": of(drawn(2, 50, 0.1))}
+    baseline = {"loss": of(base + 0.1 * noise, False), "holes": of(base + 1), "short": of(drawn(3, 50))}
+    fast = resampling.bootstrap(
+        [
+            resampling.Ratio(np.array([model[n].examples]), np.array([baseline[n].examples]), rows, n != "loss")
+            for n, rows in (("loss", 200), ("holes", 200), ("short", 50))
+        ],
+        seed=0,
+    )
+    slow = resampled_naively(model, baseline)
+    assert fast.mean() == pytest.approx(slow.mean(), rel=0.01) and fast.std() == pytest.approx(slow.std(), rel=0.08)
+    for tail in (0.025, 0.5, 0.975):
+        assert np.quantile(fast, tail) == pytest.approx(np.quantile(slow, tail), abs=0.2 * slow.std())
+    pir = benchmark_pir(model, baseline)
+    assert (pir.low, pir.high) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.3 * slow.std())
+    assert pir.interval.startswith("paired bootstrap over 200 + 50 examples")
+    assert "chance between runs is not in it" in pir.interval and "without" not in pir.interval
+
+
+def test_settings_of_the_same_rows_share_the_draw():
+    """So a setting that says nothing new does not narrow the interval."""
+    mine, other = drawn(0), drawn(1)
+    once = benchmark_pir({"a": of(mine)}, {"a": of(other)})
+    twice = benchmark_pir({"a": of(mine), "b": of(2 * mine)}, {"a": of(other), "b": of(2 * other)})
+    apart = benchmark_pir({"a": of(mine), "b": of([*mine, NAN])}, {"a": of(other), "b": of([*other, NAN])})
+    assert (twice.low, twice.high) == pytest.approx((once.low, once.high), rel=1e-9)
+    assert apart.high - apart.low == pytest.approx((once.high - once.low) / math.sqrt(2), rel=0.1)
+
+
+def test_row_weights_count_the_rows_drawn():
+    weights = resampling._row_weights(np.random.default_rng(0), 500, 30)
+    assert weights.shape == (500, 30) and (weights.sum(1) == 30).all() and (weights == np.round(weights)).all()
+    # Multinomial: mean 1, variance 1 - 1/n, covariance -1/n.
+    assert weights.mean(0) == pytest.approx(np.ones(30), abs=0.2)
+    assert weights.var() == pytest.approx(1 - 1 / 30, rel=0.05)
+    assert np.cov(weights.T)[0, 1:].mean() == pytest.approx(-1 / 30, abs=0.02)
+
+
+def test_few_examples_get_students_interval():
+    n, error = 10, 0.01  # of the mean; a bootstrap of n values spreads by sqrt((n - 1) / n) of it
+    resamples = 1 + stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000) * error * math.sqrt((n - 1) / n)
+    low, high = resampling.interval_of(resamples, 1.0, n)
+    assert (low, high) == pytest.approx((1 + np.array([-1, 1]) * error * stats.t.ppf(0.975, n - 1)), abs=2e-4)
+
+
+def test_chunks_cover_every_resample(monkeypatch):
+    run = {"a": of(drawn(0)), "b": of(drawn(1, 41))}
+    other = {"a": of(drawn(2)), "b": of(drawn(3, 41))}
+    monkeypatch.setattr(resampling, "_DRAWS", 1)  # one resample at a time
+    one = benchmark_pir(run, other)
+    monkeypatch.setattr(resampling, "_DRAWS", 2**24)  # all at once
+    all_ = benchmark_pir(run, other)
+    assert (one.low, one.high) == pytest.approx((all_.low, all_.high), rel=0.05) and one.value == all_.value
+
+
+def test_the_same_seed_gives_the_same_interval():
+    run, other = {"a": of(drawn(0))}, {"a": of(drawn(1))}
+    assert benchmark_pir(run, other) == benchmark_pir(run, other)
+    assert benchmark_pir(run, other).low != benchmark_pir(run, other, seed=1).low
+
+
+def covered(once, truth: float, times: int = 300) -> float:
+    """Share of repeated experiments whose interval holds the truth."""
+    pirs = [once(np.random.default_rng(seed)) for seed in range(times)]
+    return np.mean([pir.low <= truth <= pir.high for pir in pirs])
+
+
+@pytest.mark.parametrize("n", [20, 150])
+def test_the_interval_holds_the_truth_about_95_times_of_100(n, monkeypatch):
+    """The ratio of the means of paired lognormals, exp(0.1) by construction."""
+    monkeypatch.setattr(resampling, "RESAMPLES", 1000)
+
+    def once(rng):
+        base = rng.normal(size=n)
+        model, other = (np.exp(0.4 * base + 0.3 * rng.normal(size=n) + shift) for shift in (0.1, 0.0))
+        return benchmark_pir({"a": of(model)}, {"a": of(other)})
+
+    assert 0.91 <= covered(once, math.exp(0.1)) <= 0.985
+
+
+@pytest.mark.parametrize("runs, run_noise, row_noise", [((2, 2), 0.1, 0.01), ((3, 3), 0.05, 0.5), ((3, 1), 0.05, 0.5)])
+def test_so_it_does_over_several_runs(runs, run_noise, row_noise, monkeypatch):
+    """Scores of a run are those of its rows and a chance of its own; the single baseline has none."""
+    monkeypatch.setattr(resampling, "RESAMPLES", 1000)
+
+    def once(rng):
+        rows, sides = rng.normal(size=80), []
+        for number in runs:
+            chance = run_noise * rng.normal(size=number) if number > 1 else [0.0]
+            own = [row_noise * (rows + 0.5 * rng.normal(size=80)) for _ in range(number)]
+            sides.append([{"a": of(10 + c + noise)} for c, noise in zip(chance, own, strict=True)])
+        return benchmark_pir(*sides)
+
+    assert 0.92 <= covered(once, 1.0) <= 0.998
+
+
+def test_an_equal_model_is_seldom_called_better(monkeypatch):
+    """Mostly ties, so wins / losses of each test set is skewed; plain percentiles call 7 of 100 better."""
+    monkeypatch.setattr(resampling, "RESAMPLES", 500)
+    draws = (np.random.default_rng(seed).choice([1, 0, -1], p=[0.2, 0.6, 0.2], size=(5, 80)) for seed in range(400))
+    verdicts = [wins_pir({str(i): found for i, found in enumerate(outcomes)}).verdict for outcomes in draws]
+    assert verdicts.count("better") <= 0.045 * 400 and verdicts.count("no difference shown") >= 0.92 * 400
+
+
+def test_runs_are_averaged_and_their_chance_widens_the_interval():
+    base = drawn(0, 500)
+    model = [{"a": of(base * factor)} for factor in (1.0, 1.1, 1.2)]
+    other = {"a": of(base)}
+    pir = benchmark_pir(model, [other, other, other])
+    assert pir.value == pytest.approx(1.1) and pir.low < 1.0 and pir.high > 1.2
+    assert pir.interval == "paired bootstrap over 500 examples and 3 + 3 runs"
+    one = benchmark_pir(model[1], other)
+    assert one.low == pytest.approx(1.1) == one.high  # every row is a tenth higher
+    single = benchmark_pir(model, other)
+    assert single.interval.endswith("3 + 1 runs; chance between runs is not in it on the side with one")
+
+
+def test_a_setting_that_some_runs_lack_is_left_out():
+    pir = benchmark_pir([{"a": higher(1), "b": higher(1)}, {"b": higher(3)}], {"a": higher(1), "b": higher(1)})
+    assert pir.left_out == {"a": "only 1 of the model's 2 runs have it"} and pir.settings == {"b": 2}
+
+
+def test_what_has_no_values_by_example_is_in_the_value_and_not_in_the_interval():
+    model = {
+        "loss": of(drawn(0), False),
+        "bleu": higher(30.0),
+        "few": of([1, 2, 3]),
+        "sum": Setting(9, True, [1] * 20),
+    }
+    other = {
+        "loss": of(drawn(1), False),
+        "bleu": higher(10.0),
+        "few": of([1, 1, 1]),
+        "sum": Setting(9, True, [1] * 20),
+    }
+    pir = benchmark_pir(model, other)
+    alone = benchmark_pir({"loss": model["loss"]}, {"loss": other["loss"]})
+    assert pir.value == pytest.approx((alone.value + 3 + 2 + 1) / 4) and (pir.low, pir.high) == (alone.low, alone.high)
+    assert f"of the mean {alone.value:.3f} of loss, without" in pir.interval
+    assert all(name in pir.interval for name in ("bleu (no values", "sum (no values", "few (fewer than 10 examples)"))
+
+
+def test_without_examples_there_is_no_interval():
+    pir = benchmark_pir({"a": higher(2.0)}, {"a": higher(1.0)})
+    assert math.isnan(pir.low) and math.isnan(pir.high) and pir.verdict == "not known"
+    assert pir.interval == "no interval: without a (no values by example)"
+    assert benchmark_pir({}, {}).verdict == "not known"
+
+
+def test_a_score_that_may_be_zero_has_no_upper_limit():
+    pir = benchmark_pir({"rare": of([1] * 10 + [0] * 10)}, {"rare": of([1] + [0] * 19)})
+    assert pir.value == 10 and pir.high == math.inf and 1 < pir.low < 10
+
+
+@pytest.mark.parametrize("method", ["AlpaGasus-7B", "IFD"])
+def test_the_published_wins_rates_come_out_of_their_counts(method):
+    found = golden("tedd")["win_counts"][method]
+    pir = wins_pir_of_counts(dict(zip(found["test_sets"], found["wins_ties_losses"], strict=True)))
+    assert pir.value == pytest.approx(found["pir"], rel=1e-6) and pir.kind == WINS_RATE
+    assert list(pir.settings.values()) == pytest.approx(found["ratios"], rel=1e-6)
+    assert math.floor(pir.value * 1000) / 1000 == found["printed"]
+    assert pir.low < pir.value < pir.high and pir.verdict == "better" and not pir.left_out
+
+
+def test_outcomes_and_their_counts_are_the_same():
+    outcomes = {"a": np.random.default_rng(0).permutation([1] * 30 + [0] * 20 + [-1] * 25), "b": [1] * 20 + [-1] * 15}
+    by_example, by_count = wins_pir(outcomes), wins_pir_of_counts({"a": (30, 20, 25), "b": (20, 0, 15)})
+    assert by_example.settings == by_count.settings == {"a": 1.2, "b": 20 / 15}
+    assert (by_example.low, by_example.high) == pytest.approx((by_count.low, by_count.high), rel=0.05)
+    assert "over 75 + 35 examples" in by_count.interval
+
+
+def test_test_sets_of_equal_size_are_drawn_apart():
+    """Both are sorted: one draw for both would couple them and widen the interval."""
+    counts = dict.fromkeys("abcd", (40, 0, 40))
+    four, one = wins_pir_of_counts(counts), wins_pir_of_counts({"a": (40, 0, 40)})
+    assert math.log(four.high / four.low) == pytest.approx(math.log(one.high / one.low) / 2, rel=0.15)
+
+
+def test_test_sets_without_a_loss_are_left_out_by_name():
+    pir = wins_pir_of_counts({"good": (30, 0, 20), "perfect": (9, 1, 0), "ties": (0, 12, 0), "empty": (0, 0, 0)})
+    assert pir.value == 1.5 and pir.settings == {"good": 1.5}
+    assert pir.left_out == {
+        "perfect": "no ratio of 9 wins and 0 losses (1 ties)",
+        "ties": "no ratio of 0 wins and 0 losses (12 ties)",
+        "empty": "no example was judged",
+    }
+
+
+def test_only_wins_are_better_and_only_losses_worse():
+    won, lost = wins_pir_of_counts({"a": (20, 3, 0)}), wins_pir_of_counts({"a": (0, 3, 20)})
+    assert math.isnan(won.value) and won.verdict == "better" and won.low > 4 and won.high == math.inf
+    assert lost.value == 0 and lost.verdict == "worse" and lost.low == 0 and lost.high == pytest.approx(1 / won.low)
+    # Clopper-Pearson of 20 of 20: 2.5 % ** (1 / 20).
+    assert won.low / (1 + won.low) == pytest.approx(0.025 ** (1 / 20))
+    assert wins_pir_of_counts({"a": (3, 0, 0)}).verdict == wins_pir_of_counts({"a": (0, 0, 3)}).verdict
+    assert wins_pir_of_counts({"a": (3, 0, 0)}).verdict == "no difference shown"
+    assert wins_pir_of_counts({"a": (0, 30, 0)}).verdict == wins_pir_of_counts({}).verdict == "not known"
+
+
+def test_examples_that_were_not_judged_are_counted():
+    pir = wins_pir({"a": [1, NAN, -1] * 10, "b": [NAN] * 4})
+    assert pir.settings == {"a": 1} and pir.left_out == {"b": "no example was judged"}
+    assert pir.interval.endswith("; 14 examples were not judged")
+
+
+def test_wins_of_several_runs():
+    rng = np.random.default_rng(0)
+    outcomes = rng.choice([1, 0, -1], size=(3, 200), p=[0.5, 0.2, 0.3])
+    pir = wins_pir({"a": outcomes})
+    assert pir.value == pytest.approx((outcomes == 1).sum() / (outcomes == -1).sum())
+    assert "200 examples and 3 runs" in pir.interval and pir.low < pir.value < pir.high
+    with pytest.raises(ValueError, match="same number of runs"):
+        wins_pir({"a": outcomes, "b": outcomes[0]})
+
+
+@pytest.mark.parametrize("outcomes", [[1, 2], [0.5], [[[1]]]])
+def test_other_outcomes_are_refused(outcomes):
+    with pytest.raises(ValueError, match="`outcomes`: 'a' must hold 1, 0, -1 or NaN"):
+        wins_pir({"a": outcomes})
+
+
+@pytest.mark.parametrize("counterpart", ["same model", "other models"])
+def test_the_bridge_is_the_published_one(counterpart):
+    for item in golden("tedd")["bridge"][counterpart.replace(" ", "_")]:
+        bridged = bridged_pir(PIR(item["benchmark_ratio"]), counterpart)
+        assert bridged.value == pytest.approx(item["pir"], rel=1e-6), item["method"]
+        assert bridged.kind == f"{ESTIMATED} ({counterpart})"
+
+
+def test_a_bridged_interval_keeps_the_verdict_of_the_benchmarks():
+    run = {"a": of(drawn(0))}
+    bridged = bridged_pir(benchmark_pir(run, run))
+    assert bridged.value == bridged.low == bridged.high == pytest.approx(1.4437, abs=1e-4)
+    assert bridged.verdict == "no difference shown" and "line to the wins scale" in bridged.interval
+    assert "0.949 to 1.01 only" not in bridged.interval
+    better = bridged_pir(PIR(1.2, low=1.1, high=1.3))
+    assert better.verdict == "better" and "0.949 to 1.01 only" in better.interval and better.low < better.value
+
+
+def test_the_bridge_does_not_lead_below_zero():
+    bridged = bridged_pir(PIR(0.4, low=0.3, high=0.5))
+    assert math.isnan(bridged.value) and math.isnan(bridged.low) and "0.400" in bridged.left_out["all"]
+    assert math.isnan(bridged_pir(PIR(NAN)).value)
+
+
+def test_only_benchmark_ratios_are_bridged():
+    with pytest.raises(ValueError, match="must be of the kind 'benchmark ratio', got 'wins rate'"):
+        bridged_pir(PIR(1.2, WINS_RATE))
+    with pytest.raises(ValueError, match="must be one of 'same model', 'other models'"):
+        bridged_pir(PIR(1.2), "another")
+
+
+def test_a_selection_dearer_than_training_is_warned_of():
+    assert "2.5 times as long as training on everything" in cost_warning(2.5)
+    assert cost_warning(1.0) is None and cost_warning(0.2) is None and cost_warning(None) is None

@@ -1,0 +1,479 @@
+"""The report: what it reads from run folders, what it says, and what it writes."""
+
+import json
+import math
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_dataselect.cli.main import main
+from hf_dataselect.data.records import Records
+from hf_dataselect.evaluation.benchmark import Setting, as_json
+from hf_dataselect.evaluation.comparison import comparison
+from hf_dataselect.evaluation.comparison.comparison import add_rows, add_wins, compare_runs
+from hf_dataselect.evaluation.report.picture import draw
+from hf_dataselect.evaluation.report.report import _width, to_markdown, write_report
+from hf_dataselect.evaluation.report.sections import sections
+from hf_dataselect.runs.folder import write_evaluation, write_recipe, write_selection
+from hf_dataselect.selection import Selection
+from tests.evaluation.judging.test_win_rate import Scripted
+
+
+ROWS = 12
+
+
+def make_run(folder: Path, method: str = "full", loss: float = 2.0, accuracy: float = 0.5, **more) -> Path:
+    """A finished run: `rows` it kept, `selection` and `evaluation` entries, `recipe` options."""
+    rows = np.array(more.pop("rows", range(ROWS)), np.int64)
+    scores = np.array(more.pop("scores", np.linspace(0, 1, ROWS)), np.float32)
+    selection = {"seconds": 0.0, "facts": {"dataset": candidates().content_hash()}} | more.pop("selection", {})
+    write_selection(folder, Selection(method, {}, rows, scores, budget=len(rows), **selection))
+    noise = np.random.default_rng(7).normal(0, more.pop("noise", 0.0), 60)
+    noise -= noise.mean()
+    settings = {"answer_loss": Setting(loss, False, list(loss + noise)), "token_accuracy": Setting(accuracy, True)}
+    evaluation = {"settings": as_json(settings), "train_seconds": 100.0, "protocol": {"": {"rows": "held out"}}}
+    write_evaluation(folder, evaluation | more.pop("evaluation", {}))
+    write_recipe(folder, {"selection_method": method, "learning_rate": 1e-3, "output_dir": str(folder)} | more)
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path) -> list[Path]:
+    return [
+        make_run(tmp_path / "ifd", "ifd", 1.6, 0.4, rows=[11, 10, 9], selection={"seconds": 30.0}),
+        make_run(tmp_path / "full"),
+        make_run(tmp_path / "random", "random", 2.5, 0.5, rows=[0, 5, 7]),
+    ]
+
+
+def candidates(column: str = "fault") -> Records:
+    faults = [None] * 6 + ["cut"] * 4 + ["false"] * 2
+    return Records(
+        Dataset.from_list(
+            [
+                {"instruction": f"Question {i}?", "input": "", "output": f"Answer {i} " * 20, column: fault}
+                for i, fault in enumerate(faults)
+            ]
+        )
+    )
+
+
+def test_the_baseline_comes_first_and_the_others_are_measured_against_it(runs):
+    found = compare_runs(runs)
+    assert [run.name for run in found.groups] == ["full", "ifd", "random"] and found.baseline is found.groups[0]
+    full, ifd, random = found.groups
+    assert full.pir is None and full.str_ratio is None
+    assert ifd.pir.settings == pytest.approx({"answer_loss": 1.25, "token_accuracy": 0.8})
+    assert ifd.pir.value == pytest.approx(1.025) and ifd.str_ratio == pytest.approx(0.3)
+    assert random.pir.value == pytest.approx(0.9) and random.str_ratio == 0
+
+
+def verdict(runs) -> str:
+    return to_markdown(sections(compare_runs(runs))).split("\n\n")[1]
+
+
+def test_the_verdict_names_the_best_run_and_compares_it_with_everything_and_with_the_control(runs):
+    assert verdict(runs) == (
+        "ifd, on 25.0% of the rows, is better than training on everything (PIR 1.025, benchmark ratio, 95 % interval "
+        "1.250 to 1.250 (some settings)); it is better than as many random rows (PIR 1.181, benchmark ratio, 95 % "
+        "interval 1.562 to 1.562 (some settings))."
+    )
+    text = to_markdown(sections(compare_runs(runs)))
+    assert "without token_accuracy (no values by example)" in text and "chance between runs is not in it" in text
+
+
+def test_two_copies_of_a_run_show_no_difference(runs, tmp_path):
+    make_run(tmp_path / "ifd", "ifd", noise=0.3, rows=[11, 10, 9])
+    make_run(tmp_path / "full", noise=0.3)
+    found = compare_runs(runs[:2])
+    assert (found.groups[1].pir.low, found.groups[1].pir.high) == (1, 1)
+    assert "ifd, on 25.0% of the rows, shows no difference to training on everything" in verdict(runs[:2])
+    assert "without a control" in verdict(runs[:2])
+
+
+def test_without_examples_the_number_alone_is_no_verdict(runs, tmp_path):
+    bare = {"settings": as_json({"answer_loss": Setting(1.0, False)})}
+    make_run(tmp_path / "ifd", "ifd", rows=[11, 10, 9], evaluation=bare)
+    assert "ifd, on 25.0% of the rows, can not be told from training on everything without an interval" in verdict(
+        runs
+    )
+
+
+def test_a_control_of_another_size_is_no_control(runs, tmp_path):
+    make_run(tmp_path / "random", "random", rows=[0, 1])
+    assert "without a control of as many random rows" in verdict(runs)
+
+
+@pytest.mark.parametrize("loss, accuracy", [(math.nan, math.nan), (math.nan, 0.0)])
+def test_a_control_without_a_pir_is_not_compared_with(runs, tmp_path, loss, accuracy):
+    make_run(tmp_path / "random", "random", loss, accuracy, rows=[0, 5, 7])
+    assert "it can not be told from as many random rows without an interval (no PIR" in verdict(runs)
+
+
+def test_seeds_are_put_together_and_measured_against_the_baselines_of_all_seeds(tmp_path):
+    folders = []
+    for seed, loss in enumerate((1.9, 2.0, 2.1)):
+        facts = {"facts": {"dataset": "rows", "seed": seed}, "seconds": 10.0 * seed}
+        folders.append(make_run(tmp_path / f"full-{seed}", loss=2 * loss, noise=0.2, selection=facts, seed=seed))
+        for rows in ([1, 2, 3], [1, 2, 3, 4]):
+            folder = tmp_path / f"ifd-{len(rows)}-{seed}"
+            folders.append(make_run(folder, "ifd", loss, noise=0.1, rows=rows, selection=facts, seed=seed))
+    found = compare_runs(folders)
+    assert [group.name for group in found.groups] == ["full", "ifd 3", "ifd 4"]
+    assert [len(group.runs) for group in found.groups] == [3, 3, 3]
+    ifd = found.groups[1]
+    assert ifd.pir.settings["answer_loss"] == pytest.approx(2) and ifd.str_ratio == pytest.approx(0.1)
+    assert ifd.pir.low < 2 < ifd.pir.high and "3 + 3 runs" in ifd.pir.interval
+    text = to_markdown(sections(found))
+    assert "| seeds |" in text and "1.000 |" in text.split("## Do the methods")[1]
+    assert [picture.name for picture in draw(found)][:2] == ["ratios", "curves"]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        [{"target": "a"}, {"target": "b"}],
+        [{"diversity": None}, {"diversity": {"threshold": 0.9}}],
+        [{"judge": {"name": name, "cost": {"calls": 3}}} for name in ("openai:a", "openai:b")],
+        [{"dtype": "float32"}, {"dtype": "bfloat16"}],
+    ],
+    ids=lambda facts: next(iter(facts[0])),
+)
+def test_runs_that_chose_by_something_else_are_no_seeds_of_each_other(facts, tmp_path):
+    def run(seed: int, fact: dict) -> Path:
+        facts = {"seed": seed, "dataset": candidates().content_hash()} | fact
+        return make_run(tmp_path / f"rds{seed}", "rds", rows=[1, 2], selection={"facts": facts})
+
+    found = compare_runs([run(seed, fact) for seed, fact in enumerate(facts)])
+    assert [len(group.runs) for group in found.groups] == [1, 1]
+    (rows,) = [section.table.rows for section in sections(found) if section.title == "To make it again"]
+    assert rows[0][-1] != rows[1][-1]
+    alike = compare_runs([run(seed, facts[0]) for seed in (2, 3)])
+    assert [len(group.runs) for group in alike.groups] == [2]
+
+
+def test_runs_of_other_training_are_no_seeds_of_each_other(tmp_path):
+    facts = [{"facts": {"dataset": "these rows", "seed": seed}} for seed in (0, 1)]
+    runs = [make_run(tmp_path / "full"), make_run(tmp_path / "a", "ifd", rows=[1], selection=facts[0])]
+    runs.append(make_run(tmp_path / "b", "ifd", rows=[1], selection=facts[1], learning_rate=1.0))
+    assert [group.name for group in compare_runs(runs).groups] == ["full", "a", "b"]
+
+
+def test_choosing_alike_is_measured(runs, tmp_path):
+    scores = np.linspace(0, 1, ROWS)
+    runs.append(make_run(tmp_path / "other", "length", rows=[11, 10, 2], scores=-scores))
+    pairs = {(a.name, b.name): (shared, correlation) for a, b, shared, correlation in compare_runs(runs).overlaps()}
+    assert pairs["ifd", "other"] == (0.5, pytest.approx(-1.0)) and pairs["ifd", "random"] == (0.0, None)
+    assert len(pairs) == 3 and "-1.000" in to_markdown(sections(compare_runs(runs)))
+
+
+def test_the_runs_stand_among_the_published_methods_as_estimates(runs):
+    found = {item.point.name: item for item in compare_runs(runs).efficiencies()}
+    assert {"full", "ifd"} & found.keys() == {"ifd"} and "AlpaGasus" in found
+    assert "estimated from benchmark ratios" in to_markdown(sections(compare_runs(runs)))
+
+
+def answered(folder: Path, scores: list[int]) -> None:
+    (folder / "answers").mkdir()
+    lines = [json.dumps({"question": f"q{i}", "answer": f"{folder.name} {score}"}) for i, score in enumerate(scores)]
+    (folder / "answers" / "koala.jsonl").write_text("\n".join(lines))
+
+
+def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
+    ifd, full, random = runs
+    answered(full, [5] * 30)
+    answered(ifd, [9] * 20 + [5] * 4 + [1] * 6)
+    answered(random, [1] * 30)
+    found = compare_runs(runs)
+    assert found.groups[1].wins is None
+    add_wins(found, Scripted())
+    wins = found.groups[1].wins
+    assert wins.settings == {"koala": pytest.approx(20 / 6)} and wins.verdict == "better"
+    assert {item.point.name: item.point.pir for item in found.efficiencies()}["ifd"] == pytest.approx(20 / 6)
+    again = compare_runs(runs)  # from the folders, without a judge
+    assert again.groups[1].wins == wins and again.groups[2].wins.verdict == "worse"
+    text = to_markdown(sections(again))
+    assert "its answers against the baseline's, by the judge: better (PIR 3.333, wins rate" in text
+    assert "| PIR (wins rate) |" in text
+    assert "ifd: answers compared by scripted." in text
+    other = compare_runs([random, ifd], baseline=random)
+    assert other.groups[1].wins is None  # what is kept is of another baseline
+    (ifd / "answers" / "koala.jsonl").write_text((full / "answers" / "koala.jsonl").read_text())
+    assert compare_runs(runs).groups[1].wins is None  # ... and of other answers
+    shutil.rmtree(random / "answers")
+    unjudged = compare_runs(runs)
+    add_wins(unjudged, Scripted())
+    assert unjudged.groups[1].wins is not None and unjudged.groups[2].wins is None
+    assert "random: not judged: " in to_markdown(sections(unjudged)) and "holds no answers" in to_markdown(
+        sections(unjudged)
+    )
+    with pytest.raises(ValueError, match="no run of `full`"):
+        add_wins(compare_runs([ifd]), Scripted())
+
+
+def test_wins_against_one_baseline_run_do_not_hold_its_chance(tmp_path):
+    full = make_run(tmp_path / "full", selection={"facts": {"seed": 0}})
+    answered(full, [5] * 20)
+    folders = [full]
+    for seed in (0, 1):
+        folders.append(make_run(tmp_path / f"ifd-{'ab'[seed]}", "ifd", rows=[1], selection={"facts": {"seed": seed}}))
+        answered(folders[-1], [9] * 12 + [1] * 8)
+    found = compare_runs(folders)
+    add_wins(found, Scripted())
+    wins = found.groups[1].wins
+    assert "2 runs" in wins.interval and wins.interval.endswith("chance between runs of the baseline is not in it")
+
+
+def test_failed_benchmarks_and_held_out_rows_without_a_score_are_named(runs, tmp_path):
+    evaluation = {"failed": {"mt": "no server."}, "unscorable": {"no answer": [1, 2, 3]}}
+    make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation=evaluation)
+    text = to_markdown(sections(compare_runs(runs)))
+    assert "ifd: the benchmark 'mt' failed: no server." in text
+    assert "held out, without a score: no answer" in text
+
+
+def test_a_column_of_many_values_is_counted_by_the_commonest(runs, monkeypatch):
+    records = Records(candidates().dataset.add_column("score", ["a", "a", "b", "b", *"cdefghij"]))
+    monkeypatch.setattr(comparison, "VALUES_SHOWN", 3)
+    found = compare_runs(runs)
+    for run in (run for group in found.groups for run in group.runs):
+        del run.selection.facts["dataset"]  # these rows have a column more
+    add_rows(found, records, "score")
+    assert found.tallies["candidates"] == {"a": 2, "b": 2, "others": 8}
+    assert found.examples["ifd"][0]["score"] == 1.0 and found.examples["ifd"][0]["`score`"] == "others"
+
+
+def test_other_rows_of_the_same_number_are_refused(runs):
+    rows = [{"instruction": "Another", "input": "", "output": "row"}] * ROWS
+    with pytest.raises(ValueError, match="other rows than these"):
+        add_rows(compare_runs(runs), Records(Dataset.from_list(rows)))
+
+
+def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp_path):
+    make_run(tmp_path / "ifd", "ifd", rows=[1], selection={"seconds": 101.0})
+    assert "ifd: selecting alone took 1.0 times as long as training on everything" in to_markdown(
+        sections(compare_runs(runs))
+    )
+
+
+def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
+    account = {"unscorable": {"empty answer": [1, 2]}, "dropped": {"IFD above 1": [3]}, "passes": {"cached_rows": 24}}
+    account["facts"] = {"judge": {"name": "x", "cost": {"calls": 7, "failed": 0}}}
+    make_run(tmp_path / "ifd", "ifd", rows=[9], selection=account | {"seconds": 30.0, "cached_seconds": 12.0})
+    text = to_markdown(sections(compare_runs(runs)))
+    accounted = text.split("## What became of the rows")[1]
+    lines = [" ".join(line.replace("|", " ").split()) for line in accounted.splitlines()]
+    for line in ("ifd candidates 12", "ifd unscorable: empty answer 2", "ifd dropped: IFD above 1 1", "ifd kept 1"):
+        assert line in lines
+    assert "ifd rows and tokens through models cached rows 24" in lines and "ifd asked of the judge x calls 7" in lines
+    assert "ifd: 24 scores came from the cache; it spared 12.0 of the 30.0 selection seconds" in text
+
+
+def test_several_full_runs_need_a_choice(runs, tmp_path):
+    runs.append(make_run(tmp_path / "full2", loss=4.0))
+    with pytest.raises(ValueError, match="full, full2.*--baseline"):
+        compare_runs(runs)
+    found = compare_runs(runs, baseline=tmp_path / "full2")
+    assert found.baseline.name == "full2" and found.groups[1].pir.settings["answer_loss"] == 2.5
+
+
+def test_the_baseline_may_be_named_in_another_way_and_need_not_be_listed(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(compare_runs(runs, baseline=Path("random")).groups) == 3
+    assert [run.name for run in compare_runs(runs[:1], baseline=Path("full")).groups] == ["full", "ifd"]
+
+
+def test_without_a_baseline_there_is_no_pir(runs):
+    found = compare_runs([runs[0], runs[2]])
+    assert found.baseline is None and all(run.pir is None for run in found.groups)
+    assert "PIR and STR need a baseline" in to_markdown(sections(found))
+
+
+def test_folders_of_one_name_are_told_apart(runs, tmp_path):
+    other = make_run(tmp_path / "more" / "ifd", "ifd", rows=[3, 4, 5])
+    names = [run.name for run in compare_runs([*runs, other]).groups]
+    assert names == ["full", str(runs[0]), "random", str(other)]
+
+
+def test_a_folder_without_a_finished_run_is_refused(runs, tmp_path):
+    with pytest.raises(ValueError, match="`runs='.*nothing'` is not the folder of a finished, evaluated run"):
+        compare_runs([*runs, tmp_path / "nothing"])
+    (runs[0] / "scores.parquet").unlink()
+    with pytest.raises(ValueError, match="holds no readable selection"):
+        compare_runs(runs)
+
+
+def test_scores_of_zero_and_nan_are_left_out_of_pir_by_name(runs, tmp_path):
+    make_run(tmp_path / "full", accuracy=0.0)
+    make_run(tmp_path / "random", "random", math.nan, rows=[1])
+    found = compare_runs(runs)
+    assert list(found.groups[1].pir.settings) == ["answer_loss"] and math.isnan(found.groups[2].pir.value)
+    text = to_markdown(sections(found))
+    assert "ifd: left out of the PIR (benchmark ratio): token_accuracy: no ratio of 0.4 and 0." in text
+    assert "| nan" not in text
+
+
+def test_runs_evaluated_otherwise_have_no_pir(runs, tmp_path):
+    make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation={"protocol": {"": {"rows": "others"}}})
+    found = compare_runs(runs)
+    assert math.isnan(found.groups[1].pir.value)
+    assert "ifd: left out of the PIR (benchmark ratio): all: evaluated on other rows" in to_markdown(sections(found))
+
+
+def test_other_training_or_rows_are_pointed_out(runs, tmp_path):
+    assert "differs from the baseline" not in to_markdown(sections(compare_runs(runs)))
+    make_run(tmp_path / "ifd", "ifd", rows=[1], learning_rate=1e-4, num_train_epochs=9)
+    make_run(tmp_path / "random", "random", rows=[1], selection={"facts": {"dataset": "others"}})
+    text = to_markdown(sections(compare_runs(runs)))
+    assert "ifd: differs from the baseline in more than the rows: `learning_rate`, `num_train_epochs`." in text
+    assert "random: differs from the baseline in more than the rows: the candidate rows." in text
+
+
+def test_scores_before_training_are_shown_where_they_are_known(runs, tmp_path):
+    assert "before training" not in to_markdown(sections(compare_runs(runs)))
+    make_run(tmp_path / "full", evaluation={"history": [{"step": 0, "benchmark/answer_loss": 3.25}]})
+    text = to_markdown(sections(compare_runs(runs)))
+    assert "before training" in text and "3.2500" in text
+
+
+def test_tallies_and_examples_of_the_candidate_rows(runs):
+    found, records = compare_runs(runs), candidates()
+    add_rows(found, records, "fault", examples=2)
+    assert found.tallies["candidates"] == {"none": 6, "cut": 4, "false": 2}
+    assert found.tallies["ifd"] == {"none": 0, "cut": 1, "false": 2}
+    assert found.tallies["random"] == {"none": 2, "cut": 1, "false": 0}
+    shown = found.examples["ifd"]
+    assert [f"{row['what']} {row['row']}" for row in shown] == ["kept 11", "kept 10", "left out 0", "left out 1"]
+    assert (
+        shown[0]["`fault`"] == "false"
+        and shown[0]["prompt"] == "Question 11?"
+        and shown[0]["answer"].startswith("Answer 11")
+    )
+    assert set(found.examples) == {"ifd"}  # the others did not score
+    text = to_markdown(sections(found))
+    assert " 4 (33%) |" in text and "Rows kept by `fault`" in text
+
+
+def test_dropped_rows_are_shown_apart(runs, tmp_path):
+    make_run(tmp_path / "ifd", "ifd", rows=[9], selection={"dropped": {"IFD above 1": [2, 11]}})
+    found = compare_runs(runs)
+    add_rows(found, candidates(), examples=1)
+    shown = [f"{row['what']} {row['row']}" for row in found.examples["ifd"]]
+    assert shown == ["kept 9", "left out 0", "dropped 2"]
+
+
+def test_other_rows_and_unknown_columns_are_refused(runs):
+    found, records = compare_runs(runs), candidates()
+    with pytest.raises(ValueError, match="no column 'colour'"):
+        add_rows(found, records, "colour")
+    with pytest.raises(ValueError, match="chose from 12 rows, not from 3"):
+        add_rows(found, Records(records.dataset.select(range(3))))
+
+
+def test_tables_line_up_also_with_wide_characters(runs):
+    found = compare_runs(runs)
+    add_rows(found, candidates())
+    found.examples["ifd"][0]["answer"] = "春天来了,花儿开了。"
+    tables, table = [], []
+    for line in [*to_markdown(sections(found)).splitlines(), ""]:
+        if line.startswith("|"):
+            table.append(_width(line))
+        elif table:
+            tables.append(table)
+            table = []
+    assert len(tables) == 7 and all(len(set(widths)) == 1 for widths in tables)
+
+
+def test_the_report_is_written_with_its_pictures(runs, tmp_path):
+    found = compare_runs(runs)
+    add_rows(found, candidates(), "fault")
+    paths = {path.name: path for path in write_report(found, tmp_path / "new" / "report")}
+    assert set(paths) == {
+        *("report.md", "report.json", "report.html", "report-ratios.png", "report-plane.png", "report-tallies.png"),
+        "report-scores-ifd.png",
+    }
+    markdown = paths["report.md"].read_text()
+    assert markdown.replace("report-ratios.png", "") != markdown and "![Rows kept by fault. candidates: 6" in markdown
+    written = json.loads(paths["report.json"].read_text())
+    assert written["groups"][1]["pir"]["kind"] == "benchmark ratio" and written["tallies"]["ifd"]["cut"] == 1
+    assert written["verdict"].startswith("ifd, on 25.0%") and len(written["efficiency"]) == 11
+    for name in paths:
+        if name.endswith(".png"):
+            assert paths[name].read_bytes().startswith(b"\x89PNG") and paths[name].stat().st_size > 5_000
+
+
+class Page(HTMLParser):
+    """What a page consists of."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.attributes, self.open = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes.append(dict(attributes))
+        if tag not in ("meta", "link", "img", "!doctype"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_stands_alone_and_rows_can_not_break_it(runs, tmp_path):
+    found = compare_runs(runs)
+    records = candidates()
+    add_rows(found, records, "fault")
+    found.examples["ifd"][0]["prompt"] = "</td><script>alert(1)</script>|<img src=x onerror=alert(2)>"
+    path = next(path for path in write_report(found, tmp_path / "report") if path.suffix == ".html")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert not page.open and "script" not in page.tags and page.tags.count("img") == 4
+    for attributes in page.attributes:
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href"):
+            assert attributes.get(name, "data:").startswith("data:")
+    alts = [a["alt"] for tag, a in zip(page.tags, page.attributes, strict=True) if tag == "img"]
+    assert all(len(alt) > 30 for alt in alts)
+
+
+def test_a_browser_opens_the_page_without_an_error_on_a_phone_and_on_paper(runs, tmp_path):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("there is no Chromium")
+    found = compare_runs(runs)
+    add_rows(found, candidates(), "fault")
+    page = next(path for path in write_report(found, tmp_path / "report") if path.suffix == ".html")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    quiet += ["--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}"]
+    for options in (
+        ["--window-size=390,844", f"--screenshot={tmp_path / 'phone.png'}"],
+        ["--no-pdf-header-footer", f"--print-to-pdf={tmp_path / 'paper.pdf'}"],
+    ):
+        command = [browser, *quiet, "--enable-logging=stderr", *options, page.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        assert "CONSOLE" not in done.stderr, done.stderr
+    assert (tmp_path / "phone.png").stat().st_size > 10_000 and (tmp_path / "paper.pdf").stat().st_size > 10_000
+
+
+def test_a_picture_is_drawn_of_whatever_there_is(runs, tmp_path):
+    make_run(tmp_path / "random", "random", math.nan, math.nan, rows=[1])
+    make_run(tmp_path / "ifd", "ifd", rows=[1], scores=[math.nan] + [1.0] * (ROWS - 1))
+    for chosen in (runs, runs[1:2], [runs[0]], [runs[2]]):
+        written = write_report(compare_runs(chosen), tmp_path / "report")
+        assert [path.exists() for path in written] == [True] * len(written)
+
+
+def test_the_command_reads_folders_and_rows(runs, tmp_path, capsys):
+    candidates().dataset.to_json(tmp_path / "rows.jsonl")
+    rows = ["--dataset_name", str(tmp_path / "rows.jsonl"), "--count_by", "fault"]
+    main(["report", *map(str, runs), *rows, "--output_dir", str(tmp_path / "report")])
+    printed = capsys.readouterr().out
+    assert "## Rows kept by `fault`" in printed and str(tmp_path / "report" / "report.md") in printed
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / "nothing")])
+    assert "hf-dataselect: error: `runs=" in capsys.readouterr().err

@@ -1,0 +1,170 @@
+"""What reaches the trackers, and when."""
+
+import json
+
+import pytest
+from datasets import Dataset
+
+from tests.rows import alpaca
+from tests.tiny_training import tiny_trainer
+
+
+@pytest.fixture
+def baseline(tmp_path):
+    trainer = tiny_trainer(tmp_path / "bm", eval_dataset=alpaca(12, seed=9))
+    trainer.train()
+    return tmp_path / "bm" / "run"
+
+
+def entries(trainer, key: str) -> list:
+    return [entry[key] for entry in trainer.state.log_history if key in entry]
+
+
+def test_pir_is_logged_at_every_evaluation_and_at_the_end(tmp_path, baseline):
+    options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(12, seed=9), "selection_budget": 6}
+    trainer = tiny_trainer(tmp_path, "random", eval_strategy="steps", eval_steps=2, **options)
+    trainer.train()
+    assert len(entries(trainer, "pir")) == 2 == len(entries(trainer, "pir/answer_loss"))  # steps 2 and 3
+    assert entries(trainer, "sdf")[0] == 0.25 and entries(trainer, "str")[0] > 0
+    assert len(entries(trainer, "pir_low")) == len(entries(trainer, "pir_high")) == 2
+    mine = json.loads((tmp_path / "run" / "eval.json").read_text())
+    other = json.loads((baseline / "eval.json").read_text())
+    loss = [run["settings"]["answer_loss"]["score"] for run in (other, mine)]
+    accuracy = [run["settings"]["token_accuracy"]["score"] for run in (mine, other)]
+    assert mine["pir"]["settings"]["answer_loss"] == pytest.approx(loss[0] / loss[1])
+    if accuracy[0] and accuracy[1]:
+        assert mine["pir"]["settings"]["token_accuracy"] == pytest.approx(accuracy[0] / accuracy[1])
+    else:
+        assert "token_accuracy" in mine["pir"]["left_out"]
+    assert [entry["step"] for entry in mine["history"]] == [2, 3]
+    lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
+    assert len(lengths) == 6 and mine["train_tokens"] == sum(lengths) < other["train_tokens"]
+
+
+def test_selecting_that_costs_more_than_training_on_everything_is_warned_of(tmp_path, baseline, caplog):
+    evaluation = json.loads((baseline / "eval.json").read_text())
+    (baseline / "eval.json").write_text(json.dumps(evaluation | {"train_seconds": 1e-9}))
+    tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(12, seed=9)).train()
+    assert "times as long as training on everything (STR above 1)" in caplog.text
+
+
+def test_the_numbers_reach_tensorboard(tmp_path, baseline, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tb"))
+    options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(12, seed=9), "selection_budget": 6}
+    tiny_trainer(tmp_path, "random", **{"report_to": "tensorboard", **options}).train()
+    found = set()
+    for file in (tmp_path / "tb").rglob("events*"):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        found |= set(events.Tags()["scalars"])
+    assert {"train/pir", "train/sdf", "train/str", "train/pir/answer_loss", "train/selection_seconds"} <= found
+
+
+def test_several_sets_of_evaluation_rows_are_told_apart(tmp_path):
+    rows = {"one": alpaca(4, seed=7), "two": alpaca(4, seed=8)}
+    trainer = tiny_trainer(tmp_path, eval_dataset=rows, eval_strategy="steps", eval_steps=3)
+    trainer.train()
+    settings = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]
+    assert {"one/answer_loss", "two/answer_loss", "one/token_accuracy", "two/token_accuracy"} == set(settings)
+    assert len(entries(trainer, "benchmark/one/answer_loss")) == 1
+
+
+def test_generated_answers_are_scored(tmp_path):
+    options = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 4}
+    trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options)
+    trainer.train()
+    setting = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]["exact_match"]
+    assert setting["higher_is_better"] and len(setting["examples"]) == 4
+
+
+def test_held_out_rows_that_cannot_be_scored_are_counted(tmp_path):
+    rows = alpaca(4, seed=7).to_list()
+    rows[1]["output"] = ""
+    trainer = tiny_trainer(tmp_path, eval_dataset=Dataset.from_list(rows))
+    trainer.train()
+    evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert evaluation["unscorable"] == {"no answer": [1]}
+    assert evaluation["settings"]["answer_loss"]["examples"][1] is None
+
+
+def test_answer_loss_is_what_training_sees(tmp_path):
+    trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(1, seed=7))
+    trainer.train()
+    settings = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]
+    # One row, so TRL's token mean is the row's mean; TRL also counts the newline after the end of turn.
+    assert settings["answer_loss"]["score"] == pytest.approx(trainer.evaluate()["eval_loss"], rel=0.2)
+
+
+def test_an_evaluation_before_any_selection_only_logs(tmp_path):
+    trainer = tiny_trainer(tmp_path, "random", eval_dataset=alpaca(4, seed=7))
+    trainer.evaluate()
+    assert len(entries(trainer, "benchmark/answer_loss")) == 1 and not (tmp_path / "run" / "eval.json").exists()
+    trainer.train()
+    assert (tmp_path / "run" / "eval.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "processes", "last", "refused"),
+    [("0.1.0", 2, 3, True), ("0.1.0", 1, 3, False), ("0.1.1", 2, 3, False), ("0.1.0", 2, 2, False)],
+)
+def test_a_baseline_whose_ranks_diverged_in_an_earlier_version_is_refused(tmp_path, version, processes, last, refused):
+    options = {"eval_dataset": alpaca(12, seed=9), "eval_strategy": "steps", "eval_steps": 2, "max_steps": last}
+    tiny_trainer(tmp_path / "bm", **options).train()
+    folder = tmp_path / "bm" / "run"
+    versions, selection = (json.loads((folder / f"{name}.json").read_text()) for name in ("versions", "selection"))
+    (folder / "versions.json").write_text(json.dumps(versions | {"hf_dataselect": version}))
+    selection["facts"]["processes"] = processes
+    (folder / "selection.json").write_text(json.dumps(selection))
+    if refused:
+        with pytest.raises(ValueError, match="averaging gradients"):
+            tiny_trainer(tmp_path, "random", baseline_dir=str(folder), **options)
+    else:
+        tiny_trainer(tmp_path, "random", baseline_dir=str(folder), **options)
+
+
+def test_a_baseline_whose_ranks_hold_different_weights_is_refused(tmp_path, baseline):
+    evaluation = json.loads((baseline / "eval.json").read_text())
+    assert evaluation["ranks_agree"] is True
+    (baseline / "eval.json").write_text(json.dumps(evaluation | {"ranks_agree": False}))
+    with pytest.raises(ValueError, match="different models"):
+        tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(12, seed=9))
+
+
+def test_a_baseline_of_another_evaluation_is_refused(tmp_path, baseline):
+    with pytest.raises(ValueError, match="not evaluated on the same rows"):
+        tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(6, seed=10))
+    with pytest.raises(ValueError, match="needs an `eval_dataset`"):
+        tiny_trainer(tmp_path, "random", baseline_dir=str(baseline))
+
+
+def test_a_prompt_too_long_to_answer_is_counted_and_loses_nothing(tmp_path):
+    rows = alpaca(4, seed=7).to_list()
+    rows[2]["instruction"] = "long " * 300
+    options = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 4, "max_length": None}
+    trainer = tiny_trainer(tmp_path, eval_dataset=Dataset.from_list(rows), **options)
+    trainer.model.config.max_position_embeddings = 512
+    trainer.train()
+    evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert evaluation["unscorable"] == {"no prompt to generate from, or one that is too long": [2]}
+
+
+def test_the_best_model_is_the_one_that_is_scored(tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options, **best)
+    trainer.train()
+    history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
+    final = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]["answer_loss"]["score"]
+    losses = [entry["benchmark/answer_loss"] for entry in history]
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-1") and final == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_history_goes_on_after_a_resume(tmp_path):
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
+    tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options).train()
+    resumed = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+    history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [1, 2, 3]

@@ -1,0 +1,206 @@
+"""The recipes: each parses, says where its values come from, and the quickstart's rows are what their maker says."""
+
+import filecmp
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hf_dataselect.cli.compare import CompareArguments
+from hf_dataselect.cli.main import main
+from hf_dataselect.registry import selector_class
+from hf_dataselect.training.recipe import parse_recipe
+from tests.rows import alpaca
+from tests.shared_data import smollm2_path
+
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Of one run each; the others compare many.
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in ("compare", "quickstart"))
+LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
+QUICKSTART = ROOT / "recipes" / "quickstart"
+COLUMNS = ["instruction", "input", "output", "topic", "fault"]
+
+
+def recipe(name: str) -> dict:
+    return yaml.safe_load((ROOT / "recipes" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def rows(name: str) -> list[dict]:
+    return [json.loads(line) for line in (QUICKSTART / name).read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_parses_and_names_a_method_and_its_options(path):
+    found = parse_recipe(["--config", str(path), "--use_cpu", "true"])
+    assert found.args.selection_method == recipe(path.stem)["selection_method"]
+    assert found.args.budget_of(found.args.selector) > 0
+    assert found.data.dataset_name and found.data.eval_dataset_name and found.model.model_name_or_path
+    assert found.args.selection_method == path.stem and found.args.output_dir == f"runs/{path.stem}"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_names_the_paper_of_its_values(path):
+    comments = " ".join(line.partition("#")[2] for line in path.read_text(encoding="utf-8").splitlines())
+    paper = selector_class(recipe(path.stem)["selection_method"]).card.paper
+    assert f"arXiv {paper}" in comments if paper else "arXiv 2" in comments
+
+
+def test_the_recipe_of_a_comparison_parses_and_trains_as_the_others_do():
+    found = parse_recipe(
+        ["--config", str(ROOT / "recipes" / "compare.yaml"), "--use_cpu", "true"], "compare", CompareArguments
+    )
+    runs = dict(found.more.runs())
+    assert len(runs) == 3 * (1 + 2 * 4) and found.args.output_dir == "runs/compare"
+    own = [item.name for item in fields(CompareArguments)]
+    full = {key: value for key, value in recipe("full").items() if key not in ("selection_method", "output_dir")}
+    assert {k: v for k, v in recipe("compare").items() if k not in (*own, "output_dir")} == full
+
+
+#: Images take another model, other rows, a longer window and so another baseline.
+OF_IMAGES = ("model_name_or_path", "dataset_name", "dataset_train_split", "eval_dataset_name", "dataset_test_split")
+OF_IMAGES += ("max_length",)
+
+
+def test_recipes_differ_in_the_selection_only():
+    free = ("selection_method", "selection_budget", "selection_kwargs", "judge", "output_dir", "baseline_dir")
+    free += ("selection_target",)
+    kept = {path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free} for path in RECIPES}
+    full = kept.pop("full")
+    images = {key: value for key, value in kept.pop("instructiongpt4").items() if key not in OF_IMAGES}
+    assert images == {key: value for key, value in full.items() if key not in OF_IMAGES}
+    for name, found in kept.items():
+        assert {key: value for key, value in found.items() if key != "seed"} == full, name
+        assert recipe(name)["baseline_dir"] == recipe("full")["output_dir"]
+
+
+def test_values_of_the_papers():
+    names = (
+        "ifd",
+        "length",
+        "superfiltering",
+        "alpagasus",
+        "instag",
+        "deita",
+        "nuggets",
+        "mods",
+        "instruction_mining",
+        "instructiongpt4",
+    )
+    found = {name: recipe(name) for name in names}
+    assert found["ifd"]["selection_budget"] == found["superfiltering"]["selection_budget"] == 0.05
+    options = found["ifd"]["selection_kwargs"]
+    assert options["warmup_clusters"] * options["warmup_rows_per_cluster"] == 1000 and options["warmup_epochs"] == 1
+    assert found["superfiltering"]["selection_kwargs"]["model"] == "gpt2"
+    assert found["length"]["selection_budget"] == 1000
+    less = recipe("less")["selection_kwargs"]
+    assert (less["warmup_fraction"], less["warmup_epochs"], less["warmup_learning_rate"]) == (0.05, 4, 2e-5)
+    assert (less["lora_r"], less["lora_alpha"], less["lora_dropout"]) == (128, 512, 0.1)
+    assert less["warmup_batch_size"] * less["warmup_gradient_accumulation"] == 128 and less["projection_dim"] == 8192
+    assert found["alpagasus"]["selection_budget"] == 1.0
+    assert found["alpagasus"]["selection_kwargs"]["threshold"] == 4.5
+    assert found["instag"]["selection_budget"] == found["deita"]["selection_budget"] == 6000
+    assert found["instag"]["selection_kwargs"]["min_count"] == 20
+    assert found["deita"]["selection_kwargs"]["threshold"] == 0.9
+    assert "deita-complexity-scorer" in found["deita"]["selection_kwargs"]["complexity_scorer"]
+    assert found["nuggets"]["selection_budget"] == 1.0
+    assert found["nuggets"]["selection_kwargs"] == {"tasks": 100, "threshold": 0.8, "stop": "dropped"}
+    options = found["mods"]["selection_kwargs"]
+    assert found["mods"]["selection_budget"] == 4000 and "reward-model-deberta-v3" in options["reward_model"]
+    assert options["quality_threshold"] == options["necessity_threshold"] == 0
+    assert found["instruction_mining"]["selection_budget"] == 0.025
+    assert found["instruction_mining"]["selection_kwargs"]["neighbour"] == 6
+    assert found["instructiongpt4"]["selection_budget"] == 200 and found["instructiongpt4"]["max_length"] > 512
+    options = found["instructiongpt4"]["selection_kwargs"]
+    assert options["clusters"] == 10 and options["components"] == 6 + 6 and "bigG-14" in options["clip"]
+    training = found["ifd"]
+    assert training["per_device_train_batch_size"] * training["gradient_accumulation_steps"] == 128
+    assert (training["num_train_epochs"], training["learning_rate"], training["max_length"]) == (3, 2e-5, 512)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("alpagasus", {"estimator": "digits", "threshold": None}),
+        ("alpagasus", {"threshold": None, "max_new_tokens": 8}),
+        ("instag", {"min_count": 1, "similarity": 0, "support": 0, "max_new_tokens": 40}),
+        ("deita", {"complexity_scorer": "model", "quality_scorer": "model"}),
+    ],
+    ids=["alpagasus by digits", "alpagasus", "instag", "deita"],
+)
+def test_recipes_of_judged_methods_run_on_a_small_model(name, options, tmp_path, capsys):
+    model, output = str(smollm2_path()), tmp_path / "run"
+    alpaca(5).to_json(tmp_path / "rows.jsonl")
+    given = {
+        "model_name_or_path": model,
+        "dataset_name": str(tmp_path / "rows.jsonl"),
+        "selection_kwargs": json.dumps(options),
+        "selection_cache_dir": str(tmp_path / "cache"),
+        "selection_budget": "1.0",
+        "judge": "self",
+        "use_cpu": "true",
+        "bf16": "false",
+        "output_dir": str(output),
+    }
+    arguments = [item for option, value in given.items() for item in (f"--{option}", value)]
+    try:
+        main(["select", "--config", str(ROOT / "recipes" / f"{name}.yaml"), *arguments])
+    except SystemExit:  # so small a model may rate or tag nothing that can be read; then it is said so
+        assert "found no row to keep of 5: no " in capsys.readouterr().err
+    else:
+        found = json.loads((output / "selection.json").read_text())
+        assert found["method"] == name and 0 < found["kept"] <= 5
+        assert found["kept"] + sum(len(rows) for rows in {**found["unscorable"], **found["dropped"]}.values()) == 5
+    assert name == "deita" or next((tmp_path / "cache").rglob("*.*"))
+
+
+@pytest.mark.parametrize("path", LAUNCHERS, ids=lambda path: path.stem)
+def test_accelerate_takes_the_launch_configuration(path):
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    command = ["--config_file", str(path), "-m", "hf_dataselect", "train", "--config", "recipes/ifd.yaml"]
+    args, config, _ = _validate_launch_command(launch_command_parser().parse_args(command))
+    assert args.module and args.training_script == "hf_dataselect"
+    assert bool(args.multi_gpu) is (path.stem == "multi_gpu") and config.use_cpu is (path.stem == "cpu")
+    assert (args.num_processes > 1) is (path.stem == "multi_gpu")
+
+
+def test_there_are_launch_configurations_for_cpu_one_gpu_and_several():
+    assert [path.stem for path in LAUNCHERS] == ["cpu", "multi_gpu", "single_gpu"]
+
+
+def test_quickstart_rows_are_as_many_and_as_faulty_as_said():
+    found, held_out = rows("candidates.jsonl"), rows("heldout.jsonl")
+    assert len(found) == 352 and len(held_out) == 60
+    assert all(list(row) == COLUMNS and row["instruction"] and row["output"] for row in found + held_out)
+    faults = Counter(row["fault"] for row in found)
+    assert faults.pop(None) == 264 and set(faults.values()) == {22}
+    assert set(faults) == {"wrong_answer", "cut_answer", "other_question", "near_duplicate"}
+    assert {row["fault"] for row in held_out} == {None}
+
+
+def test_no_held_out_row_is_a_candidate():
+    def texts(name: str) -> set:
+        return {(row["instruction"], row["input"]) for row in rows(name)}
+
+    assert not texts("candidates.jsonl") & texts("heldout.jsonl")
+    assert {row["topic"] for row in rows("heldout.jsonl")} <= {row["topic"] for row in rows("candidates.jsonl")}
+
+
+def test_quickstart_rows_are_made_again_to_the_byte(tmp_path):
+    subprocess.run([sys.executable, str(QUICKSTART / "make_data.py"), "--out", str(tmp_path)], check=True)
+    names = ["candidates.jsonl", "heldout.jsonl"]
+    assert filecmp.cmpfiles(tmp_path, QUICKSTART, names, shallow=False)[0] == names
+
+
+def test_the_quickstart_is_one_comparison_whose_options_exist():
+    script = (QUICKSTART / "run.sh").read_text(encoding="utf-8")
+    assert "compare --config recipes/quickstart.yaml" in script and "set -euo pipefail" in script
+    found = parse_recipe(["--config", str(ROOT / "recipes" / "quickstart.yaml")], "compare", CompareArguments)
+    assert [name for name, _ in found.more.runs()] == ["full-seed42", "random-0.25-seed42", "ifd-0.25-seed42"]
+    assert found.more.count_by in COLUMNS and found.args.eval_on_start
