@@ -1,7 +1,7 @@
 # On a machine with Python 3.11 or later and nothing installed:
 #
 #   make quickstart   fetch a small model, train a baseline, a random control and an IFD selection, compare them
-#   make test         lint and run the tests
+#   make test         lint, check types and run the tests
 #
 # Each makes .venv and installs everything there, once; afterwards neither needs a network. PYTHON=python3.12 chooses
 # the interpreter, MODEL=folder a model of your own for the quickstart.
@@ -22,9 +22,10 @@ test: lint
 lint: .venv/.installed
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy
 
 clean:
-	rm -rf .venv runs/quickstart build hf_dataselect.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv runs/quickstart build hf_dataselect.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -22,14 +22,16 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
+from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.records import Records, load_rows
-from hf_dataselect.data.text import TextFormat, encode
+from hf_dataselect.data.text import TextFormat
 from hf_dataselect.engines.gradients import projection
 from hf_dataselect.engines.gradients.adam import AdamFeature, AdamState
 from hf_dataselect.engines.gradients.collect import gradients
 from hf_dataselect.engines.gradients.layers import lora_layers
 from hf_dataselect.engines.gradients.projection import Projection
 from hf_dataselect.engines.runtime.batching import batches_by_tokens
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 
 
@@ -95,7 +97,8 @@ def peak(what: str, options: argparse.Namespace, rows: TokenRows) -> None:
         some = rows.take(batch)
         few = TokenRows.from_lists([ids.tolist() for ids, _ in some], [spans.tolist() for _, spans in some])
         feature = AdamFeature(some_state(model))
-        gradients(model, few, adam=feature, project=project, dtype="float32", batch_tokens=options.batch_tokens)
+        runtime = Runtime(dtype="float32", batch_tokens=4 * options.batch_tokens)  # a backward batch is a quarter
+        gradients(model, few, runtime, adam=feature, project=project)
     else:
         model.train().requires_grad_(False)
         weights = [layer.weight.requires_grad_(True) for layer in lora_layers(model).values()]
@@ -151,8 +154,8 @@ def main() -> None:
         for dtype in ("float32", "auto"):
             clock.seconds, start = 0.0, time.perf_counter()
             project, feature = Projection(dim=options.dim), AdamFeature(state)
-            limits = {"dtype": dtype, "batch_tokens": options.batch_tokens}
-            gradients(model, rows, adam=feature, project=project, **limits)
+            runtime = Runtime(dtype=dtype, batch_tokens=4 * options.batch_tokens)  # a backward batch is a quarter
+            gradients(model, rows, runtime, adam=feature, project=project)
             whole = time.perf_counter() - start
             seconds.setdefault(f"engine, {dtype}, gradients", []).append((whole - clock.seconds) / len(rows))
             seconds.setdefault(f"engine, {dtype}, projection", []).append(clock.seconds / len(rows))

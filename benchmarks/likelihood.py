@@ -17,9 +17,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
+from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.records import Records, load_rows
-from hf_dataselect.data.text import TextFormat, encode
-from hf_dataselect.engines.forward.likelihood import likelihood, shared_start
+from hf_dataselect.data.text import TextFormat
+from hf_dataselect.engines.forward.likelihood import common_prefix, likelihood
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 
 
@@ -59,7 +61,7 @@ def product_rate(model, dtype: torch.dtype, tokens: int, counted: int, seconds: 
 def computed_flops(model, rows: TokenRows) -> int:
     """Matrix products of the engine: layers, causal attention, and the head where a token is counted; no padding."""
     weights = sum(p.numel() for n, p in model.named_parameters() if "layers" in n and p.ndim == 2)
-    head, start = model.get_output_embeddings().weight, shared_start(rows, np.arange(len(rows)))
+    head, start = model.get_output_embeddings().weight, common_prefix(rows, np.arange(len(rows)))
     total = 0
     for ids, spans in rows.take(range(len(rows))):
         skipped = len(start) if np.array_equal(ids[: len(start)], start) else 0
@@ -100,7 +102,7 @@ def main() -> None:
             name = str(dtype).removeprefix("torch.")
             before = product_rate(model, dtype, *shape)
             start = time.perf_counter()
-            losses[dtype] = likelihood(model, rows, batch_tokens=options.batch_tokens, dtype=name).mean_loss
+            losses[dtype] = likelihood(model, rows, Runtime(batch_tokens=options.batch_tokens, dtype=name)).mean_loss
             seconds = time.perf_counter() - start
             rates[dtype].append(int(rows.lengths.sum()) / seconds)
             rates[dtype, "share"].append(

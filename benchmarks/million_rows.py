@@ -19,6 +19,7 @@ from datasets import Dataset, Features, Value
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.ifd import IFD
 from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
@@ -60,7 +61,9 @@ def main() -> None:
         records = Records(made)
         print(f"records: +{resident() - before:,.0f} MB for {len(records):,} rows")
         start = time.perf_counter()
-        ctx = Context(tokenizer, model, cache_dir=Path(folder) / "cache", batch_tokens=32768, dtype="float32")
+        ctx = Context(
+            tokenizer, model, runtime=Runtime(cache_dir=Path(folder) / "cache", batch_tokens=32768, dtype="float32")
+        )
         selection = select(records, IFD(warmup="none", drop_above_one=False), 0.05, ctx)
         print(f"scored: +{resident() - before:,.0f} MB after {time.perf_counter() - start:,.0f} s")
         running[0] = False

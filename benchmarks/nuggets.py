@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
+from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.records import Records, load_rows
-from hf_dataselect.data.text import TextFormat, encode
+from hf_dataselect.data.text import TextFormat
 from hf_dataselect.engines.forward.likelihood import likelihood
 from hf_dataselect.engines.forward.one_shot import one_shot_loss
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.features.one_shot_tasks import task_tokens
 from hf_dataselect.selectors.nuggets import Plan
@@ -58,41 +60,43 @@ def main() -> None:
     exemplars = encode(Records(rows.select(range(n))), text_format).tokens
     tasks = task_tokens(Records(rows.select(range(n, n + m))), text_format)
     pairs = [(pair // m, pair % m) for pair in range(0, n * m, max(1, n * m // options.plain_pairs))]
-    joined = m * int(exemplars.lengths.sum()) + n * int(tasks.behind.lengths.sum())
+    joined = m * int(exemplars.lengths.sum()) + n * int(tasks.one_shot.lengths.sum())
     print(f"{n} candidates x {m} tasks, {joined} tokens joined; {torch.get_num_threads()} threads", flush=True)
 
     models = {name: AutoModelForCausalLM.from_pretrained(options.model, dtype=name) for name in options.dtypes}
+    runtimes = {}
     seconds, found = {(name, way): [] for name in models for way in ("plain", "engine")}, {}
     for _ in range(options.repeat):
         for name, model in models.items():
             start = time.perf_counter()
-            found[name, "plain"] = plain(model, exemplars, tasks.behind, pairs)
+            found[name, "plain"] = plain(model, exemplars, tasks.one_shot, pairs)
             seconds[name, "plain"].append((time.perf_counter() - start) * n * m / len(pairs))
             start = time.perf_counter()
-            found[name] = one_shot_loss(model, exemplars, tasks.behind, batch_tokens=options.batch_tokens, dtype=name)
+            runtimes[name] = Runtime(batch_tokens=options.batch_tokens, dtype=name)
+            found[name] = one_shot_loss(model, exemplars, tasks.one_shot, runtimes[name])
             seconds[name, "engine"].append(time.perf_counter() - start)
             ratio = seconds[name, "plain"][-1] / seconds[name, "engine"][-1]
             print(f"{name}: {ratio:.2f} x plain", flush=True)
     for name, model in models.items():
         own, other = (statistics.median(seconds[name, way]) for way in ("engine", "plain"))
-        far = np.abs(found[name].loss[tuple(np.array(pairs).T)] - found[name, "plain"]).max()
-        saved = 1 - found[name].forward_tokens / joined
+        far = np.abs(found[name][tuple(np.array(pairs).T)] - found[name, "plain"]).max()
+        saved = 1 - runtimes[name].account.passes["forward_tokens"] / joined
         print(
             f"{name}: engine {own:.1f} s, plain {other:.1f} s (from {len(pairs)} pairs), {other / own:.2f} x; "
             f"{saved:.0%} of the tokens saved; largest difference of a summed loss {far:.1e} nats"
         )
-        alone = likelihood(model, tasks.alone, batch_tokens=options.batch_tokens, dtype=name).loss
-        golden = (found[name].loss < alone).mean(1)
+        zero_shot = likelihood(model, tasks.zero_shot, Runtime(batch_tokens=options.batch_tokens, dtype=name)).loss
+        golden = (found[name] < zero_shot).mean(1)
         for stop in ("dropped", "sealed"):
-            plan = Plan(alone, options.threshold, stop)
+            plan = Plan(zero_shot, options.threshold, stop)
             start = time.perf_counter()
             early = one_shot_loss(
-                model, exemplars, tasks.behind, wanted=plan, batch_tokens=options.batch_tokens, dtype=name
+                model, exemplars, tasks.one_shot, Runtime(batch_tokens=options.batch_tokens, dtype=name), wanted=plan
             )
             took = time.perf_counter() - start
-            wins, left = (early.loss < alone).sum(1), np.isnan(early.loss).sum(1)
+            wins, left = (early < zero_shot).sum(1), np.isnan(early).sum(1)
             above = [
-                plan.sealed(*pair) == 1 if pair[1] else pair[0] / m > options.threshold
+                plan.decided(*pair) == 1 if pair[1] else pair[0] / m > options.threshold
                 for pair in zip(wins, left, strict=True)
             ]
             same = np.array_equal(above, golden > options.threshold)

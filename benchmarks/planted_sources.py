@@ -22,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 
@@ -102,10 +103,11 @@ def main() -> None:
                     ctx = Context(
                         tokenizer,
                         model,
-                        accelerator=Accelerator(cpu=model.device.type == "cpu"),
+                        runtime=Runtime(
+                            accelerator=Accelerator(cpu=model.device.type == "cpu"), cache_dir=Path(cache)
+                        ),
                         target=Records(Dataset.from_list(wanted), name="selection_target"),
                         max_length=options.max_length,
-                        cache_dir=Path(cache),
                         seed=seed,
                     )
                     start = time.perf_counter()

@@ -18,7 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records, load_rows
-from hf_dataselect.engines.llm.local import ModelJudge
+from hf_dataselect.engines.llm.local_model import LocalModel
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.features.judgements import turns_of
 from hf_dataselect.fitted.scorers.scorer_prompts import own_question
 from hf_dataselect.selectors.deita import DEITA
@@ -26,13 +27,13 @@ from hf_dataselect.selectors.deita import DEITA
 
 def authors_way(model, tokenizer, records: Records) -> np.ndarray:
     """Complexity and quality, `(n, 2)`: two tokens generated for one prompt at a time."""
-    judge = ModelJudge("", model, tokenizer)  # for the prompts only
+    scorer = LocalModel(model, tokenizer)  # for the prompts only
     digits = [tokenizer.convert_tokens_to_ids(digit) for digit in "123456"]
     found = []
     for record in records:
         ratings = []
         for kind in ("complexity", "quality"):
-            ids = torch.tensor([judge.prompt_ids(own_question(kind, *turns_of(record)[0]))])
+            ids = torch.tensor([scorer.prompt_ids(own_question(kind, *turns_of(record)[0]))])
             out = model.generate(
                 ids,
                 attention_mask=torch.ones_like(ids),
@@ -67,7 +68,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     for dtype in options.dtypes:
         model = AutoModelForCausalLM.from_pretrained(options.model, dtype=getattr(torch, dtype)).eval()
-        ctx = Context(tokenizer, model, max_length=1024, dtype=dtype)
+        ctx = Context(tokenizer, model, runtime=Runtime(dtype=dtype), max_length=1024)
         started = time.perf_counter()
         features = DEITA("model", "model").featurize(records, ctx)
         fast = (time.perf_counter() - started) / len(records)

@@ -8,6 +8,7 @@ __version__ = "0.1.1"
 
 #: Public names and the module each comes from; a name is imported when it is first asked for.
 _PUBLIC = {
+    "Budget": "budget",
     "Card": "selector",
     "Context": "context",
     "DataSelectingConfig": "training.config",
@@ -15,23 +16,27 @@ _PUBLIC = {
     "PIRCallback": "training.callbacks",
     "Record": "data.layouts",
     "Records": "data.records",
+    "Scores": "selector",
     "Selection": "selection",
     "SelectionCallback": "training.callbacks",
     "Selector": "selector",
     "load_selector": "registry",
     "select": "pipeline",
+    "select_dataset": "service",
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from .budget import Budget
     from .context import Context
     from .data.layouts import Record
     from .data.records import Records
     from .pipeline import select
     from .registry import load_selector
     from .selection import Selection
-    from .selector import Card, Selector
+    from .selector import Card, Scores, Selector
+    from .service import select_dataset
     from .training.callbacks import PIRCallback, SelectionCallback
     from .training.config import DataSelectingConfig
     from .training.trainer import DataSelectingTrainer

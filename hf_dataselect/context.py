@@ -2,12 +2,17 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from .data.encoding import Encoded, encode, encode_answers
 from .data.records import Records
 from .data.text import TextFormat
 from .engines.runtime.account import Account
+from .engines.runtime.loading import load_pretrained
+from .engines.runtime.runtime import Runtime
+from .engines.subset.choose import drawn_places, top_k
 from .errors import SelectionError
 
 
@@ -21,64 +26,67 @@ class Context:
             The model's.
         model ([`~transformers.PreTrainedModel`], *optional*):
             The pending fine-tune model (PFM), as the trainer holds it.
-        accelerator ([`~accelerate.Accelerator`], *optional*):
-            The trainer's.
+        runtime ([`Runtime`], *optional*):
+            Ranks, batches, dtype, cache and account; handed on to engines as it is.
         model_id (`str`, *optional*):
             Name or path of the model, for the record.
         target ([`Records`], *optional*):
-            Rows of the task to be good at.
-        judge (`Any`, *optional*):
-            Judge engine.
+            Target-task examples.
+        judge ([`Judge`] or [`RewardModel`], *optional*):
+            The judge; books in the account of `runtime`.
         diversity ([`Diversity`], *optional*):
             What follows the method's own ranking.
         seed (`int`, *optional*, defaults to `42`):
             Same seed, same subset.
-        cache_dir (`Path`, *optional*):
-            Where results are kept; `None` keeps none.
         max_length (`int`, *optional*, defaults to `1024`):
             Window in tokens, for scoring as for training.
-        batch_tokens (`int`, *optional*):
-            Tokens of a scoring batch; by default 1,536 on a CPU and 16,384 elsewhere.
-        dtype (`str`, *optional*, defaults to `"auto"`):
-            Dtype to score in.
-        num_proc (`int`, *optional*):
-            Processes that tokenize.
-        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
-            Whether a warm-up trades compute for memory, as the training does.
-        vllm_memory (`float`, *optional*):
-            Part of the GPU's memory in which vLLM generates; `None` generates without it.
-        account ([`Account`], *optional*):
-            Where rows and passes are counted.
         processor ([`~transformers.ProcessorMixin`], *optional*):
             That of a vision-language model: what makes tokens and pixels of its rows.
     """
 
     tokenizer: Any
     model: Any = None
-    accelerator: Any = None
+    runtime: Runtime = field(default_factory=Runtime)
     model_id: str | None = None
     target: Records | None = None
     judge: Any = None
     diversity: Any = None
     seed: int = 42
-    cache_dir: Path | None = None
     max_length: int | None = 1024
-    batch_tokens: int | None = None
-    dtype: str = "auto"
-    num_proc: int | None = None
-    gradient_checkpointing: bool = False
-    vllm_memory: float | None = None
-    account: Account = field(default_factory=Account)
     processor: Any = None
 
     def __post_init__(self):
-        if self.batch_tokens is None:
-            on_cpu = self.accelerator is None or self.accelerator.device.type == "cpu"
-            object.__setattr__(self, "batch_tokens", 1536 if on_cpu else 16384)
+        if self.judge is not None and self.judge.runtime.account is not self.account:
+            object.__setattr__(self, "judge", self.judge.booking_in(self.account))
+
+    @property
+    def account(self) -> Account:
+        """Where a method notes rows that it excludes or can't score, and figures of its own."""
+        return self.runtime.account
+
+    def best(self, scores: np.ndarray, k: int | None = None) -> np.ndarray:
+        """Rows of the `k` highest finite scores (all by default), best first; the seed orders equal ones."""
+        return top_k(scores, len(scores) if k is None else k, self.ties(len(scores)))
+
+    def ties(self, n: int) -> np.ndarray:
+        """Places of `n` rows `(n,)` in the order, drawn by the seed, that settles ties."""
+        return drawn_places(n, self.seed)
+
+    def agreed(self, value: Any) -> Any:
+        """The value on all ranks alike, where a library may compute it differently in the last digit (clusters)."""
+        return self.runtime.broadcast(value)
 
     def text_format(self, **options: Any) -> TextFormat:
         """[`TextFormat`] with this context's tokenizer and window."""
+        if self.tokenizer is None:
+            raise ValueError("`tokenizer` is required: tokens are counted or scored.")
         return TextFormat(self.tokenizer, **{"max_length": self.max_length, **options})
+
+    def encode(self, records: Records, text_format: TextFormat | None = None, unconditional: bool = False) -> Encoded:
+        """Token rows of records, or of their answers without prompts, see [`~data.encoding.encode`]."""
+        text_format = text_format or self.text_format()
+        encoded = encode_answers if unconditional else encode
+        return encoded(records, text_format, num_proc=self.runtime.num_proc)
 
     def with_model(self, name: str) -> "Context":
         """
@@ -86,29 +94,18 @@ class Context:
         window shrinks to the positions that it has.
 
         Raises:
-            [`SelectionError`]: it can't be loaded.
+            [`SelectionError`]: it can't be loaded, or weights are missing.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
-            model = AutoModelForCausalLM.from_pretrained(name, dtype="auto")
+            model, tokenizer = load_pretrained(AutoModelForCausalLM, name, self.runtime)
         except (OSError, ValueError) as error:
             raise SelectionError(f"Can't load the scoring model {name!r}: {error}") from error
-        if self.accelerator is not None:
-            model.to(self.accelerator.device)
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         window = min(filter(None, (self.max_length, positions)), default=None)
         return dataclasses.replace(self, model=model, tokenizer=tokenizer, model_id=name, max_length=window)
 
     def using(self, model: Any) -> "Context":
-        """The same context with a model at hand (a warmed-up one)."""
+        """The same context with another loaded model (a fine-tuned one)."""
         return dataclasses.replace(self, model=model)
-
-    def agreed(self, value: Any) -> Any:
-        """The main process's value on every rank."""
-        if self.accelerator is None or self.accelerator.num_processes == 1:
-            return value
-        from accelerate.utils import broadcast_object_list
-
-        return broadcast_object_list([value])[0]

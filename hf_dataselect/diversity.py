@@ -1,4 +1,4 @@
-"""Diversity behind any method: of the rows it ranks high, keep such as differ from each other."""
+"""[`Diversity`]: after any method's ranking, keep rows that differ from each other."""
 
 import importlib.util
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from .engines.forward.sentence_encoder import check_sentence_encoder
 from .engines.subset.choose import cosine, facility_location
 from .engines.subset.diverse_filter import diverse_filter
 from .features.row_vectors import RowVectors
-from .options import typed_options
+from .options import Cosine, Fraction, check_declared, typed_options
 
 
 @dataclass
@@ -23,33 +23,31 @@ class Diversity:
 
     Args:
         kind (`str`, *optional*, defaults to `"filter"`):
-            `"filter"`: walk from the best row on and keep each whose cosine to every row kept so far is at most
-            `threshold` (DEITA, arXiv 2312.15685); only rows that the walk comes to are embedded.
-            `"facility_location"`: of the best rows, `pool` of the dataset, those that represent them best (after
-            Superfiltering.D, arXiv 2402.00530); time grows with the square of the pool.
+            `"filter"`: best first, keep each row whose cosine to every row kept so far is at most `threshold` (DEITA,
+            arXiv 2312.15685); only the rows that this reaches are embedded. `"facility_location"`: of the best rows,
+            `pool` of the dataset, those that represent them best (Superfiltering.D, arXiv 2402.00530); time grows with
+            the square of the pool.
         threshold (`float`, *optional*, defaults to `0.9`):
-            For `"filter"`. Lower keeps rows farther apart; too low a one leaves fewer rows than the budget.
+            For `"filter"`: highest cosine to a kept row. Lower keeps rows farther apart; too low a one leaves fewer
+            rows than the budget.
         pool (`float`, *optional*, defaults to `0.2`):
-            For `"facility_location"`: part of the dataset that it picks from. A budget that is as large leaves it
-            nothing to choose: then the method's own choice stands, and the summary says so.
+            For `"facility_location"`: part of the dataset that it picks from. With a budget as large as that, the
+            method's own choice stands, and the summary says so.
         encoder (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
-            Sentence encoder by hub name or folder (extra `embed`), or `"model"`: the last hidden state of the model to
-            be tuned at the end of the answer.
+            Sentence encoder by hub name or folder (extra `embed`), or `"model"`: the last hidden state of the pending
+            fine-tune model at the end of the answer.
     """
 
     kind: Literal["filter", "facility_location"] = "filter"
-    threshold: float = 0.9
-    pool: float = 0.2
+    threshold: Cosine = 0.9
+    pool: Fraction = 0.2
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
 
     def __post_init__(self):
-        if not -1 <= self.threshold <= 1:
-            raise ValueError(f"`selection_diversity`: threshold={self.threshold} must be a cosine, in [-1, 1].")
-        if not 0 < self.pool <= 1:
-            raise ValueError(f"`selection_diversity`: pool={self.pool} must be in (0, 1].")
+        check_declared(self, "selection_diversity")
 
     def check(self) -> None:
-        """Refuse, with a `ValueError`, an encoder that is none, before anything loads."""
+        """Refuse, with a `ValueError`, an encoder that can't be loaded, before anything loads."""
         if self.encoder != "model":
             check_sentence_encoder(self.encoder, "selection_diversity")
 
@@ -75,7 +73,7 @@ class Diversity:
         try:
             if self.kind == "filter":
                 order = best(n)
-                device = ctx.accelerator.device if ctx.accelerator else "cpu"
+                device = ctx.runtime.device
                 kept = diverse_filter(order, vectors, k, self.threshold, device=device)
                 walked = order if len(kept) < k else order[: int(np.flatnonzero(order == kept[-1])[0])]
                 why = f"a cosine above {self.threshold:g} with a better row that is kept"
@@ -85,15 +83,15 @@ class Diversity:
             pool = best(max(k, round(self.pool * n)))
             if len(pool) <= k:
                 ctx.account.figures["facility location"] = (
-                    f"left out: its pool of {len(pool):,} rows is no larger than the budget, so the method's own "
+                    f"skipped: its pool of {len(pool):,} rows is no larger than the budget, so the method's own "
                     "choice stands"
                 )
                 return pool
-            found = vectors(pool).astype(np.float64)
+            embeddings = vectors(pool).astype(np.float64)
             with np.errstate(invalid="ignore"):
-                found /= np.linalg.norm(found, axis=1, keepdims=True)
-            usable = np.isfinite(found).all(1)
-            picked, _ = facility_location(found[usable], k, cosine)
+                embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+            usable = np.isfinite(embeddings).all(1)
+            picked, _ = facility_location(embeddings[usable], k, cosine)
             return pool[usable][picked]
         finally:
             vectors.close()
@@ -110,10 +108,10 @@ def load_diversity(value: "str | dict[str, Any] | Diversity | None") -> Diversit
     if value is None or isinstance(value, Diversity):
         return value
     given = {"kind": value} if isinstance(value, str) and not value.startswith("{") else value
-    found = typed_options(Diversity, given, "selection_diversity")
-    if found.encoder != "model" and importlib.util.find_spec("sentence_transformers") is None:
+    diversity = typed_options(Diversity, given, "selection_diversity")
+    if diversity.encoder != "model" and importlib.util.find_spec("sentence_transformers") is None:
         raise ImportError(
             "`selection_diversity` needs the package `sentence_transformers`: `pip install hf_dataselect[embed]`, or "
             "`encoder: model`."
         )
-    return found
+    return diversity

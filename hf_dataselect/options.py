@@ -1,19 +1,126 @@
-"""Options from recipes and the command line: typed values, nearest right names, optional packages."""
+"""
+Options: declared ranges, typed values from recipes and the command line, nearest right names, optional packages.
+
+A dataclass declares the range of a field where it declares its type, and checks all of them when it is made:
+
+```python
+@dataclass
+class Options:
+    threshold: Annotated[float, Interval(0, 5)] = 4.5
+    epochs: PositiveInt = 3
+
+    def __post_init__(self):
+        check_declared(self, "selection_kwargs")
+```
+"""
 
 import dataclasses
 import difflib
 import importlib
 import importlib.util
+import inspect
 import json
+import math
+import numbers
+import textwrap
 import types
 import typing
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+
+@dataclass(frozen=True)
+class Interval:
+    """
+    Range of a numeric option, given as an annotation of its type. NaN is in none.
+
+    Args:
+        low, high (`float`, *optional*):
+            Bounds; unbounded by default.
+        closed (`str`, *optional*, defaults to `"both"`):
+            Which bounds belong to it: `"both"`, `"left"`, `"right"` or `"neither"`.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    closed: Literal["both", "left", "right", "neither"] = "both"
+
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return False
+        number = float(value)
+        above = self.low <= number if self.closed in ("both", "left") else self.low < number
+        return above and (number <= self.high if self.closed in ("both", "right") else number < self.high)
+
+    def __str__(self) -> str:
+        left, right = self.closed in ("both", "left"), self.closed in ("both", "right")
+        if self.high < math.inf:
+            return f"in {'[' if left else '('}{self.low:g}, {self.high:g}{']' if right else ')'}"
+        if self.low == -math.inf:
+            return "a number"
+        if self.low == 0 and not left:
+            return "positive and finite"
+        return f"{'at least' if left else 'above'} {self.low:g}" + ("" if right else " and finite")
+
+
+PositiveInt = Annotated[int, Interval(1)]
+NonNegativeInt = Annotated[int, Interval(0)]
+PositiveFloat = Annotated[float, Interval(0, closed="neither")]
+NonNegativeFloat = Annotated[float, Interval(0, closed="left")]
+#: Part of something that is not empty.
+Fraction = Annotated[float, Interval(0, 1, closed="right")]
+Cosine = Annotated[float, Interval(-1, 1)]
+#: Any float but NaN.
+Number = Annotated[float, Interval()]
+
+
+def declared(kind: type) -> dict[str, Interval | tuple]:
+    """Fields of a dataclass that declare a range, with their [`Interval`], or choices (`Literal`), with these."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    ranges = {field.name: _declared(hints[field.name]) for field in dataclasses.fields(kind)}
+    return {name: allowed for name, allowed in ranges.items() if allowed is not None}
+
+
+def _declared(hint: Any) -> Interval | tuple | None:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return arguments
+    if origin is Annotated:
+        return next((item for item in arguments if isinstance(item, Interval)), None)
+    if origin is typing.Union or origin is types.UnionType:
+        given = [argument for argument in arguments if argument is not type(None)]
+        return _declared(given[0]) if len(given) == 1 else None
+    return None
+
+
+def check_declared(options: Any, option: str | None = None) -> None:
+    """
+    Check the values of a dataclass against the ranges and choices that its fields declare. `None` is for the type to
+    allow.
+
+    Args:
+        options (`Any`):
+            The dataclass.
+        option (`str`, *optional*):
+            What errors call the mapping that the values come from.
+
+    Raises:
+        `ValueError`: a value out of range; the message names the option, the value and the range.
+    """
+    for name, allowed in declared(type(options)).items():
+        value = getattr(options, name)
+        if value is None or value in allowed:
+            continue
+        what = f"`{option}`: {name}={value!r}" if option else f"`{name}={value!r}`"
+        if isinstance(allowed, tuple):
+            raise ValueError(f"{what} must be one of {', '.join(map(repr, allowed))}.")
+        raise ValueError(f"{what} must be {allowed}.")
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """The end of an error: the nearest right name if there is one, and all names."""
+    """The end of an error: the nearest right name, if any, and all names."""
     names = list(names)
     close = difflib.get_close_matches(name, names, 1)
     return (f"; did you mean {close[0]!r}?" if close else ".") + (f" Known: {', '.join(names)}." if names else "")
@@ -105,5 +212,27 @@ def _typed(value: Any, hint: Any, what: str) -> Any:
         return Path(value)
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
-    name = getattr(hint, "__name__", str(hint))
-    raise ValueError(f"{what}={value!r} must be {name}.")
+    raise ValueError(f"{what}={value!r} must be {_readable(hint)}.")
+
+
+def _readable(hint: Any) -> str:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return ", ".join(map(repr, arguments))
+    if origin is typing.Union or origin is types.UnionType:
+        return " or ".join(map(_readable, arguments))
+    return {"NoneType": "null", "dict": "a mapping"}.get((origin or hint).__name__, (origin or hint).__name__)
+
+
+def documented(kind: type) -> type:
+    """Class decorator: a dataclass whose docstring lists its own fields with their `help`, their one documentation."""
+    lines = [inspect.cleandoc(kind.__doc__ or ""), "", "Parameters:"]
+    for item in dataclasses.fields(kind):
+        if item.name in vars(kind).get("__annotations__", {}) and "help" in item.metadata:
+            hint = inspect.formatannotation(item.type).replace("typing.", "")
+            default = None if item.default is dataclasses.MISSING else item.default
+            said = "" if default is None else f", defaults to `{default!r}`"
+            lines.append(f"    {item.name} (`{hint}`, *optional*{said}):")
+            lines.append(textwrap.indent(textwrap.fill(item.metadata["help"], 111, break_on_hyphens=False), " " * 8))
+    kind.__doc__ = "\n".join(lines)
+    return kind

@@ -4,10 +4,10 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-from typing import Any
+from typing import Any, get_args
 
 from .options import _mapping, nearest, require_extras, typed_options
-from .selector import Selector, method_name
+from .selector import Need, Selector, method_name
 
 
 def method_names() -> list[str]:
@@ -27,12 +27,12 @@ def selector_class(name: str) -> type[Selector]:
     if ":" in name:
         module_name, _, class_name = name.partition(":")
         try:
-            found = getattr(importlib.import_module(module_name), class_name)
+            kind = getattr(importlib.import_module(module_name), class_name)
         except (ImportError, AttributeError) as error:
             raise ValueError(f"`selection_method={name!r}` can't be imported: {error}.") from error
-        if not (isinstance(found, type) and issubclass(found, Selector)):
+        if not (isinstance(kind, type) and issubclass(kind, Selector)):
             raise ValueError(f"`selection_method={name!r}` is not a `Selector`.")
-        return found
+        return kind
     if name not in method_names():
         raise ValueError(f"`selection_method={name!r}` does not exist{nearest(name, method_names())}")
     module = importlib.import_module(f"{__package__}.selectors.{name}")
@@ -54,11 +54,13 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
             Options, a dict or JSON; text such as `"5e-5"` becomes what the field is declared to be.
 
     Raises:
-        `ValueError`: unknown method or option (with the nearest right name), a value of the wrong type, or one the
-        selector refuses.
+        `ValueError`: unknown method or option (with the nearest right name), a value of the wrong type or out of
+        range, or one that the selector refuses.
         `ImportError`: an optional package that the method needs is missing; the message names the extra.
     """
     kwargs = _mapping(kwargs, "selection_kwargs")
+    if isinstance(method, type):
+        raise ValueError(f"`selection_method`: give an instance, `{method.__name__}(...)`, or a name.")
     if isinstance(method, Selector):
         if kwargs:
             raise ValueError("`selection_kwargs` can't be given together with a selector instance.")
@@ -66,5 +68,10 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
     else:
         hint = "(Those of a recipe's other method are cleared by `--selection_kwargs '{}'`.)"
         selector = typed_options(selector_class(method), kwargs, "selection_kwargs", f"{method!r} has", hint)
+    if unknown := set(selector.needs()) - set(get_args(Need)):
+        raise ValueError(
+            f"`{method_name(selector)}` needs {', '.join(map(repr, sorted(unknown)))}: needs() may name "
+            f"{', '.join(map(repr, get_args(Need)))}."
+        )
     require_extras(method_name(selector), selector.extras())
     return selector

@@ -1,28 +1,32 @@
 """
-The contract: what a selector is, what it gets, and `select()`, the paper (arXiv 2406.14115) on one screen.
+The contract: what a selector is, and what it gets.
 
 A selector is a dataclass in a file of its own in `hf_dataselect/selectors/`; the file's name is the method's name, its
-fields are the hyper-parameters. It is written as if there were one process and one device.
+fields are the hyper-parameters, with their ranges (see [`~hf_dataselect.options`]) and the paper's defaults. It is
+written as if there were one process and one device. [`~hf_dataselect.testing.check_selector`] tests one's own.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from .context import Context
 from .data.records import Records
+from .options import check_declared
 
 
-#: Part of the rows kept where no `selection_budget` is given (IFD, Superfiltering and LESS report 5 %).
-DEFAULT_BUDGET = 0.05
+#: What must be given: rows with a prompt apart from the answer, rows not tokenized yet, the pending fine-tune model,
+#: target-task examples, a judge that answers in words, the logits of a judge loaded here.
+Need = Literal["prompt", "text", "model", "target", "judge", "digit logits"]
 
 
 @dataclass(frozen=True)
 class Card:
     """
-    Facts about a method, for `hf-dataselect methods`, the README table and the feasibility ranks (paper, Table 3).
+    Bibliography and facts of a method with its default options, for `hf-dataselect methods`, the README table and the
+    feasibility ranks (paper, Table 3).
 
     Args:
         title (`str`):
@@ -49,9 +53,6 @@ class Card:
             What is done with rows of several turns.
         images (`str`, *optional*):
             What is done with images of rows; nothing if empty, and then a method that reads texts says so.
-        needs (`frozenset[str]`):
-            What must be given: `"prompt"` (rows with a prompt apart from the answer), `"text"` (rows not tokenized
-            yet), `"model"`, `"target"`, `"judge"` (one that writes), `"digit logits"` (of a judge loaded here).
         deviations (`tuple[str]`):
             Where this differs from the authors' code or paper.
     """
@@ -70,8 +71,23 @@ class Card:
     chatgpt_free: bool = True
     multi_turn: str = "rows are taken whole"
     images: str = ""
-    needs: frozenset[str] = frozenset()
     deviations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """
+    Quality labels, and what they were computed from, for `scores.parquet`.
+
+    Args:
+        values (`np.ndarray`):
+            Quality label of each row, `(n,)`, higher is better, NaN = unscorable.
+        columns (`dict[str, np.ndarray]`, *optional*):
+            More numbers of each row by name, `(n,)` each.
+    """
+
+    values: np.ndarray
+    columns: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 class Selector(ABC):
@@ -80,23 +96,33 @@ class Selector(ABC):
 
     | call | gives |
     |---|---|
+    | `needs()` | what must be given for these options |
+    | `check(records)` | nothing; raises before any weights load |
     | `featurize(records, ctx)` | stage 1: records, an array or memmap `(n, d)`, or a dict of these |
-    | `score(features, ctx)` | stage 2a: float32 `(n,)`, higher is better, NaN = unscorable |
-    | `select(scores, features, k, ctx)` | stage 2b: unique int64 row numbers, at most `k`, best first |
+    | `score(features, ctx)` | stage 2a: float32 `(n,)`, higher is better, NaN = unscorable; or [`Scores`] |
+    | `exclude(scores, features, ctx)` | stage 2b: why scored rows may not be kept, a mask `(n,)` by reason |
+    | `select(scores, records, features, k, ctx)` | stage 2c: unique int64 row numbers, at most `k`, best first |
+
+    `exclude` and `select` get NaN as the score of a row that can't be kept.
     """
 
     card: ClassVar[Card]
-    #: A budget that the method insists on; the baseline keeps everything.
-    fixed_budget: ClassVar[float | None] = None
+    #: The budget where none is given: the paper's own. 5 % is what IFD, Superfiltering and LESS report.
+    default_budget: ClassVar[float | int | str] = 0.05
+    #: Whether it keeps to its default budget; the baseline keeps everything.
+    fixed_budget: ClassVar[bool] = False
     #: Whether `select()` already keeps rows apart; `selection_diversity` is refused then.
     spreads_out: ClassVar[bool] = False
+    #: Whether the best `k` rows are always the first `k` of more; a budget of tokens, a threshold or groups needs it.
+    nested: ClassVar[bool] = True
 
-    def refuse_unless_positive(self, *options: str) -> None:
-        """Refuse, with a `ValueError`, an option that is not positive and finite; one left at `None` has no number."""
-        for name in options:
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise ValueError(f"`selection_kwargs`: {name}={value} must be positive and finite.")
+    def __post_init__(self):
+        """Refuse, with a `ValueError`, options out of range. A subclass that checks more calls this first."""
+        check_declared(self, "selection_kwargs")
+
+    def needs(self) -> frozenset[Need]:
+        """What must be given for these options."""
+        return frozenset()
 
     def extras(self) -> dict[str, str]:
         """Packages that these options need, and the extra of this package that brings each."""
@@ -110,14 +136,16 @@ class Selector(ABC):
         return records
 
     @abstractmethod
-    def score(self, features: Any, ctx: Context) -> np.ndarray:
+    def score(self, features: Any, ctx: Context) -> np.ndarray | Scores:
         """Stage 2a: one quality label a row."""
 
-    def select(self, scores: np.ndarray, features: Any, k: int, ctx: Context) -> np.ndarray:
-        """Stage 2b; by default the `k` highest finite scores."""
-        from .engines.subset.choose import top_k
+    def exclude(self, scores: np.ndarray, features: Any, ctx: Context) -> dict[str, np.ndarray]:
+        """Stage 2b; by default every row that has a score may be kept. The first reason for a row is the one named."""
+        return {}
 
-        return top_k(scores, k)
+    def select(self, scores: np.ndarray, records: Records, features: Any, k: int, ctx: Context) -> np.ndarray:
+        """Stage 2c; by default the `k` highest scores, of equal ones those that the seed draws."""
+        return ctx.best(scores, k)
 
 
 def method_name(selector: Selector | type[Selector]) -> str:

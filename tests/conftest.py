@@ -1,7 +1,6 @@
 """No test reaches a hub or the user's own cache; tiny models are fastest on one thread."""
 
 import os
-import warnings
 
 import pytest
 
@@ -14,4 +13,3 @@ os.environ.update(
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_DATASELECT_CACHE", str(tmp_path / "cache"))
-    warnings.filterwarnings("ignore", category=FutureWarning)

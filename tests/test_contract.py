@@ -1,94 +1,57 @@
-"""One suite for every selector file: whatever lies in `hf_dataselect/selectors` has to keep the contract."""
+"""The contract suite over every selector file, and the suite itself on selectors that break a rule."""
 
 import ast
-import dataclasses
+import importlib
 import inspect
+import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
-import torch
+from accelerate import Accelerator
 
 import hf_dataselect
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
-from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.diversity import Diversity
+from hf_dataselect.engines.llm.judge_options import JudgeOptions
+from hf_dataselect.fitted.rules.fit_rule import FitRuleArguments
+from hf_dataselect.options import Interval, declared
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector, method_names, selector_class
-from hf_dataselect.selector import Card, Selector, method_name
+from hf_dataselect.selector import Card, Scores, Selector
+from hf_dataselect.selectors.length import Length
+from hf_dataselect.testing import check_selector, tiny_context
 from tests.engines.llm.test_local import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
-from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
+from tests.selectors.small import OPTIONS
+from tests.test_ranks import launch
+from tests.tiny import context_of, tiny_evaluator, tiny_model, tiny_tokenizer
 from tests.tiny_vision import save_clip
 
 
 PACKAGE = Path(hf_dataselect.__file__).parent
 
-#: Options that make a method small enough for a test, or that it can't do without.
-SMALL = {
-    "column": {"name": "rating"},
-    "ifd": {"warmup_clusters": 2, "warmup_rows_per_cluster": 2},
-    "less": {"lora_r": 4, "warmup_epochs": 2, "projection_dim": 256},
-    "rds": {"rule": "max"},
-    "superfiltering": {"model": "TINY"},
-    "alpagasus": {"threshold": None},
-    "instag": {"min_count": 1, "similarity": 0, "support": 0},
-    "nuggets": {"tasks": 4, "threshold": None},
-    "mods": {
-        "reward_model": "REWARD",
-        "quality_threshold": -1e9,
-        "encoder": "model",
-        "warmup_epochs": 1,
-        "max_new_tokens": 4,
-    },
-    "instruction_mining": {"reward_model": "REWARD", "evaluator": "EVALUATOR"},
-    "instructiongpt4": {"rule": "mean", "clip": "CLIP", "reward_model": "REWARD", "clusters": 3},
-    "deita": {"complexity_scorer": "TINY", "quality_scorer": "TINY"},
-}
-
 
 @pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory) -> str:
-    folder, tokenizer = str(tmp_path_factory.mktemp("model")), tiny_tokenizer()
-    tiny_model(tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+def folders(tmp_path_factory) -> dict[str, str]:
+    """Folders of the models that options name."""
+    found, tokenizer = {}, tiny_tokenizer()
+    for name, make in (("LLAMA", tiny_model), ("REWARD", reward_model), ("EVALUATOR", tiny_evaluator)):
+        found[name] = str(tmp_path_factory.mktemp(name))
+        for part in (make(tokenizer), tokenizer):
+            part.save_pretrained(found[name])
+    return found | {"CLIP": save_clip(tmp_path_factory.mktemp("CLIP"))}
 
 
-@pytest.fixture(scope="module")
-def reward_folder(tmp_path_factory) -> str:
-    folder, tokenizer = str(tmp_path_factory.mktemp("reward")), tiny_tokenizer()
-    reward_model(tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def evaluator_folder(tmp_path_factory) -> str:
-    folder, tokenizer = str(tmp_path_factory.mktemp("evaluator")), tiny_tokenizer()
-    tiny_evaluator(tokenizer).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def clip_folder(tmp_path_factory) -> str:
-    return save_clip(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(params=method_names())
-def selector(request, tiny_folder, reward_folder, evaluator_folder, clip_folder) -> Selector:
-    folders = {"TINY": tiny_folder, "REWARD": reward_folder, "EVALUATOR": evaluator_folder, "CLIP": clip_folder}
-    options = {k: folders.get(v, v) if isinstance(v, str) else v for k, v in SMALL.get(request.param, {}).items()}
-    return load_selector(request.param, options)
-
-
-def context(**changes) -> Context:
+def context() -> Context:
     tokenizer = tiny_tokenizer()
-    given = {"judge": ScriptedJudge(_some_judgement), "max_length": 128, "dtype": "float32"}
-    given["target"] = Records(alpaca(3, seed=9), name="selection_target")
-    return Context(tokenizer, tiny_model(tokenizer), **given | changes)
+    target = Records(alpaca(3, seed=9), name="selection_target")
+    given = {"judge": ScriptedJudge(_some_judgement), "max_length": 128, "dtype": "float32", "target": target}
+    return context_of(tokenizer, tiny_model(tokenizer), **given)
 
 
 def _some_judgement(text: str) -> str:
@@ -97,73 +60,255 @@ def _some_judgement(text: str) -> str:
     return f'["all", "kind {number % 5}", "kind {number % 11}"]' if "JSON" in text else f"{number % 6}\nFor a reason."
 
 
-def test_names_and_cards(selector):
-    kind = type(selector)
-    assert dataclasses.is_dataclass(kind) and isinstance(kind.card, Card)
-    assert selector_class(method_name(selector)) is kind
+@pytest.mark.parametrize("name", method_names())
+def test_every_selector_keeps_the_contract(name, folders):
+    options = OPTIONS.get(name, {})
+    options = {key: folders.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
+    check_selector(load_selector(name, options), context, alpaca(24))
+
+
+def test_small_options_are_those_of_selectors():
+    assert set(OPTIONS) <= set(method_names())
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_a_module_opens_with_what_the_method_claims(name):
+    kind = selector_class(name)
+    assert len(inspect.getmodule(kind).__doc__.strip()) > 80
     assert kind.card.title and kind.card.steps and kind.card.multi_turn
-    module = inspect.getmodule(kind)
-    assert len(module.__doc__.strip()) > 80, "a selector module opens with what the method claims"
-    if kind.card.paper:
-        assert kind.card.paper in module.__doc__
-    documented = inspect.cleandoc(kind.__doc__)
-    assert all(field.name in documented for field in dataclasses.fields(kind)), "every option is documented"
 
 
-def test_scores_and_rows_keep_the_contract(selector):
-    rows, ctx = alpaca(24), context()
-    before = model_identity(ctx.model)
-    selection = select(rows, selector, 0.25, ctx)
-    assert selection.scores.dtype == np.float32 and selection.scores.shape == (24,)
-    assert selection.indices.dtype == np.int64
-    assert len(set(selection.indices.tolist())) == len(selection.indices) <= (24 if selector.fixed_budget else 6)
-    assert np.isfinite(selection.scores[selection.indices]).all()
-    assert model_identity(ctx.model) == before
-    scored = selection.scores[selection.indices]
-    assert (np.diff(scored) <= 0).all(), "best first"
+# Selectors that break a rule -----------------------------------------------------------------------------------------
 
 
-def test_same_seed_same_rows(selector):
-    first, second = (select(alpaca(24), selector, 6, context(seed=3)).indices.tolist() for _ in range(2))
-    assert first == second
+@dataclass
+class Sound(Selector):
+    """A selector of a test: the number of characters of an answer, and nothing else that matters here or there."""
+
+    card: ClassVar[Card] = Card(title="long answers")
+
+    def score(self, features, ctx):
+        lengths = np.array([len(record.answer) if record.problem is None else np.nan for record in features])
+        return Scores(lengths.astype(np.float32), {"characters": lengths})
 
 
-def test_random_state_is_untouched(selector):
-    torch.manual_seed(5)
-    before = torch.get_rng_state().clone(), str(np.random.get_state())
-    select(alpaca(12), selector, 3, context())
-    assert torch.equal(before[0], torch.get_rng_state()) and before[1] == str(np.random.get_state())
+@dataclass
+class ByPlace(Sound):
+    __doc__ = Sound.__doc__
+
+    def score(self, features, ctx):
+        return np.arange(len(features), dtype=np.float32)
 
 
-def test_rows_that_cannot_be_scored_are_nan_and_named(selector):
-    rows = alpaca(16).to_list()
-    rows[2]["output"], rows[5]["output"], rows[5]["rating"] = "", None, None
-    rows = [{**row, "rating": float("nan")} if i == 2 else row for i, row in enumerate(rows)]
-    records = Records(type(alpaca(1)).from_list(rows))
-    selection = select(records, selector, 4, context())
-    assert 5 not in selection.indices
-    nan = set(np.flatnonzero(np.isnan(selection.scores)).tolist())
-    named = {row for kind in (selection.unscorable, selection.dropped) for rows in kind.values() for row in rows}
-    assert nan <= named and not nan & set(selection.indices.tolist())
+@dataclass
+class ByFileOrder(Sound):
+    __doc__ = Sound.__doc__
+
+    def select(self, scores, records, features, k, ctx):
+        rows = np.argsort(-scores, kind="stable")
+        return rows[np.isfinite(scores[rows])][:k]
 
 
-def test_one_row_is_enough(selector):
-    if method_name(selector) in ("ifd", "superfiltering"):
-        selector = dataclasses.replace(selector)
-    rows = next(alpaca(1, seed) for seed in range(50) if _selectable(selector, alpaca(1, seed)))
-    assert select(rows, selector, 1.0, context()).indices.tolist() == [0]
+@dataclass
+class Silent(Sound):
+    __doc__ = Sound.__doc__
+
+    def score(self, features, ctx):
+        return np.array([len(r.answer or "") or np.nan for r in features], np.float32)
 
 
-def _selectable(selector: Selector, rows) -> bool:
-    """Whether the method does not refuse this very row (IFD drops ratios above 1)."""
-    try:
-        return len(select(rows, selector, 1.0, context()).indices) == 1
-    except ValueError as error:
-        assert "no row to keep" in str(error)
-        return False
+@dataclass
+class Loses(Sound):
+    __doc__ = Sound.__doc__
+
+    def select(self, scores, records, features, k, ctx):
+        return ctx.best(scores, k // 2)
 
 
-# The laws of imports -------------------------------------------------------------------------------------------------
+@dataclass
+class Undocumented(Sound):
+    __doc__ = Sound.__doc__
+
+    secret: int = 3
+
+
+@dataclass
+class Needy(Sound):
+    __doc__ = Sound.__doc__
+
+    def needs(self):
+        return frozenset({"luck"})
+
+
+@dataclass
+class ByRank(Sound):
+    __doc__ = Sound.__doc__
+
+    def score(self, features, ctx):
+        return super().score(features, ctx).values + np.float32(ctx.runtime.rank)
+
+
+@dataclass
+class Tunes(Sound):
+    __doc__ = Sound.__doc__
+
+    def needs(self):
+        return frozenset({"model"})
+
+    def score(self, features, ctx):
+        next(ctx.model.parameters()).data.add_(1)
+        return super().score(features, ctx)
+
+
+@dataclass
+class NeedsAModel(Sound):
+    __doc__ = Sound.__doc__
+
+    def score(self, features, ctx):
+        assert ctx.model is not None, "needs a model"
+        return super().score(features, ctx)
+
+
+@dataclass
+class Infinite(Sound):
+    __doc__ = Sound.__doc__
+
+    def score(self, features, ctx):
+        values = super().score(features, ctx).values
+        values[0] = np.inf
+        return values
+
+
+@dataclass
+class ColumnByPlace(Sound):
+    __doc__ = Sound.__doc__
+
+    def score(self, features, ctx):
+        return Scores(super().score(features, ctx).values, {"place": np.arange(len(features))})
+
+
+@dataclass
+class ExcludesByPlace(Sound):
+    __doc__ = Sound.__doc__
+
+    def exclude(self, scores, features, ctx):
+        return {"short, of the first": (scores < 20) & (np.arange(len(scores)) < 12)}
+
+
+@dataclass
+class InPlace(Sound):
+    __doc__ = Sound.__doc__
+
+    def featurize(self, records, ctx):
+        return super().score(records, ctx).values
+
+    def score(self, features, ctx):
+        features += 1
+        return features
+
+
+@dataclass
+class Rangeless(Sound):
+    """A selector of a test with an option, `least`, of which nothing says what it may be, in spite of the contract."""
+
+    least: int = 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        (NeedsAModel, "needs a model"),
+        (Infinite, "a score is finite"),
+        (ColumnByPlace, "permuted columns: 'place'"),
+        (ExcludesByPlace, "and of permuted rows"),
+        (InPlace, "changes the features in place"),
+        (Rangeless, "the option 'least' declares no range"),
+        (ByPlace, "permuted rows must get permuted scores"),
+        (ByFileOrder, "settles equal scores by file order"),
+        (Silent, "gives no reason why rows"),
+        (Loses, "loses rows without a reason"),
+        (Undocumented, "the option 'secret' is not documented"),
+        (Needy, "needs\\(\\) names {'luck'}"),
+        (Tunes, "left the model's weights changed"),
+    ],
+)
+def test_the_suite_finds_what_is_broken(kind, says):
+    with pytest.raises((AssertionError, ValueError), match=says):
+        check_selector(kind())
+
+
+def test_the_suite_passes_a_sound_selector_of_another_package():
+    check_selector(Sound())
+
+
+def test_a_contract_that_is_broken_ends_the_run():
+    def broken(**methods) -> Selector:
+        return dataclass(type("Broken", (Length,), methods))()
+
+    for methods, says in (
+        ({"score": lambda self, features, ctx: features[:-1]}, "must give 8 numbers as `score`"),
+        ({"score": lambda self, f, ctx: Scores(f, {"reason": f})}, "columns \\['reason'\\], which scores.parquet has"),
+        ({"score": lambda self, f, ctx: Scores(f, {"more": f[1:]})}, "must give 8 numbers as `more`"),
+        ({"exclude": lambda self, s, f, ctx: {"odd": np.array([1, 2])}}, "must exclude by a mask of 8"),
+        ({"select": lambda self, s, r, f, k, ctx: np.arange(k + 1)}, "at most 3 different row numbers"),
+        (
+            {
+                "exclude": lambda self, s, f, ctx: {"odd": np.arange(8) == 1},
+                "select": lambda self, s, r, f, k, ctx: np.arange(k),
+            },
+            "chose rows without a score: \\[1\\]",
+        ),
+    ):
+        with pytest.raises(ValueError, match=says):
+            select(alpaca(8), broken(**methods), 3, tiny_context())
+
+
+# Declared ranges -----------------------------------------------------------------------------------------------------
+
+DECLARING = {name: selector_class(name) for name in method_names()}
+DECLARING |= {"Diversity": Diversity, "JudgeOptions": JudgeOptions, "FitRuleArguments": FitRuleArguments}
+CASES = [(name, option) for name, kind in DECLARING.items() for option in declared(kind)]
+
+
+@pytest.mark.parametrize(("name", "option"), CASES)
+def test_values_out_of_a_declared_range_are_refused_by_name(name, option):
+    kind, allowed = DECLARING[name], declared(DECLARING[name])[option]
+    wrong = ["no such choice"]
+    if isinstance(allowed, Interval):
+        wrong = ["ten", True, float("nan")]
+        wrong += [allowed.low - 1, allowed.low - 1e-9] if np.isfinite(allowed.low) else []
+        wrong += [allowed.high + 1e-9, float("inf")] if np.isfinite(allowed.high) else []
+        wrong += [allowed.low] if allowed.closed in ("neither", "right") else []
+        wrong += [allowed.high] if allowed.closed in ("neither", "left") else []
+    for value in wrong:
+        with pytest.raises(ValueError) as refused:
+            kind(**{option: value})
+        assert f"{option}={value!r}" in str(refused.value)
+        assert str(allowed) in str(refused.value) or all(repr(choice) in str(refused.value) for choice in allowed)
+        assert name in ("Diversity", "JudgeOptions", "FitRuleArguments") or "`selection_kwargs`" in str(refused.value)
+
+
+def test_the_example_of_the_readme_keeps_the_contract(tmp_path, monkeypatch):
+    readme = (PACKAGE.parent / "README.md").read_text()
+    example = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "(Selector)" in block)
+    (tmp_path / "readme_example.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    check_selector(importlib.import_module("readme_example").Questions())
+
+
+def test_a_range_says_what_it_allows():
+    assert str(Interval(0, 5)) == "in [0, 5]" and str(Interval(0, 1, closed="right")) == "in (0, 1]"
+    assert str(Interval(1)) == "at least 1" and str(Interval(0, closed="neither")) == "positive and finite"
+    assert str(Interval()) == "a number" and str(Interval(0, closed="left")) == "at least 0 and finite"
+    assert 5 in Interval(0, 5) and np.float32(1) in Interval(0, 5) and float("nan") not in Interval()
+
+
+# Two ranks, and the laws of imports ----------------------------------------------------------------------------------
+
+
+def test_the_suite_compares_ranks():
+    printed = launch(2, __name__, cwd=Path.cwd()).stdout
+    assert "`__main__:ByRank`: the ranks compute different scores or masks" in printed
 
 
 def test_the_optional_packages_of_other_methods_are_never_imported():
@@ -176,3 +321,13 @@ def test_the_optional_packages_of_other_methods_are_never_imported():
             for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
         }
         assert not {name.split(".")[0] for name in top} & set(optional), path
+
+
+if __name__ == "__main__":
+    accelerator = Accelerator(cpu=True)
+    check_selector(load_selector("perplexity"), lambda: tiny_context(accelerator=accelerator))
+    try:
+        check_selector(ByRank(), lambda: tiny_context(accelerator=accelerator))
+    except AssertionError as error:
+        accelerator.print(error)
+    accelerator.end_training()

@@ -18,14 +18,14 @@ from hf_dataselect.selectors.ifd import IFD
 from hf_dataselect.selectors.length import Length
 from hf_dataselect.training.config import DataSelectingConfig
 from tests.rows import alpaca
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import answer_ends, tiny_trainer, write_recipe
 
 
 def context(diversity=None, **changes) -> Context:
     tokenizer = tiny_tokenizer()
     model = tiny_model(tokenizer)
-    return Context(tokenizer, model, max_length=128, dtype="float32", diversity=diversity, **changes)
+    return context_of(tokenizer, model, dtype="float32", max_length=128, diversity=diversity, **changes)
 
 
 def unit_vectors(records: Records) -> np.ndarray:
@@ -85,8 +85,8 @@ def test_a_sentence_encoder_measures_it_too(tmp_path):
 def test_rows_that_cannot_be_embedded_are_dropped_and_named(kind, monkeypatch):
     from hf_dataselect.features import row_vectors as module
 
-    def loses_one(model, rows, **options):
-        vectors = hidden_state(model, rows, **options)
+    def loses_one(*given):
+        vectors = hidden_state(*given)
         vectors[0] = np.nan
         return vectors
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from hf_dataselect.cli.main import main
-from hf_dataselect.engines.llm.judge import JudgeError
 from hf_dataselect.engines.llm.prompts import first_number
+from hf_dataselect.errors import JudgeError
 from hf_dataselect.selector import Card, Selector
 from hf_dataselect.training.config import DataSelectingConfig
 from tests.faulty_server import FaultyServer
@@ -24,11 +24,14 @@ KEY = "sk-secret-0123456789abcdef"
 class Asking(Selector):
     """Asks the judge about each answer, and knows no model."""
 
-    card: ClassVar[Card] = Card(title="answers that the judge likes", needs=frozenset({"text", "judge"}))
+    card: ClassVar[Card] = Card(title="answers that the judge likes")
+
+    def needs(self):
+        return frozenset({"text", "judge"})
 
     def score(self, features, ctx):
         asked = [[{"role": "user", "content": record.answer}] for record in features]
-        replies = ctx.judge.ask(asked, max_new_tokens=4, progress="Judging")
+        replies = ctx.judge.ask(asked, max_new_tokens=4, label="Judging")
         return np.array([first_number(reply.text, 0, 100) for reply in replies], np.float32)
 
 
@@ -49,7 +52,7 @@ def test_options_are_typed_and_checked(tmp_path):
         ({"judge": "gpt-4"}, "`judge='gpt-4'` must be"),
         ({"judge_kwargs": {"max_call": 5}}, "`judge_kwargs`: there is no option 'max_call'; did you mean 'max_calls'"),
         ({"judge_kwargs": {"retries": "many"}}, "`judge_kwargs`: retries='many' must be int"),
-        ({"judge_kwargs": {"timeout": -1}}, "timeout=-1.0 must be more than 0"),
+        ({"judge_kwargs": {"timeout": -1}}, "timeout=-1.0 must be positive"),
         ({"judge_kwargs": "max_calls=5"}, "is not JSON"),
         ({"judge_kwargs": [5]}, "must be a mapping"),
     ):
@@ -75,20 +78,23 @@ def test_a_method_that_needs_a_judge_is_refused_without_one(tmp_path, monkeypatc
 def test_a_judge_that_can_not_give_what_a_method_asks_is_refused_before_anything_loads(
     method, options, judge, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("hf_dataselect.engines.llm.local.load_model", None)
-    with pytest.raises(ValueError, match=f"`{method}` needs .*, and `judge='{judge}'` is none"):
+    monkeypatch.setattr("hf_dataselect.engines.runtime.loading.load_pretrained", None)
+    with pytest.raises(ValueError, match=f"`{method}` needs .*, which `judge='{judge}'` does not give"):
         tiny_trainer(tmp_path, method, options, judge=judge)
 
 
-def test_the_model_at_hand_judges(tmp_path):
+def test_the_current_model_judges(tmp_path):
     trainer = tiny_trainer(tmp_path, METHOD, judge="self", selection_budget=0.5)
-    assert trainer.judge.model is trainer.model and trainer.context().judge is trainer.judge
+    ctx = trainer.context()
+    assert ctx.judge.local.model is trainer.model and ctx.judge.cost is trainer.judge.cost
+    assert ctx.judge.runtime.account is ctx.account is not trainer.judge.runtime.account
     selection = trainer.select()
     asked = [[{"role": "user", "content": record.answer}] for record in trainer.records]
     expected = [first_number(reply.text, 0, 100) for reply in trainer.judge.ask(asked, max_new_tokens=4)]
     np.testing.assert_array_equal(selection.scores, np.float32(expected))
     record = json.loads((tmp_path / "run" / "selection.json").read_text())["facts"]["judge"]
     assert record["name"] == "self" and record["cost"]["calls"] > 0 and record["cost"]["prompt_tokens"] > 100
+    assert selection.passes["judge_calls"] == record["cost"]["calls"]
     assert tiny_trainer(tmp_path).context().judge is None
 
 

@@ -1,8 +1,13 @@
 """A model and a tokenizer small enough for every test: built in code, seeded, nothing read or downloaded."""
 
+import dataclasses
+
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+
+from hf_dataselect.context import Context
+from hf_dataselect.engines.runtime.runtime import Runtime
 
 
 SENTENCES = [
@@ -101,3 +106,10 @@ def tiny_evaluator(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGenera
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return T5ForConditionalGeneration(config).eval()
+
+
+def context_of(tokenizer, model=None, **given) -> Context:
+    """A [`Context`] whose [`Runtime`] takes the arguments that are its own."""
+    names = {field.name for field in dataclasses.fields(Runtime)} & given.keys()
+    runtime = Runtime(**{name: given.pop(name) for name in names})
+    return Context(tokenizer, model, runtime=runtime, **given)

@@ -9,8 +9,8 @@ import trl
 import yaml
 
 from hf_dataselect.context import Context
+from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.records import Records
-from hf_dataselect.data.text import encode
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import alpaca

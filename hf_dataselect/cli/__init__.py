@@ -1,0 +1,1 @@
+"""`hf-dataselect`: one file a command, each with a `run(argv)`. Imported by nothing."""

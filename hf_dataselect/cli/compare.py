@@ -1,289 +1,34 @@
-"""
-`hf-dataselect compare`: every method, budget and seed with equal training settings and one evaluation, and a report.
+"""`hf-dataselect compare`: train with every method, budget and seed and equal settings, and report."""
 
-Each run is a folder named after what it keeps (`full-seed42`, `ifd-0.05-seed42`). The baseline (BM, `full`) and, for
-each budget, the control (`random`) are always among them. A run whose folder says that it finished with the very same
-settings, rows and model is not repeated; one that was killed goes on from its last checkpoint, or from the scores that
-it had saved.
-"""
-
-import dataclasses
-import gc
-import hashlib
-import json
-import logging
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
+from accelerate import PartialState
 
-from ..budget import parse_budget
-from ..data.records import Records, load_rows
-from ..engines.store.files import write_atomic
-from ..engines.store.identity import digest
-from ..evaluation.comparison.evaluated_runs import FREE
-from ..options import nearest
-from ..registry import load_selector
-from ..runs.folder import plain, read_evaluation
-from ..training.config import DataSelectingConfig
-from ..training.inputs import check_rows, target_records
-from ..training.recipe import Recipe, build_trainer, load_held_out
-from ..training.trainer import DataSelectingTrainer
+from ..engines.llm.load import load_judge
+from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
+from ..evaluation.report.report import to_markdown, write_report
+from ..evaluation.report.sections import sections
+from ..training.comparison import CompareArguments, carry_out, plan
+from ..training.recipe import parse_recipe
+from .console import checked, log_to_console
 
 
-logger = logging.getLogger(__name__)
-
-#: In a run's folder: the settings that decide its result, and whether it came to its end.
-SETTINGS = "compared.json"
-#: Of the options in [`FREE`], those that decide what is selected.
-_DECIDING = ("selection_dtype", "selection_diversity", "selection_target")
-#: Options whose content is compared and not their spelling; the judge counts with the methods that ask it.
-_BY_CONTENT = ("model_name_or_path", "dataset_name", "eval_dataset_name", "benchmarks", "judge", "judge_kwargs")
-#: Options of single runs, and what stands for them in a comparison.
-_INSTEAD = {
-    "selection_method": "methods",
-    "selection_kwargs": "method_kwargs",
-    "selection_budget": "budgets",
-    "seed": "seeds",
-    "baseline_dir": "`full`, which is always among the",
-}
-
-
-@dataclass
-class CompareArguments:
-    """
-    What is compared.
-
-    Args:
-        methods (`list[str]`, *optional*, defaults to `["ifd"]`):
-            Methods; `full` and `random` are added.
-        budgets (`list[str]`, *optional*, defaults to `["0.05"]`):
-            Fractions or counts, see `selection_budget`.
-        seeds (`list[int]`, *optional*, defaults to `[42]`):
-            Of selection and training; several give the interval of a PIR its spread between runs.
-        method_kwargs (`dict` or `str`, *optional*):
-            Options by method, a mapping or JSON.
-        save_models (`bool`, *optional*, defaults to `True`):
-            Whether each run's model is kept.
-        count_by (`str`, *optional*):
-            Column of the candidates by which the report counts the rows kept.
-    """
-
-    methods: list[str] = field(
-        default_factory=lambda: ["ifd"],
-        metadata={"help": "Methods to compare; the baseline `full` and the control `random` are always added."},
-    )
-    budgets: list[str] = field(
-        default_factory=lambda: ["0.05"],
-        metadata={
-            "help": "Budgets (see selection_budget). Each costs one training a method and seed; no more scoring."
-        },
-    )
-    seeds: list[int] = field(
-        default_factory=lambda: [42],
-        metadata={"help": "Seeds of selection and training. Each costs all runs again."},
-    )
-    method_kwargs: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={"help": "Options by method, for example {ifd: {warmup: none}}: a mapping in YAML or JSON."},
-    )
-    save_models: bool = field(default=True, metadata={"help": "Keep each run's model: takes its disk for every run."})
-    count_by: str | None = field(
-        default=None, metadata={"help": "Column of the candidates by which the report counts the rows kept."}
-    )
-
-    def __post_init__(self):
-        if isinstance(self.method_kwargs, str):
-            try:
-                self.method_kwargs = json.loads(self.method_kwargs)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"`method_kwargs={self.method_kwargs!r}` is not JSON: {error}.") from error
-        given = self.method_kwargs or {}
-        if not (isinstance(given, dict) and all(isinstance(kwargs, dict) for kwargs in given.values())):
-            raise ValueError(f"`method_kwargs` must map methods to their options, got {self.method_kwargs!r}.")
-        self.methods = list(dict.fromkeys(["full", "random", *self.methods]))
-        self.budgets = list(dict.fromkeys(map(parse_budget, self.budgets)))
-        self.seeds = list(dict.fromkeys(self.seeds))
-        for option in ("budgets", "seeds"):
-            if not getattr(self, option):
-                raise ValueError(f"`{option}` is empty.")
-        for name, kwargs in given.items():
-            load_selector(name, kwargs)  # also of a method that is not compared this time
-
-    def runs(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and selection options of each run; every seed begins with its baseline."""
-        for seed in self.seeds:
-            for method in self.methods:
-                kwargs = (self.method_kwargs or {}).get(method)
-                fixed = load_selector(method, kwargs).fixed_budget
-                for budget in [None] if fixed else self.budgets:
-                    name = "-".join([_file_name(method), *([str(budget)] if budget else []), f"seed{seed}"])
-                    yield (
-                        name,
-                        {
-                            "selection_method": method,
-                            "selection_kwargs": kwargs,
-                            "selection_budget": budget,
-                            "seed": seed,
-                        },
-                    )
-
-
-@dataclass
-class PlannedRun:
-    """One run of a comparison: its folder, the recipe that makes it, and what decides its result."""
-
-    folder: Path
-    recipe: Recipe
-    settings: dict[str, Any]
-
-    @property
-    def state(self) -> str:
-        """
-        `"new"`, `"begun"` (killed before its end) or `"finished"`.
-
-        Raises:
-            `ValueError`: the folder holds a run of other settings, or one whose ranks may have trained different
-                models.
-        """
-        if not (self.folder / SETTINGS).is_file():
-            if (self.folder / "selection.json").is_file():
-                raise ValueError(
-                    f"`output_dir`: {self.folder} holds a run that is not of a comparison: choose another folder."
-                )
-            return "new"
-        written = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
-        held = written["settings"]
-        if held != self.settings:
-            differ = [key for key in {**held, **self.settings} if held.get(key) != self.settings.get(key)]
-            then, now = ({key: given.get(key, "the default") for key in differ} for given in (held, self.settings))
-            said = "; ".join(f"{key} was {then[key]}, is {now[key]}" for key in sorted(differ))
-            raise ValueError(
-                f"`output_dir`: {self.folder} holds a run of other settings ({said}). Choose another `output_dir`, or "
-                "delete that folder."
-            )
-        whole = all((self.folder / name).is_file() for name in ("selection.json", "eval.json"))
-        if whole:
-            read_evaluation(self.folder, "output_dir")
-        return "finished" if written["finished"] and whole else "begun"
-
-    def write(self, finished: bool) -> None:
-        """Say in the folder what this run is."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        written = {"finished": finished, "settings": self.settings}
-        write_atomic(self.folder / SETTINGS, json.dumps(written, ensure_ascii=False, indent=1))
-
-    def build(self) -> DataSelectingTrainer:
-        """The trainer. The run before it has to be over: each sets up the process anew."""
-        return build_trainer(dataclasses.replace(self.recipe, args=DataSelectingConfig(**self.recipe.args)))
-
-
-def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
-    """
-    The candidates and all runs, checked before any model loads.
-
-    Raises:
-        `ValueError`: a wrong option, method or budget, rows that a method can't take, no held-out rows, or a folder
-        that holds another run.
-    """
-    compared, args, root = recipe.more, recipe.args, Path(recipe.args.output_dir)
-    for option, instead in _INSTEAD.items():
-        if option in args.given:
-            raise ValueError(f"`{option}` is of a single run: a comparison has {instead}.")
-    if root.exists() and not root.is_dir():
-        raise ValueError(f"`output_dir={str(root)!r}` is a file.")
-    records = Records(
-        load_rows(recipe.data.dataset_name, recipe.data.dataset_config, recipe.data.dataset_train_split),
-        args.dataset_text_field,
-    )
-    if compared.count_by not in (None, *records.dataset.column_names):
-        raise ValueError(
-            f"`count_by={compared.count_by!r}` is no column{nearest(compared.count_by, records.dataset.column_names)}"
-        )
-    held_out = load_held_out(recipe)
-    if held_out is None and not args.named_benchmarks:
-        raise ValueError(
-            "`eval_dataset_name` is required, or `benchmarks`: nothing is compared without held-out rows."
-        )
-    if args.judge == "self":
-        raise ValueError("`judge='self'` would let every model judge itself: name one model for all.")
-    target = target_records(args, records)
-    decides = {
-        name: value
-        for name, value in (recipe.sources | args.given).items()
-        if name in _DECIDING or not name.startswith((*FREE, *_BY_CONTENT))
-    }
-    shared = decides | {
-        "model_content": _content_of(recipe.model.model_name_or_path),
-        "dataset_content": records.content_hash(),
-        "target_content": target and target.content_hash(),
-        "benchmarks_content": {item.name: item.protocol() for item in args.prepared_benchmarks()},
-        "eval_content": held_out and Records(held_out, args.dataset_text_field).content_hash(),
-    }
-    runs = []
-    for name, chosen in compared.runs():
-        folder, baseline = root / name, root / f"full-seed{chosen['seed']}"
-        if folder in [run.folder for run in runs]:
-            raise ValueError(f"`methods`: two of them would share the folder {folder}.")
-        given = args.given | chosen | {"output_dir": str(folder)}
-        given["baseline_dir"] = None if folder == baseline else str(baseline)
-        checked = DataSelectingConfig(**given)
-        check_rows(checked, records, target)
-        judged = {"judge": args.judge} if "judge" in checked.selector.card.needs else {}
-        settings = plain(shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)})
-        run = PlannedRun(folder, dataclasses.replace(recipe, args=given, more=None), settings)
-        logger.info("%s: %s", name, run.state)
-        runs.append(run)
-    return records, runs
-
-
-def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) -> None:
-    """Select, train, evaluate; the model is let go of at the end."""
-    begun = run.state == "begun" and (run.folder / "selection.json").is_file()
-    checkpoint = _last_whole_checkpoint(run.folder) if begun else None
-    if trainer.is_world_process_zero():
-        run.write(finished=False)
-    trainer.train(resume_from_checkpoint=checkpoint)
-    if save_model:
-        trainer.save_model(trainer.args.output_dir)
-        trainer.create_model_card()
-    trainer.accelerator.print(trainer.selection.summary())
-    trainer.accelerator.wait_for_everyone()
-    if trainer.is_world_process_zero():
-        failed = read_evaluation(run.folder).get("failed")
-        if failed:
-            logger.error("%s: not finished, as benchmarks failed: %s", run.folder.name, ", ".join(failed))
-        run.write(finished=not failed)
-    trainer.accelerator.free_memory()
-    del trainer
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The last checkpoint that was written to its end: a kill may have cut one short, whose state comes last."""
-    steps = {
-        int(path.parent.name.split("-")[1]): path.parent for path in folder.glob("checkpoint-*/trainer_state.json")
-    }
-    return str(steps[max(steps)]) if steps else None
-
-
-def _file_name(method: str) -> str:
-    """A method's name as part of a folder's: that of `package.module:Class` is its class."""
-    return method.rpartition(":")[2]
-
-
-def _content_of(model: str) -> str:
-    """What tells a model folder from another of the same name; a hub name stands for itself."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        return model
-    hashes = {}
-    for path in sorted(folder.glob("*")):
-        if path.suffix in (".safetensors", ".bin", ".json", ".model", ".jinja") and path.is_file():
-            with open(path, "rb") as file:
-                hashes[path.name] = hashlib.file_digest(file, "blake2b").hexdigest()
-    return digest(hashes)
+def run(argv: Sequence[str]) -> None:
+    """Run the command; finished runs are not repeated."""
+    log_to_console()
+    recipe = checked(parse_recipe, argv, "compare", CompareArguments)
+    args = recipe.args
+    records, runs = checked(plan, recipe)
+    for planned in runs:
+        if planned.state != "finished":
+            carry_out(planned, checked(planned.build), recipe.more.save_models)
+    if PartialState().is_main_process:
+        compared = checked(compare_runs, [planned.folder for planned in runs])
+        if args.judge and list(runs[0].folder.glob("answers/*.jsonl")):
+            judge = load_judge(args.judge, args.judge_options, args.runtime(None))
+            checked(add_wins, compared, judge)
+        add_rows(compared, records, recipe.more.count_by)
+        print(to_markdown(sections(compared)))
+        written = write_report(compared, Path(args.output_dir) / "report")
+        print(f"Written: {', '.join(map(str, written))}")

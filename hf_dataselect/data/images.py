@@ -1,4 +1,4 @@
-"""The images of rows: where they are, as bytes for hashing, and as pictures."""
+"""Images of rows: their column, their bytes for hashing, and their decoding."""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -12,39 +12,41 @@ import pyarrow.compute as pc
 from datasets import Dataset, Image, List
 from tqdm.auto import tqdm
 
+from ..compat.datasets import stored_column
+
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 
 def image_column(columns: Collection[str]) -> str | None:
-    """The column of images as [`~trl.SFTTrainer`] knows it: `image` (one a row) or `images` (a list)."""
+    """The image column that [`~trl.SFTTrainer`] reads: `image` (one per row) or `images` (a list)."""
     return next((name for name in ("image", "images") if name in columns), None)
 
 
 def other_images(dataset: Dataset) -> list[str]:
-    """Columns of images that no one looks at, as their name is another one."""
+    """Image columns that are ignored, since they are not called `image` or `images`."""
     kinds = {name: getattr(feature, "feature", feature) for name, feature in dataset.features.items()}
     known = image_column(dataset.column_names)
     return [name for name, kind in kinds.items() if isinstance(kind, Image) and name != known]
 
 
-def stored_images(dataset: Dataset, rows: Sequence[int]) -> list[list[Any]]:
-    """The images of rows as they are stored (`bytes` and `path`, or a path), not decoded; none where there is none."""
+def stored_images(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> list[list[Any]]:
+    """Undecoded images of rows, as stored (`bytes` and `path`, or a path); an empty list for a row without images."""
     name = image_column(dataset.column_names)
     column = dataset.select_columns([name]).with_format("arrow")[[int(row) for row in rows]][name].to_pylist()
-    lists = (found if isinstance(found, list) else [found] for found in column)
+    lists = (value if isinstance(value, list) else [value] for value in column)
     return [[image for image in images if image is not None] for images in lists]
 
 
 def has_image(dataset: Dataset) -> np.ndarray:
-    """Whether each row has an image, bool `(n,)`: one that is not null."""
+    """Whether each row has a non-null image, bool `(n,)`."""
     return np.concatenate([*_with_image(dataset, 1000)])
 
 
 def no_image(dataset: Dataset) -> bool:
-    """Whether no row has an image; looks no further than the first that has."""
-    return not any(found.any() for found in _with_image(dataset, 32))
+    """Whether no row has an image; stops at the first that does."""
+    return not any(mask.any() for mask in _with_image(dataset, 32))
 
 
 def _with_image(dataset: Dataset, block: int) -> Iterator[np.ndarray]:
@@ -59,13 +61,13 @@ def _with_image(dataset: Dataset, block: int) -> Iterator[np.ndarray]:
 
 
 def lacks_images(dataset: Dataset) -> bool:
-    """Whether the column of images has nulls, or lists of them: TRL takes neither."""
-    column = dataset.data.column(image_column(dataset.column_names))
+    """Whether the image column has nulls, or lists with nulls: TRL accepts neither."""
+    column = stored_column(dataset, image_column(dataset.column_names))
     return bool(column.null_count or (pa.types.is_list(column.type) and pc.list_flatten(column).null_count))
 
 
 def as_image_lists(dataset: Dataset) -> Dataset:
-    """The column of images as `images`: a list a row without nulls, empty where there is none."""
+    """Convert the image column to `images`: one list per row without nulls, empty for a row without images."""
     name = image_column(dataset.column_names)
     feature, features = dataset.features[name], dataset.features.copy()
     features["images"] = List(features.pop(name)) if name == "image" else feature
@@ -73,11 +75,11 @@ def as_image_lists(dataset: Dataset) -> Dataset:
     dataset = dataset.cast_column(name, List(stored) if isinstance(feature, List) else stored)
 
     def listed(images: list) -> dict[str, list]:
-        lists = (found if isinstance(found, list) else [found] for found in images)
-        return {"images": [[image for image in found if image is not None] for found in lists]}
+        lists = (value if isinstance(value, list) else [value] for value in images)
+        return {"images": [[image for image in row if image is not None] for row in lists]}
 
     options = {"input_columns": [name], "remove_columns": [name], "features": features}
-    return dataset.map(listed, batched=True, desc="Listing images", **options)
+    return dataset.map(listed, batched=True, desc="Converting images to lists", **options)
 
 
 def _undecoded(feature: Any) -> Any:
@@ -85,7 +87,7 @@ def _undecoded(feature: Any) -> Any:
 
 
 def image_bytes(image: Any) -> bytes | None:
-    """The bytes of a stored image, read from its file if need be; `None` if that can't be."""
+    """The bytes of a stored image, read from its file if necessary; `None` if it can't be read."""
     if isinstance(image, dict):
         if image.get("bytes") is not None:
             return image["bytes"]
@@ -107,32 +109,32 @@ def image_key(images: list[Any]) -> bytes:
 
 def picture(image: Any, mode: str | None = "RGB") -> "Picture | None":
     """
-    A stored image as its dataset decodes it, turned the way that its camera was held, in a mode of Pillow's; `None`
-    for its own. `None` if it can't be decoded.
+    A stored image as its dataset decodes it, with its EXIF orientation applied, in a Pillow `mode` (`None`: its own).
+    `None` if it can't be decoded.
     """
     stored = image if isinstance(image, dict) else {"path": image}
     try:
         return Image(mode=mode).decode_example({"path": None, "bytes": None} | stored)
-    except ImportError:  # no Pillow, and no fault of the image
+    except ImportError:  # Pillow is missing; the image may be fine
         raise
-    # Broken files raise what their format's reader likes, `struct.error` and `SyntaxError` among it.
+    # Broken files raise anything, depending on their format: `struct.error`, `SyntaxError`, ...
     except Exception:
         return None
 
 
 def undecodable(dataset: Dataset, block: int = 100) -> np.ndarray:
-    """Rows with an image that can't be decoded, int64; none of rows without images."""
+    """Rows with an image that can't be decoded, int64; empty for a dataset without images."""
     if image_column(dataset.column_names) is None:
         return np.zeros(0, np.int64)
 
     def broken(images: list[Any]) -> bool:
         return any(picture(image) is None for image in images)
 
-    found = np.zeros(len(dataset), bool)
-    shown = {"desc": "Looking for broken images", "unit": "row", "disable": len(dataset) <= block}
-    with ThreadPoolExecutor() as pool, tqdm(total=len(dataset), **shown) as bar:
+    failed = np.zeros(len(dataset), bool)
+    options = {"desc": "Checking images", "unit": "row", "disable": len(dataset) <= block}
+    with ThreadPoolExecutor() as pool, tqdm(total=len(dataset), **options) as bar:
         for start in range(0, len(dataset), block):
             images = stored_images(dataset, range(start, min(start + block, len(dataset))))
-            found[start : start + block] = list(pool.map(broken, images))
+            failed[start : start + block] = list(pool.map(broken, images))
             bar.update(len(images))
-    return np.flatnonzero(found)
+    return np.flatnonzero(failed)

@@ -1,4 +1,4 @@
-"""What a row says, whatever its columns are called: the layouts of instruction data, and a row as a [`Record`]."""
+"""The layouts of instruction data, and the parser that turns a row of any of them into a [`Record`]."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 
-#: Layouts in the order they are looked for; those that TRL knows come first, so that a dataset trains as TRL would.
+#: Layouts in order of precedence; those that TRL knows come first, so that a dataset trains as in TRL.
 LAYOUTS = {
     "tokens": "`input_ids` (already tokenized, with `labels`)",
     "prompt-completion": "`prompt` and `completion` (both strings or both lists of messages)",
     "messages": "`messages` (list of role and content)",
-    "sharegpt": "`conversations` (list of from and value, of role and content, or of strings taking turns)",
+    "sharegpt": "`conversations` (list of from and value, of role and content, or of alternating strings)",
     "text": "`text` (or the column named in `dataset_text_field`)",
-    "alpaca": "`instruction`, `output` (or `response`), and `input` (or `context`) if there is one",
+    "alpaca": "`instruction`, `output` (or `response`), and optionally `input` (or `context`)",
 }
 
 _ROLES = {
@@ -27,21 +27,21 @@ _ROLES = {
 @dataclass(frozen=True)
 class Record:
     """
-    One row, whatever its columns were.
+    One row, independent of its layout.
 
     Args:
         index (`int`):
-            Row of the candidate dataset.
+            Row number in the candidate dataset.
         messages (`tuple[dict]`):
-            Turns as `{"role": ..., "content": ...}`, roles system, user, assistant or tool.
+            Turns as `{"role": ..., "content": ...}` with role system, user, assistant or tool.
         first_answer (`int`, *optional*, defaults to `0`):
             Assistant turns before this one are context (the prompt of a prompt-completion row).
         chat (`bool`, *optional*, defaults to `True`):
-            `False` where the columns were plain strings: they are joined as they are, without a chat template.
+            `False` for plain string columns, which are concatenated without a chat template.
         tools (`list`, *optional*):
             Tool descriptions for the chat template.
         problem (`str`, *optional*):
-            Why the row can't be read; such a row is never scored nor kept.
+            Why the row can't be read; such a row is neither scored nor kept.
     """
 
     index: int
@@ -53,26 +53,26 @@ class Record:
 
     @property
     def answer_turns(self) -> list[int]:
-        """Places in `messages` of the turns that the model learns to give: all assistant turns, of all rounds."""
+        """Indices in `messages` of the turns that the model is trained on: all assistant turns of all rounds."""
         turns = range(self.first_answer, len(self.messages))
         return [i for i in turns if self.messages[i]["role"] == "assistant"]
 
     @property
     def answer(self) -> str:
-        """The last answer; empty where there is none."""
+        """The last answer; empty for a record without answers."""
         turns = self.answer_turns
         return content_text(self.messages[turns[-1]]) if turns else ""
 
     @property
     def prompt(self) -> str:
-        """All that comes before the last answer, one turn a line."""
+        """Everything before the last answer, turns joined by newlines."""
         turns = self.answer_turns
         before = self.messages[: turns[-1]] if turns else self.messages
         return "\n".join(content_text(message) for message in before)
 
 
 def content_text(message: dict[str, Any]) -> str:
-    """Text of a turn; of a list of parts, the texts. `None` (a pure tool call) is empty."""
+    """Text of a turn: its string, or the text parts of its list. `None` (a pure tool call) gives an empty string."""
     content = message.get("content")
     if isinstance(content, list):
         return "".join(part.get("text") or "" for part in content if isinstance(part, dict))
@@ -99,7 +99,7 @@ def find_layout(columns: set[str], text_field: str = "text", formatting_func: Ca
 @dataclass(frozen=True)
 class RowParser:
     """
-    Rows of one layout as [`Record`]s. Holds no data, so that worker processes and fingerprints take it along.
+    Parses rows of one layout to [`Record`]s. Holds no data, so that it is cheap to pickle and to fingerprint.
 
     Args:
         layout (`str`):
@@ -109,8 +109,8 @@ class RowParser:
         formatting_func (`Callable`, *optional*):
             Row -> text.
         images (`bool`, *optional*, defaults to `False`):
-            Whether rows have images. TRL puts them in front of the first prompt, so that LLaVA's marks `<image>` in
-            ShareGPT turns have to go.
+            Whether rows have images. TRL puts them before the first prompt, so that LLaVA's `<image>` placeholders in
+            ShareGPT turns are removed.
     """
 
     layout: str
@@ -119,7 +119,7 @@ class RowParser:
     images: bool = False
 
     def parse(self, batch: dict[str, list], indices: Sequence[int]) -> list[Record]:
-        """Records of a batch of columns, as [`~datasets.Dataset.map`] hands it over."""
+        """Records of a batch of columns, as [`~datasets.Dataset.map`] passes it."""
         rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
         return [self._parse_row(row, int(index)) for row, index in zip(rows, indices, strict=True)]
 
@@ -128,7 +128,7 @@ class RowParser:
             return _PARSERS[self.layout](self, row, index)
         except (_Unreadable, AttributeError, TypeError, KeyError) as error:
             if self.layout == "text" and not isinstance(error, _Unreadable):
-                raise  # a fault in the user's `formatting_func`
+                raise  # a bug in the user's `formatting_func`
             reason = str(error) if isinstance(error, _Unreadable) else f"malformed {self.layout} row"
             return Record(index, problem=reason)
 
@@ -213,7 +213,7 @@ def _text(value: Any, column: str) -> str:
 
 
 def _unmarked(content: Any) -> Any:
-    """A text without LLaVA's marks for images."""
+    """A text without LLaVA's image placeholders."""
     return content.replace("<image>", "").strip() if isinstance(content, str) and "<image>" in content else content
 
 
@@ -240,4 +240,4 @@ def _tools(row: dict[str, Any]) -> list | None:
     try:
         return (json.loads(tools) if isinstance(tools, str) else tools) or None
     except json.JSONDecodeError as error:
-        raise _Unreadable("`tools` is no JSON") from error
+        raise _Unreadable("`tools` is not valid JSON") from error

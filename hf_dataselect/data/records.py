@@ -1,7 +1,7 @@
 """
-Any row of a Hugging Face dataset as a [`Record`]: who said what, and which turns are the answers.
+Rows of a Hugging Face dataset as [`Record`]s: who says what, and which turns are the answers.
 
-[`Records`] is a lazy view over Arrow: a million rows stay on disk, and only the batch at hand becomes Python objects.
+[`Records`] is a lazy view over Arrow: a million rows stay on disk, and only the current batch becomes Python objects.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
 
+from ..compat.datasets import stored_column
 from ..engines.runtime.batching import main_process_first
 from ..engines.store.identity import digest
 from .images import as_image_lists, image_column, image_key, lacks_images, no_image, stored_images, undecodable
@@ -21,8 +22,8 @@ from .layouts import LAYOUTS, Record, RowParser, find_layout
 from .rows_hash import rows_hash
 
 
-#: Images and formatted texts that the hash of a dataset is of.
-LOOKED_AT = 256
+#: Images and formatted texts that enter the hash of a dataset.
+HASH_SAMPLE = 256
 
 
 class Records(Sequence):
@@ -37,11 +38,11 @@ class Records(Sequence):
         formatting_func (`Callable`, *optional*):
             Row -> text, as in [`~trl.SFTTrainer`]; the text is then the whole record.
         name (`str`, *optional*, defaults to `"train_dataset"`):
-            What errors call the dataset.
+            Name of the dataset in error messages.
 
     Raises:
-        `TypeError`: not a [`~datasets.Dataset`] (a streamed one has no rows to choose from).
-        `ValueError`: no rows, or columns of no known layout.
+        `TypeError`: not a [`~datasets.Dataset`] (rows of a streamed one can't be selected).
+        `ValueError`: no rows, or an unknown layout.
     """
 
     def __init__(
@@ -53,35 +54,38 @@ class Records(Sequence):
     ):
         if isinstance(dataset, IterableDataset):
             raise TypeError(
-                f"`{name}` is an `IterableDataset`: rows that are only streamed past can't be scored and chosen "
-                "from. Load it without `streaming=True`, or write what you need of it to disk first: "
+                f"`{name}` is an `IterableDataset`: rows of a stream can't be scored and selected. "
+                "Load it without `streaming=True`, or write the rows that you need to disk first: "
                 "`Dataset.from_generator(lambda: iter(stream.take(100_000)))`."
             )
         if not isinstance(dataset, Dataset):
             raise TypeError(f"`{name}` must be a `datasets.Dataset`, got `{type(dataset).__name__}`.")
         if len(dataset) == 0:
             raise ValueError(f"`{name}` has no rows.")
-        if image_column(dataset.column_names) and no_image(dataset):  # of nulls only, and nothing to look at
+        if image_column(dataset.column_names) and no_image(dataset):  # all null
             dataset = dataset.remove_columns(image_column(dataset.column_names))
         self.dataset = dataset
         self.name = name
         self.text_field = text_field
         self.formatting_func = formatting_func
         columns = set(dataset.column_names)
-        self.layout = find_layout(columns, text_field, formatting_func)
-        if self.layout is None:
+        layout = find_layout(columns, text_field, formatting_func)
+        if layout is None:
             known = "\n  ".join(LAYOUTS.values())
             raise ValueError(f"`{name}` has the columns {sorted(columns)}; expected one of these layouts:\n  {known}")
-        #: Column of the rows' images, `image` or `images`; `None` if there is none.
+        self.layout = layout
+        #: Image column, `image` or `images`; `None` without images.
         self.images = image_column(columns)
         self.parser = RowParser(self.layout, text_field, formatting_func, self.images is not None)
-        #: The dataset without its images, which no one has to decode to read a row.
+        #: Key and token rows of the last encoding, see [`encode`].
+        self.encoded: tuple[str, Any] | None = None
+        #: The dataset without its images, so that reading a row decodes none.
         self.texts = dataset.remove_columns([self.images]) if self.images else dataset
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Record:
+    def __getitem__(self, index: int) -> Record:  # type: ignore[override]  # no slices
         index = range(len(self))[index]
         return self.parser.parse(self.texts.with_format(None)[index : index + 1], [index])[0]
 
@@ -93,19 +97,19 @@ class Records(Sequence):
             start += size
 
     def subset(self, rows: Sequence[int]) -> "Records":
-        """A view of some rows, in this order; they count anew from 0."""
+        """A view of some rows, in this order, renumbered from 0."""
         return Records(self.dataset.select(rows), self.text_field, self.formatting_func, self.name)
 
     def unreadable(self) -> dict[str, np.ndarray]:
         """
         Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout, a
-        chat without turns, or an image that can't be decoded. Found from Arrow's own null counts and lengths, without
-        reading the rows; only ShareGPT rows are read, as each of their turns has to become a message, and images.
+        chat without turns, or an image that can't be decoded. Arrow's own null counts and lengths tell most; only
+        images and ShareGPT rows, of which each turn has to become a message, are read.
         """
-        found = self._unreadable_texts()
+        problems = self._unreadable_texts()
         if len(self.undecodable):
-            found["an image can't be decoded"] = self.undecodable
-        return found
+            problems["an image can't be decoded"] = self.undecodable
+        return problems
 
     @cached_property
     def undecodable(self) -> np.ndarray:
@@ -114,7 +118,7 @@ class Records(Sequence):
 
     def _unreadable_texts(self) -> dict[str, np.ndarray]:
         if self.layout == "sharegpt":
-            problems = {}
+            problems: dict[str, list[int]] = {}
             for record in self:
                 if record.problem is not None:
                     problems.setdefault(record.problem, []).append(record.index)
@@ -126,10 +130,10 @@ class Records(Sequence):
             "text": [] if self.formatting_func is not None else [self.text_field],
             "alpaca": ["instruction", "output" if "output" in self.dataset.column_names else "response"],
         }[self.layout]
-        found = {}
+        unreadable = {}
         for column in columns:
             table = self.dataset.select_columns([column]).with_format("arrow")
-            tests = {f"missing value in `{column}`": pc.is_null} if table.data.column(column).null_count else {}
+            tests = {f"missing value in `{column}`": pc.is_null} if stored_column(table, column).null_count else {}
             if self.layout != "tokens" and isinstance(table.features[column], List):
                 tests[f"no turns in `{column}`"] = _has_no_items
             if self.layout == "messages" and "tool_calls" not in _turn_columns(table.features[column]):
@@ -137,14 +141,14 @@ class Records(Sequence):
             for reason, test in tests.items():
                 failed = np.concatenate([test(part[column]).to_numpy() for part in table.iter(10_000)])
                 if failed.any():
-                    found[reason] = np.flatnonzero(failed)
-        return found
+                    unreadable[reason] = np.flatnonzero(failed)
+        return unreadable
 
-    def for_training(self, indices: Sequence[int] | None = None, num_proc: int | None = None) -> Dataset:
+    def for_training(self, indices: Sequence[int] | np.ndarray | None = None, num_proc: int | None = None) -> Dataset:
         """
         Rows in a layout that TRL trains on: Alpaca columns become chat prompt-completion, ShareGPT columns become
-        messages; all others are handed on untouched. Images are never decoded here; where some rows have none,
-        there is a column `images` of lists.
+        messages; all others are returned unchanged. Images are not decoded; where some rows have none, the
+        column becomes `images`, a list per row.
 
         Args:
             indices (`Sequence[int]`, *optional*):
@@ -152,7 +156,7 @@ class Records(Sequence):
         """
         rows = self.dataset if indices is None else self.dataset.select(indices)
         if self.images and lacks_images(self.dataset):
-            rows = as_image_lists(rows)  # TRL takes a row without images as an empty list only
+            rows = as_image_lists(rows)  # TRL accepts a row without images only as an empty list
         if self.layout not in ("alpaca", "sharegpt"):
             return rows
 
@@ -163,35 +167,35 @@ class Records(Sequence):
         def as_chats(*columns: list) -> dict[str, list]:
             return parser.as_chats(dict(zip(read, columns, strict=True)))
 
-        options = {"batched": True, "remove_columns": dropped, "num_proc": num_proc, "desc": "Reading rows as chats"}
+        options = {"batched": True, "remove_columns": dropped, "num_proc": num_proc, "desc": "Converting to chats"}
         with main_process_first(rows):
             return rows.map(as_chats, input_columns=read, **options)
 
     @cached_property
     def _content_hash(self) -> str:
-        looked_at = np.unique(np.linspace(0, len(self) - 1, min(LOOKED_AT, len(self))).astype(np.int64))
+        sample = np.unique(np.linspace(0, len(self) - 1, min(HASH_SAMPLE, len(self))).astype(np.int64))
         described = [rows_hash(self.texts), self.dataset.column_names if self.images else None]
         if self.images:
-            described += [image_key(images).hex() for images in stored_images(self.dataset, looked_at)]
+            described += [image_key(images).hex() for images in stored_images(self.dataset, sample)]
         if self.formatting_func is not None:
-            described += [self[int(row)].messages for row in looked_at]
+            described += [self[int(row)].messages for row in sample]
         return digest(described)
 
     def content_hash(self) -> str:
         """
-        Hash of all rows and the names of their columns; of images, and of what `formatting_func` makes of the rows,
-        256 evenly spaced ones count.
+        Hash of all rows and column names. Of images, and of the texts that `formatting_func` returns, 256 evenly
+        spaced ones are hashed.
         """
         return self._content_hash
 
 
 def _turn_columns(feature: Any) -> set[str]:
-    """Columns of the turns of a chat column; none if its turns are no structs."""
+    """Fields of the turns of a chat column; `tool_calls` if its turns are not structs."""
     return set(feature.feature) if isinstance(feature, List) and isinstance(feature.feature, dict) else {"tool_calls"}
 
 
 def _has_no_content(chats: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether some turn of a chat has a null for its content."""
+    """Whether the content of some turn of each chat is null."""
     chats = chats.combine_chunks()
     turns, missing = pc.list_flatten(chats), np.zeros(len(chats), bool)
     if turns.type.get_field_index("content") >= 0:
@@ -209,11 +213,11 @@ _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "
 
 def load_rows(name: str, config: str | None = None, split: str = "train") -> Dataset:
     """
-    A dataset by hub name, local folder (saved with `save_to_disk`, or of data files), or path of a .json, .jsonl,
-    .parquet, .csv or .txt file, also with .gz behind.
+    Load a dataset by hub name, local folder (saved with `save_to_disk`, or of data files), or path of a .json, .jsonl,
+    .parquet, .csv, .tsv or .txt file, also compressed (.gz).
 
     Raises:
-        `ValueError`: no such file, split, or dataset; the message says what was tried.
+        `ValueError`: no such file, split or dataset.
     """
     path = Path(name).expanduser()
     suffix = next((suffix for suffix in reversed(path.suffixes) if suffix not in (".gz", ".zst", ".bz2", ".xz")), "")
@@ -229,7 +233,7 @@ def load_rows(name: str, config: str | None = None, split: str = "train") -> Dat
         if suffix in _BUILDERS:
             raise FileNotFoundError(f"there is no file {name!r}")
         return load_dataset(name, config, split=split)
-    except Exception as error:  # the libraries below raise a dozen kinds
+    except Exception as error:  # `datasets` raises a dozen kinds
         raise ValueError(
             f"Can't load the dataset {name!r} (split {split!r}): {str(error) or type(error).__name__}"
         ) from error

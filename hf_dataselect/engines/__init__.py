@@ -1,1 +1,1 @@
-"""Shared machinery: tensors, ranks, memory and caches. No engine knows a method or a stage."""
+"""Tensors, ranks, stores and servers. No engine knows a method or a stage; each takes a [`Runtime`]."""

@@ -1,1 +1,1 @@
-"""Stage 3: was the selection worth it?"""
+"""Stage 3: benchmarks, comparison with the baseline (PIR, SDF, STR), judging of answers, and the report."""

@@ -1,18 +1,18 @@
 """
-Benchmarks: a model's scores, setting by setting, each with a direction and the score of every example.
+Benchmarks: scores of a model by setting, each with a direction and, where defined, per-example scores.
 
 | kind | measures | settings | better | at every evaluation |
 |---|---|---|---|---|
-| `held_out` | answers of held-out rows | `answer_loss`, `token_accuracy`, one a metric | as each says | yes |
-| `multiple_choice` | the likeliest choice (MMLU, BBH) | `accuracy` | higher | yes |
-| `generation` | generated answers against references, see [`metrics`] | one a metric | as it says | no |
+| `held_out` | answers of held-out rows | `answer_loss`, `token_accuracy`, metrics | varies | yes |
+| `multiple_choice` | the most likely choice (MMLU, BBH) | `accuracy` | higher | yes |
+| `generation` | generated answers against references, see [`metrics`] | metrics | varies | no |
 | `gsm8k` | the same, by the last number of the answer | `numeric_match` | higher | no |
-| `instructions` | nothing: keeps the answers, for win rates between runs | none | | no |
+| `instructions` | nothing: saves answers for win rates between runs | | | no |
 | `mt_bench` | answers to two turns, graded by the judge | `grade`, 1 to 10 | higher | no |
-| `lm_eval` | tasks of the lm-evaluation-harness | one a task and metric | as the task says | no |
+| `lm_eval` | tasks of the lm-evaluation-harness | metrics of each task | varies | no |
 
-The rows in `eval_dataset` are `held_out`; the option `benchmarks` names the others. What is not run at every
-evaluation is run when training ends; `at_end` of each says which.
+`eval_dataset` is evaluated as `held_out`; the option `benchmarks` adds others. The files of `benchmarks/` are the
+kinds. A benchmark with `at_end` runs when training ends, the others at every evaluation.
 """
 
 import importlib
@@ -35,7 +35,7 @@ from ..options import nearest, require_extras, typed_options
 @dataclass
 class Setting:
     """
-    A model's score in one setting.
+    Score of a model in one setting.
 
     Args:
         score (`float`):
@@ -43,9 +43,9 @@ class Setting:
         higher_is_better (`bool`):
             Direction.
         examples (`list[float]`, *optional*):
-            Score of each row, NaN = unscorable; none for a corpus metric.
+            Score of each row, NaN = unscorable; `None` for a corpus metric.
         parts (`dict[str, float]`, *optional*):
-            Mean over the rows of a part (a subject, a turn), where the rows are of several.
+            Mean by part (subject, turn), if the rows have several.
     """
 
     score: float
@@ -55,7 +55,7 @@ class Setting:
 
     @classmethod
     def of(cls, examples: np.ndarray, higher_is_better: bool, part_of: Sequence[str] | None = None) -> "Setting":
-        """The mean over the rows that have a score; `part_of` names each row's part."""
+        """The mean over rows with a score; `part_of` gives the part of each row."""
         examples, parts = np.asarray(examples, np.float64), {}
         if part_of is not None and len(set(part_of)) > 1:
             labels = np.array(part_of)
@@ -70,76 +70,76 @@ def _mean(values: np.ndarray) -> float:
 @dataclass(kw_only=True)
 class Benchmark(ABC):
     """
-    Something a model is measured by. A subclass is a dataclass in a file of this folder; its fields are its options.
+    A benchmark. A subclass is a dataclass in a file of `benchmarks/`; its fields are its options.
 
     Args:
         name (`str`, *optional*):
-            Stands before the names of its settings, `name/setting`; empty for none.
+            Prefix of its settings, `name/setting`; empty for no prefix.
         at_end (`bool`, *optional*):
-            Run only when training ends, and not at every evaluation.
+            Run only when training ends, not at every evaluation.
     """
 
     name: str = ""
     at_end: bool = False
-    #: What the context must hold besides the model: `"judge"`; the benchmark's `judge` is then set to its spec.
+    #: What the context must provide besides the model: `"judge"`; the benchmark's `judge` is then set to its spec.
     needs: ClassVar[frozenset[str]] = frozenset()
 
     def extras(self) -> dict[str, str]:
-        """Packages that it needs, and the extra of this package that brings each."""
+        """Required packages, each with the extra that installs it."""
         return {}
 
     def default_name(self) -> str:
-        """The name where none is given."""
+        """Name by default."""
         return self.name
 
     def prepare(self) -> None:  # noqa: B027 (optional)
-        """Load what it asks about, and refuse what can't be asked with a `ValueError`; before any weights load."""
+        """Load the rows and raise `ValueError` for unusable ones; called before any weights load."""
 
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
-        """What two evaluations must share to be compared: content of the rows, options that change numbers."""
+        """What must be equal for two evaluations to be comparable: row content and options that change scores."""
 
     @abstractmethod
     def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
         """
-        Settings of the model of the context. Nothing is cached, since a model is evaluated once at each step. Rows
-        that can't be scored are NaN, and entered in `ctx.account` with the reason. Answers are kept in `folder`.
+        Settings of the model in the context. Nothing is cached, since a model is evaluated once at each step.
+        Unscorable rows are NaN and recorded in `ctx.account` with the reason. Answers are written to `folder`.
         """
 
     def run(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
-        """[`score`], with the benchmark's name before the names of the settings."""
+        """[`score`], with the benchmark's name as prefix of the settings."""
         return {f"{self.name}/{key}" if self.name else key: value for key, value in self.score(ctx, folder).items()}
 
 
 def benchmark_kinds() -> list[str]:
-    """Kinds of benchmarks: the files in `hf_dataselect/evaluation/benchmarks/`."""
+    """Kinds of benchmarks: the files of `benchmarks/`."""
     from . import benchmarks
 
     return sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
 
 
 def benchmark_class(kind: str) -> type[Benchmark]:
-    """The class of a kind; the packages of another one are not loaded for it."""
+    """The class of a kind; imports no other kind."""
     module = importlib.import_module(f"{__package__}.benchmarks.{kind}")
     return next(
-        found
-        for _, found in inspect.getmembers(module, inspect.isclass)
-        if issubclass(found, Benchmark) and found.__module__ == module.__name__
+        cls
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, Benchmark) and cls.__module__ == module.__name__
     )
 
 
 def load_benchmarks(described: list[dict[str, Any]] | str | None) -> list[Benchmark]:
     """
-    Benchmarks as a recipe names them, typed and checked; no rows are read yet.
+    Benchmarks from a recipe, typed and checked; rows are read later, by [`Benchmark.prepare`].
 
     Args:
         described (`list[dict]` or `str`, *optional*):
-            One mapping each, `kind` and its options; a list of them as JSON on the command line.
+            For each benchmark a mapping of `kind` and options; on the command line, the list as JSON.
 
     Raises:
-        `ValueError`: no such kind or option (with the nearest right name), a value of the wrong type or one that the
-            benchmark refuses, two benchmarks of one name.
-        `ImportError`: an optional package is missing; the message names the extra.
+        `ValueError`: Unknown kind or option (the message suggests the nearest name), an invalid value, or two
+            benchmarks with the same name.
+        `ImportError`: An optional package is not installed; the message names the extra.
     """
     if isinstance(described, str):
         try:
@@ -151,7 +151,7 @@ def load_benchmarks(described: list[dict[str, Any]] | str | None) -> list[Benchm
         raise ValueError(
             f"`benchmarks` must be a list of mappings such as {{kind: gsm8k, dataset: ...}}, got {described!r}."
         )
-    found: list[Benchmark] = []
+    benchmarks: list[Benchmark] = []
     for place, item in enumerate(described):
         option, kind = f"benchmarks[{place}]", item.get("kind")
         if kind not in benchmark_kinds():
@@ -165,11 +165,11 @@ def load_benchmarks(described: list[dict[str, Any]] | str | None) -> list[Benchm
         require_extras(f"kind: {kind}", benchmark.extras())
         benchmark.name = benchmark.name or benchmark.default_name()
         if not re.fullmatch(r"[\w.+-]+", benchmark.name):
-            raise ValueError(f"`{option}`: `name={benchmark.name!r}` may have letters, digits and . _ + - in it only.")
-        if benchmark.name in {other.name for other in found}:
-            raise ValueError(f"`{option}`: another one is called {benchmark.name!r} too: give each its own `name`.")
-        found.append(benchmark)
-    return found
+            raise ValueError(f"`{option}`: `name={benchmark.name!r}` may only contain letters, digits and . _ + -.")
+        if benchmark.name in {other.name for other in benchmarks}:
+            raise ValueError(f"`{option}`: the name {benchmark.name!r} is taken: give each benchmark its own `name`.")
+        benchmarks.append(benchmark)
+    return benchmarks
 
 
 def as_json(settings: dict[str, Setting]) -> dict[str, Any]:

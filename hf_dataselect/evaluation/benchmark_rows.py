@@ -1,4 +1,4 @@
-"""Rows of a benchmark: which dataset, split and part of it, and in which columns."""
+"""Rows of a benchmark: dataset, split, filter and columns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from ..options import nearest
 from .benchmark import Benchmark
 
 
-#: Columns that are looked for, in this order and in any case, where `columns` names none.
+#: Column names by role, in order of preference, case-insensitive; `columns` overrides them.
 COLUMNS = {
     "id": ("id", "question_id", "uid", "idx"),
     "question": ("question", "instruction", "prompt", "turns", "text", "input", "conversations"),
@@ -32,15 +32,15 @@ class RowsBenchmark(Benchmark):
         dataset (`str`):
             Hub name, local folder, or .json, .jsonl, .parquet or .csv file.
         config (`str`, *optional*):
-            Configuration of a dataset on the hub.
+            Configuration of a dataset on the Hub.
         split (`str`, *optional*, defaults to `"test"`):
-            Its split. A file that has a column `split` is divided by it; another file is one split as a whole.
+            Split. In a file, the rows with this value in the column `split`; all rows if the file has no such column.
         where (`dict`, *optional*):
             Only rows with this value, or one of these values, in a column: `{subject: [anatomy, virology]}`.
         limit (`int`, *optional*):
-            So many rows at most, evenly spaced over the dataset, so that every subject of a sorted one has its share.
+            Maximum number of rows, evenly spaced over the dataset, so that every subject of a sorted one is included.
         columns (`dict[str, str]`, *optional*):
-            Columns that are not called as usual: `{question: stem, answer: key}`.
+            Column names by role, where they differ from the usual ones: `{question: stem, answer: key}`.
     """
 
     dataset: str
@@ -55,17 +55,17 @@ class RowsBenchmark(Benchmark):
             raise ValueError(f"`limit={self.limit}` must be at least 1.")
         for role in self.columns:
             if role not in COLUMNS:
-                raise ValueError(f"`columns`: nothing is called {role!r}{nearest(role, COLUMNS)}")
+                raise ValueError(f"`columns`: unknown role {role!r}{nearest(role, COLUMNS)}")
 
     def default_name(self) -> str:
         return Path(self.dataset).name.split(".")[0] or "benchmark"
 
     def read(self, split: str | None = None) -> Dataset:
         """
-        The rows of a split, the benchmark's own by default.
+        The rows of a split, by default `self.split`.
 
         Raises:
-            `ValueError`: no such dataset, split, or column of `where`; no rows.
+            `ValueError`: Unknown dataset, split, or column in `where`; no rows.
         """
         what, split = f"`benchmarks` ({self.name})", split or self.split
         rows = load_rows(self.dataset, self.config, split)
@@ -74,7 +74,7 @@ class RowsBenchmark(Benchmark):
             if "split" in rows.column_names:
                 where.setdefault("split", split)
             elif split != self.split:
-                raise ValueError(f"{what}: {self.dataset!r} is one file without a column `split`: no {split!r} in it.")
+                raise ValueError(f"{what}: {self.dataset!r} is a file without a column `split`, so without {split!r}.")
         for column, wanted in where.items():
             if column not in rows.column_names:
                 raise ValueError(f"{what}: `where`: no column {column!r}{nearest(column, rows.column_names)}")
@@ -89,22 +89,22 @@ class RowsBenchmark(Benchmark):
 
     def column(self, rows: Dataset, role: str, required: bool = True) -> str | None:
         """
-        The column of `rows` that holds the `question`, the `answer`, ...
+        The column of `rows` with the `question`, the `answer`, ...; `None` if it is optional and missing.
 
         Raises:
-            `ValueError`: it is required, and there is none.
+            `ValueError`: A required column is missing.
         """
         names = {name.lower(): name for name in reversed(rows.column_names)}
         if role in self.columns:
             if self.columns[role] in rows.column_names:
                 return self.columns[role]
-            found = nearest(self.columns[role], rows.column_names)
-            raise ValueError(f"`benchmarks` ({self.name}): no column {self.columns[role]!r} for `{role}`{found}")
+            hint = nearest(self.columns[role], rows.column_names)
+            raise ValueError(f"`benchmarks` ({self.name}): no column {self.columns[role]!r} for `{role}`{hint}")
         column = next((names[name] for name in COLUMNS[role] if name in names), None)
         if column is None and required:
             raise ValueError(
-                f"`benchmarks` ({self.name}): {self.dataset!r} has the columns {', '.join(rows.column_names)} and "
-                f"none called {', '.join(COLUMNS[role])}: say which holds the {role}, `columns: {{{role}: ...}}`."
+                f"`benchmarks` ({self.name}): {self.dataset!r} has the columns {', '.join(rows.column_names)}, not "
+                f"{' or '.join(COLUMNS[role])}: name the column of the {role} with `columns: {{{role}: ...}}`."
             )
         return column
 

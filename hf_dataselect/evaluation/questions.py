@@ -1,4 +1,4 @@
-"""Questions that a model answers freely: how rows become questions, and questions answers."""
+"""Open-ended questions: parses rows, generates answers, and scores them with metrics."""
 
 import json
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ from .benchmark import Setting
 from .benchmark_rows import RowsBenchmark
 
 
-TOO_LONG = "no prompt to generate from, or one that is too long"
+TOO_LONG = "the prompt is empty or too long"
 
 
 class Question(NamedTuple):
-    """A question as a model is asked it."""
+    """A question for the model."""
 
     id: str
-    #: What the user says, turn by turn; usually one turn. None where the row can't be read.
+    #: User messages; usually one. Empty if the row is unreadable.
     turns: list[str]
-    #: The right answer to each turn, as far as the row has one.
+    #: Reference answers by turn, as far as the row has them.
     references: list[str | None]
     subject: str | None = None
 
@@ -35,15 +35,15 @@ class Question(NamedTuple):
 @dataclass(kw_only=True)
 class QuestionsBenchmark(RowsBenchmark):
     """
-    A benchmark whose questions are answered freely; for the rows see [`RowsBenchmark`].
+    A benchmark of open-ended questions; for the rows see [`RowsBenchmark`].
 
     Args:
         max_new_tokens (`int`, *optional*):
-            Length of an answer at most.
+            Maximum length of an answer.
         template (`str`, *optional*, defaults to `"{question}"`):
-            What the model is told; `{question}` stands for the row's.
+            Prompt; `{question}` is replaced by the row's question.
         at_end (`bool`, *optional*, defaults to `True`):
-            Run only when training ends: generating costs far more than a likelihood does.
+            Run only when training ends: generation costs far more than a likelihood.
     """
 
     at_end: bool = True
@@ -58,17 +58,18 @@ class QuestionsBenchmark(RowsBenchmark):
         if self.max_new_tokens < 1:
             raise ValueError(f"`max_new_tokens={self.max_new_tokens}` must be at least 1.")
         if "{question}" not in self.template:
-            raise ValueError(f"`template={self.template!r}` must have {{question}} in it.")
+            raise ValueError(f"`template={self.template!r}` must contain {{question}}.")
 
     def prepare(self) -> None:
         rows = self.read()
         names = {role: self.column(rows, role, False) for role in ("id", "subject")}
         names["question"] = self.column(rows, "question")
         names["answer"] = self.column(rows, "answer", self.with_answers)
-        found = [read_question(row, place, names) for place, row in enumerate(rows.with_format(None))]
-        self.questions = self.limited(found)
+        self.questions = self.limited([read_question(row, i, names) for i, row in enumerate(rows.with_format(None))])
         if not any(question.turns for question in self.questions):
-            raise ValueError(f"`benchmarks` ({self.name}): no row of {self.dataset!r} has text in its {names}.")
+            raise ValueError(
+                f"`benchmarks` ({self.name}): no row of {self.dataset!r} has text in the columns {names}."
+            )
 
     def protocol(self) -> dict[str, Any]:
         described = {"rows": digest(self.questions), "template": self.template, "max_new_tokens": self.max_new_tokens}
@@ -76,14 +77,14 @@ class QuestionsBenchmark(RowsBenchmark):
 
     def ask(self, ctx: Context, said: Sequence[Sequence[str]] | None = None) -> list[str | None]:
         """
-        Greedy answers to one turn of each question, the first by default; `None` where there is none.
+        Greedy answers to one turn of each question, by default the first; `None` without an answer.
 
         Args:
             ctx ([`Context`]):
-                The model.
+                Context with the model.
             said (`Sequence[Sequence[str]]`, *optional*):
-                Answers to the earlier turns of each question; a question whose earlier answer is missing, or that has
-                no further turn, is not asked.
+                Answers to the previous turns of each question. A question with a missing answer or without another
+                turn is skipped.
         """
         text_format, prompts = question_format(ctx), []
         for question, answers in zip(self.questions, said or [()] * len(self.questions), strict=True):
@@ -95,25 +96,25 @@ class QuestionsBenchmark(RowsBenchmark):
         return greedy_answers(prompts, ctx, self.max_new_tokens)
 
     def keep(self, folder: Path | None, ctx: Context, answers: Sequence[str | None]) -> None:
-        """Write `NAME.jsonl`: `id`, `question` and `answer` of each row, the last null where there is none."""
+        """Write `NAME.jsonl`: `id`, `question` and `answer` (or null) of each row."""
         rows = zip(self.questions, answers, strict=True)
         lines = [{"id": q.id, "question": q.turns[0] if q.turns else "", "answer": answer} for q, answer in rows]
         write_lines(folder, ctx, f"{self.name}.jsonl", lines)
 
 
 def read_question(row: dict[str, Any], place: int, names: dict[str, str | None]) -> Question:
-    """A row of any layout; one whose question is no text has no turns."""
+    """Parse a row of any layout; without a question in text it has no turns."""
     said = _listed(row[names["question"]])
-    if all(isinstance(turn, dict) for turn in said):  # a chat: what its user says first is asked
+    if all(isinstance(turn, dict) for turn in said):  # a chat: its first user message
         said = [turn.get("content") or turn.get("value") for turn in said if _speaker(turn) in ("user", "human")][:1]
     elif names["question"].lower() == "conversations":
         said = said[:1]
     turns = [turn.strip() for turn in said if isinstance(turn, str) and turn.strip()]
     turns = turns if len(turns) == len(said) else []
-    if names["question"].lower() == "instruction":  # Alpaca and Self-Instruct give the material apart
+    if names["question"].lower() == "instruction":  # Alpaca and Self-Instruct keep the input in its own column
         instances = row.get("instances") or [{name.lower(): value for name, value in row.items()}]
-        given = instances[0].get("input")
-        parts = [*turns, "" if given is None else str(given).strip()]
+        text = instances[0].get("input")
+        parts = [*turns, "" if text is None else str(text).strip()]
         turns = ["\n\n".join(filter(None, parts))] if any(parts) else []
     references = row[names["answer"]] if names["answer"] else None
     references = [text if isinstance(text, str) else None for text in _listed(references)]
@@ -132,8 +133,8 @@ def _speaker(turn: dict[str, Any]) -> str | None:
 
 def question_format(ctx: Context) -> TextFormat:
     """
-    How questions become tokens: through the chat template where the tokenizer has one, else as plain lines. The window
-    is the model's own and not the training's, which would make the benchmark another one.
+    How questions are rendered: with the chat template if the tokenizer has one, else as plain text. The window is that
+    of the model, not of training: a benchmark must not depend on training options.
     """
     positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None)
     style = "chat" if ctx.tokenizer.chat_template else "plain"
@@ -141,13 +142,13 @@ def question_format(ctx: Context) -> TextFormat:
 
 
 def prompt_ids(text_format: TextFormat, turns: Sequence[str], answers: Sequence[str] = ()) -> list[int]:
-    """Token ids of a conversation up to where the model is to answer; none if the chat template refuses it."""
+    """Token ids of a conversation up to the model's answer; empty if the chat template rejects it."""
     messages = []
     for turn, answer in zip(turns, [*answers, ""], strict=True):
         messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": answer}]
     try:
         return text_format.prompt_ids(Record(0, tuple(messages), first_answer=len(messages) - 1))
-    except Exception:  # templates raise what they like
+    except Exception:  # a template may raise any error
         return []
 
 
@@ -155,8 +156,8 @@ def greedy_answers(
     prompts: Sequence[Sequence[int] | None], ctx: Context, max_new_tokens: int, window: int = 2**31
 ) -> list[str | None]:
     """
-    Answers to the prompts that fit the model, and `window`, with the longest answer; `None` for the others, of which
-    those that are empty or too long are noted as unscorable, those that are `None` are not.
+    Greedy answers to the prompts that fit the model and `window` together with the longest answer; `None` for the
+    others. Empty and too long prompts are recorded as unscorable, prompts that are `None` are not.
     """
     positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
     room = min(window, positions - max_new_tokens)
@@ -165,17 +166,15 @@ def greedy_answers(
     ctx.account.note("unscorable", TOO_LONG, set(wanted) - set(asked))
     answers: list[str | None] = [None] * len(prompts)
     if asked:
-        found = generate(
+        generated = generate(
             ctx.model,
             ctx.tokenizer,
             [prompts[row] for row in asked],
+            ctx.runtime,
             max_new_tokens=max_new_tokens,
-            batch_tokens=ctx.batch_tokens,
-            accelerator=ctx.accelerator,
-            progress="Generating answers",
-            vllm_memory=ctx.vllm_memory,
+            label="Generating answers",
         )
-        for row, answer in zip(asked, found, strict=True):
+        for row, answer in zip(asked, generated, strict=True):
             answers[row] = answer
     return answers
 
@@ -183,29 +182,28 @@ def greedy_answers(
 def score_answers(
     metrics: Sequence[str], answers: Sequence[str | None], references: Sequence[str | None], ctx: Context
 ) -> dict[str, Setting]:
-    """Each metric of the answers; rows without answer or reference, and such as a metric can't score, are NaN."""
+    """Metrics of the answers; NaN for rows without answer or reference, or that a metric can't score."""
     from .metrics import score_texts
 
     ctx.account.note("unscorable", "no reference answer", [i for i, text in enumerate(references) if text is None])
-    pairs = enumerate(zip(answers, references, strict=True))
-    rows = [row for row, pair in pairs if None not in pair]
+    rows = [row for row, pair in enumerate(zip(answers, references, strict=True)) if None not in pair]
     settings = {}
     for metric in metrics if rows else ():
-        found = score_texts(metric, [answers[row] for row in rows], [references[row] for row in rows])
-        for key, value in found.items():
+        scores = score_texts(metric, [answers[row] for row in rows], [references[row] for row in rows])
+        for key, value in scores.items():
             examples = None
             if value.examples is not None:
                 examples = np.full(len(answers), np.nan)
                 examples[rows] = value.examples
                 unread = set(rows) & set(np.flatnonzero(np.isnan(examples)).tolist())
-                ctx.account.note("unscorable", f"the reference holds nothing that `{key}` can compare", unread)
+                ctx.account.note("unscorable", f"the reference has no value for `{key}`", unread)
                 examples = examples.tolist()
             settings[key] = Setting(value.score, value.higher_is_better, examples)
     return settings
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Refuse the names of metrics that can't be had, before anything is computed."""
+    """Raise for a metric that can't be loaded, before anything is computed."""
     if metrics:
         from .metrics import load_metric
 
@@ -214,7 +212,7 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def write_lines(folder: Path | None, ctx: Context, name: str, lines: Sequence[dict[str, Any]]) -> None:
-    """Write a .jsonl file into a folder, on the main process."""
-    if folder is not None and (ctx.accelerator is None or ctx.accelerator.is_main_process):
+    """Write a .jsonl file on the main process."""
+    if folder is not None and ctx.runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / name, "".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,26 @@
+"""
+Stage 1b, features of rows. Public: your own method imports these, and passes on its `ctx`.
+
+| feature | gives |
+|---|---|
+| [`~loss.answer_loss`] | mean loss of the answers, conditional or unconditional, label tokens, top-1 hits |
+| [`~loss.prompt_features`] | mean hidden state and perplexity of the prompts, from one forward pass |
+| [`~hidden_states.text_vectors`], [`~hidden_states.prompt_vectors`] | hidden states of rows or prompts, on disk |
+| [`~row_vectors.RowVectors`] | vectors of rows by the model or a sentence encoder, on demand |
+| [`~sentence_vectors.sentence_vectors`] | vectors of any texts |
+| [`~gradients.gradient_features`] | projected gradients at the epochs of a warm-up |
+| [`~tuning.tuned_on`] | the context with its model temporarily fine-tuned on some rows |
+| [`~tuned_loss.TunedLoss`] | held-out loss of the model fine-tuned on some rows |
+| [`~one_shot_tasks.task_losses`] | losses of tasks, with and without each row as a one-shot example |
+| [`~judgements.ask_about_rows`] | replies of the judge to a question about each row |
+| [`~ratings.expected_ratings`] | expected digit of a scorer |
+| [`~rewards.answer_rewards`] | rewards of the answers, or of others in their place |
+| [`~generated_answers.generated_answers`] | model-generated responses to the prompts |
+| [`~text_statistics.text_feature`], [`~text_statistics.answer_tokens`] | length, diversity, readability, tokens |
+| [`~indicators.IndicatorSources`], [`~image_text.ImageTextSources`] | indicators that a fitted rule weights |
+| [`~clip.embed`] | images and answers in one space |
+| [`~tags.Vocabulary`] | tags, normalized |
+| [`~target_rows.encode_target`] | token rows of the target-task examples |
+
+All take records and a context and run on all ranks. Rows that they can't compute are NaN and noted in `ctx.account`.
+"""

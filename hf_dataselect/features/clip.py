@@ -1,38 +1,38 @@
-"""Embeddings of images and texts in one space, by a CLIP or whatever else transformers has of that kind."""
+"""Embeddings of images and texts in one space, by CLIP, SigLIP or a similar model of transformers."""
 
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoProcessor
 
+from ..compat.transformers import base_class
 from ..context import Context
-from ..data import images as images_module
 from ..data.images import has_image, image_key, picture, stored_images
 from ..data.records import Records
-from ..engines.forward.sentence_encoder import embedding_store, text_keys
-from ..engines.runtime.batching import map_batches
+from ..engines.forward.cached_vectors import CachedVectors
+from ..engines.forward.sentence_encoder import text_keys
+from ..engines.runtime.loading import load_weights
 from ..engines.runtime.model_state import cast, evaluating, scoring_dtype
-from ..engines.store.identity import code_version, digest, model_identity
-from ..engines.store.vector_store import stored_vectors
+from ..engines.store.identity import digest, identity_of
 from .text_statistics import split_sentences
 
 
-#: Of an answer, so many sentences count: a CLIP reads one at a time.
+#: Sentences of an answer that are embedded, one at a time.
 SENTENCES = 10
 
 
 class Embeddings(NamedTuple):
-    """Of rows, each of length 1; NaN where there is none."""
+    """Unit vectors of rows; NaN for a row that has none."""
 
-    #: float32 `(n, 2 x width)`, image and text side by side; the text's alone, `(n, width)`, without images.
+    #: float32 `(n, 2 x width)`, image and text side by side; `(n, width)`, text only, without images.
     joint: np.ndarray
-    #: Whether there are images.
+    #: Whether the dataset has images.
     images: bool
+    #: Hash of the CLIP.
+    identity: str
 
     @property
     def image(self) -> np.ndarray | None:
@@ -50,16 +50,16 @@ def check_clip(name: str) -> None:
     Refuse what can't embed images and texts, before its weights load.
 
     Raises:
-        `ValueError`: no such model, no two towers, or no processor of images and texts.
+        `ValueError`: an unknown model, one that is not an image-text model, or one without a processor for both.
     """
     try:
         config = AutoConfig.from_pretrained(name)
         processor = AutoProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"`selection_kwargs`: clip={name!r} can't be found, or has no processor: {error}") from error
-    known = MODEL_MAPPING.get(type(config), None)  # not a model of the user's own code
+    known = base_class(config)  # unknown for remote code
     if known and not all(hasattr(known, f"get_{kind}_features") for kind in ("image", "text")):
-        raise ValueError(f"`selection_kwargs`: clip={name!r} is no model of images and texts (as CLIP or SigLIP is).")
+        raise ValueError(f"`selection_kwargs`: clip={name!r} is not an image-text model such as CLIP or SigLIP.")
     if not (hasattr(processor, "image_processor") and hasattr(processor, "tokenizer")):
         raise ValueError(f"`selection_kwargs`: clip={name!r} has no image processor: its preprocessor_config.json.")
 
@@ -70,46 +70,38 @@ class _Clip:
     def __init__(self, name: str, ctx: Context):
         self.ctx, self.processor = ctx, AutoProcessor.from_pretrained(name)
         try:
-            self.model = AutoModel.from_pretrained(name, dtype="auto")
+            self.model = load_weights(AutoModel.from_pretrained, name, dtype="auto")
             self.window = self.model.config.text_config.max_position_embeddings
             self._of_texts = self.model.get_text_features
             self._of_images = self.model.get_image_features
         except (OSError, ValueError, AttributeError) as error:
             raise ValueError(f"`selection_kwargs`: clip={name!r} can't be loaded: {error}") from error
-        if ctx.accelerator is not None:
-            self.model.to(ctx.accelerator.device)
-        self.dtype = scoring_dtype(self.model, ctx.dtype)
+        self.model.to(ctx.runtime.device)
+        self.dtype = scoring_dtype(self.model, ctx.runtime.dtype)
         vision = self.model.config.vision_config
         self.patches = (getattr(vision, "image_size", 224) // getattr(vision, "patch_size", 16)) ** 2 + 1
         with torch.no_grad(), evaluating(self.model):
             self.width = self._embedded(self._of_texts, self._encoded(["a"])).shape[1]
 
-    def stored(self, kind: str, keys: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-        """Vectors `(n, width)` by content; `compute` gives those that are not kept yet, in eval mode."""
+    def cached(self, kind: str, keys: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """Vectors `(n, width)` by content key; `compute` gives those that are not cached, in eval mode."""
         ctx, described = self.ctx, digest([str(self.processor), kind])
-        code = code_version(sys.modules[__name__], images_module)
-        options = {"kind": described, "vision": code, "dtype": str(self.dtype)}
-        store = embedding_store(ctx.cache_dir, self.model, self.width, **options)
-        main = ctx.accelerator is None or ctx.accelerator.is_main_process
+        # Raise `vision` when the vector of an unchanged image or text and model changes by more than rounding.
+        options = {"kind": described, "vision": 1, "dtype": str(self.dtype)}
         with (
-            tqdm(total=len(keys), desc=f"Embedding {kind}", unit="row", disable=not main) as bar,
+            CachedVectors(ctx.runtime, self.model, self.width, f"Embedding {kind}", len(keys), **options) as cached,
             torch.no_grad(),
             evaluating(self.model),
             cast(self.model, self.dtype),
         ):
-            found = stored_vectors(store, keys, compute, ctx.accelerator, on_rows=bar.update)
-        store.close()
-        ctx.account.count(embedded_rows=len(keys) - found.cached, cached_rows=found.cached)
-        ctx.account.add_cached_seconds(found.cached_seconds)
-        return found.vectors[:]
+            return cached(keys, compute).vectors[:]
 
     def mapped(self, compute: Callable[[np.ndarray], np.ndarray], n: int, tokens: int) -> np.ndarray:
-        """`compute` of batches of `n` items of so many tokens, on all ranks."""
-        options = {"batch_tokens": self.ctx.batch_tokens, "accelerator": self.ctx.accelerator, "dtype": np.float32}
-        return map_batches(compute, np.full(n, tokens), self.width, **options)
+        """`compute` of batches of `n` items of `tokens` tokens each, sharded across ranks."""
+        return self.ctx.runtime.map(compute, np.full(n, tokens), self.width, dtype=np.float32)
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Unit vectors of texts, cut at the window."""
+        """Unit vectors of texts, truncated to the window."""
         return _unit(self._embedded(self._of_texts, self._encoded(texts)))
 
     def cuts(self, texts: Sequence[str]) -> bool:
@@ -123,7 +115,7 @@ class _Clip:
         return _unit(self._embedded(self._of_images, inputs))
 
     def _encoded(self, texts: Sequence[str]) -> dict[str, Any]:
-        # SigLIP knows texts that fill the window only; CLIP does not mind.
+        # SigLIP is trained on texts padded to the window; CLIP accepts both.
         options = {"padding": "max_length", "truncation": True, "max_length": self.window}
         return self.processor.tokenizer(list(texts), return_tensors="pt", **options)
 
@@ -134,17 +126,17 @@ class _Clip:
             for name, value in inputs.items()
             if name != "token_type_ids"
         }
-        found = features(**inputs)
-        found = found if isinstance(found, torch.Tensor) else found.pooler_output
-        return found.float().cpu().numpy()
+        output = features(**inputs)
+        output = output if isinstance(output, torch.Tensor) else output.pooler_output
+        return output.float().cpu().numpy()
 
 
 def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     """
-    Embeddings of images and answers; kept in the context's cache, and whole in memory.
+    Embeddings of images and answers, cached and held in memory.
 
-    Rows without an answer or an image are NaN and entered in `ctx.account`; NaN are also those with an image that
-    can't be decoded, which are unreadable for all methods (see [`Records`]).
+    Rows without an answer or an image are NaN and entered in `ctx.account`. Rows with an image that can't be decoded,
+    which no method can read (see [`Records`]), are NaN too.
 
     Args:
         clip (`str`):
@@ -152,10 +144,10 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     """
     check_clip(clip)
     model = _Clip(clip, ctx)
-    ctx.account.figures["identity of clip"] = model_identity(model.model)
+    identity = identity_of(model.model)
     text = _text_vectors(records, ctx, model)
     if records.images is None:
-        return Embeddings(text, images=False)
+        return Embeddings(text, False, identity)
     present = has_image(records.dataset)
     ctx.account.note("unscorable", _NO_IMAGE, np.flatnonzero(~present))
     present = np.setdiff1d(np.flatnonzero(present), records.undecodable)
@@ -176,11 +168,11 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
 
     image = np.full((len(records), model.width), np.nan, np.float32)
     if len(present):
-        image[present] = model.stored("images", np.frombuffer(b"".join(keys), "V16"), compute)
+        image[present] = model.cached("images", np.frombuffer(b"".join(keys), "V16"), compute)
     lost = present[~np.isfinite(image[present]).all(1)]
     ctx.account.note("unscorable", "an image did not fit in memory, or has no embedding", lost)
     image[lost] = np.nan
-    return Embeddings(np.hstack([_unit(image), text]), images=True)
+    return Embeddings(np.hstack([_unit(image), text]), True, identity)
 
 
 _NO_IMAGE = "no image, where other rows have one: select from rows with and without images apart"
@@ -196,19 +188,19 @@ def _text_vectors(records: Records, ctx: Context, model: _Clip) -> np.ndarray:
         vectors = model.mapped(lambda batch: model.texts([flat[i] for i in batch]), len(flat), model.window)
         return _means(vectors, [len(parts[place]) for place in places])
 
-    found = np.full((len(records), model.width), np.nan, np.float32)
+    text = np.full((len(records), model.width), np.nan, np.float32)
     if len(rows):
-        found[rows] = model.stored("answers", text_keys(["\n".join(part) for part in parts]), compute)
+        text[rows] = model.cached("answers", text_keys(["\n".join(part) for part in parts]), compute)
     ctx.account.note("unscorable", "no answer", np.setdiff1d(np.arange(len(records)), rows))
     cut = [
         len(split_sentences(record.answer)) > SENTENCES or model.cuts(part)
         for record, part in zip(asked, parts, strict=True)
     ]
     ctx.account.note("truncated", f"of the answer, {SENTENCES} sentences within the window of `clip` count", rows[cut])
-    lost = rows[~np.isfinite(found[rows]).all(1)]
+    lost = rows[~np.isfinite(text[rows]).all(1)]
     ctx.account.note("unscorable", "the answer did not fit in memory, or has no embedding", lost)
-    found[lost] = np.nan
-    return _unit(found)
+    text[lost] = np.nan
+    return _unit(text)
 
 
 def _means(vectors: np.ndarray, counts: Sequence[int]) -> np.ndarray:

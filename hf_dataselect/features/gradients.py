@@ -1,55 +1,141 @@
-"""Gradient features of rows (LESS, arXiv 2402.04333)."""
+"""Gradient features of rows (LESS, arXiv 2402.04333): projected gradients of a temporarily fine-tuned model."""
 
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from ..context import Context
-from ..data.text import Encoded
-from ..engines.gradients.collect import Gradients, gradients
-from .hidden_states import _problematic, note_unusable
+from ..data.encoding import Encoded
+from ..engines.gradients.adam import AdamFeature, AdamState
+from ..engines.gradients.collect import check_room_for_gradients, gradients, reduced_gradients
+from ..engines.gradients.layers import left_out, linear_layers, lora_layers
+from ..engines.gradients.projection import Projection
+from ..engines.store.vector_store import StoredVectors
+from ..engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
+from .hidden_states import note_unusable
+from .target_rows import refuse_without_target
 
 
-def answer_gradients(encoded: Encoded, ctx: Context, label: str, target: bool = False, **options: Any) -> Gradients:
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GradientFeatures:
     """
-    Gradient features of rows (LESS, arXiv 2402.04333): how each one, alone, would move the model.
+    Gradient features at one checkpoint of a model.
 
     Args:
-        encoded ([`Encoded`]):
-            The rows.
+        rows, examples ([`Encoded`]):
+            Token rows of candidates and of target-task examples.
         ctx ([`Context`]):
-            Model, window, ranks.
-        label (`str`):
-            Label of the progress bar.
-        target (`bool`, *optional*, defaults to `False`):
-            Rows of the target are not candidates: what can't be used of them is not entered in `ctx.account`.
-        options:
-            Of [`gradients`].
-
-    Returns:
-        [`Gradients`]
+            The context with the tuned model, whose weights are those of the checkpoint.
+        adam ([`AdamState`]):
+            The optimizer's moments.
+        weight (`float`):
+            Mean learning rate of the epoch, divided by the sum over all epochs.
+        options (`dict`):
+            Layers and projection, for [`gradients`].
+        place (`str`):
+            The checkpoint's number, for labels of progress bars.
     """
-    found = gradients(
-        ctx.model,
-        encoded.tokens,
-        # A backward pass holds what all layers did, a scoring pass what one does.
-        batch_tokens=max(1, ctx.batch_tokens // 4),
-        dtype=ctx.dtype,
-        gradient_checkpointing=ctx.gradient_checkpointing,
-        accelerator=ctx.accelerator,
-        cache_dir=ctx.cache_dir,
-        progress=label,
-        **options,
-    )
-    ctx.account.count(
-        backward_rows=len(encoded.tokens) - found.cached,
-        backward_tokens=found.computed_tokens,
-        cached_rows=found.cached,
-    )
-    ctx.account.add_cached_seconds(found.cached_seconds)
-    if not target:
-        note_unusable(encoded, ctx)
-        ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(~found.fits))
-        unusable = np.flatnonzero(found.fits & ~np.isfinite(found.norm) & ~_problematic(encoded))
+
+    rows: Encoded
+    examples: Encoded
+    ctx: Context
+    adam: AdamState
+    weight: float
+    options: dict[str, Any]
+    place: str
+
+    def of_examples(self) -> np.ndarray | StoredVectors:
+        """
+        Projected gradients of the target-task examples, unit vectors `(m, width)`; NaN for unusable ones.
+
+        Raises:
+            [`SelectionError`]: no example is usable.
+        """
+        label = f"Target gradients {self.place}"
+        features = gradients(self.ctx.model, self.examples.tokens, self.ctx.runtime, label=label, **self.options)
+        refuse_without_target(np.isfinite(features.norm), self.examples, self.ctx)
+        return features.vectors
+
+    def similarity(self, reduce: Callable[[np.ndarray], np.ndarray], momentum: bool = True) -> np.ndarray:
+        """
+        Similarities of each candidate's projected Adam update; unusable rows are NaN and entered in `ctx.account`.
+
+        Args:
+            reduce (`Callable`):
+                Unit vectors `(b, width)` -> `(b, groups)`, see [`Target.similarity`].
+            momentum (`bool`, *optional*, defaults to `True`):
+                See [`AdamFeature`].
+
+        Returns:
+            `np.ndarray`: `(n, groups)`.
+        """
+        ctx, adam = self.ctx, AdamFeature(self.adam, momentum)
+        options = {"adam": adam, "label": f"Gradients {self.place}", **self.options}
+        features = reduced_gradients(ctx.model, self.rows.tokens, ctx.runtime, reduce, **options)
+        note_unusable(self.rows, ctx)
+        ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(~features.fits))
+        unusable = np.flatnonzero(features.fits & ~np.isfinite(features.norm) & ~self.rows.problematic)
         ctx.account.note("unscorable", "the gradient is zero or not finite", unusable)
-    return found
+        return features.reduced
+
+
+def check_adapter(ctx: Context) -> None:
+    """Raise [`SelectionError`], before tuning, for a user's adapter whose gradients can't be computed."""
+    if hasattr(ctx.model, "peft_config"):
+        lora_layers(ctx.model)
+
+
+@contextmanager
+def gradient_features(
+    rows: Encoded,
+    examples: Encoded,
+    tuned_on: Sequence[int],
+    ctx: Context,
+    settings: WarmupSettings,
+    project: Projection,
+) -> Iterator[Iterator[GradientFeatures]]:
+    """
+    The model temporarily fine-tuned on some rows, at the end of each epoch in turn, then restored.
+
+    Args:
+        rows, examples ([`Encoded`]):
+            Token rows of candidates and of target-task examples.
+        tuned_on (`Sequence[int]`):
+            Candidates to fine-tune on.
+        settings ([`WarmupSettings`]):
+            Fine-tuning. Gradients are of the LoRA layers, or of `settings.layers` without an adapter.
+        project ([`Projection`]):
+            How gradients are projected.
+
+    Raises:
+        [`SelectionError`]: see [`warmed_up_by_epoch`] and [`gradients`]; or too little disk space for all vectors.
+    """
+
+    def layers_of(model: nn.Module) -> dict[str, nn.Linear]:
+        return linear_layers(model, settings.layers) if settings.layers else lora_layers(model)
+
+    def check_room(model: nn.Module) -> None:
+        vectors = settings.epochs * (len(rows.tokens) + len(examples.tokens))
+        check_room_for_gradients(ctx.runtime, vectors, layers_of(model), project)
+
+    chosen = rows.tokens.select(tuned_on)
+    with warmed_up_by_epoch(ctx.model, ctx.tokenizer, chosen, settings, ctx.runtime, check_room) as (model, epochs):
+        options, rates = {"layers": layers_of(model), "project": project}, sum(e.learning_rate for e in epochs)
+        if untouched := left_out(model, options["layers"]):
+            logger.warning("%s trained weights are excluded from the gradients: %s.", len(untouched), untouched[:8])
+
+        def checkpoints() -> Iterator[GradientFeatures]:
+            for number, epoch in enumerate(epochs, 1):
+                epoch.load()
+                weight, place = epoch.learning_rate / rates, f"{number}/{len(epochs)}"
+                yield GradientFeatures(rows, examples, ctx.using(model), epoch.adam, weight, options, place)
+
+        yield checkpoints()

@@ -1,16 +1,16 @@
 """
-Indicators of image-text rows (arXiv 2308.12067), numbers of a row that a rule weighs.
+Indicators of image-text rows (arXiv 2308.12067): per-row numbers that a rule weights.
 
 | name | is | runs |
 |---|---|---|
 | `clip` | cosine of the row's images and its last answer | a CLIP |
 | `len` | characters of the answers | nothing |
 | `rew` | reward of the last answer | a reward model |
-| `judge` | quality of the last answer from 0 to 100, by its words: no judge sees the image | a judge |
+| `judge` | quality of the last answer from 0 to 100, by its text: no judge sees the image | a judge |
 | `pca` | principal components of the embeddings of images and answer, side by side: `pca1`, `pca2`, ... | a CLIP |
 
-Rows of a dataset without images have no `clip`, and their `pca` is of the text alone. In a dataset with images, a row
-without one has neither.
+A dataset without images has no `clip`, and its `pca` is of the text only. In a dataset with images, a row without one
+has neither.
 """
 
 from collections.abc import Sequence
@@ -23,22 +23,24 @@ from sklearn.decomposition import PCA
 from ..context import Context
 from ..data.records import Records
 from ..engines.llm.judge import Conversation
+from ..engines.llm.load import load_reward_model
 from ..engines.llm.prompts import delimited, first_number
 from ..engines.llm.reward_model import check_reward_model
 from .clip import Embeddings, check_clip, embed
-from .judgements import ask_about_rows, note_silence
+from .indicators import Indicators
+from .judgements import ask_about_rows, note_missing_replies
 from .rewards import answer_rewards
 from .text_statistics import text_feature
 
 
-#: Principal components are of so many rows at most.
+#: Maximum number of rows that principal components are fitted to.
 PCA_SAMPLE = 50_000
 
 
 @dataclass
 class ImageTextSources:
     """
-    What measures the indicators of image-text rows.
+    Models and settings that compute the indicators of image-text rows.
 
     Args:
         clip (`str`):
@@ -62,30 +64,28 @@ class ImageTextSources:
             raise ValueError(f"`selection_kwargs`: components={self.components} must be at least 1.")
 
     def used(self, names: Sequence[str]) -> dict[str, Any]:
-        """The sources of these indicators, for the record."""
+        """The options that these indicators use."""
         wanted = {option for name in names for option in _SOURCES[name]}
         return {option: value for option, value in asdict(self).items() if option in wanted}
 
     def extras(self, names: Sequence[str]) -> dict[str, str]:
-        """Packages that these indicators need, and the extra that brings each."""
+        """Packages that these indicators need, each with the extra that installs it."""
         return {"PIL": "vision"}
 
     def check(self, names: Sequence[str]) -> None:
-        """Refuse, with a `ValueError`, models that can't measure these indicators, before weights load."""
+        """Raise `ValueError`, before weights load, for models that can't compute these indicators."""
         if "rew" in names:
             check_reward_model(self.reward_model, "reward_model")
         check_clip(self.clip)
 
     def possible(self, names: Sequence[str], records: Records) -> list[str]:
-        """Those of the indicators that these rows can have: without images, there is no `clip`."""
+        """The indicators available for these rows: all but `clip` without images."""
         return [name for name in names if name != "clip" or records.images]
 
     def measure(
         self, records: Records, ctx: Context, names: Sequence[str], basis: dict[str, np.ndarray] | None = None
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """
-        Indicators by column, float64 `(n,)` each, and the `basis` of `pca`: that given, or one fitted to these rows.
-        """
+    ) -> Indicators:
+        """[`Indicators`] of rows; `pca` uses the given `basis`, or fits one to these rows."""
         embeddings = embed(records, ctx, self.clip) if {"clip", "pca"} & set(names) else None
         return self.columns(records, ctx, names, embeddings, basis)
 
@@ -96,30 +96,34 @@ class ImageTextSources:
         names: Sequence[str],
         embeddings: Embeddings | None,
         basis: dict[str, np.ndarray] | None = None,
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """[`measure`] of rows whose embeddings are at hand."""
-        found, basis = {}, basis or {}
+    ) -> Indicators:
+        """[`measure`] of rows with precomputed embeddings."""
+        columns, basis = {}, basis or {}
+        identities = {} if embeddings is None else {"clip": embeddings.identity}
         for name in names:
             if name == "clip":
-                found[name] = (embeddings.image * embeddings.text).sum(1).astype(np.float64)
+                columns[name] = (embeddings.image * embeddings.text).sum(1).astype(np.float64)
             elif name == "len":
-                found[name] = text_feature("characters", records, ctx)
+                columns[name] = text_feature("characters", records, ctx)
             elif name == "rew":
-                found[name] = answer_rewards(records, ctx, self.reward_model)
+                reward_model = load_reward_model(self.reward_model, ctx.runtime)
+                columns[name] = answer_rewards(records, ctx, reward_model)
+                identities["reward_model"] = reward_model.identity
             elif name == "judge":
-                found[name] = _judged(records, ctx)
+                columns[name] = _judged(records, ctx)
+                identities["judge"] = ctx.judge.identity
             elif name == "pca":
                 basis = basis or _basis(embeddings.joint, self.components, ctx.seed)
                 if len(basis["pca.mean"]) != embeddings.joint.shape[1]:
                     raise ValueError(
-                        f"`selection_kwargs`: clip={self.clip!r} gives {embeddings.joint.shape[1]} numbers a row, and "
-                        f"the rule's `pca` is of {len(basis['pca.mean'])}: it was fitted with another `clip`."
+                        f"`selection_kwargs`: clip={self.clip!r} gives {embeddings.joint.shape[1]} dimensions, and "
+                        f"the rule's `pca` has {len(basis['pca.mean'])}: it was fitted with another `clip`."
                     )
                 projected = (
                     embeddings.joint @ basis["pca.components"].T - basis["pca.mean"] @ basis["pca.components"].T
                 )
-                found |= {f"pca{i}": column for i, column in enumerate(projected.T.astype(np.float64), 1)}
-        return found, basis
+                columns |= {f"pca{i}": column for i, column in enumerate(projected.T.astype(np.float64), 1)}
+        return Indicators(columns, basis, identities)
 
 
 _SOURCES = {"clip": ["clip"], "len": [], "rew": ["reward_model"], "judge": [], "pca": ["clip", "components"]}
@@ -132,8 +136,8 @@ def _basis(vectors: np.ndarray, components: int, seed: int) -> dict[str, np.ndar
     usable = vectors[usable]
     if len(usable) <= components or usable.shape[1] < components:
         raise ValueError(
-            f"`selection_kwargs`: components={components} can't be had of {len(usable)} rows with embeddings of "
-            f"{vectors.shape[1]} numbers."
+            f"`selection_kwargs`: components={components} needs more rows or wider embeddings: got {len(usable)} rows "
+            f"of {vectors.shape[1]} dimensions."
         )
     fitted = PCA(components, random_state=seed).fit(usable)
     return {"pca.mean": fitted.mean_.astype(np.float32), "pca.components": fitted.components_.astype(np.float32)}
@@ -158,10 +162,9 @@ def _judged(records: Records, ctx: Context) -> np.ndarray:
         lambda record: (record.prompt, record.answer) if record.prompt.strip() else (record.answer,),
         question,
         32_000,
-        lambda asked: ctx.judge.ask(asked, max_new_tokens=64, progress="Rating answers"),
+        lambda asked: ctx.judge.ask(asked, max_new_tokens=64, label="Rating answers"),
     )
-    ctx.account.figures["identity of judge"] = ctx.judge.identity
-    note_silence(replies, ctx)
+    note_missing_replies(replies, ctx)
     ratings = np.array([np.nan if reply is None else first_number(reply.text, 0, 100) for reply in replies])
     ctx.account.note(
         "unscorable", "no rating on the first line of the judge's reply", np.flatnonzero(np.isnan(ratings))

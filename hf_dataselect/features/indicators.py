@@ -1,19 +1,19 @@
 """
-Indicators of instruction data (arXiv 2307.06290), numbers of a row that a rule weighs.
+Indicators of instruction data (arXiv 2307.06290): per-row numbers that a rule weights.
 
 | name | is | runs |
 |---|---|---|
 | `len` | tokens of the answers | nothing |
-| `mtld` | lexical diversity of the answers, see `human.py` | nothing |
+| `mtld` | lexical diversity of the answers, see `text_statistics.py` | nothing |
 | `rew` | reward of the last answer | a reward model |
-| `ppl` | perplexity of the answers | the model to be tuned |
-| `knn` | Euclidean distance to the nearest but so many rows, in an encoder's vectors | an encoder |
+| `ppl` | perplexity of the answers | the pending fine-tune model |
+| `knn` | Euclidean distance to the k-th nearest neighbour, in an encoder's vectors | an encoder |
 | `nat`, `coh`, `und` | naturalness, coherence, understandability of the last answer, 0 to 1 | an evaluator |
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.forward.sentence_encoder import check_sentence_encoder
 from ..engines.forward.seq2seq import load_evaluator, yes_probability
+from ..engines.llm.load import load_reward_model
 from ..engines.llm.reward_model import check_reward_model
 from ..engines.runtime.loading import check_pretrained
 from ..engines.subset.neighbours import nearest_distance
@@ -40,10 +41,21 @@ QUESTIONS = {
 }
 
 
+class Indicators(NamedTuple):
+    """Indicators of rows, and what other rows must share to be comparable."""
+
+    #: By column, float64 `(n,)` each; rows without a value are NaN and entered in `ctx.account`.
+    columns: dict[str, np.ndarray]
+    #: What a rule keeps to compute them for other rows: the axes of principal components.
+    basis: dict[str, np.ndarray]
+    #: Hash of each model that computed them, by option.
+    identities: dict[str, str]
+
+
 @dataclass
 class IndicatorSources:
     """
-    What measures the indicators.
+    Models and settings that compute the indicators.
 
     Args:
         reward_model (`str`):
@@ -51,9 +63,9 @@ class IndicatorSources:
         evaluator (`str`):
             Of `nat`, `coh` and `und`: T5-style evaluator that answers yes or no, by hub name or folder.
         encoder (`str`):
-            Of `knn`: a sentence-transformers encoder (extra `embed`), or `"model"`, the model to be tuned.
+            Of `knn`: a sentence-transformers encoder (extra `embed`), or `"model"`, the pending fine-tune model.
         neighbour (`int`):
-            Of `knn`: the how manyeth nearest row.
+            Of `knn`: k of the k-th nearest neighbour.
     """
 
     reward_model: str = "OpenAssistant/reward-model-deberta-v3-large-v2"
@@ -69,69 +81,55 @@ class IndicatorSources:
             raise ValueError(f"`selection_kwargs`: neighbour={self.neighbour} must be at least 1.")
 
     def needs_model(self, names: Sequence[str]) -> bool:
-        """Whether these indicators run the model to be tuned."""
+        """Whether these indicators run the pending fine-tune model."""
         return "ppl" in names or ("knn" in names and self.encoder == "model")
 
     def used(self, names: Sequence[str]) -> dict[str, str | int]:
-        """The sources of these indicators, for the record."""
+        """The options that these indicators use."""
         kinds = {"rew": ["reward_model"], "knn": ["encoder", "neighbour"]}
         kinds |= dict.fromkeys(QUESTIONS, ["evaluator"])
         wanted = {option for name in names for option in kinds.get(name, [])}
         return {option: value for option, value in asdict(self).items() if option in wanted}
 
     def extras(self, names: Sequence[str]) -> dict[str, str]:
-        """Packages that these indicators need, and the extra that brings each."""
-        found = dict(TEXT_FEATURES["mtld"].extras) if "mtld" in names else {}
-        return found | ({"sentence_transformers": "embed"} if "knn" in names and self.encoder != "model" else {})
+        """Packages that these indicators need, each with the extra that installs it."""
+        packages = dict(TEXT_FEATURES["mtld"].extras) if "mtld" in names else {}
+        return packages | ({"sentence_transformers": "embed"} if "knn" in names and self.encoder != "model" else {})
 
     def check(self, names: Sequence[str]) -> None:
-        """Refuse, with a `ValueError`, models that can't measure these indicators, before weights load."""
+        """Raise `ValueError`, before weights load, for models that can't compute these indicators."""
         if "rew" in names:
             check_reward_model(self.reward_model, "reward_model")
         if set(names) & set(QUESTIONS):
             config = check_pretrained(self.evaluator, "evaluator")
             if not config.is_encoder_decoder:
-                raise ValueError(f"`selection_kwargs`: evaluator={self.evaluator!r} is no encoder-decoder model.")
+                raise ValueError(f"`selection_kwargs`: evaluator={self.evaluator!r} is not an encoder-decoder model.")
         if "knn" in names and self.encoder != "model":
             check_sentence_encoder(self.encoder)
 
     def possible(self, names: Sequence[str], records: Records) -> list[str]:
-        """Those of the indicators that these rows can have: all."""
+        """The indicators available for these rows: all."""
         return list(names)
 
-    def measure(
-        self, records: Records, ctx: Context, names: Sequence[str]
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """[`indicator_values`], and what a rule has to keep to measure others alike: nothing."""
-        return indicator_values(records, ctx, names, self), {}
-
-
-def indicator_values(
-    records: Records, ctx: Context, names: Sequence[str], sources: IndicatorSources
-) -> dict[str, np.ndarray]:
-    """
-    Indicators by name, float64 `(n,)` each; rows without one are NaN and entered in `ctx.account`.
-
-    Args:
-        names (`Sequence[str]`):
-            Some of `NAMES`.
-        sources ([`IndicatorSources`]):
-            What measures them.
-    """
-    found = {}
-    for name in names:
-        if name == "len":
-            found[name] = answer_tokens(records, ctx)
-        elif name == "mtld":
-            found[name] = text_feature("mtld", records, ctx)
-        elif name == "rew":
-            found[name] = answer_rewards(records, ctx, sources.reward_model)
-        elif name == "ppl":
-            found[name] = np.exp(answer_loss(records, ctx).mean)
-        elif name == "knn":
-            found[name] = _neighbour_distances(records, ctx, sources)
-    asked = [name for name in names if name in QUESTIONS]
-    return found | (_evaluations(records, ctx, asked, sources.evaluator) if asked else {})
+    def measure(self, records: Records, ctx: Context, names: Sequence[str]) -> Indicators:
+        """[`Indicators`] of rows, `names` of them."""
+        columns, identities = {}, {}
+        for name in names:
+            if name == "len":
+                columns[name] = answer_tokens(records, ctx)
+            elif name == "mtld":
+                columns[name] = text_feature("mtld", records, ctx)
+            elif name == "rew":
+                reward_model = load_reward_model(self.reward_model, ctx.runtime)
+                columns[name] = answer_rewards(records, ctx, reward_model)
+                identities["reward_model"] = reward_model.identity
+            elif name == "ppl":
+                columns[name] = np.exp(answer_loss(records, ctx).mean)
+            elif name == "knn":
+                columns[name] = _neighbour_distances(records, ctx, self)
+        asked = [name for name in names if name in QUESTIONS]
+        columns |= _evaluations(records, ctx, asked, self.evaluator) if asked else {}
+        return Indicators(columns, {}, identities)
 
 
 def _neighbour_distances(records: Records, ctx: Context, sources: IndicatorSources) -> np.ndarray:
@@ -139,22 +137,18 @@ def _neighbour_distances(records: Records, ctx: Context, sources: IndicatorSourc
     vectors = vectors_of(np.arange(len(records)))
     vectors_of.close()
     usable = np.flatnonzero(np.isfinite(vectors).all(1))
-    found = np.full(len(records), np.nan)
+    distances = np.full(len(records), np.nan)
     if len(usable) <= sources.neighbour:
         ctx.account.note("unscorable", f"fewer than {sources.neighbour} other rows to be near to", usable)
-        return found
-    options = {"accelerator": ctx.accelerator, "cache_dir": ctx.cache_dir, "progress": "Comparing rows"}
-    distances = nearest_distance(vectors[usable], sources.neighbour, **options)
-    found[usable] = distances.distance
-    ctx.account.count(cached_rows=distances.cached)
-    ctx.account.add_cached_seconds(distances.cached_seconds)
-    ctx.account.note("unscorable", "did not fit in memory", usable[np.isnan(distances.distance)])
-    return found
+        return distances
+    distances[usable] = nearest_distance(vectors[usable], sources.neighbour, ctx.runtime, "Comparing rows")
+    ctx.account.note("unscorable", "did not fit in memory", usable[np.isnan(distances[usable])])
+    return distances
 
 
 def _evaluations(records: Records, ctx: Context, names: Sequence[str], evaluator: str) -> dict[str, np.ndarray]:
-    model, tokenizer = load_evaluator(evaluator, ctx.accelerator)
-    end, found = tokenizer.eos_token or "</s>", {}
+    model, tokenizer = load_evaluator(evaluator, ctx.runtime)
+    end, columns = tokenizer.eos_token or "</s>", {}
     asked = [r for r in records if r.problem is None and r.answer.strip()]
     rows = np.array([record.index for record in asked], np.int64)
     for name in names:
@@ -162,21 +156,10 @@ def _evaluations(records: Records, ctx: Context, names: Sequence[str], evaluator
         if name == "coh":
             pairs = zip(texts, asked, strict=True)
             texts = [f"{text} {end} dialogue history: {record.prompt}" for text, record in pairs]
-        answer = yes_probability(
-            model,
-            tokenizer,
-            texts,
-            batch_tokens=ctx.batch_tokens,
-            dtype=ctx.dtype,
-            accelerator=ctx.accelerator,
-            cache_dir=ctx.cache_dir,
-            progress=f"Evaluating {name}",
-        )
-        found[name] = np.full(len(records), np.nan)
-        found[name][rows] = answer.probability
-        ctx.account.count(forward_rows=len(texts) - answer.cached, cached_rows=answer.cached)
-        ctx.account.add_cached_seconds(answer.cached_seconds)
+        answer = yes_probability(model, tokenizer, texts, ctx.runtime, f"Evaluating {name}")
+        columns[name] = np.full(len(records), np.nan)
+        columns[name][rows] = answer.probability
         ctx.account.note("truncated", "longer than the evaluator's window", rows[answer.cut])
         ctx.account.note("unscorable", "no answer", np.setdiff1d(np.arange(len(records)), rows))
-        ctx.account.note("unscorable", f"the evaluator gives no {name}", np.flatnonzero(np.isnan(found[name])))
-    return found
+        ctx.account.note("unscorable", f"the evaluator gives no {name}", np.flatnonzero(np.isnan(columns[name])))
+    return columns

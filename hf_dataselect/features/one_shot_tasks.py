@@ -1,33 +1,123 @@
-"""Rows as tasks that follow an exemplar, and the same rows alone."""
+"""Nuggets' features: losses of tasks, zero-shot and with a candidate as the one-shot example."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from ..context import Context
 from ..data.layouts import Record
 from ..data.records import Records
 from ..data.text import TextFormat, adds_bos
+from ..engines.forward.likelihood import likelihood
+from ..engines.forward.one_shot import one_shot_loss
 from ..engines.runtime.token_rows import TokenRows
+from ..engines.subset.clusters import central_rows
+from ..errors import SelectionError
+from .hidden_states import prompt_vectors
 
 
 class Tasks(NamedTuple):
-    """Per record: its tokens, with the spans of its answers, as they stand alone and behind an exemplar."""
+    """Token rows of tasks with the spans of their answers, zero-shot and after an exemplar."""
 
-    alone: TokenRows
-    behind: TokenRows
-    #: Records of which no answer token can be scored.
-    silent: np.ndarray
+    zero_shot: TokenRows
+    one_shot: TokenRows
+    #: Records without a label token.
+    without_answer: np.ndarray
 
 
-#: Stands for any exemplar, to see what a chat template makes of a chat that goes on.
+class TaskLosses(NamedTuple):
+    """Summed negative log-likelihood of the label tokens of each task, nats, float64."""
+
+    #: Without an exemplar, `(tasks,)`.
+    zero_shot: np.ndarray
+    #: After each row as its exemplar, `(n, tasks)`; NaN where it was not computed or did not fit in memory.
+    one_shot: np.ndarray
+    #: Rows that can be an exemplar, bool `(n,)`.
+    usable: np.ndarray
+
+
+def choose_tasks(records: Records, ctx: Context, tasks: int) -> Records:
+    """
+    The target-task examples; without a target, the rows whose prompt embeddings are nearest to the centroids of a
+    k-means.
+
+    Raises:
+        [`SelectionError`]: no row can be a task.
+    """
+    if ctx.target is not None:
+        return ctx.target
+    prompts = prompt_vectors(records, ctx)
+    usable = np.flatnonzero(prompts.usable)
+    if len(usable) == 0:
+        raise SelectionError("`nuggets`: no row has a prompt and an answer within the window to be a task.")
+    return records.subset(ctx.agreed(central_rows(prompts.vectors, usable, tasks, seed=ctx.seed)))
+
+
+def task_losses(
+    records: Records,
+    tasks: Tasks,
+    ctx: Context,
+    plan: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]],
+    text_format: TextFormat | None = None,
+    mean_logit: bool = False,
+) -> TaskLosses:
+    """
+    Losses of tasks, zero-shot and one-shot. Rows that can't be an exemplar are entered in `ctx.account`.
+
+    Args:
+        records ([`Records`]):
+            The candidates.
+        tasks ([`Tasks`]):
+            The tasks.
+        ctx ([`Context`]):
+            Model, tokenizer, window.
+        plan (`Callable`):
+            Zero-shot losses -> a function from an exemplar's losses so far to the tasks to run next, see
+            [`one_shot_loss`].
+        text_format ([`TextFormat`], *optional*):
+            How candidates become text.
+        mean_logit (`bool`, *optional*, defaults to `False`):
+            Whether a padding token takes part in the softmax, see [`likelihood`].
+    """
+    zero_shot = likelihood(
+        ctx.model, tasks.zero_shot, ctx.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
+    ).loss
+    encoded = ctx.encode(records, text_format)
+    usable = np.ones(len(records), bool)
+    for reason, rows in encoded.problems.items():
+        ctx.account.note("unscorable", reason, rows)
+        usable[rows] = False
+    positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None)
+    if positions is not None:
+        long = usable & (encoded.tokens.lengths + tasks.one_shot.lengths.max() > positions)
+        ctx.account.note(
+            "unscorable", f"the row and a task need more than {positions} positions", np.flatnonzero(long)
+        )
+        usable &= ~long
+    ctx.account.note("truncated", "the answer is longer than the window", np.flatnonzero(encoded.truncated))
+    one_shot = one_shot_loss(
+        ctx.model,
+        encoded.tokens,
+        tasks.one_shot,
+        ctx.runtime,
+        rows=np.flatnonzero(usable),
+        wanted=plan(zero_shot),
+        label="Scoring tasks one-shot",
+        mean_logit=mean_logit,
+    )
+    return TaskLosses(zero_shot, one_shot, usable)
+
+
+#: Placeholder exemplar, to see how a chat template renders the turns that follow it.
 _EXEMPLAR = ({"role": "user", "content": "x"}, {"role": "assistant", "content": "y"})
 
 
 def task_tokens(records: Records, text_format: TextFormat, bos: bool = True) -> Tasks:
     """
-    Rows as tasks: alone they are spelled as always; behind an exemplar they lack what a text has at its beginning only
-    (the beginning-of-sequence token, a template's own system turn). Behind an exemplar they are cut at the window of
-    `text_format`, and alone so that the same answer tokens are left.
+    Rows as tasks. Zero-shot tasks are rendered like any row; one-shot tasks, which follow an exemplar, without what
+    only begins a text (the beginning-of-sequence token, a template's own system turn). One-shot tasks are truncated to
+    the window of `text_format`, and zero-shot ones to the same label tokens.
 
     Args:
         records ([`Records`]):
@@ -35,43 +125,44 @@ def task_tokens(records: Records, text_format: TextFormat, bos: bool = True) -> 
         text_format ([`TextFormat`]):
             How they become text.
         bos (`bool`, *optional*, defaults to `True`):
-            Whether a task alone begins with the beginning-of-sequence token that the tokenizer adds to plain texts.
+            Whether a zero-shot task begins with the beginning-of-sequence token that plain texts get.
 
     Raises:
         `ValueError`: a row has no answer, or the chat template refuses it.
     """
-    columns: dict[str, tuple[list, list]] = {"alone": ([], []), "behind": ([], [])}
-    silent = []
+    columns: dict[str, tuple[list, list]] = {"zero_shot": ([], []), "one_shot": ([], [])}
+    without_answer = []
     for record in records:
         try:
             if record.problem is not None:
                 raise ValueError(record.problem)
-            text, places = text_format.spell(record)
+            text, places = text_format.render(record)
             places = [place for place in places if place[0] < place[1]]
             if not places:
                 raise ValueError("no answer")
         except ValueError as error:
             raise ValueError(f"Row {record.index} of the tasks can't be one: {error}.") from error
         plain = text_format.style == "plain" or not record.chat
-        alone = _tokens(text_format, text, places, plain and bos)
+        zero_shot = _tokens(text_format, text, places, plain and bos)
         following, places = (text, places) if plain else _following(text_format, record, text, places)
-        behind = _tokens(text_format, following, places, False)
-        window = text_format.max_length or len(behind[0])
-        # What a text has at its beginning only takes no room: the same answer tokens count alone and behind.
-        alone, behind = _cut(*alone, window + len(alone[0]) - len(behind[0])), _cut(*behind, window)
-        if not behind[1]:
-            silent.append(record.index)
-        for name, (ids, spans) in (("alone", alone), ("behind", behind)):
+        one_shot = _tokens(text_format, following, places, False)
+        window = text_format.max_length or len(one_shot[0])
+        # What only begins a text does not count towards the window: both have the same label tokens.
+        zero_shot = _cut(*zero_shot, window + len(zero_shot[0]) - len(one_shot[0]))
+        one_shot = _cut(*one_shot, window)
+        if not one_shot[1]:
+            without_answer.append(record.index)
+        for name, (ids, spans) in (("zero_shot", zero_shot), ("one_shot", one_shot)):
             columns[name][0].append(ids)
             columns[name][1].append(spans)
-    return Tasks(*(TokenRows.from_lists(*column) for column in columns.values()), np.array(silent, np.int64))
+    return Tasks(*(TokenRows.from_lists(*column) for column in columns.values()), np.array(without_answer, np.int64))
 
 
 def _following(text_format: TextFormat, record: Record, text: str, places: list) -> tuple[str, list]:
-    """Text and answers of a chat as the template writes it behind another chat."""
+    """Text and answer spans of a chat as the template renders it after another chat."""
     try:
-        before = text_format._render(_EXEMPLAR, None)
-        whole = text_format._render((*_EXEMPLAR, *record.messages), record.tools)
+        before = text_format.apply_template(_EXEMPLAR, None)
+        whole = text_format.apply_template((*_EXEMPLAR, *record.messages), record.tools)
     except Exception:  # a template may refuse a second system turn
         before, whole = "", ""
     shift = len(whole) - len(before) - len(text)
@@ -86,8 +177,8 @@ def _following(text_format: TextFormat, record: Record, text: str, places: list)
 
 def _tokens(text_format: TextFormat, text: str, places: list, special_tokens: bool) -> tuple[list, list]:
     """
-    Token ids, and of each answer the positions there; a token across its border is prompt. The first token of a text
-    never counts: alone it may have nothing before it.
+    Token ids, and the span of each answer; a token across its border belongs to the prompt. The first token of a text,
+    which no token predicts, is never a label.
     """
     ends = [place[c] for place in places for c in (0, 1)]
     whole, *parts = text_format.tokenize([text, *(text[:end] for end in ends)], special_tokens)

@@ -1,4 +1,4 @@
-"""What a reward model makes of rows, with their own answers or with others."""
+"""Rewards of the answers of rows, or of others in their place."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,18 +8,19 @@ from ..context import Context
 from ..data.layouts import Record, content_text
 from ..data.records import Records
 from ..engines.llm.judge import Conversation
-from ..engines.llm.reward_model import load_reward_model
+from ..engines.llm.load import load_reward_model
+from ..engines.llm.reward_model import RewardModel
 
 
 def conversation(record: Record, answer: str | None = None) -> Conversation:
-    """A row up to its last answer, as a chat; with another `answer` in that one's place, if given."""
+    """A row up to its last answer, as a chat; with `answer` in its place, if given."""
     turn = record.answer_turns[-1]
-    said = [{"role": message["role"], "content": content_text(message)} for message in record.messages[:turn]]
-    return [*said, {"role": "assistant", "content": record.answer if answer is None else answer}]
+    before = [{"role": message["role"], "content": content_text(message)} for message in record.messages[:turn]]
+    return [*before, {"role": "assistant", "content": record.answer if answer is None else answer}]
 
 
 def answer_rewards(
-    records: Records, ctx: Context, reward_model: str, answers: Sequence[str | None] | None = None
+    records: Records, ctx: Context, reward_model: str | RewardModel, answers: Sequence[str | None] | None = None
 ) -> np.ndarray:
     """
     Rewards of the last answers, float64 `(n,)`, higher is better.
@@ -29,23 +30,16 @@ def answer_rewards(
             The rows.
         ctx ([`Context`]):
             Device, ranks, cache.
-        reward_model (`str`):
-            Sequence-classification model with one label, by hub name or folder.
+        reward_model (`str` or [`RewardModel`]):
+            Sequence-classification model with one label, by hub name or folder, or loaded.
         answers (`Sequence[str]`, *optional*):
-            Answers to judge in place of the rows' own; `None` for a row that has none.
+            Answers to score in place of the rows' own; `None` for a row without an answer.
 
     Returns:
-        `np.ndarray`: NaN for a row without an answer, and where the model gives no number. With the rows' own answers
-        these are entered in `ctx.account`.
+        `np.ndarray`: NaN for a row without an answer or a finite reward. With the rows' own answers these are entered
+        in `ctx.account`.
     """
-    model = load_reward_model(
-        reward_model,
-        accelerator=ctx.accelerator,
-        cache_dir=ctx.cache_dir,
-        batch_tokens=ctx.batch_tokens,
-        dtype=ctx.dtype,
-    )
-    ctx.account.figures["identity of reward_model"] = model.identity
+    model = load_reward_model(reward_model, ctx.runtime) if isinstance(reward_model, str) else reward_model
     asked, own = [], answers is None
 
     def chats() -> Iterator[Conversation]:
@@ -55,15 +49,11 @@ def answer_rewards(
                 asked.append(record.index)
                 yield conversation(record, answer)
 
-    found, rewards = model.score(chats(), "Rewarding answers"), np.full(len(records), np.nan)
-    rewards[asked] = found
-    ctx.account.add_cached_seconds(model.cost.cached_seconds)
-    ctx.account.count(
-        forward_rows=model.cost.calls, forward_tokens=model.cost.prompt_tokens, cached_rows=model.cost.cached
-    )
+    scores, rewards = model.score(chats(), "Scoring with the reward model"), np.full(len(records), np.nan)
+    rewards[asked] = scores
     if own:
-        lost = np.flatnonzero(np.isnan(rewards))
-        ctx.account.note("unscorable", "no answer", np.setdiff1d(lost, asked))
-        why = "no reward: not a number, longer than the reward model's window, or too big for the memory"
-        ctx.account.note("unscorable", why, lost)
+        unscored = np.flatnonzero(np.isnan(rewards))
+        ctx.account.note("unscorable", "no answer", np.setdiff1d(unscored, asked))
+        why = "no reward: not a number, longer than the reward model's window, or does not fit in memory"
+        ctx.account.note("unscorable", why, unscored)
     return rewards

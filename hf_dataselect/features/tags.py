@@ -1,4 +1,4 @@
-"""Open-set tags of rows: read, and made one vocabulary (arXiv 2308.07074, section 2.2)."""
+"""Open-set tags of rows: parsed, and normalized to one vocabulary (arXiv 2308.07074, section 2.2)."""
 
 import json
 import re
@@ -12,21 +12,22 @@ from sklearn.cluster import DBSCAN
 
 from ..engines.forward.sentence_encoder import sentence_embeddings
 from ..engines.llm.prompts import without_thoughts
+from ..engines.runtime.runtime import Runtime
 
 
-#: Longer texts are no tags, but a model that went on talking.
+#: Longer texts are runaway generation, not tags.
 LONGEST_TAG = 80
-#: So many brackets that begin no JSON, and a text is taken to hold none: looking further takes quadratic time.
+#: Brackets without valid JSON after which the search, which takes quadratic time, ends.
 MOST_BRACKETS = 200
 
 
 def parse_tags(value: Any) -> list[str] | None:
     """
-    Tags of a row out of a column or a tagger's reply: a list of texts or of objects with a `tag`, or the same as JSON,
+    Tags of a row from a column or a tagger's reply: a list of texts or of objects with a `tag`, or the same as JSON,
     also within other text or a code fence.
 
     Returns:
-        `list[str]`: each once, in their order; `None` if there is nothing to read.
+        `list[str]`: without duplicates, in order; `None` if the value can't be parsed.
     """
     if isinstance(value, str):
         value = _json_in(without_thoughts(value) or "")
@@ -42,10 +43,9 @@ def parse_tags(value: Any) -> list[str] | None:
 
 def _json_in(text: str) -> Any:
     """
-    The first JSON list or object in a text; of bare objects one after another, all, but not those of a list that never
-    ends.
+    The first JSON list or object in a text; of consecutive bare objects all, except those of an unterminated list.
     """
-    decoder, found, place = json.JSONDecoder(), [], 0
+    decoder, values, place = json.JSONDecoder(), [], 0
     failed, unended = 0, False
     for start in re.finditer(r"[\[{]", text):
         if start.start() < place:
@@ -60,28 +60,28 @@ def _json_in(text: str) -> Any:
         if isinstance(value, list):
             return value
         if not unended:
-            found.append(value)
-    return found[0] if len(found) == 1 else found or None
+            values.append(value)
+    return values[0] if len(values) == 1 else values or None
 
 
 class Vocabulary:
     """
-    Raw tags made one vocabulary, in the paper's four steps. What each step left is in `figures`.
+    Raw tags normalized to one vocabulary, in the paper's four steps; `figures` holds the number of tags after each.
 
     Args:
         tags (`Sequence`):
-            Tags of each row; `None` for a row without any reply.
+            Tags of each row; `None` for a row without a reply.
         min_count (`int`):
-            Tags of fewer rows than this are dropped, after the rules, so that spellings of one tag count together.
+            Tags of fewer rows are dropped, after spellings of one tag are merged.
         similarity (`float`):
-            Tags whose vectors have a cosine distance of at most this are one (DBSCAN); 0 leaves the step out.
+            Cosine distance up to which tags are merged (DBSCAN); 0 skips the step.
         encoder (`str`):
-            Sentence encoder for it.
+            Sentence encoder of that step.
         support, confidence (`int` and `float`):
-            A tag that comes with another one in at least `support` rows, which are at least `confidence` of its own
-            rows, becomes that other one; a support of 0 leaves the step out.
-        accelerator ([`~accelerate.Accelerator`], *optional*):
-            Deals the encoding over its ranks.
+            A tag that shares at least `support` rows, and at least the fraction `confidence` of its own rows, with
+            another tag becomes that tag; a support of 0 skips the step.
+        runtime ([`Runtime`]):
+            Shards the encoding across its ranks.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Vocabulary:
         encoder: str,
         support: int,
         confidence: float,
-        accelerator: Any = None,
+        runtime: Runtime,
     ):
         self.tags = [None if row is None else list(row) for row in tags]
         self.figures = {"raw": self._distinct()}
@@ -101,10 +101,10 @@ class Vocabulary:
         self._rename({tag: None for tag, count in self._counts().items() if count < min_count})
         self.figures[f"in {min_count} rows or more"] = self._distinct()
         if similarity > 0 and self._distinct() > 1:
-            self._rename(_by_meaning(self._counts(), similarity, encoder, accelerator))
+            self._rename(_by_meaning(self._counts(), similarity, encoder, runtime))
             self.figures["by meaning"] = self._distinct()
         if support > 0 and self._distinct() > 1:
-            self._rename(_by_company(self.tags, support, confidence))
+            self._rename(_by_association(self.tags, support, confidence))
             self.figures["by association"] = self._distinct()
 
     def _counts(self) -> Counter:
@@ -121,7 +121,7 @@ class Vocabulary:
 
 
 def _by_spelling(counts: Counter) -> dict[str, str | None]:
-    """Lower case, no punctuation, and one name for all forms of the same words: that of the most frequent form."""
+    """Lower-cased, without punctuation, and with inflected forms merged into the most frequent one."""
     from nltk.stem import SnowballStemmer
 
     stem = SnowballStemmer("english").stem
@@ -133,19 +133,19 @@ def _by_spelling(counts: Counter) -> dict[str, str | None]:
     return {tag: names[" ".join(map(stem, name.split()))] or None for tag, name in plain.items()}
 
 
-def _by_meaning(counts: Counter, distance: float, encoder: str, accelerator: Any) -> dict[str, str]:
+def _by_meaning(counts: Counter, distance: float, encoder: str, runtime: Runtime) -> dict[str, str]:
     tags = sorted(counts, key=lambda tag: (-counts[tag], tag))
-    vectors = sentence_embeddings(tags, encoder, accelerator)
+    vectors = sentence_embeddings(tags, encoder, runtime)
     labels = DBSCAN(eps=distance, min_samples=2, metric="cosine").fit_predict(vectors)
     first: dict[int, str] = {}
     return {tag: tag if label < 0 else first.setdefault(label, tag) for tag, label in zip(tags, labels, strict=True)}
 
 
-def _by_company(rows: list[list[str] | None], support: int, confidence: float) -> dict[str, str]:
+def _by_association(rows: list[list[str] | None], support: int, confidence: float) -> dict[str, str]:
     """
-    FP-Growth's rules from one tag to another, from the matrix of how often two tags come together. A rule from one tag
-    to several holds only if the rules to each of these do, and one from several tags does not say what a single one of
-    them becomes. Of two tags with rules both ways the rarer becomes the other; there is no rule to a rarer tag only.
+    FP-Growth's rules from one tag to another, from the co-occurrence matrix. A rule from one tag to several holds only
+    if the rules to each of them do, and a rule from several tags does not say what a single one becomes. Of two tags
+    with rules both ways the rarer becomes the other; rules to a rarer tag are ignored.
     """
     counts = Counter(tag for row in rows if row for tag in row)
     tags = sorted(counts, key=lambda tag: (-counts[tag], tag))
@@ -155,7 +155,7 @@ def _by_company(rows: list[list[str] | None], support: int, confidence: float) -
     table = csr_array((np.ones(len(pairs), np.int64), (at[0], at[1])), shape=(len(rows), len(tags)))
     together = (table.T @ table).tocoo()
     names: dict[str, str] = {}
-    # From the most frequent tag on, so that a chain of rules ends in the name that stays.
+    # From the most frequent tag on, so that a chain of rules ends in the final name.
     for specific, general, both in sorted(zip(*together.coords, together.data, strict=True)):
         if general < specific and both >= support and both >= confidence * counts[tags[specific]]:
             names.setdefault(tags[specific], names.get(tags[general], tags[general]))
@@ -164,7 +164,7 @@ def _by_company(rows: list[list[str] | None], support: int, confidence: float) -
 
 def tag_statistics(tags: Sequence[Sequence[str] | None], vocabulary: int) -> dict[str, float]:
     """
-    Complexity (mean tags a row), diversity (distinct tags) and coverage (their part of the vocabulary), after the
+    Complexity (mean tags per row), diversity (distinct tags) and coverage (fraction of the vocabulary), as in the
     paper's section 3.
     """
     distinct = len({tag for row in tags if row for tag in row})

@@ -1,25 +1,26 @@
-"""Rows of the task to be good at: read like any others, in groups where a column says so."""
+"""Target-task examples: token rows, and subtasks by an optional column."""
 
 import logging
 
 import numpy as np
 
 from ..context import Context
+from ..data.encoding import Encoded
 from ..data.records import Records
-from ..data.text import Encoded, TextFormat, encode
+from ..data.text import TextFormat
 from ..errors import SelectionError
 
 
 logger = logging.getLogger(__name__)
 
-#: Column of the target that names the subtask of a row.
+#: Column of the target that holds the subtask of a row.
 SUBTASK = "subtask"
 
 
 def subtasks(target: Records) -> np.ndarray | None:
     """
-    Subtask of each row, numbered by first appearance, int64 `(n,)`; `None` without a column `subtask`. All rows
-    without a value are one.
+    Subtask of each row, numbered by first appearance, int64 `(n,)`; `None` without a column `subtask`. Rows
+    without a value form one subtask.
     """
     if SUBTASK not in target.dataset.column_names:
         return None
@@ -29,30 +30,30 @@ def subtasks(target: Records) -> np.ndarray | None:
 
 def encode_target(ctx: Context, text_format: TextFormat) -> Encoded:
     """
-    Token rows of `ctx.target`. Rows that can't be used are named in a warning.
+    Token rows of `ctx.target`. A warning names unusable rows.
 
     Raises:
-        [`SelectionError`]: none can be used.
+        [`SelectionError`]: no row is usable.
     """
     if ctx.target.layout == "tokens":
         raise SelectionError("`selection_target` holds token ids: give its rows untokenized.")
-    encoded = encode(ctx.target, text_format, num_proc=ctx.num_proc)
-    useless = {reason: rows for reason, rows in encoded.problems.items() if rows}
-    for reason, rows in useless.items():
+    encoded = ctx.encode(ctx.target, text_format)
+    unusable = {reason: rows for reason, rows in encoded.problems.items() if rows}
+    for reason, rows in unusable.items():
         shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
         logger.warning(
             "`selection_target`: %s of %s rows are not used (%s): %s.", len(rows), len(ctx.target), reason, shown
         )
-    if sum(map(len, useless.values())) == len(ctx.target):
+    if sum(map(len, unusable.values())) == len(ctx.target):
         raise SelectionError(
-            f"`selection_target`: none of its {len(ctx.target)} rows can be used: {'; '.join(useless)}."
+            f"`selection_target`: none of its {len(ctx.target)} rows can be used: {'; '.join(unusable)}."
         )
     return encoded
 
 
 def refuse_without_target(usable: np.ndarray, encoded: Encoded, ctx: Context) -> None:
     """
-    Name target rows of an answer that came out of the model without a finite feature, in a warning.
+    Warn of target rows that have an answer but no finite feature.
 
     Raises:
         [`SelectionError`]: no row is usable.

@@ -1,6 +1,6 @@
 """
-Human-designed features: what can be read off a row without a model (paper, section 3.1). `FEATURES` is the table; each
-of them is a selector of its own through `selection_method: indicator`.
+Human-designed features, computed without a model (paper, section 3.1). `FEATURES` lists them;
+`selection_method: indicator` selects by any of them.
 
 A word is what stands between spaces, in lower case, without digits, hyphens and dashes; other ASCII punctuation counts
 as a space (the rule of the package lexicalrichness). In scripts that are written without spaces (Chinese, Japanese,
@@ -19,11 +19,9 @@ import regex
 from ..context import Context
 from ..data.layouts import content_text
 from ..data.records import Records
-from ..data.text import encode
-from ..engines.runtime.batching import map_batches
 
 
-#: Rows measured at a time.
+#: Rows per batch.
 ROWS = 256
 
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
@@ -38,10 +36,10 @@ _CLEANED = str.maketrans("", "", string.digits + "-\u2013\u2014") | str.maketran
 
 def words(text: str) -> list[str]:
     """Words of a text, see the module docstring."""
-    found = []
+    word_list = []
     for part in text.lower().translate(_CLEANED).split():
-        found += _UNSPACED_WORD.findall(part) if _UNSPACED_CHARACTER.search(part) else [part]
-    return found
+        word_list += _UNSPACED_WORD.findall(part) if _UNSPACED_CHARACTER.search(part) else [part]
+    return word_list
 
 
 def split_sentences(text: str) -> list[str]:
@@ -50,11 +48,11 @@ def split_sentences(text: str) -> list[str]:
 
 
 def sentences(text: str) -> int:
-    """How many [`split_sentences`] finds."""
+    """Number of sentences, see [`split_sentences`]."""
     return len(split_sentences(text))
 
 
-def mtld(found: list[str], threshold: float = 0.72) -> float:
+def mtld(tokens: list[str], threshold: float = 0.72) -> float:
     """
     Measure of textual lexical diversity of a list of words (McCarthy & Jarvis 2010): how many follow each other, on
     average over a walk forward and one backward, before the share of different ones falls to `threshold`. NaN without
@@ -62,27 +60,27 @@ def mtld(found: list[str], threshold: float = 0.72) -> float:
     """
     from lexicalrichness import LexicalRichness
 
-    return LexicalRichness(found, preprocessor=None, tokenizer=None).mtld(threshold=threshold) if found else np.nan
+    return LexicalRichness(tokens, preprocessor=None, tokenizer=None).mtld(threshold=threshold) if tokens else np.nan
 
 
 def lix(text: str) -> float:
     """Words a sentence plus the percentage of words of more than six letters; NaN without words."""
-    found = words(text)
-    if not found:
+    word_list = words(text)
+    if not word_list:
         return np.nan
-    return len(found) / max(1, sentences(text)) + 100 * sum(len(word) > 6 for word in found) / len(found)
+    return len(word_list) / max(1, sentences(text)) + 100 * sum(len(word) > 6 for word in word_list) / len(word_list)
 
 
 def automated_readability(text: str) -> float:
     """4.71 x letters a word + 0.5 x words a sentence - 21.43; NaN without words."""
-    found = words(text)
-    if not found:
+    word_list = words(text)
+    if not word_list:
         return np.nan
-    return 4.71 * _mean_length(found) + 0.5 * len(found) / max(1, sentences(text)) - 21.43
+    return 4.71 * _mean_length(word_list) + 0.5 * len(word_list) / max(1, sentences(text)) - 21.43
 
 
-def _mean_length(found: list[str]) -> float:
-    return sum(map(len, found)) / len(found) if found else np.nan
+def _mean_length(word_list: list[str]) -> float:
+    return sum(map(len, word_list)) / len(word_list) if word_list else np.nan
 
 
 def compression(text: str) -> float:
@@ -94,15 +92,15 @@ def compression(text: str) -> float:
 @dataclass(frozen=True)
 class TextFeature:
     """
-    A number of a text.
+    A number computed from a text.
 
     Args:
         formula, range, source (`str`):
-            What it is, between which values, and whose it is.
+            Its definition, values and origin.
         of (`Callable`):
-            Text -> number; NaN where the text has none. `None` if more than the text is needed.
+            Text -> number; NaN where it is undefined. `None` if it needs more than the text.
         extras (`dict[str, str]`, *optional*):
-            Packages needed, and the extra that brings each.
+            Packages needed, each with the extra that installs it.
     """
 
     formula: str
@@ -156,7 +154,7 @@ TEXT_FEATURES = {
 }
 
 
-#: All features: those of a text, and the one that takes a tokenizer.
+#: All features: those of a text, and the one that needs a tokenizer.
 FEATURES = TEXT_FEATURES | {
     "tokens": TextFeature("tokens of the model's tokenizer, answers only", "0 and up", "arXiv 2402.04833", None)
 }
@@ -174,40 +172,35 @@ def feature_table() -> str:
 def text_feature(name: str, records: Records, ctx: Context, of_prompt: bool = False) -> np.ndarray:
     """
     A feature of `TEXT_FEATURES` of each row's answers (one below the other), or of its prompt, float64 `(n,)`. Rows
-    are dealt over the ranks.
+    are sharded across the ranks.
 
-    Rows without such a text, or whose text has no such number, are NaN and entered in `ctx.account`.
+    Rows without the text, or where the feature is undefined, are NaN and entered in `ctx.account`.
     """
 
     def measure(rows: np.ndarray) -> np.ndarray:
-        found = np.zeros((len(rows), 2))  # whether there is a text, and its number
+        columns = np.zeros((len(rows), 2))  # whether the row has the text, and the number
         for place, record in enumerate(records.subset(rows)):
             texts = [content_text(record.messages[turn]) for turn in record.answer_turns]
             text = record.prompt if of_prompt else "\n".join(texts)
             if record.problem is None and text.strip():
-                found[place] = 1, TEXT_FEATURES[name].of(text)
-        return found
+                columns[place] = 1, TEXT_FEATURES[name].of(text)
+        return columns
 
-    options = {"batch_tokens": ROWS, "accelerator": ctx.accelerator, "progress": f"Measuring {name}"}
-    there, values = map_batches(measure, np.ones(len(records), np.int64), 2, **options).T
-    values[there == 0] = np.nan
-    ctx.account.note("unscorable", f"no {'prompt' if of_prompt else 'answer'}", np.flatnonzero(there == 0))
+    options = {"batch_tokens": ROWS, "label": f"Measuring {name}"}
+    present, values = ctx.runtime.map(measure, np.ones(len(records), np.int64), 2, **options).T
+    values[present == 0] = np.nan
+    ctx.account.note("unscorable", f"no {'prompt' if of_prompt else 'answer'}", np.flatnonzero(present == 0))
     ctx.account.note("unscorable", f"the text has no {name}", np.flatnonzero(np.isnan(values)))
     return values
 
 
 def answer_tokens(records: Records, ctx: Context) -> np.ndarray:
     """
-    Tokens of all answers of a row, before any cut at the window, float64 `(n,)`.
-
-    Counted with the model's own tokenizer, so that languages without spaces count as well. Rows without an answer are
-    NaN and entered in `ctx.account`.
+    Tokens of all answers of a row, before truncation, float64 `(n,)`, by the model's own tokenizer, which also serves
+    languages without spaces. Rows without an answer are NaN and entered in `ctx.account`.
     """
-    encoded = encode(records, ctx.text_format(max_length=None), num_proc=ctx.num_proc)
-    counts = np.full(len(records), np.nan)
-    for start in range(0, len(records), 10_000):
-        rows = range(start, min(start + 10_000, len(records)))
-        counts[rows] = [(spans[:, 1] - spans[:, 0]).sum() for _, spans in encoded.tokens.take(rows)]
+    encoded = ctx.encode(records, ctx.text_format(max_length=None))
+    counts = encoded.label_tokens().astype(np.float64)
     for reason, rows in encoded.problems.items():
         ctx.account.note("unscorable", reason, rows)
         counts[rows] = np.nan

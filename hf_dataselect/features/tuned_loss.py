@@ -1,7 +1,5 @@
-"""What rows are worth to a model: its loss on held-out rows once it was tuned on them for a while."""
+"""Held-out loss of the model fine-tuned on some rows."""
 
-import hashlib
-import time
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,9 +7,8 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..engines.runtime.account import Account
-from ..engines.runtime.batching import found_by_main
-from ..engines.store.identity import digest, model_identity
-from ..engines.store.row_store import RowStore
+from ..engines.runtime.cached_map import cached_value
+from ..engines.store.identity import digest, identity_of
 from ..engines.tuning.warm_up import ImageRows, WarmupSettings, warmed_up
 from .image_loss import held_out_loss
 from .tuning import tuning_rows
@@ -19,40 +16,36 @@ from .tuning import tuning_rows
 
 class TunedLoss:
     """
-    A function from rows to the mean loss on held-out rows of the model tuned on them. Each result is kept in the
-    context's cache, and the tuned weights, which would fill the disk, are not.
+    A function from rows to the mean held-out loss of the model temporarily fine-tuned on them. Losses are cached; the
+    fine-tuned weights, which would fill the disk, are not.
 
     Args:
         records ([`Records`]):
-            The rows that are tuned on.
+            The rows to fine-tune on.
         held_out ([`Records`]):
-            The rows whose loss is measured.
+            The held-out rows.
         ctx ([`Context`]):
             Model, tokenizer, ranks, cache.
         settings ([`WarmupSettings`]):
-            How the model is tuned.
+            How the model is fine-tuned.
     """
 
     def __init__(self, records: Records, held_out: Records, ctx: Context, settings: WarmupSettings):
         self.records, self.held_out, self.settings = records, held_out, settings
-        # What can't be scored of the held-out rows is no matter of the candidates, and nothing of a model that is
-        # gone at once is worth keeping.
-        self.ctx, self._account = replace(ctx, cache_dir=None, account=Account()), ctx.account
-        #: All that decides a loss besides the rows.
+        # An account of its own, as held-out rows are not candidates; no cache, as the model exists for one loss only.
+        self._runtime, self.ctx = ctx.runtime, replace(ctx, runtime=ctx.runtime.uncached(Account()))
+        #: What a loss depends on besides the rows.
         self.described = {
-            "version": 2,  # 1: the ranks could tune different models
-            "model": model_identity(ctx.model),
+            # Raise it when the loss of unchanged rows, model and settings changes by more than rounding.
+            "version": 3,
+            "model": identity_of(ctx.model),
             "text": ctx.text_format(end_of_turn=True).key,
             "processor": [ctx.processor.to_json_string(), ctx.processor.chat_template] if records.images else None,
             "rows": records.content_hash(),
             "held_out": held_out.content_hash(),
             "settings": asdict(settings),
             "max_length": ctx.max_length,
-            "dtype": ctx.dtype,
-            "processes": ctx.accelerator.num_processes if ctx.accelerator else 1,
-            "precision": ctx.accelerator.mixed_precision if ctx.accelerator else "no",
-        }
-        self._store = RowStore(ctx.cache_dir, {"engine": "tuned loss"} | self.described, 2)
+        } | ctx.runtime.described
 
     @property
     def key(self) -> str:
@@ -61,35 +54,25 @@ class TunedLoss:
 
     @property
     def unscorable(self) -> dict[str, list[int]]:
-        """Held-out rows without a loss, by reason; known once a loss was measured."""
+        """Held-out rows without a loss, by reason; known after the first loss."""
         return self.ctx.account.rows("unscorable")
 
     def __call__(self, rows: np.ndarray) -> float:
         """
-        Mean loss, NaN if no held-out row has one.
+        Mean held-out loss; NaN if no held-out row has a loss.
 
         Args:
             rows (`np.ndarray`):
-                Rows to tune on, the same on all ranks.
+                Rows to fine-tune on, the same on all ranks.
         """
-        accelerator = self.ctx.accelerator
-        key = np.frombuffer(hashlib.blake2b(np.asarray(rows, "<i8").tobytes(), digest_size=16).digest(), "V16")
-        (kept,), (known,) = found_by_main(accelerator, *self._store.load(key))
-        if known:
-            self._account.add_cached_seconds(kept[1])
-            return float(kept[0])
-        started = time.perf_counter()
-        if self.records.images:  # TRL tokenizes them, whose collator takes the pictures
+        namespace = {"engine": "tuned loss"} | self.described
+        return cached_value(lambda: self._loss(rows), np.asarray(rows, "<i8").tobytes(), namespace, self._runtime)
+
+    def _loss(self, rows: np.ndarray) -> float:
+        if self.records.images:  # TRL's collator tokenizes them together with the pictures
             processor, chosen = self.ctx.processor, ImageRows(self.records.for_training(rows), self.ctx.max_length)
         else:
             processor, chosen = self.ctx.tokenizer, tuning_rows(self.records, rows, self.ctx)
-        with warmed_up(self.ctx.model, processor, chosen, self.settings, accelerator) as tuned:
+        with warmed_up(self.ctx.model, processor, chosen, self.settings, self.ctx.runtime) as tuned:
             losses = held_out_loss(self.held_out, self.ctx.using(tuned)).mean
-        loss = float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
-        if accelerator is None or accelerator.is_main_process:
-            self._store.append(key, np.array([[loss, time.perf_counter() - started]]))
-        return loss
-
-    def close(self) -> None:
-        """Close the store."""
-        self._store.close()
+        return float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")

@@ -5,8 +5,8 @@ A run is a folder, readable without this package:
 |---|---|
 | `recipe.yaml` | the resolved configuration; `hf-dataselect train --config recipe.yaml` repeats the run |
 | `versions.json` | of Python and the packages that decide numbers |
-| `selection.json` | what was chosen, best first; rows left aside, by reason; cost; model, data, template |
-| `scores.parquet` | `row`, `score` (NaN = unscorable), `kept`, `reason` of every candidate |
+| `selection.json` | what was chosen, best first; rows excluded, by reason; cost; model, data, template |
+| `scores.parquet` | `row`, `score` (NaN = unscorable), the method's own columns, `kept`, `reason` of every candidate |
 | `compared.json` | of a run of a comparison: the settings that decide its result, and whether it is finished |
 | `wins.json` | outcome of each question, where a judge compared the run's answers with the baseline's |
 | `eval.json` | every evaluation's settings (score, direction, examples), training seconds, PIR |
@@ -29,7 +29,7 @@ import yaml
 
 from .. import __version__
 from ..engines.store.files import write_atomic
-from ..selection import Selection
+from ..selection import RESERVED, Selection
 
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
@@ -61,14 +61,18 @@ def write_versions(folder: Path) -> None:
 def write_selection(folder: Path, selection: Selection) -> None:
     """Write `selection.json` and `scores.parquet`."""
     folder.mkdir(parents=True, exist_ok=True)
-    fields = {name: getattr(selection, name) for name in selection.__dataclass_fields__ if name != "scores"}
+    names = [name for name in selection.__dataclass_fields__ if name not in ("scores", "columns")]
+    fields = {name: getattr(selection, name) for name in names}
     described = {"candidates": selection.candidates, "kept": len(selection.indices), "sdf": selection.sdf} | fields
     pq.write_table(score_table(selection), folder / "scores.parquet")
     write_atomic(folder / "selection.json", _json(described))
 
 
 def score_table(selection: Selection) -> pa.Table:
-    """One line a candidate: `row`, `score`, `kept`, and the `reason` it was left aside or cut, if there is one."""
+    """
+    One line a candidate: `row`, `score`, the method's own columns, `kept`, and the `reason` why it was excluded or
+    truncated, if there is one.
+    """
     n = selection.candidates
     kept = np.zeros(n, bool)
     kept[selection.indices] = True
@@ -78,7 +82,8 @@ def score_table(selection: Selection) -> pa.Table:
             reason[rows] = len(reasons)
             reasons.append(f"{kind}: {why}")
     named = pa.DictionaryArray.from_arrays(reason, pa.array(reasons))
-    return pa.table({"row": np.arange(n), "score": selection.scores, "kept": kept, "reason": named})
+    scores = {"row": np.arange(n), "score": selection.scores} | selection.columns
+    return pa.table(scores | {"kept": kept, "reason": named})
 
 
 def read_selection(folder: Path) -> Selection:
@@ -90,11 +95,12 @@ def read_selection(folder: Path) -> Selection:
     """
     try:
         described = json.loads((folder / "selection.json").read_text())
-        scores = pq.read_table(folder / "scores.parquet", columns=["score"])["score"].to_numpy()
-        known = Selection.__dataclass_fields__.keys() - {"scores"}
+        table = pq.read_table(folder / "scores.parquet")
+        own = {name: table[name].to_numpy() for name in table.column_names if name not in RESERVED}
+        known = Selection.__dataclass_fields__.keys() - {"scores", "columns"}
         fields = {name: value for name, value in described.items() if name in known}
         fields["indices"] = np.array(fields["indices"], np.int64)
-        return Selection(scores=scores, **fields)
+        return Selection(scores=table["score"].to_numpy(), columns=own, **fields)
     except (OSError, KeyError, TypeError, json.JSONDecodeError, pa.ArrowInvalid) as error:
         raise ValueError(f"{folder} holds no readable selection (selection.json, scores.parquet): {error}") from error
 

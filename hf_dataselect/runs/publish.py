@@ -1,4 +1,4 @@
-"""A selected subset as a dataset of its own, with a card that says how to get it again."""
+"""A selected subset as a dataset, and the card that says how to reproduce it."""
 
 import json
 from typing import Any
@@ -7,29 +7,25 @@ import yaml
 from datasets import Dataset
 from huggingface_hub import DatasetCard
 
-from ..data.records import Records
 from ..selection import SHOWN_REASONS, Selection
 from .folder import plain
 
 
-def selected_dataset(records: Records, selection: Selection) -> Dataset:
-    """
-    Rows kept, best first, in the columns they came with, and `selection_row` (place in the candidate dataset) and
-    `selection_score`.
-    """
+def selected_dataset(dataset: Dataset, selection: Selection) -> Dataset:
+    """Rows kept, best first, with all columns of the candidate dataset, `selection_row` and `selection_score`."""
     rows = selection.indices
-    subset = records.dataset.with_format(None).select(rows)
+    subset = dataset.with_format(None).select(rows)
     earlier = [name for name in ("selection_row", "selection_score") if name in subset.column_names]
-    subset = subset.remove_columns(earlier).flatten_indices()  # of a selection that these rows came from
+    subset = subset.remove_columns(earlier).flatten_indices()  # of an earlier selection
     return subset.add_column("selection_row", rows).add_column("selection_score", selection.scores[rows])
 
 
 def selection_card(selection: Selection, recipe: dict[str, Any]) -> str:
-    """Markdown: what was kept, of what, at what cost, and the recipe that repeats it."""
+    """Model or dataset card, in Markdown: rows kept, cost, and the recipe that repeats the selection."""
     lines = [
         "## Data selection",
         "",
-        f"Rows chosen by the method `{selection.method}` of hf_dataselect.",
+        f"Rows selected with the method `{selection.method}` of hf_dataselect.",
         "",
         "| | |",
         "|---|---|",
@@ -48,21 +44,21 @@ def selection_card(selection: Selection, recipe: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def push_selected(records: Records, selection: Selection, recipe: dict[str, Any], repo: str, private: bool = True):
+def push_selected(dataset: Dataset, selection: Selection, recipe: dict[str, Any], repo: str, private: bool = True):
     """
-    Push the subset and its card to the hub as a dataset repository.
+    Push the subset and its card to the Hub as a dataset repository.
 
     Args:
         repo (`str`):
             `user/name`.
         private (`bool`, *optional*, defaults to `True`):
-            Whether others may not see it: the rows may not be yours to publish.
+            Private by default: the rows may not be yours to publish.
     """
-    selected_dataset(records, selection).push_to_hub(repo, private=private)
+    selected_dataset(dataset, selection).push_to_hub(repo, private=private)
     try:
         card = DatasetCard.load(repo)
     except OSError:  # no card yet
         card = DatasetCard("---\n{}\n---\n")
     card.data.tags = sorted({*(card.data.get("tags") or []), "hf_dataselect"})
-    card.text = f"# Subset chosen by {selection.method}\n\n" + selection_card(selection, recipe)
+    card.text = f"# Subset selected with {selection.method}\n\n" + selection_card(selection, recipe)
     card.push_to_hub(repo, repo_type="dataset")

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
+from ..options import Number, nearest
 from ..selector import Card, Selector
 
 
@@ -17,16 +18,17 @@ class Column(Selector):
     """
     Args:
         name (`str`):
-            The column; numbers, or text that is a number. Missing and unparsable values are unscorable.
+            The column: numbers, or text that is a number. Missing and unparsable values are unscorable.
         higher_is_better (`bool`, *optional*, defaults to `True`):
             `False` keeps the lowest.
         threshold (`float`, *optional*):
-            Rows worse than this are dropped; the budget still caps how many are kept.
+            Value of the column that a row must reach (that it must not exceed, with `higher_is_better: false`); the
+            budget still caps how many are kept.
     """
 
     name: str = "score"
     higher_is_better: bool = True
-    threshold: float | None = None
+    threshold: Number | None = None
 
     card: ClassVar[Card] = Card(
         title="best rows by an existing score column",
@@ -37,8 +39,6 @@ class Column(Selector):
 
     def check(self, records: Records) -> None:
         if self.name not in records.dataset.column_names:
-            from ..options import nearest
-
             raise ValueError(
                 f"`selection_kwargs`: the dataset has no column {self.name!r}"
                 f"{nearest(self.name, records.dataset.column_names)}"
@@ -52,13 +52,11 @@ class Column(Selector):
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
         return features if self.higher_is_better else -features
 
-    def select(self, scores: np.ndarray, features: np.ndarray, k: int, ctx: Context) -> np.ndarray:
-        if self.threshold is not None:
-            limit = self.threshold if self.higher_is_better else -self.threshold
-            worse = scores < limit
-            ctx.account.note("dropped", f"worse than the threshold {self.threshold:g}", np.flatnonzero(worse))
-            scores = np.where(worse, np.nan, scores)
-        return super().select(scores, features, k, ctx)
+    def exclude(self, scores: np.ndarray, features: np.ndarray, ctx: Context) -> dict[str, np.ndarray]:
+        if self.threshold is None:
+            return {}
+        limit = self.threshold if self.higher_is_better else -self.threshold
+        return {f"worse than the threshold {self.threshold:g}": scores < limit}
 
 
 def _number(value) -> float:

@@ -5,9 +5,9 @@ Keep the rows that are highest, or lowest, in one human-designed feature: length
 
 {words}
 
-They cost next to nothing and are the controls that a learned selector has to beat.
+They cost almost nothing and are controls that a learned selector has to beat.
 
-Relations: [`Length`] is `tokens` (arXiv 2402.04833); [`Column`] ranks by numbers that the dataset brings.
+Relations: [`Length`] is `tokens` (arXiv 2402.04833); [`Column`] ranks by a column of the dataset.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from ..context import Context
 from ..data.records import Records
 from ..features import text_statistics as human
 from ..features.text_statistics import FEATURES, answer_tokens, feature_table, text_feature
-from ..options import nearest
-from ..selector import Card, Selector
+from ..options import Number, nearest
+from ..selector import Card, Need, Selector
 
 
 __doc__ = __doc__.format(table=feature_table(), words=human.__doc__.partition("\n\n")[2].strip())
@@ -33,18 +33,18 @@ class Indicator(Selector):
         name (`str`, *optional*, defaults to `"words"`):
             The feature; see the table above.
         of (`str`, *optional*, defaults to `"answer"`):
-            Whether it is that of the `"answer"` (all of them in a row of several turns) or of the `"prompt"`.
+            Of which text: the `"answer"` (all of them in a row of several turns) or the `"prompt"`.
         prefer (`str`, *optional*, defaults to `"high"`):
             `"high"` or `"low"` values.
         minimum, maximum (`float`, *optional*):
-            Rows below or above are dropped.
+            Rows below or above are excluded.
     """
 
     name: str = "words"
     of: Literal["answer", "prompt"] = "answer"
     prefer: Literal["high", "low"] = "high"
-    minimum: float | None = None
-    maximum: float | None = None
+    minimum: Number | None = None
+    maximum: Number | None = None
 
     card: ClassVar[Card] = Card(
         title="highest or lowest in one feature of the text: length, lexical diversity, readability",
@@ -52,21 +52,19 @@ class Indicator(Selector):
         label_source="a number read off the text",
         steps=("measure the text", "keep the top k"),
         multi_turn="all assistant turns, one below the other",
-        needs=frozenset({"text"}),
     )
 
     def __post_init__(self):
+        super().__post_init__()
         if self.name not in FEATURES:
-            raise ValueError(
-                f"`selection_kwargs`: there is no feature name={self.name!r}{nearest(self.name, FEATURES)}"
-            )
+            raise ValueError(f"`selection_kwargs`: name={self.name!r} is not a feature{nearest(self.name, FEATURES)}")
         if self.name == "tokens" and self.of == "prompt":
             raise ValueError("`selection_kwargs`: name='tokens' counts those of the answer; of='prompt' has 'words'.")
-        for option in ("minimum", "maximum"):
-            if (value := getattr(self, option)) is not None and np.isnan(value):
-                raise ValueError(f"`selection_kwargs`: {option}={value} is no number.")
         if None not in (self.minimum, self.maximum) and self.minimum > self.maximum:
             raise ValueError(f"`selection_kwargs`: minimum={self.minimum} is above maximum={self.maximum}.")
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"text"})
 
     def extras(self) -> dict[str, str]:
         return FEATURES[self.name].extras
@@ -79,9 +77,7 @@ class Indicator(Selector):
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
         return (features if self.prefer == "high" else -features).astype(np.float32)
 
-    def select(self, scores: np.ndarray, features: np.ndarray, k: int, ctx: Context) -> np.ndarray:
+    def exclude(self, scores: np.ndarray, features: np.ndarray, ctx: Context) -> dict[str, np.ndarray]:
         low = features < (-np.inf if self.minimum is None else self.minimum)
         high = features > (np.inf if self.maximum is None else self.maximum)
-        ctx.account.note("dropped", f"{self.name} below {self.minimum}", np.flatnonzero(low))
-        ctx.account.note("dropped", f"{self.name} above {self.maximum}", np.flatnonzero(high))
-        return super().select(np.where(low | high, np.nan, scores), features, k, ctx)
+        return {f"{self.name} below {self.minimum}": low, f"{self.name} above {self.maximum}": high}

@@ -1,11 +1,13 @@
 """
 Keep the rows with the longest answers (arXiv 2402.04833, "Long Is More for Alignment").
 
-The paper keeps the 1,000 longest answers of Alpaca and finds them hard to beat: any selector that favours long answers
-(IFD does) should be compared with this one.
+The claim: the 1,000 longest answers of Alpaca are a baseline that is hard to beat.
 
-Deviation: the authors' repository ships the chosen rows but no script; length is counted here in the model's own
-tokens, over all assistant turns, before the cut at the window.
+    score = tokens of all answers of the row, before truncation
+
+Deviation: length is counted with the model's own tokenizer; the authors publish the chosen rows but no script.
+
+Relations: compare any method that favours long answers, such as [`IFD`], with this one.
 """
 
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..features.text_statistics import answer_tokens
-from ..selector import Card, Selector
+from ..selector import Card, Need, Selector
 
 
 @dataclass
@@ -31,9 +33,11 @@ class Length(Selector):
         steps=("count answer tokens", "keep the top k"),
         code=False,
         multi_turn="tokens of all assistant turns",
-        needs=frozenset({"text"}),
         deviations=("counted with the model's own tokenizer; the authors publish no script",),
     )
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"text"})
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         return answer_tokens(records, ctx)

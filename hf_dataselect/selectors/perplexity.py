@@ -1,10 +1,13 @@
 """
 Keep rows by the perplexity of the answer under the model: the highest, the lowest, or those in the middle.
 
-Score: exp(mean loss of the answer tokens, nats) for `keep="top"`, its negative for `"bottom"`. For `"middle"` it is
-minus the distance between the row's perplexity rank and the middle rank, as a fraction of the scorable rows.
+    "top":    score = exp(conditional loss), the mean over the label tokens of the answer, nats
+    "bottom": score = -exp(conditional loss)
+    "middle": score = -|rank of the row / scorable rows - 1/2|
 
-Relations: [`IFD`] divides the same loss by that of the answer without its prompt; both share one cached pass.
+Column of scores.parquet: `conditional_loss`.
+
+Relations: [`IFD`] divides the same loss by the unconditional one; both share one cached pass.
 """
 
 from dataclasses import dataclass
@@ -16,7 +19,7 @@ from scipy.stats import rankdata
 from ..context import Context
 from ..data.records import Records
 from ..features.loss import answer_loss
-from ..selector import Card, Selector
+from ..selector import Card, Need, Scores, Selector
 
 
 @dataclass
@@ -24,7 +27,7 @@ class Perplexity(Selector):
     """
     Args:
         keep (`str`, *optional*, defaults to `"middle"`):
-            Which end of the ranking: `"top"` (hard or odd answers), `"bottom"` (what the model would say anyway) or
+            Which end of the ranking: `"top"` (hard or unusual answers), `"bottom"` (what the model already knows) or
             `"middle"`.
     """
 
@@ -38,17 +41,19 @@ class Perplexity(Selector):
         llm_uses=1,
         model_free=False,
         multi_turn="all assistant turns, each with all before it as context",
-        needs=frozenset({"text", "model"}),
     )
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"text", "model"})
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         return answer_loss(records, ctx).mean
 
-    def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
-        # exp() is monotonous, so the rank may be taken of the loss; only the printed score is the perplexity.
-        if self.keep == "middle":
+    def score(self, features: np.ndarray, ctx: Context) -> Scores:
+        columns = {"conditional_loss": features}
+        if self.keep == "middle":  # exp() is monotonic, so the rank may be taken of the loss
             share = (rankdata(features, nan_policy="omit") - 0.5) / max(1, np.isfinite(features).sum())
-            return -np.abs(share - 0.5).astype(np.float32)
+            return Scores(-np.abs(share - 0.5).astype(np.float32), columns)
         with np.errstate(over="ignore"):
             perplexity = np.minimum(np.exp(features), np.finfo(np.float32).max).astype(np.float32)
-        return perplexity if self.keep == "top" else -perplexity
+        return Scores(perplexity if self.keep == "top" else -perplexity, columns)

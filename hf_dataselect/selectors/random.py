@@ -1,7 +1,7 @@
 """
-The control: a random subset of the same size. A selection that does not beat it has shown nothing.
+The control: a random subset of the same size, which a method has to beat.
 
-Relations: [`Full`] is the baseline that PIR divides by; this is what tells a good choice from a mere small dataset.
+Relations: [`Full`] is the baseline that PIR divides by; the control separates the choice of rows from their number.
 """
 
 from dataclasses import dataclass

@@ -1,29 +1,31 @@
 """
 Superfiltering (arXiv 2402.00530; code tianyi-lab/Superfiltering): IFD with a small, untuned model.
 
-The claim: a weak model orders rows by difficulty as a strong one does, so GPT-2 can filter for a 7B model, about 20
-times as fast. Texts are bare: prompt, newline, answer, no chat template.
+The claim: a weak model ranks rows by difficulty as a strong one does, so GPT-2 can filter for a 7B model, about 20
+times as fast. Texts are plain: prompt, newline, answer, no chat template.
 
-    IFD = perplexity of the answer behind its prompt / perplexity of the answer alone
+    IFD = perplexity of the answer given its prompt / perplexity of the answer = exp(conditional - unconditional loss)
 
-Rows at or above 1 are dropped, the highest others kept. `diversity=True` is the paper's Superfiltering.D: of the best
-`diversity_pool` rows, facility location over sentence embeddings picks the ones to keep.
+Rows at or above 1 are excluded, the highest others kept. `diversity=True` is the paper's Superfiltering.D: of the best
+`diversity_pool` rows, facility location over sentence embeddings picks the ones to keep. Columns of scores.parquet:
+`conditional_loss` and `unconditional_loss`, nats a token.
 
-Relations: [`IFD`] uses the model to be tuned, after a warm-up, and the ratio of losses.
+Relations: [`IFD`] uses the pending fine-tune model, after a warm-up, and the ratio of losses.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from transformers import AutoConfig
 
 from ..context import Context
 from ..data.records import Records
-from ..engines.forward.sentence_encoder import sentence_embeddings
-from ..engines.subset.choose import exponential_distance, facility_location, top_k
+from ..engines.subset.choose import exponential_distance, facility_location
 from ..features.loss import answer_loss
-from ..selector import Card, Selector
+from ..features.row_vectors import RowVectors
+from ..options import Fraction
+from ..selector import Card, Need, Scores, Selector
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Superfiltering(Selector):
     Args:
         model (`str`, *optional*, defaults to `"gpt2"`):
             Scoring model by hub name or folder; never replaced by another. A bigger one costs more and agrees better
-            with the model to be tuned.
+            with the pending fine-tune model.
         diversity (`bool`, *optional*, defaults to `False`):
             Whether facility location picks among the best rows.
         diversity_pool (`float`, *optional*, defaults to `0.2`):
@@ -43,7 +45,7 @@ class Superfiltering(Selector):
 
     model: str = "gpt2"
     diversity: bool = False
-    diversity_pool: float = 0.2
+    diversity_pool: Fraction = 0.2
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
 
     card: ClassVar[Card] = Card(
@@ -53,24 +55,30 @@ class Superfiltering(Selector):
         label_source="loss of GPT-2",
         trained_llms=1,
         small_llm=True,
-        steps=("score answers with and without their prompt", "drop ratios from 1", "keep the top k"),
+        steps=("score answers with and without their prompt", "exclude ratios from 1", "keep the top k"),
         llm_uses=1,
         model_free=False,
         dataset_free=False,
-        multi_turn="all assistant turns, each with all before it as context, against each alone; one ratio of means",
-        needs=frozenset({"text", "prompt"}),
+        multi_turn="all assistant turns: each given all before it, and each given nothing; one ratio of means",
         deviations=(
             "the paper's table counts GPT-2 as one trained model, although it is used as published",
             "rows that can't be scored are NaN, where the code ranks them last with 0",
             "the budget is a part of this dataset, where the code takes 52,002 rows for granted",
-            "equal scores keep the order of the dataset",
         ),
     )
 
-    def __post_init__(self):
-        if not 0 < self.diversity_pool <= 1:
-            raise ValueError(f"`selection_kwargs`: diversity_pool={self.diversity_pool} must be in (0, 1].")
-        self.spreads_out = self.diversity
+    @property
+    def spreads_out(self) -> bool:
+        """With its own facility location."""
+        return self.diversity
+
+    @property
+    def nested(self) -> bool:
+        """Without facility location."""
+        return not self.diversity
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"text", "prompt"})
 
     def extras(self) -> dict[str, str]:
         return {"sentence_transformers": "embed"} if self.diversity else {}
@@ -81,27 +89,31 @@ class Superfiltering(Selector):
         except (OSError, ValueError) as error:
             raise ValueError(f"`selection_kwargs`: model={self.model!r} can't be found: {error}") from error
 
-    def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
+    def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         small = ctx.with_model(self.model)
-        bare = small.text_format(style="plain")
-        behind = answer_loss(records, small, bare)
-        alone = answer_loss(records, small, bare, alone=True)
-        return {"behind": behind.mean, "alone": alone.mean, "records": records}
+        plain = small.text_format(style="plain")
+        return {
+            "conditional_loss": answer_loss(records, small, plain).mean,
+            "unconditional_loss": answer_loss(records, small, plain, unconditional=True).mean,
+        }
 
-    def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
+    def score(self, features: dict[str, np.ndarray], ctx: Context) -> Scores:
         with np.errstate(over="ignore"):
-            ratio = np.exp(features["behind"] - features["alone"])
-        return np.where(np.isfinite(ratio), ratio, np.nan).astype(np.float32)
+            ratio = np.exp(features["conditional_loss"] - features["unconditional_loss"])
+        return Scores(np.where(np.isfinite(ratio), ratio, np.nan).astype(np.float32), features)
 
-    def select(self, scores: np.ndarray, features: dict[str, Any], k: int, ctx: Context) -> np.ndarray:
-        misaligned = scores >= 1
-        ctx.account.note("dropped", "IFD of 1 or more: the prompt does not help", np.flatnonzero(misaligned))
-        scores = np.where(misaligned, np.nan, scores)
+    def exclude(self, scores: np.ndarray, features: dict[str, np.ndarray], ctx: Context) -> dict[str, np.ndarray]:
+        return {"IFD of 1 or more: the prompt does not help": scores >= 1}
+
+    def select(
+        self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
+    ) -> np.ndarray:
         if not self.diversity:
-            return top_k(scores, k)
-        pool = top_k(scores, max(k, round(self.diversity_pool * len(scores))))
-        chosen = features["records"].subset(pool)
-        texts = ["\n".join(filter(None, (record.prompt, record.answer))) for record in chosen]
-        vectors = sentence_embeddings(texts, self.encoder, ctx.accelerator)
-        picked, _ = facility_location(vectors, k, exponential_distance)
-        return pool[picked]
+            return ctx.best(scores, k)
+        pool = ctx.best(scores, max(k, round(self.diversity_pool * len(scores))))
+        vectors_of = RowVectors(records, ctx, self.encoder)
+        vectors = vectors_of(pool)
+        vectors_of.close()
+        usable = np.isfinite(vectors).all(1)
+        picked, _ = facility_location(vectors[usable], k, exponential_distance)
+        return pool[usable][picked]

@@ -1,40 +1,56 @@
-"""Callbacks that bring the selection and its worth to every tracker that `report_to` names."""
+"""Callbacks that log the selection, benchmarks, PIR and STR to every tracker in `report_to`."""
 
 import json
 import logging
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..engines.llm.judge import JudgeError
-from ..engines.runtime.account import Account
-from ..engines.runtime.batching import same_on_all_ranks
+from ..context import Context
 from ..engines.runtime.model_state import preserved
 from ..engines.store.files import write_atomic
 from ..engines.store.identity import weights_identity
+from ..errors import JudgeError
 from ..evaluation.benchmark import Benchmark, Setting, as_json, from_json
 from ..evaluation.comparison.pir import PIR, benchmark_pir, cost_warning, selection_to_tuning_ratio
 from ..runs.folder import plain, read_evaluation, write_evaluation
+from ..selection import Selection
 
 
 logger = logging.getLogger(__name__)
 
-if TYPE_CHECKING:
-    from .trainer import DataSelectingTrainer
-
-#: Beside each checkpoint: seconds trained so far, so that a resumed run knows its whole cost.
+#: In each checkpoint: training seconds so far, so that a resumed run knows its total cost.
 TRAIN_SECONDS = "train_seconds.json"
 
 
-class SelectionCallback(TrainerCallback):
-    """Logs, when training begins, what was kept (`sdf`) and what it cost (`selection_seconds`, rows left aside)."""
+class SelectingTrainer(Protocol):
+    """What the callbacks use of a trainer."""
 
-    def __init__(self, trainer: "DataSelectingTrainer"):
+    model: Any
+    train_dataset: Any
+    selection: Selection | None
+    evaluation_seconds: float
+    run_folder: Path
+    replicated: bool
+
+    def context(self, cached: bool = True) -> Context: ...
+
+    def is_world_process_zero(self) -> bool: ...
+
+    def log(self, logs: dict[str, float]) -> None: ...
+
+    def save_model(self, output_dir: str) -> None: ...
+
+
+class SelectionCallback(TrainerCallback):
+    """Logs `sdf`, `selection_seconds`, and the rows unscorable, dropped and truncated, when training begins."""
+
+    def __init__(self, trainer: SelectingTrainer):
         self.trainer = trainer
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
@@ -47,24 +63,24 @@ class SelectionCallback(TrainerCallback):
 
 class PIRCallback(TrainerCallback):
     """
-    Runs the benchmarks at every evaluation (those that are not `at_end`) and when training ends (all), compares the
-    model with the run in `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark
-    ratio) with the ends of its 95 % interval `pir_low` and `pir_high`, `sdf` and `str`. `eval.json` in the run folder
-    holds the last evaluation whole, the earlier ones in short.
+    Runs the benchmarks at every evaluation (unless `at_end`) and when training ends (all), compares the model with the
+    run in `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark ratio) with the
+    bounds of its 95 % interval `pir_low` and `pir_high`, `sdf` and `str`. `eval.json` in the run folder holds the last
+    evaluation in full, and the scores of the earlier ones.
 
     Args:
         trainer ([`DataSelectingTrainer`]):
-            The trainer.
+            The trainer, or another one with the attributes of [`SelectingTrainer`].
         benchmarks (`list[Benchmark]`):
             One for each set of evaluation rows, and those that the recipe names.
         baseline_dir (`str`, *optional*):
             Run folder of the baseline (BM).
 
     Raises:
-        `ValueError`: `baseline_dir` holds no `eval.json`, or one of other evaluation rows or settings.
+        `ValueError`: `baseline_dir` has no `eval.json`, or one with other evaluation rows or settings.
     """
 
-    def __init__(self, trainer: "DataSelectingTrainer", benchmarks: list[Benchmark], baseline_dir: str | None = None):
+    def __init__(self, trainer: SelectingTrainer, benchmarks: list[Benchmark], baseline_dir: str | None = None):
         self.trainer = trainer
         self.benchmarks = benchmarks
         self.protocol = plain({benchmark.name: benchmark.protocol() for benchmark in benchmarks})
@@ -80,7 +96,7 @@ class PIRCallback(TrainerCallback):
         self._seconds_before: float | None = 0.0
 
     def _comparable(self, baseline: dict, folder: str) -> dict:
-        """The baseline's evaluation, if it was of the same rows in the same way."""
+        """The baseline's evaluation, if it was of the same rows with the same settings."""
         if not self.benchmarks:
             raise ValueError(f"`baseline_dir={folder!r}` needs an `eval_dataset` or `benchmarks` to compare on.")
         if baseline.get("protocol") != self.protocol:
@@ -128,13 +144,13 @@ class PIRCallback(TrainerCallback):
         self._write()
 
     def _train_seconds(self) -> float | None:
-        """Training time so far, evaluations not counted; unknown if a resumed checkpoint does not say its own."""
+        """Training seconds so far, without evaluations; `None` if a resumed checkpoint does not hold its own."""
         evaluating = self.trainer.evaluation_seconds - self._evaluated_before
         now = time.perf_counter() - self._started - evaluating
         return None if self._seconds_before is None else self._seconds_before + now
 
     def _evaluate(self, state: TrainerState, benchmarks: list[Benchmark], anew: bool = True) -> None:
-        """Run these; with `anew=False` in addition to what has been run at this very step."""
+        """Run these benchmarks; with `anew=False`, in addition to those already run at this step."""
         trainer = self.trainer
         if anew:
             self._settings, self._unscorable, self._failed = {}, {}, {}
@@ -143,27 +159,26 @@ class PIRCallback(TrainerCallback):
             self._ranks_agree = False
             if trainer.is_world_process_zero():
                 logger.error(
-                    "Step %s: the ranks hold different weights, so gradients were not averaged over them. The model "
-                    "that is evaluated and saved is not the one that was asked for.",
+                    "Step %s: the ranks hold different weights, so gradients were not averaged across them. The model "
+                    "that is evaluated and saved is not the one you asked for.",
                     state.global_step,
                 )
         with preserved(trainer.model):
             for benchmark in benchmarks:
-                account = Account()
-                ctx = trainer.context(cache_dir=None, account=account)
+                ctx = trainer.context(cached=False)
                 try:
                     new |= benchmark.run(ctx, trainer.run_folder)
-                except JudgeError as error:  # no reason to lose a trained model; the replies so far are kept
+                except JudgeError as error:  # the trained model is worth more; the replies so far are kept
                     logger.error("The benchmark %r failed: %s", benchmark.name, error)
                     self._failed[benchmark.name] = str(error)
                 before = f"{benchmark.name}: " if benchmark.name else ""
-                self._unscorable |= {before + why: rows for why, rows in account.rows("unscorable").items()}
+                self._unscorable |= {before + why: rows for why, rows in ctx.account.rows("unscorable").items()}
         settings = self._settings = self._settings | new
         scores = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
         self.history = [entry for entry in self.history if entry["step"] != state.global_step]
         self.history.append({"step": state.global_step, "epoch": state.epoch} | scores)
         logs = {f"benchmark/{name}": setting.score for name, setting in new.items()}
-        if trainer.selection is None:  # evaluated before anything was selected: a run has yet to begin
+        if trainer.selection is None:  # evaluated before selecting: the run has not begun
             trainer.log(logs)
             return
         self._evaluation = {
@@ -199,16 +214,16 @@ class PIRCallback(TrainerCallback):
         return {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
 
 
-def _hold_same_weights(trainer: "DataSelectingTrainer") -> bool:
-    """Whether all ranks hold the same trained weights; taken for granted where each holds a part of them."""
+def _hold_same_weights(trainer: SelectingTrainer) -> bool:
+    """Whether all ranks hold the same trained weights; not checked where the model is sharded."""
     if not trainer.replicated:
         return True
     trained = {name: tensor for name, tensor in trainer.model.named_parameters() if tensor.requires_grad}
-    return same_on_all_ranks(trainer.accelerator, weights_identity(trained))
+    return trainer.context(cached=False).runtime.agree(weights_identity(trained))
 
 
 def _tokens(dataset: Any) -> int | None:
-    """Tokens of the rows trained on, as they are after truncation; one epoch."""
+    """Tokens of the rows trained on in one epoch, after truncation."""
     if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
         return None
     batches = dataset.select_columns("input_ids").with_format("arrow").iter(10_000)

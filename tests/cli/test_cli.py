@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from hf_dataselect.cli.cards import method_table
 from hf_dataselect.cli.main import main
+from hf_dataselect.cli.methods import method_table
 from hf_dataselect.registry import method_names
 from tests.rows import alpaca
 from tests.tiny_training import write_recipe
@@ -78,7 +78,7 @@ def test_a_method_without_a_model_loads_none(recipe, tmp_path, monkeypatch):
         (["--selection_budget", "0"], "keeps nothing"),
         (["--selection_budget", "99"], "more rows than the 24"),
         (["--dataset_name", "./nothing.jsonl"], "there is no file"),
-        (["--model_name_or_path", "./nothing"], "no folder"),
+        (["--model_name_or_path", "./nothing"], "does not exist"),
         (["--dataset_streaming", "true"], "can't be chosen from"),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else "",

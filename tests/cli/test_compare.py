@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_dataselect.cli.compare import CompareArguments, _last_whole_checkpoint, plan
 from hf_dataselect.cli.main import main
+from hf_dataselect.training.comparison import CompareArguments, _last_whole_checkpoint, plan
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.test_ranks import environment, run
@@ -45,9 +45,9 @@ def test_every_method_budget_and_seed_is_a_run_and_baseline_and_control_are_amon
     runs = planned(recipe, "--seeds", "1", "2")
     assert [run.folder.name for run in runs] == RUNS + [name.replace("seed1", "seed2") for name in RUNS]
     assert {run.state for run in runs} == {"new"} and not (tmp_path / "runs").exists()
-    assert runs[0].recipe.args["baseline_dir"] is None
-    assert runs[-1].recipe.args["baseline_dir"] == str(tmp_path / "runs" / "full-seed2")
-    assert runs[-1].recipe.args["seed"] == 2 and runs[-1].recipe.args["selection_kwargs"] == {"warmup": "none"}
+    assert runs[0].given["baseline_dir"] is None
+    assert runs[-1].given["baseline_dir"] == str(tmp_path / "runs" / "full-seed2")
+    assert runs[-1].given["seed"] == 2 and runs[-1].given["selection_kwargs"] == {"warmup": "none"}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_every_method_budget_and_seed_is_a_run_and_baseline_and_control_are_amon
         (["--methods", "rds"], "needs `selection_target`"),
         (["--selection_budget", "6"], "`selection_budget` is of a single run: a comparison has budgets"),
         (["--seed", "7"], "a comparison has seeds"),
-        (["--count_by", "colour"], "`count_by='colour'` is no column"),
+        (["--count_by", "colour"], "`count_by='colour'` is not a column"),
         (["--eval_dataset_name", ""], "`eval_dataset_name` is required, or `benchmarks`"),
         (["--benchmarks", '[{"kind": "gsm8k", "dataset": "none.jsonl"}]'], "there is no file 'none.jsonl'"),
     ],

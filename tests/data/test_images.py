@@ -8,9 +8,10 @@ from datasets import Dataset, Features, Image, List, Value, load_dataset
 from PIL import Image as Pillow
 
 from hf_dataselect.context import Context
+from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.images import has_image, image_key, picture, stored_images
 from hf_dataselect.data.records import Records
-from hf_dataselect.data.text import TextFormat, encode
+from hf_dataselect.data.text import TextFormat
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 from hf_dataselect.runs.publish import selected_dataset
@@ -39,7 +40,7 @@ def test_rows_are_read_without_their_images(layout, no_decoding, monkeypatch):
         assert len(encode(records, TextFormat(tiny_tokenizer())).tokens) == 6
     monkeypatch.undo()
     selection = select(records, load_selector("random"), 3, Context(tiny_tokenizer()))
-    assert selected_dataset(records, selection).column_names[:-2] == records.dataset.column_names
+    assert selected_dataset(records.dataset, selection).column_names[:-2] == records.dataset.column_names
 
 
 def test_other_pixels_are_another_dataset():

@@ -179,7 +179,7 @@ def test_a_row_without_tools_has_none_and_tools_that_are_no_json_are_a_problem()
     for empty in (None, [], "[]", ""):
         record = Records(Dataset.from_list([{"messages": CHAT, "tools": empty}] * 2))[0]
         assert record.tools is None and record.problem is None
-    assert one({"messages": CHAT, "tools": "[{"}).problem == "`tools` is no JSON"
+    assert one({"messages": CHAT, "tools": "[{"}).problem == "`tools` is not valid JSON"
 
 
 def test_tool_calls_need_no_content_and_keep_their_arguments():

@@ -8,10 +8,11 @@ from tokenizers import processors
 from transformers import AddedToken
 from trl import SFTConfig, SFTTrainer
 
-from hf_dataselect.data import text as module
+from hf_dataselect.data import encoding as module
+from hf_dataselect.data.encoding import encode, encode_batch
 from hf_dataselect.data.layouts import Record
 from hf_dataselect.data.records import Records
-from hf_dataselect.data.text import TextFormat, default_chat_template, encode
+from hf_dataselect.data.text import TextFormat, default_chat_template
 from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 
@@ -104,9 +105,9 @@ def text_of(tokenizer, ids):
     return tokenizer.decode(ids, skip_special_tokens=False)
 
 
-def encoded(text_format, record, alone=False):
+def encoded(text_format, record, unconditional=False):
     """The token rows of one record: `(ids, [(start, end), ...], truncated, problem)` each."""
-    columns = text_format.encode([record], alone)
+    columns = encode_batch(text_format, [record], unconditional)
     rows = zip(*(columns[name] for name in ("input_ids", "spans", "truncated", "problem")), strict=True)
     return [(ids, list(zip(spans[::2], spans[1::2], strict=True)), cut, why) for ids, spans, cut, why in rows]
 
@@ -172,7 +173,7 @@ def test_answers_are_found_under_the_chat_templates_of_real_models(name):
     for kind, lines in CHATS.items():
         record = chat([line.rstrip() for line in lines])
         try:
-            text, places = text_format.spell(record)
+            text, places = text_format.render(record)
         except ValueError as error:  # no system turns, the user first
             refused[kind] = str(error)
             continue
@@ -188,8 +189,9 @@ def test_a_template_that_writes_no_answers_is_a_problem_and_not_a_score():
 
 
 def test_a_template_that_refuses_the_turns_is_a_problem_of_its_row_only():
-    columns = TextFormat(written(STRICT)).encode(
-        [chat(CHATS["single"]), chat(CHATS["assistant first"]), chat(CHATS["system"]), chat(CHATS["many"])]
+    columns = encode_batch(
+        TextFormat(written(STRICT)),
+        [chat(CHATS["single"]), chat(CHATS["assistant first"]), chat(CHATS["system"]), chat(CHATS["many"])],
     )
     assert columns["problem"] == ["", *["the chat template refuses the turns (roles must alternate)"] * 2, ""]
     assert [len(spans) for spans in columns["spans"]] == [2, 0, 0, 6]
@@ -261,7 +263,7 @@ def test_random_chats_decode_to_their_stripped_answers(seed):
     expected = [answer for answer in contents(record) if answer]
     for template in TEMPLATES.values():
         text_format = TextFormat(written(template))
-        text, places = text_format.spell(record)
+        text, places = text_format.render(record)
         assert [text[start:end] for start, end in places if start < end] == expected, template
         # White space in front may stand in one token with what follows or precedes it.
         assert [answer.strip() for answer in answers(text_format, record)] == expected, template
@@ -324,7 +326,7 @@ def test_an_end_token_that_the_tokenizer_adds_by_itself_is_taken_off(bos):
     tokenizer = appending(bos)
     ((ids, ((start, end),), _, _),) = encoded(TextFormat(tokenizer), plain("Q\n", "Paris."))
     assert text_of(tokenizer, ids) == "<s>" * bos + "Q\nParis." and text_of(tokenizer, ids[start:end]) == "Paris."
-    alone = encoded(TextFormat(tokenizer), plain("Q\n", "Paris."), alone=True)
+    alone = encoded(TextFormat(tokenizer), plain("Q\n", "Paris."), unconditional=True)
     assert text_of(tokenizer, alone[0][0]) == "<s>" * bos + "Paris."
     assert answers(TextFormat(tokenizer), chat(CHATS["many"])) == contents(chat(CHATS["many"]))
 
@@ -361,7 +363,7 @@ def test_an_empty_answer_of_a_chat_is_no_answer(content):
     assert (spans, truncated, problem) == ([], False, "no answer")
     more = ({"role": "user", "content": "Say"}, {"role": "assistant", "content": "Yes"})
     assert answers(text_format, Record(0, turns + more)) == ["Yes"]
-    assert [problem for *_, problem in encoded(text_format, Record(0, turns), alone=True)] == ["no answer"]
+    assert [problem for *_, problem in encoded(text_format, Record(0, turns), unconditional=True)] == ["no answer"]
 
 
 def test_a_chat_that_nobody_answers_has_no_answer():
@@ -375,7 +377,7 @@ def test_an_answer_of_white_space_counts_in_a_plain_text_as_training_has_it():
 
 def test_a_row_that_cannot_be_read_keeps_its_reason_and_takes_no_tokens():
     for alone in (False, True):
-        columns = TextFormat(written()).encode([Record(3, problem="because"), chat(CHATS["single"])], alone)
+        columns = encode_batch(TextFormat(written()), [Record(3, problem="because"), chat(CHATS["single"])], alone)
         assert columns["problem"] == ["because", ""] and columns["row"] == [3, 0]
         assert columns["input_ids"][0] == [] and columns["spans"][0] == [] and not columns["truncated"][0]
 
@@ -387,7 +389,7 @@ def test_a_one_token_answer_without_anything_before_it_can_only_be_scored_behind
     assert problem == ("" if bos else "nothing to score") and len(ids) == 1 + bos
     assert spans == ([(1, 2)] if bos else [])
     # Alone it is one token row all the same; the engine never counts the token at position 0.
-    ((ids, spans, _, _),) = encoded(TextFormat(tokenizer), plain("Sum?\n", "7"), alone=True)
+    ((ids, spans, _, _),) = encoded(TextFormat(tokenizer), plain("Sum?\n", "7"), unconditional=True)
     assert (ids, spans) == (tokenizer("7").input_ids, [(int(bos), 1 + bos)])
 
 
@@ -422,7 +424,7 @@ def test_a_window_of_the_whole_row_cuts_nothing():
 def test_alone_each_answer_is_a_token_row_behind_the_header_that_the_template_gives_it(template):
     tokenizer, record = written(template), chat(CHATS["many"])
     text_format = TextFormat(tokenizer)
-    columns = text_format.encode([Record(7, record.messages)], alone=True)
+    columns = encode_batch(text_format, [Record(7, record.messages)], unconditional=True)
     assert columns["row"] == [7, 7, 7] and columns["problem"] == [""] * 3 and columns["truncated"] == [False] * 3
     prompt = tokenizer.apply_chat_template([{"role": "user", "content": "x"}], tokenize=False)
     asked = tokenizer.apply_chat_template(
@@ -438,9 +440,9 @@ def test_alone_each_answer_is_a_token_row_behind_the_header_that_the_template_gi
 def test_a_header_of_one_s_own_takes_the_place_of_the_template_s():
     tokenizer = written(bos=True)
     text_format = TextFormat(tokenizer, response_header="### Response:\n")
-    ((ids, ((start, _),), _, _),) = encoded(text_format, chat(CHATS["single"]), alone=True)
+    ((ids, ((start, _),), _, _),) = encoded(text_format, chat(CHATS["single"]), unconditional=True)
     assert text_of(tokenizer, ids[:start]) == "### Response:\n"
-    ((ids, ((start, _),), _, _),) = encoded(text_format, plain("Q\n", "A"), alone=True)
+    ((ids, ((start, _),), _, _),) = encoded(text_format, plain("Q\n", "A"), unconditional=True)
     assert text_of(tokenizer, ids[:start]) == "<s>### Response:\n"
 
 
@@ -451,7 +453,7 @@ def test_in_any_window_an_answer_alone_counts_the_tokens_that_it_counts_behind_i
     for window in range(1, size + 2):
         text_format = TextFormat(tokenizer, window)
         behind = [answer for answer in answers(text_format, record) if answer]
-        rows = encoded(text_format, record, alone=True)
+        rows = encoded(text_format, record, unconditional=True)
         alone = [text_of(tokenizer, ids[start:end]) for ids, spans, _, _ in rows for start, end in spans]
         assert alone == behind
         assert any(row[2] for row in rows) == encoded(text_format, record)[0][2]
@@ -463,14 +465,16 @@ def test_header_tokens_say_how_much_larger_the_window_of_an_answer_alone_is(extr
     record = chat(["user: Name a colour.", "assistant: " + "Paris is the capital of France. " * 9])
     ((_, ((first, _),), _, _),) = encoded(TextFormat(tokenizer), record)
     assert 0 < first < window
-    ((ids, spans, truncated, _),) = encoded(TextFormat(tokenizer, window, header_tokens=extra), record, alone=True)
+    ((ids, spans, truncated, _),) = encoded(
+        TextFormat(tokenizer, window, header_tokens=extra), record, unconditional=True
+    )
     assert len(ids) == window - first + extra and truncated
     begin = len(tokenizer("<|assistant|>\n").input_ids)
     assert spans == ([(begin, len(ids))] if len(ids) > begin else [])
 
 
 def test_an_answer_whose_prompt_fills_the_window_is_left_empty_alone():
-    ((ids, spans, truncated, problem),) = encoded(TextFormat(written(), 3), chat(CHATS["single"]), alone=True)
+    ((ids, spans, truncated, problem),) = encoded(TextFormat(written(), 3), chat(CHATS["single"]), unconditional=True)
     assert (ids, spans, truncated) == ([], [], True)
 
 
@@ -490,9 +494,9 @@ def mixed_records():
 @pytest.mark.parametrize("bos", [False, True])
 def test_a_batch_is_encoded_as_its_rows_are_one_by_one(alone, options, bos):
     text_format = TextFormat(written(bos=bos), **options)
-    singly = [text_format.encode([record], alone) for record in mixed_records()]
+    singly = [encode_batch(text_format, [record], alone) for record in mixed_records()]
     joined = {name: [value for columns in singly for value in columns[name]] for name in singly[0]}
-    assert text_format.encode(mixed_records(), alone) == joined
+    assert encode_batch(text_format, mixed_records(), alone) == joined
 
 
 def dataset(n=30):
@@ -506,7 +510,7 @@ def dataset(n=30):
 @pytest.mark.parametrize("num_proc", [None, 2])
 def test_a_dataset_is_encoded_as_its_records_are(alone, num_proc):
     records, text_format = Records(dataset()), TextFormat(written(), max_length=16)
-    columns, found = text_format.encode(list(records), alone), encode(records, text_format, alone, num_proc)
+    columns, found = encode_batch(text_format, list(records), alone), encode(records, text_format, alone, num_proc)
     assert found.row.tolist() == columns["row"] and len(found.tokens) == len(columns["row"])
     for (ids, spans), *expected in zip(
         found.tokens.take(range(len(found.tokens))), columns["input_ids"], columns["spans"], strict=True
@@ -520,20 +524,19 @@ def test_a_dataset_is_encoded_as_its_records_are(alone, num_proc):
 def test_an_encoding_is_kept_beside_the_dataset_and_made_anew_when_anything_changes(tmp_path, monkeypatch):
     dataset().save_to_disk(tmp_path)
     calls = []
-    encode_one = TextFormat.encode
-    monkeypatch.setattr(TextFormat, "encode", lambda *arguments: (calls.append(1), encode_one(*arguments))[1])
+    monkeypatch.setattr(module, "encode_batch", lambda *arguments: (calls.append(1), encode_batch(*arguments))[1])
 
-    def again(alone=False, **options):
+    def again(unconditional=False, **options):
         template = options.pop("template", MARKED)
         before = len(calls)
-        encode(Records(Dataset.load_from_disk(str(tmp_path))), TextFormat(written(template), **options), alone)
+        encode(Records(Dataset.load_from_disk(str(tmp_path))), TextFormat(written(template), **options), unconditional)
         return len(calls) > before
 
     assert again() and not again()
-    assert again(alone=True) and not again(alone=True)
+    assert again(unconditional=True) and not again(unconditional=True)
     assert again(max_length=9) and again(template=DEFAULT) and again(end_of_turn=True) and again(style="plain")
     assert not again() and not again(max_length=9)
-    monkeypatch.setattr(module, "_ENCODING", module._ENCODING + 1)
+    monkeypatch.setattr(module, "VERSION", module.VERSION + 1)
     assert again()
 
 

@@ -9,8 +9,8 @@ import warnings
 import evaluate
 import pytest
 
-from hf_dataselect.evaluation import metrics
-from hf_dataselect.evaluation.metrics import SHIPPED, last_number, load_metric, normalize, score_texts
+from hf_dataselect.evaluation.answer_text import last_number, normalize
+from hf_dataselect.evaluation.metrics import SHIPPED, load_metric, score_texts
 from tests.shared_data import data_path
 
 
@@ -193,25 +193,17 @@ def test_chrf_is_the_mean_of_sacrebleus_sentence_scores():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_metrics_are_evaluation_modules(name):
-    metric = load_metric(name)
-    assert isinstance(metric, evaluate.EvaluationModule)
-    assert metric.name == name
-    found = score_texts(name, PREDICTIONS, REFERENCES)
-    assert metric.compute(predictions=PREDICTIONS, references=REFERENCES) == pytest.approx(
-        {key: value.score for key, value in found.items()}
-    )
+def test_built_in_metrics_span_their_range(name):
     texts = ["the same four words 4", "你好世界 2"]
     same = score_texts(name, texts, texts)
     assert all(value.score == pytest.approx(100 if name in ("chrf", "bleu") else 1) for value in same.values())
     assert all(value.score == 0 for value in score_texts(name, ["", ""], ["a 1", "2"]).values())
-    with pytest.raises(ValueError, match="empty"):
-        metric.compute(predictions=[], references=[])
+    assert {value.examples is None for value in same.values()} == {name == "bleu"}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_what_cannot_be_scored_is_refused(name):
-    with pytest.raises(ValueError, match="no rows"):
+    with pytest.raises(ValueError, match="are empty"):
         score_texts(name, [], [])
     with pytest.raises(ValueError, match="2 `predictions` for 1 `references`"):
         score_texts(name, ["a", "b"], ["a"])
@@ -224,7 +216,7 @@ def test_what_cannot_be_scored_is_refused(name):
     assert score_texts(name + ":higher", ["a"], ["a"])
 
 
-@pytest.mark.parametrize(("name", "package"), [("rouge", "rouge-score"), ("chrf", "sacrebleu"), ("bleu", "sacrebleu")])
+@pytest.mark.parametrize(("name", "package"), [("rouge", "rouge_score"), ("chrf", "sacrebleu"), ("bleu", "sacrebleu")])
 def test_missing_package_is_named_with_its_extra(monkeypatch, name, package):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=rf"`{package}`.*pip install hf_dataselect\[metrics\]"):
@@ -236,9 +228,9 @@ def test_unknown_metric_is_explained(monkeypatch):
     def absent(*args, **kwargs):
         raise FileNotFoundError("no such module")
 
-    monkeypatch.setattr(metrics.evaluate, "load", absent)
+    monkeypatch.setattr(evaluate, "load", absent)
     with pytest.raises(
-        ValueError, match="'ruge' could not be loaded.*bleu, chrf, exact_match, numeric_match, rouge.*hub.*no such"
+        ValueError, match="'ruge' could not be loaded.*bleu, chrf, exact_match, numeric_match, rouge.*Hub.*no such"
     ):
         load_metric("ruge")
     for name in ("", None, 3):
@@ -272,7 +264,7 @@ def test_local_metric_gives_its_numbers(tmp_path):
         "{'f1': np.float32(0.5), 'array': np.array(2), 'mean_perplexity': 3, 'rows': [1.0], 'ok': True, 'to': 'x'}"
     )
     name = local_metric(tmp_path, "local_numbers", result)
-    with pytest.warns(UserWarning, match="`array` is better is not known.*:lower"):
+    with pytest.warns(UserWarning, match="direction of `array` is unknown.*:lower"):
         found = score_texts(name, ["a"], ["b"])
     assert found == {"f1": (0.5, True, None), "array": (2.0, True, None), "mean_perplexity": (3.0, False, None)}
     assert all(type(value.score) is float for value in found.values())

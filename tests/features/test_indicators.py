@@ -7,7 +7,8 @@ from datasets import Dataset
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.seq2seq import load_evaluator, yes_probability
-from hf_dataselect.features.indicators import IndicatorSources, indicator_values
+from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.features.indicators import IndicatorSources
 from tests.rows import alpaca
 from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
 from tests.tiny_training import answer_ends
@@ -28,9 +29,9 @@ def test_the_evaluator_is_asked_in_the_layout_it_is_trained_on(name, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     records = Records(alpaca(6))
     texts = [ASKED[name].format(answer=record.answer, prompt=record.prompt) for record in records]
-    expected = yes_probability(*load_evaluator(str(tmp_path)), texts, dtype="float32").probability
+    expected = yes_probability(*load_evaluator(str(tmp_path), Runtime()), texts, Runtime(dtype="float32")).probability
     sources = IndicatorSources(evaluator=str(tmp_path))
-    found = indicator_values(records, Context(tokenizer, dtype="float32"), [name], sources)
+    found = sources.measure(records, Context(tokenizer, runtime=Runtime(dtype="float32")), [name]).columns
     np.testing.assert_array_equal(found[name], expected)
 
 
@@ -38,9 +39,12 @@ def test_distances_are_between_rows_that_have_a_vector_and_are_kept(tmp_path):
     rows = alpaca(12).to_list()
     rows[4]["output"] = None
     records, tokenizer = Records(Dataset.from_list(rows)), tiny_tokenizer()
-    contexts = [Context(tokenizer, tiny_model(tokenizer), dtype="float32", cache_dir=tmp_path) for _ in range(2)]
+    contexts = [
+        Context(tokenizer, tiny_model(tokenizer), runtime=Runtime(dtype="float32", cache_dir=tmp_path))
+        for _ in range(2)
+    ]
     sources = IndicatorSources(encoder="model", neighbour=3)
-    first, again = (indicator_values(records, ctx, ["knn"], sources)["knn"] for ctx in contexts)
+    first, again = (sources.measure(records, ctx, ["knn"]).columns["knn"] for ctx in contexts)
     usable = np.arange(12) != 4
     vectors = answer_ends(contexts[0], records.subset(np.flatnonzero(usable))).astype(float)
     every = np.linalg.norm(vectors[:, None] - vectors, axis=-1)

@@ -10,6 +10,7 @@ import torch
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.features import text_statistics as human
 from hf_dataselect.features.text_statistics import (
     TEXT_FEATURES,
@@ -135,7 +136,7 @@ def test_rows_are_dealt_over_the_ranks(monkeypatch):
         accelerator = SimpleNamespace(
             **own, process_index=rank, device=torch.device("cpu"), reduce=lambda part, how: parts.append(part) or part
         )
-        text_feature("words", records, Context(tiny_tokenizer(), accelerator=accelerator))
+        text_feature("words", records, Context(tiny_tokenizer(), runtime=Runtime(accelerator=accelerator)))
     assert not (parts[0].any(1) & parts[1].any(1)).any() and 6 < parts[0].any(1).sum() < 13
     found = text_feature("words", records, Context(tiny_tokenizer()))
     expected = [len(words(row["output"])) if row["output"] else np.nan for row in rows]

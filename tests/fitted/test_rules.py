@@ -9,9 +9,9 @@ import torch
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.features.image_text import ImageTextSources
-from hf_dataselect.features.indicators import indicator_values
-from hf_dataselect.fitted.rules.attention import AttentionRegressor, fit_attention, foretell
+from hf_dataselect.fitted.rules.attention import AttentionRegressor, fit_attention, predict
 from hf_dataselect.fitted.rules.fit_rule import draw_subset
 from hf_dataselect.fitted.rules.fitting import fit_linear, fit_network, least_squares, left_out_r2
 from hf_dataselect.fitted.rules.rule import AttentionRule, Rule, indicator_of, load_rule
@@ -45,7 +45,7 @@ def test_attention_learns_the_quality_of_rows_from_means_of_subsets():
     before = torch.get_rng_state().clone()
     weights = fit_attention([rows[s] for s in subsets], targets, seed=0)
     again = fit_attention([rows[s] for s in subsets], targets, seed=0)
-    found = foretell(weights, rows)
+    found = predict(weights, rows)
     assert torch.equal(before, torch.get_rng_state())
     assert all((weights[name] == again[name]).all() for name in weights)
     quality = rows[:, 0] - 0.5 * rows[:, 1] ** 2
@@ -58,12 +58,12 @@ def test_attention_learns_the_quality_of_rows_from_means_of_subsets():
 def test_a_row_s_number_is_its_own():
     rows, _, _ = pool()
     weights = attention_rule().tensors
-    whole = foretell(weights, rows)
-    np.testing.assert_allclose(foretell(weights, rows, block=7), whole, atol=1e-12)
-    np.testing.assert_allclose([foretell(weights, rows[i : i + 1])[0] for i in range(9)], whole[:9], atol=1e-12)
+    whole = predict(weights, rows)
+    np.testing.assert_allclose(predict(weights, rows, block=7), whole, atol=1e-12)
+    np.testing.assert_allclose([predict(weights, rows[i : i + 1])[0] for i in range(9)], whole[:9], atol=1e-12)
     holes = rows.copy()
     holes[5, 1] = np.nan
-    found = foretell(weights, holes)
+    found = predict(weights, holes)
     assert np.isnan(found[5]) and np.isfinite(np.delete(found, 5)).all()
 
 
@@ -149,7 +149,7 @@ def test_a_rule_comes_back_as_it_was_written(kind, tmp_path):
     np.testing.assert_array_equal(found.log_loss(indicators), rule.log_loss(indicators))
     if kind == "attention":
         values = np.column_stack([(indicators[n] - m) / s for n, (m, s) in rule.standard.items()])
-        np.testing.assert_allclose(rule.log_loss(indicators), 0.5 + 0.1 * foretell(rule.tensors, values))
+        np.testing.assert_allclose(rule.log_loss(indicators), 0.5 + 0.1 * predict(rule.tensors, values))
 
 
 def changed(tmp_path, **entries) -> str:
@@ -162,12 +162,12 @@ def changed(tmp_path, **entries) -> str:
 @pytest.mark.parametrize(
     "entries, named",
     [
-        ({"regressor": "forest"}, "is no rule file: 'forest'"),
-        ({"standard": {"len": [1, 2]}}, "(?s)is no rule file: .*size mismatch"),
-        ({"target": [None, 1]}, "is no rule file"),
+        ({"regressor": "forest"}, "is not a rule file: 'forest'"),
+        ({"standard": {"len": [1, 2]}}, "(?s)is not a rule file: .*size mismatch"),
+        ({"target": [None, 1]}, "is not a rule file"),
         ({"standard": {"len": [1, 1], "pca1": [0, float("nan")], "pca2": [0, 1]}}, "no finite numbers"),
         ({"standard": {"len": [1, 1], "pca1": [0, 1], "ppl": [0, 1]}}, r"unknown indicators \['ppl'\]"),
-        ({"about": {"method": "instruction_mining"}}, "is one of `instruction_mining`, and not of `instructiongpt4`"),
+        ({"about": {"method": "instruction_mining"}}, "is a rule of `instruction_mining`, not of `instructiongpt4`"),
         ({"tensors": {"file": "../rule.safetensors", "hash": "0"}}, "is not the one that it was written with"),
         ({"tensors": {"file": "gone.safetensors", "hash": "0"}}, "No such file"),
     ],
@@ -181,13 +181,13 @@ def test_instruction_mining_takes_a_network_too(tmp_path):
     rule = attention_rule(standard={"len": [10.0, 5.0], "ppl": [1.0, 2.0], "mtld": [1.0, 3.0]})
     rule.save(tmp_path / "rule.json")
     selector, tokenizer = load_selector("instruction_mining", {"rule": str(tmp_path / "rule.json")}), tiny_tokenizer()
-    ctx = Context(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32")
+    ctx = Context(tokenizer, tiny_model(tokenizer), runtime=Runtime(dtype="float32"), max_length=128)
     selection = select(alpaca(12), selector, 4, ctx)
-    found = indicator_values(Records(alpaca(12)), ctx, rule.names, selector.sources())
+    found = selector.sources().measure(Records(alpaca(12)), ctx, rule.names).columns
     np.testing.assert_allclose(selection.scores, -rule.log_loss(found), rtol=1e-4)
 
 
 def test_columns_are_of_indicators():
     assert [indicator_of(name) for name in ("pca12", "pca", "len")] == ["pca", "pca", "len"]
-    with pytest.raises(ValueError, match="is no file: write one with"):
+    with pytest.raises(ValueError, match="is not a file: write one with"):
         load_rule("nowhere.json", ImageTextSources)

@@ -10,9 +10,11 @@ from datasets import Dataset
 from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.fitted.scorers import train_scorer as module
+from hf_dataselect.fitted.scorers.evolution import TEMPLATES, evolved_rows, seed_pairs
 from hf_dataselect.fitted.scorers.scorer_prompts import card_template
-from hf_dataselect.fitted.scorers.train_scorer import TEMPLATES, checked_tokenizer, evolved_rows, seed_pairs
+from hf_dataselect.fitted.scorers.train_scorer import checked_tokenizer
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.deita import DEITA
 from tests.rows import alpaca
@@ -92,10 +94,10 @@ def test_nothing_is_asked_twice_after_a_kill(tmp_path):
             raise Killed
         return grows(text)
 
-    judge = ScriptedJudge(dies, cache_dir=tmp_path)
+    judge = ScriptedJudge(dies, Runtime(cache_dir=tmp_path))
     with pytest.raises(Killed):
         evolved_rows(PAIRS, judge, "quality", 5, seed=0)
-    rest = ScriptedJudge(grows, cache_dir=tmp_path)
+    rest = ScriptedJudge(grows, Runtime(cache_dir=tmp_path))
     rows, _ = evolved_rows(PAIRS, rest, "quality", 5, seed=0)
     assert rows == evolved_rows(PAIRS, ScriptedJudge(grows), "quality", 5, seed=0)[0]
     assert len(rest.asked) == 24 - 9
@@ -140,7 +142,7 @@ def test_a_trained_scorer_learns_the_order_and_serves_deita(tmp_path, monkeypatc
     scorer = str(tmp_path / "scorer")
     assert card_template(scorer, "complexity") == TEMPLATES["complexity"]
     tokenizer = tiny_tokenizer()
-    ctx = Context(tokenizer, tiny_model(tokenizer), max_length=256, dtype="float32")
+    ctx = Context(tokenizer, tiny_model(tokenizer), runtime=Runtime(dtype="float32"), max_length=256)
     rows = alpaca(4).to_list()
     rows[1] = {**rows[0], "instruction": rows[0]["instruction"] + " " + rows[0]["input"] + " more" * 5, "input": ""}
     selector = DEITA(scorer, "model", quality_prompt="{instruction} {output}", threshold=1.0)
@@ -167,7 +169,7 @@ def test_a_model_that_can_not_become_a_scorer_is_refused_before_the_judge_is_pai
     "arguments, message",
     [
         ([], "needs `judge`"),
-        (["--judge", "reward:x"], "needs a judge that writes, and `judge='reward:x'` is none"),
+        (["--judge", "reward:x"], "needs a judge that answers in words, which `judge='reward:x'` does not give"),
         (["--judge", "self"], "can't rewrite"),
         (["--judge", "model:x", "--dataset_name", "d", "--model_name_or_path", "/no/model"], "'/no/model'` can't be"),
         (["--judge", "model:x", "--rounds", "6"], "`rounds=6`"),

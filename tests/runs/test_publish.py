@@ -22,7 +22,7 @@ def test_the_subset_is_pushed_with_a_card_that_repeats_it(tmp_path, monkeypatch)
     monkeypatch.setattr(DatasetCard, "push_to_hub", lambda self, repo, repo_type: pushed.update(card=str(self)))
     trainer = tiny_trainer(tmp_path, "column", {"name": "rating"}, selection_budget=5, hub_token="secret")
     selection = trainer.select()
-    push_selected(trainer.records, selection, trainer.recipe | trainer.args.given, "user/subset")
+    push_selected(trainer.records.dataset, selection, trainer.recipe | trainer.args.given, "user/subset")
     assert len(pushed["rows"]) == 5 and pushed["private"] is True
     assert pushed["rows"]["selection_row"] == selection.indices.tolist()
     recipe = yaml.safe_load(pushed["card"].split("```yaml")[1].split("```")[0])

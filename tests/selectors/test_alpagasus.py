@@ -8,7 +8,8 @@ from datasets import Dataset
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records, load_rows
-from hf_dataselect.engines.llm.local import ModelJudge
+from hf_dataselect.engines.llm.local import LocalJudge
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.alpagasus import AlpaGasus
@@ -16,11 +17,11 @@ from hf_dataselect.selectors.column import Column
 from tests.rows import alpaca, layout
 from tests.scripted import ScriptedJudge
 from tests.shared_data import data_path
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
 
 def context(judge, **changes) -> Context:
-    return Context(tiny_tokenizer(), judge=judge, **{"max_length": 512, "dtype": "float32", **changes})
+    return context_of(tiny_tokenizer(), judge=judge, **{"max_length": 512, "dtype": "float32", **changes})
 
 
 def rated(rows: Dataset, ratings: list, selector: AlpaGasus | None = None) -> ScriptedJudge:
@@ -48,7 +49,7 @@ def test_a_reply_that_cannot_be_read_and_one_that_fails_are_nan_and_named():
     assert found.indices.tolist() == [0, 5]
     assert np.flatnonzero(np.isnan(found.scores)).tolist() == [1, 2, 3, 4]
     assert found.unscorable == {
-        "no reply of the judge: it says nothing": [2],
+        "no reply from the judge: it says nothing": [2],
         "no rating on the first line of the judge's reply": [1, 3, 4],
     }
 
@@ -60,10 +61,10 @@ def test_nothing_left_is_told():
 
 def test_equal_rows_are_asked_about_once_and_nothing_is_asked_twice(tmp_path):
     rows = Dataset.from_list(alpaca(5).to_list() * 2)
-    judge = ScriptedJudge(lambda text: "5", cache_dir=tmp_path)
+    judge = ScriptedJudge(lambda text: "5", Runtime(cache_dir=tmp_path))
     first = select(rows, AlpaGasus(), 1.0, context(judge))
     assert len(judge.asked) == 5 and len(first.indices) == 10
-    again = ScriptedJudge(lambda text: "0", cache_dir=tmp_path)
+    again = ScriptedJudge(lambda text: "0", Runtime(cache_dir=tmp_path))
     second = select(rows, AlpaGasus(), 1.0, context(again))
     assert second.indices.tolist() == first.indices.tolist() and again.asked == []
     assert second.seconds > second.cached_seconds > 0 == first.cached_seconds, "STR counts what the first run spent"
@@ -72,7 +73,7 @@ def test_equal_rows_are_asked_about_once_and_nothing_is_asked_twice(tmp_path):
 @pytest.mark.parametrize("estimator", ["reply", "digits"])
 def test_calls_and_tokens_of_the_judge_are_entered_each_time_anew(estimator):
     tokenizer = tiny_tokenizer()
-    judge = ModelJudge("", tiny_model(tokenizer), tokenizer, dtype="float32")
+    judge = LocalJudge("", tiny_model(tokenizer), tokenizer, Runtime(dtype="float32"))
     selector, passes = AlpaGasus(estimator=estimator, threshold=None, max_new_tokens=3), []
     for _ in range(2):  # with the same judge
         ctx = context(judge)
@@ -80,7 +81,7 @@ def test_calls_and_tokens_of_the_judge_are_entered_each_time_anew(estimator):
         passes.append(ctx.account.passes)
     questions = [selector.question(record.prompt, record.answer) for record in Records(alpaca(4))]
     assert passes[0]["judge_calls"] == 4 and passes[0]["cached_rows"] == 0
-    assert passes[0]["judge_prompt_tokens"] == sum(len(judge.prompt_ids(question)) for question in questions)
+    assert passes[0]["judge_prompt_tokens"] == sum(len(judge.local.prompt_ids(question)) for question in questions)
     assert (passes[0]["judge_new_tokens"] > 0) == (estimator == "reply")
     if estimator == "reply":
         assert passes[1] == {**dict.fromkeys(passes[0], 0), "cached_rows": 4}
@@ -95,10 +96,10 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
             raise Killed
         return "5"
 
-    judge = ScriptedJudge(dies, cache_dir=tmp_path)
+    judge = ScriptedJudge(dies, Runtime(cache_dir=tmp_path))
     with pytest.raises(Killed):
         select(alpaca(8), AlpaGasus(), 1.0, context(judge))
-    rest = ScriptedJudge(lambda text: "5", cache_dir=tmp_path)
+    rest = ScriptedJudge(lambda text: "5", Runtime(cache_dir=tmp_path))
     assert len(select(alpaca(8), AlpaGasus(), 1.0, context(rest)).indices) == 8
     assert len(rest.asked) == 5
 
@@ -138,8 +139,8 @@ def test_rows_that_speak_to_the_judge_change_no_other_rows_rating():
     found = select(Dataset.from_list(BAD), AlpaGasus(threshold=None), 1.0, context(ScriptedJudge(obeys)))
     assert found.scores[0] == plain.scores[0] == 2
     assert found.scores[1] == 5, "this judge obeys, and only for the row that told it to"
-    assert found.facts["figures"] == {"seem to tell the judge what to say": [1, 7]}
-    assert "seem to tell the judge what to say: 2 rows" in found.summary()
+    assert found.facts["figures"] == {"suspected prompt injection": [1, 7]}
+    assert "suspected prompt injection: 2 rows" in found.summary()
 
 
 def obeys(text: str) -> str:
@@ -175,10 +176,10 @@ def test_the_expected_rating_is_that_of_the_digits_behind_the_question():
 
     tokenizer = tiny_tokenizer()
     model, selector = tiny_model(tokenizer), AlpaGasus(estimator="digits", threshold=None)
-    judge = ModelJudge("tiny", model, tokenizer, dtype="float32")
+    judge = LocalJudge("tiny", model, tokenizer, Runtime(dtype="float32"))
     found = select(alpaca(6), selector, 1.0, context(judge))
     for record, score in zip(Records(alpaca(6)), found.scores, strict=True):
-        ids = judge.prompt_ids(selector.question(record.prompt, record.answer))
+        ids = judge.local.prompt_ids(selector.question(record.prompt, record.answer))
         digits = [tokenizer.convert_tokens_to_ids(digit) for digit in "012345"]
         with torch.no_grad():
             logits = model(torch.tensor([ids])).logits[0, -1, digits].double()

@@ -12,6 +12,7 @@ from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
 from hf_dataselect.diversity import Diversity
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.features.judgements import turns_of
 from hf_dataselect.fitted.scorers.scorer_prompts import SCORER_MARK, card_template, fill, own_question
 from hf_dataselect.pipeline import select
@@ -19,7 +20,7 @@ from hf_dataselect.selectors.deita import DEITA
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.test_ranks import SMALL, run, selection
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import answer_ends, write_recipe
 
 
@@ -28,7 +29,7 @@ PROMPTS = {"complexity_prompt": "Complexity of {instruction} is ", "quality_prom
 
 def context(**changes) -> Context:
     tokenizer = tiny_tokenizer()
-    return Context(tokenizer, tiny_model(tokenizer), **{"max_length": 512, "dtype": "float32", **changes})
+    return context_of(tokenizer, tiny_model(tokenizer), **{"max_length": 512, "dtype": "float32", **changes})
 
 
 def own(**options) -> DEITA:
@@ -50,7 +51,9 @@ def test_scorers_give_the_expectations_of_their_authors_code(name):
         prompts[kind] = text.replace(rows[0]["instruction"], "{instruction}").replace(rows[0]["output"], "{output}")
     selector = DEITA("model", "model", prompts["complexity"], prompts["quality"])
     data = Dataset.from_list([{"instruction": row["instruction"], "output": row["output"]} for row in rows])
-    features = selector.featurize(Records(data), Context(tokenizer, model, max_length=2048, dtype="float32"))
+    features = selector.featurize(
+        Records(data), Context(tokenizer, model, runtime=Runtime(dtype="float32"), max_length=2048)
+    )
     for kind in ("complexity", "quality"):
         np.testing.assert_allclose(features[kind], [row[kind]["score"] for row in scored], atol=1e-4)
     assert len(scored) == 11
@@ -130,7 +133,7 @@ def test_bad_rows_have_defined_results():
     plain = select(alpaca(6), own(threshold=1.0), 1.0, context())
     np.testing.assert_allclose(spoiled.scores[4:], plain.scores[4:], rtol=1e-5)
     assert np.flatnonzero(np.isnan(spoiled.scores)).tolist() == [2, 3]
-    assert spoiled.facts["figures"] == {"seem to tell the judge what to say": [0]}
+    assert spoiled.facts["figures"] == {"suspected prompt injection": [0]}
 
 
 def test_a_tokenizer_without_digits_is_refused():
@@ -267,8 +270,8 @@ def test_a_scorer_that_is_not_there_is_refused_before_anything_loads(tmp_path):
 
 
 def test_the_model_is_needed_only_where_it_is_used():
-    assert "model" in DEITA().card.needs and "model" in own(encoder="some/encoder").card.needs
-    assert "model" not in DEITA("a", "b", encoder="some/encoder").card.needs
+    assert "model" in DEITA().needs() and "model" in own(encoder="some/encoder").needs()
+    assert "model" not in DEITA("a", "b", encoder="some/encoder").needs()
 
 
 # The filter behind other methods -------------------------------------------------------------------------------------

@@ -9,20 +9,22 @@ from datasets import Dataset
 
 from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
+from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.engines.subset.choose import tag_cover
 from hf_dataselect.errors import SelectionError
-from hf_dataselect.features.tags import Vocabulary, _by_company, parse_tags, tag_statistics
+from hf_dataselect.features.tags import Vocabulary, _by_association, parse_tags, tag_statistics
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selectors.instag import InsTag
 from tests.rows import alpaca, layout
 from tests.scripted import ScriptedJudge
 from tests.shared_data import golden
-from tests.tiny import tiny_tokenizer
+from tests.tiny import context_of, tiny_tokenizer
 from tests.tiny_training import write_recipe
 
 
 def context(judge=None, **changes) -> Context:
-    return Context(tiny_tokenizer(), judge=judge, max_length=512, **changes)
+    return context_of(tiny_tokenizer(), judge=judge, max_length=512, **changes)
 
 
 def tagged(tags: list, **columns) -> Dataset:
@@ -35,7 +37,7 @@ def tagged(tags: list, **columns) -> Dataset:
 
 
 def vocabulary(tags, min_count=1, similarity=0.0, support=0, confidence=0.99, encoder="none") -> Vocabulary:
-    return Vocabulary(tags, min_count, similarity, encoder, support, confidence)
+    return Vocabulary(tags, min_count, similarity, encoder, support, confidence, Runtime())
 
 
 @pytest.mark.parametrize("case", range(3))
@@ -45,9 +47,13 @@ def test_rows_are_those_of_the_papers_rule(case):
     for expected in case["picks"]:
         if expected["k"] < 2:
             continue  # a budget of one row is written as a fraction
-        found = select(rows, InsTag(tags_column="tags", normalize=False), min(expected["k"], len(rows)), context())
-        assert found.indices.tolist() == expected["picks"]
-        assert found.facts["figures"]["passes of the sampling"] == len(expected["rows_per_pass"])
+        k, ctx = min(expected["k"], len(rows)), context()
+        found = select(rows, InsTag(tags_column="tags", normalize=False), k, ctx)
+        # The picks of the golden file, in file order, are in test_choose.py; here the seed settles ties.
+        order = ctx.best(found.scores)
+        taken, passes = tag_cover([case["tags"][row] for row in order], k)
+        assert found.indices.tolist() == order[taken].tolist()
+        assert found.facts["figures"]["passes of the sampling"] == len(passes)
         assert found.scores.tolist() == [len(set(row)) for row in case["tags"]]
 
 
@@ -103,7 +109,7 @@ def test_bad_rows_and_replies_have_defined_results():
     )
     assert np.flatnonzero(np.isnan(found.scores)).tolist() == [1, 2, 3, 4]
     assert found.scores[[0, 5]].tolist() == [2, 2] and found.indices.tolist() == [0, 5][:1] + [5]
-    assert found.facts["figures"]["seem to tell the judge what to say"] == [0]
+    assert found.facts["figures"]["suspected prompt injection"] == [0]
     assert found.unscorable == {
         "nothing to ask about: a text is empty": [1],
         "longer than 32,000 characters": [2],
@@ -118,10 +124,10 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path):
         return '["a"]'
 
     selector = InsTag(normalize=False)
-    judge = ScriptedJudge(dies, cache_dir=tmp_path)
+    judge = ScriptedJudge(dies, Runtime(cache_dir=tmp_path))
     with pytest.raises(KeyboardInterrupt):
         select(alpaca(8), selector, 1.0, context(judge))
-    rest = ScriptedJudge(lambda text: '["b"]', cache_dir=tmp_path)
+    rest = ScriptedJudge(lambda text: '["b"]', Runtime(cache_dir=tmp_path))
     found = select(alpaca(8), selector, 1.0, context(rest))
     assert len(rest.asked) == 5 and found.facts["figures"]["tags of all rows"]["diversity"] == 2
     assert found.cached_seconds > 0
@@ -226,7 +232,7 @@ def test_longer_item_sets_give_no_other_rules_from_one_tag(seed):
     for place, tag in enumerate(order):
         general = [other for other in order[:place] if (tag, other) in rules]
         names |= {tag: names.get(general[0], general[0])} if general else {}
-    assert names and _by_company([sorted(row) for row in rows], 5, 0.8) == names
+    assert names and _by_association([sorted(row) for row in rows], 5, 0.8) == names
 
 
 def test_tags_of_one_meaning_are_one():
@@ -258,7 +264,7 @@ def test_statistics_are_in_the_record():
 def test_a_column_of_tags_needs_no_judge_and_a_wrong_one_is_named():
     from hf_dataselect.data.records import Records
 
-    assert "judge" in InsTag().card.needs and "judge" not in InsTag(tags_column="tags").card.needs
+    assert "judge" in InsTag().needs() and "judge" not in InsTag(tags_column="tags").needs()
     with pytest.raises(ValueError, match="no column 'tag'; did you mean 'tags'"):
         InsTag(tags_column="tag").check(Records(tagged([["a"]])))
 

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.seq2seq import load_evaluator, yes_probability
-from hf_dataselect.engines.llm.reward_model import load_reward_model
+from hf_dataselect.engines.llm.load import load_reward_model
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features import indicators as measuring
-from hf_dataselect.features.indicators import NAMES, IndicatorSources, indicator_values
+from hf_dataselect.features.indicators import NAMES, IndicatorSources
 from hf_dataselect.features.loss import answer_loss
 from hf_dataselect.features.rewards import conversation
 from hf_dataselect.features.text_statistics import TEXT_FEATURES
@@ -31,13 +33,13 @@ from hf_dataselect.registry import load_selector
 from hf_dataselect.selectors.instruction_mining import best_size
 from tests.engines.llm.test_local import reward_model
 from tests.rows import alpaca
-from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_evaluator, tiny_model, tiny_tokenizer
 from tests.tiny_training import write_recipe
 
 
 def context(**changes) -> Context:
     tokenizer = tiny_tokenizer()
-    return Context(tokenizer, tiny_model(tokenizer), **{"max_length": 128, "dtype": "float32", **changes})
+    return context_of(tokenizer, tiny_model(tokenizer), **{"max_length": 128, "dtype": "float32", **changes})
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +57,10 @@ def sources(tmp_path_factory) -> IndicatorSources:
 
 @pytest.mark.parametrize("batch_tokens", [1, 200, 10**5])
 def test_an_evaluator_says_yes_as_in_one_plain_forward_a_text(sources, batch_tokens, tmp_path):
-    model, tokenizer = load_evaluator(sources.evaluator)
+    model, tokenizer = load_evaluator(sources.evaluator, Runtime())
     texts = [f"{row['instruction']} {row['output']}" for row in alpaca(9)] + ["x " * 90]
-    options = {"max_length": 40, "batch_tokens": batch_tokens, "dtype": "float32", "cache_dir": tmp_path}
-    found = yes_probability(model, tokenizer, texts, **options)
+    runtime = Runtime(batch_tokens=batch_tokens, dtype="float32", cache_dir=tmp_path)
+    found = yes_probability(model, tokenizer, texts, runtime, max_length=40)
     yes, no = (tokenizer(word)["input_ids"][0] for word in ("Yes", "No"))
     for text, probability, cut in zip(texts, found.probability, found.cut, strict=True):
         ids = tokenizer(text)["input_ids"]
@@ -69,27 +71,28 @@ def test_an_evaluator_says_yes_as_in_one_plain_forward_a_text(sources, batch_tok
             logits = model.eval()(input_ids=ids, decoder_input_ids=start).logits[0, 0, [yes, no]]
         assert float(logits.softmax(0)[0]) == pytest.approx(probability, abs=1e-5)
     assert found.cut.tolist()[-1] and len(set(found.probability.round(6))) > 5
-    again = yes_probability(model, tokenizer, texts, **options)
-    assert again.cached == 10 and (again.probability == found.probability).all()
+    runtime = Runtime(batch_tokens=batch_tokens, dtype="float32", cache_dir=tmp_path)
+    again = yes_probability(model, tokenizer, texts, runtime, max_length=40)
+    assert runtime.account.passes["cached_rows"] == 10 and (again.probability == found.probability).all()
 
 
 def test_indicators_are_what_they_say(sources):
     records, ctx = Records(alpaca(12)), context()
-    found = indicator_values(records, ctx, NAMES, sources)
+    found = sources.measure(records, ctx, NAMES).columns
     assert set(found) == set(NAMES) and all(np.isfinite(values).all() for values in found.values())
     np.testing.assert_allclose(found["ppl"], np.exp(answer_loss(records, context()).mean))
     assert found["mtld"].tolist() == [TEXT_FEATURES["mtld"].of(record.answer) for record in records]
     counts = [len(ctx.tokenizer(record.answer, add_special_tokens=False)["input_ids"]) for record in records]
     assert found["len"].tolist() == counts
-    judge = load_reward_model(sources.reward_model, dtype="float32")
+    judge = load_reward_model(sources.reward_model, Runtime(dtype="float32"))
     np.testing.assert_allclose(found["rew"], judge.score([conversation(record) for record in records]))
     assert all(((found[name] > 0) & (found[name] < 1)).all() for name in ("nat", "coh", "und"))
-    model, tokenizer = load_evaluator(sources.evaluator)
+    model, tokenizer = load_evaluator(sources.evaluator, Runtime())
     history = [
         f"question: {measuring.QUESTIONS['coh']} </s> response: {r.answer} </s> dialogue history: {r.prompt}"
         for r in records
     ]
-    expected = yes_probability(model, tokenizer, history, dtype="float32").probability
+    expected = yes_probability(model, tokenizer, history, Runtime(dtype="float32")).probability
     np.testing.assert_allclose(found["coh"], expected)
 
 
@@ -97,11 +100,11 @@ def test_rows_without_indicators_are_named(sources):
     rows = alpaca(6).to_list()
     rows[2]["output"] = ""
     ctx = context()
-    found = indicator_values(Records(Dataset.from_list(rows)), ctx, NAMES, sources)
+    found = sources.measure(Records(Dataset.from_list(rows)), ctx, NAMES).columns
     assert all(np.isnan(found[name][2]) for name in ("len", "mtld", "rew", "ppl", "nat", "coh", "und"))
     assert ctx.account.rows("unscorable")["no answer"] == [2]
     few = context()
-    found = indicator_values(Records(alpaca(3)), few, ["knn"], sources)
+    found = sources.measure(Records(alpaca(3)), few, ["knn"]).columns
     assert np.isnan(found["knn"]).all()
     assert few.account.rows("unscorable") == {"fewer than 3 other rows to be near to": [0, 1, 2]}
 
@@ -115,9 +118,9 @@ def test_rows_are_kept_by_the_published_rule(name, sources):
     options = {"rule": name, "neighbour": 3, "encoder": "model"}
     options |= {"reward_model": sources.reward_model, "evaluator": sources.evaluator}
     selector = load_selector("instruction_mining", options)
-    assert ("model" in selector.card.needs) is (name == "v1")
+    assert ("model" in selector.needs()) is (name == "v1")
     selection = select(records, selector, 5, context())
-    i = indicator_values(records, context(), NAMES, sources)
+    i = sources.measure(records, context(), NAMES).columns
     foretold = {
         "v1": 1.0694 - 0.1498 * i["rew"] + 8.257e-5 * i["len"] - 0.9350 * i["knn"],
         "v2": 0.0274 - 0.0078 * i["rew"] + 0.4421 * i["und"] - 0.3212 * i["nat"] - 0.1520 * i["coh"],
@@ -173,15 +176,15 @@ def test_subsets_lean_in_every_direction():
 @pytest.mark.parametrize(
     "content, named",
     [
-        ("nothing", "is no rule file"),
+        ("nothing", "is not a rule file"),
         ('{"intercept": 1, "coefficients": {"beauty": 1}}', "unknown indicators"),
         ('{"intercept": 1, "coefficients": {}}', "no finite coefficients"),
         ('{"intercept": NaN, "coefficients": {"len": 1}}', "no finite coefficients"),
-        ('{"intercept": 1, "coefficients": {"len": "long"}}', "is no rule file: could not convert"),
+        ('{"intercept": 1, "coefficients": {"len": "long"}}', "is not a rule file: could not convert"),
         ('{"intercept": 1, "coefficients": {"len": 1}, "sources": {"rm": "x"}}', "have no such rm='x'"),
         ('{"intercept": 1, "coefficients": {"len": 1}, "sources": {"neighbour": "six"}}', "no such neighbour='six'"),
-        ('{"intercept": 1, "coefficients": {"len": 1}, "sources": {"neighbour": 0}}', "is no rule file: .*at least 1"),
-        ('{"intercept": 1, "coefficients": {"len": 1}, "sources": null}', "is no rule file"),
+        ('{"intercept": 1, "coefficients": {"len": 1}, "sources": {"neighbour": 0}}', "not a rule file: .*at least 1"),
+        ('{"intercept": 1, "coefficients": {"len": 1}, "sources": null}', "is not a rule file"),
     ],
 )
 def test_what_is_no_rule_is_refused(content, named, tmp_path):
@@ -218,12 +221,12 @@ def test_models_that_measure_nothing_are_refused(sources, tmp_path):
     for part in (whole, tiny_tokenizer()):
         part.save_pretrained(tmp_path / "half", **({"state_dict": kept} if part is whole else {}))
     with pytest.raises(SelectionError, match="evaluator='.*half' can't be loaded: it lacks weights: decoder.block.1"):
-        indicator_values(Records(alpaca(2)), context(), ["nat"], replace(sources, evaluator=str(tmp_path / "half")))
+        replace(sources, evaluator=str(tmp_path / "half")).measure(Records(alpaca(2)), context(), ["nat"])
     with pytest.raises(ValueError, match="encoder='.*none' can't be found"):
         replace(sources, encoder=str(tmp_path / "none")).check(["knn"])
     for options, named in (
         ({"evaluator": str(tmp_path / "mute"), "reward_model": sources.reward_model}, "has no tokenizer of its own"),
-        ({"evaluator": sources.reward_model, "reward_model": sources.reward_model}, "is no encoder-decoder"),
+        ({"evaluator": sources.reward_model, "reward_model": sources.reward_model}, "is not an encoder-decoder"),
         ({"evaluator": str(tmp_path / "none"), "reward_model": sources.reward_model}, "can't be found"),
     ):
         with pytest.raises(ValueError, match=named):
@@ -237,7 +240,7 @@ def test_the_size_is_the_best_of_those_tried(sources, tmp_path):
     options = {"rule": "v2", "search_trials": 4, "search_epochs": 2}
     options |= {"reward_model": sources.reward_model, "evaluator": sources.evaluator}
     selector = load_selector("instruction_mining", options)
-    assert {"model", "target"} <= selector.card.needs
+    assert {"model", "target"} <= selector.needs()
     target, found = Records(alpaca(6, seed=9)), []
     for _ in range(2):
         found.append(select(alpaca(32), selector, 32, context(target=target, cache_dir=tmp_path)))
@@ -250,7 +253,7 @@ def test_the_size_is_the_best_of_those_tried(sources, tmp_path):
     assert not (tmp_path / "warmup").exists()  # weights of every trial would fill the disk
     ctx, rows = context(), whole.indices[:best]
     tuning = WarmupSettings(epochs=2, learning_rate=2e-4)
-    with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(Records(alpaca(32)), rows, ctx), tuning) as model:
+    with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(Records(alpaca(32)), rows, ctx), tuning, Runtime()) as model:
         loss = answer_loss(target, ctx.using(model), ctx.text_format(end_of_turn=True)).mean.mean()
     assert losses[best] == pytest.approx(loss, abs=1e-4)
 
@@ -302,7 +305,7 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     assert load_rule(str(tmp_path / "rule.json"), IndicatorSources) == rule
 
     lines = [json.loads(line) for line in (tmp_path / "again" / "subsets.jsonl").read_text().split("\n") if line]
-    values = indicator_values(records, context(), arguments.indicators, sources)
+    values = sources.measure(records, context(), arguments.indicators).columns
     table = np.column_stack([values[name] for name in arguments.indicators])
     rows = draw_subset(table, np.arange(40), 8, 1.0, [42, 0])
     assert lines[0]["rows"] == rows.tolist()
@@ -311,13 +314,16 @@ def test_a_fit_is_killed_and_resumed_and_its_rule_used_on_other_rows(sources, tm
     intercept, coefficients, r2 = least_squares(means, losses, arguments.indicators)
     np.testing.assert_allclose([rule.intercept, *rule.coefficients.values(), rule.r2], [intercept, *coefficients, r2])
     ctx = context()
-    with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(records, rows, ctx), settings()) as model:
+    with warmed_up(ctx.model, ctx.tokenizer, tuning_rows(records, rows, ctx), settings(), Runtime()) as model:
         loss = answer_loss(held_out, ctx.using(model), ctx.text_format(end_of_turn=True)).mean.mean()
     assert lines[0]["loss"] == pytest.approx(loss, rel=1e-5)
 
     selector = load_selector("instruction_mining", {"rule": str(tmp_path / "rule.json")})
+    read, text = [], Path.read_text
+    monkeypatch.setattr(Path, "read_text", lambda path, **how: read.append(path.name) or text(path, **how))
     selection = select(alpaca(16, seed=3), selector, 4, context())
-    other = indicator_values(Records(alpaca(16, seed=3)), context(), arguments.indicators, sources)
+    assert "rule.json" not in read, "a selector reads its rule once, when it is made"
+    other = sources.measure(Records(alpaca(16, seed=3)), context(), arguments.indicators).columns
     np.testing.assert_allclose(selection.scores, -rule.log_loss(other), rtol=1e-4)
 
 
@@ -398,20 +404,16 @@ def test_a_rule_says_what_it_left_out_and_what_it_is_worth(sources, tmp_path, ca
     assert f"{min(losses):.4f} to {max(losses):.4f}" in rule.summary() and "len  " in rule.summary()
     left_out = json.loads((tmp_path / "rule.json").read_text())["about"]["rows left out"]
     assert sum(left_out.values()) == 3 and left_out["missing value in `output`"] == 1
-    assert "1 of 30 rows are in no subset: missing value in `output`" in caplog.text
+    assert "1 of 30 rows are excluded from all subsets: missing value in `output`" in caplog.text
     assert "1 of 4 held-out rows have no loss" in caplog.text
     assert "6 subsets leave 3 degrees of freedom beside 2 coefficients" in caplog.text
     assert ("has not seen no better than the mean" in caplog.text) is (not rule.left_out_r2 > 0)
-    # Weights of every subset, and what is measured of their models, would fill the disk.
-    assert not (tmp_path / "cache" / "warmup").exists()
-    kept = [json.loads(path.read_text())["engine"] for path in tmp_path.glob("cache/*/namespace.json")]
-    assert kept == ["tuned loss"]
+    # Weights of every subset, and what is computed by their models, would fill the disk; losses are in one place.
+    assert not any((tmp_path / "cache").glob("*"))
     caplog.clear()
     with caplog.at_level("INFO", "hf_dataselect"):
         assert fit_rule(*given, settings(), tmp_path) == rule
-    assert "6 of 6 subsets are known from" in caplog.text
-    (tmp_path / "subsets.jsonl").unlink()
-    assert fit_rule(*given, settings(), tmp_path) == rule and ctx.account.cached_seconds > 0  # from the cache
+    assert "6 of 6 subsets are read from" in caplog.text
 
 
 def test_noise_is_called_noise(sources, tmp_path, caplog, monkeypatch):
@@ -442,7 +444,7 @@ def test_what_can_not_be_fitted_is_known_before_a_model_is_tuned(sources, tmp_pa
     [
         ({"indicators": ["beauty"]}, "must be different names"),
         ({"indicators": ["len", "ppl"], "subsets": 3}, "it takes 4 at least"),
-        ({"subset_rows": 0}, "must be positive"),
+        ({"subset_rows": 0}, "must be at least 1"),
         ({"tuning_learning_rate": 0.0}, "tuning_learning_rate=0.0"),
     ],
 )

@@ -20,7 +20,7 @@ from transformers import AutoModel, AutoProcessor, CLIPModel, CLIPProcessor
 from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
-from hf_dataselect.engines.runtime.account import Account
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up
 from hf_dataselect.features import image_text as vision
 from hf_dataselect.features.clip import embed
@@ -36,7 +36,7 @@ from tests.engines.llm.test_local import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
 from tests.test_ranks import launch
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
 from tests.tiny_vision import captions, image_rows, save_clip, save_siglip, tiny_idefics, tiny_vlm
 
@@ -56,9 +56,9 @@ def sources(tmp_path_factory) -> ImageTextSources:
 def context(vlm: bool = False, **changes) -> Context:
     given = {"judge": judge(), "max_length": 128, "dtype": "float32"} | changes
     if not vlm:
-        return Context(tiny_tokenizer(), **given)
+        return context_of(tiny_tokenizer(), **given)
     model, processor = tiny_vlm()
-    return Context(processor.tokenizer, model, processor=processor, **given)
+    return context_of(processor.tokenizer, model, processor=processor, **given)
 
 
 def options(sources: ImageTextSources, **more) -> dict:
@@ -144,7 +144,7 @@ def test_siglip_gets_texts_that_fill_its_window(tmp_path):
 
 def test_indicators_are_what_they_say(sources):
     records, ctx = Records(image_rows(12)), context()
-    found, basis = sources.measure(records, ctx, sources.names)
+    found, basis, _ = sources.measure(records, ctx, sources.names)
     image, text = plain_vectors(sources.clip, records.dataset)
     assert list(found) == ["clip", "len", "rew", "judge", "pca1", "pca2", "pca3"]
     np.testing.assert_allclose(found["clip"], (image * text).sum(1), atol=1e-5)
@@ -158,7 +158,7 @@ def test_indicators_are_what_they_say(sources):
     for i in range(3):
         expected, column = (joint - joint.mean(0)) @ axes[i], found[f"pca{i + 1}"]
         np.testing.assert_allclose(column * np.sign(column @ expected), expected, atol=1e-4)
-    few, _ = sources.measure(Records(image_rows(12).select([3])), context(), ["pca"], basis)
+    few, *_ = sources.measure(Records(image_rows(12).select([3])), context(), ["pca"], basis)
     assert few["pca2"][0] == pytest.approx(found["pca2"][3], abs=1e-5)  # the axes are kept, not fitted anew
 
 
@@ -166,7 +166,7 @@ def test_principal_components_of_many_rows_are_those_of_a_sample(sources, monkey
     records = Records(image_rows(30))
     whole = sources.measure(records, context(), ["pca"])[1]
     monkeypatch.setattr(vision, "PCA_SAMPLE", 20)
-    found, basis = sources.measure(records, context(), ["pca"])
+    found, basis, _ = sources.measure(records, context(), ["pca"])
     drawn = np.sort(np.random.default_rng(42).choice(30, 20, replace=False))
     expected = sources.measure(Records(image_rows(30).select(drawn)), context(), ["pca"])[1]
     np.testing.assert_allclose(basis["pca.mean"], expected["pca.mean"], atol=1e-5)
@@ -179,11 +179,11 @@ def test_a_rating_that_can_not_be_read_is_nan_and_named(sources):
     rows = image_rows(5).to_list()
     for i, row in enumerate(rows):
         row["completion"][0]["content"] += str(i)
-    found, _ = sources.measure(Records(with_images(rows, image_rows(1))), ctx, ["judge"])
+    found, *_ = sources.measure(Records(with_images(rows, image_rows(1))), ctx, ["judge"])
     np.testing.assert_array_equal(found["judge"], [10, 100, np.nan, np.nan, np.nan])
     named = ctx.account.rows("unscorable")
     assert named == {
-        "no reply of the judge: it says nothing": [3],
+        "no reply from the judge: it says nothing": [3],
         "no rating on the first line of the judge's reply": [2, 4],
     }
 
@@ -194,7 +194,7 @@ def test_a_rating_that_can_not_be_read_is_nan_and_named(sources):
 def test_the_mean_of_standardised_indicators(sources):
     rows = image_rows(20)
     selection = select(rows, load_selector("instructiongpt4", options(sources)), 8, context())
-    found, _ = sources.measure(Records(rows), context(), ["clip", "len", "rew", "judge"])
+    found, *_ = sources.measure(Records(rows), context(), ["clip", "len", "rew", "judge"])
     values = np.column_stack(list(found.values()))
     expected = ((values - values.mean(0)) / values.std(0)).mean(1)
     np.testing.assert_allclose(selection.scores, expected, atol=1e-5)
@@ -233,7 +233,7 @@ def test_rows_without_images_say_what_is_left_out(sources, caplog):
     selection = select(alpaca(12), selector, 4, context())
     assert selection.facts["figures"]["left out, as no row has an image"] == "clip, images in embeddings"
     assert "leaves out, as no row has an image: clip" in caplog.text and "left out" in selection.summary()
-    found, _ = sources.measure(Records(alpaca(12)), context(), ["len", "rew", "judge"])
+    found, *_ = sources.measure(Records(alpaca(12)), context(), ["len", "rew", "judge"])
     values = np.column_stack(list(found.values()))
     np.testing.assert_allclose(selection.scores, ((values - values.mean(0)) / values.std(0)).mean(1), atol=1e-5)
 
@@ -249,7 +249,7 @@ def test_fewer_rows_than_clusters_are_each_their_own(sources, n):
 def test_identical_rows_are_one_cluster(sources):
     same = Dataset.from_list([image_rows(1)[0]] * 12, features=image_rows(1).features)
     selection = select(same, load_selector("instructiongpt4", options(sources)), 5, context())
-    assert selection.indices.tolist() == [0, 1, 2, 3, 4] and (selection.scores == 0).all()
+    assert len(selection.indices) == 5 and (selection.scores == 0).all()
     assert selection.facts["figures"]["rows by cluster"] == {"no. 1": 12}
 
 
@@ -354,7 +354,7 @@ def test_evaluation_rows_with_images_are_made_ready_as_those_of_the_training_are
     assert len(trainer.eval_dataset) == 4 and trainer.selection.dropped == {"no turns": [3]}
     evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
     assert sum(evaluation["unscorable"].values(), []) == [3]
-    with pytest.raises(ValueError, match="no answers are generated to rows with images"):
+    with pytest.raises(ValueError, match="not supported for rows with images"):
         tiny_trainer(tmp_path / "b", eval_dataset=dataset, benchmark_metrics=["exact_match"], **given)
 
 
@@ -422,7 +422,13 @@ def test_clip_sees_images_as_the_dataset_decodes_them(sources):
 @pytest.mark.parametrize("make", [tiny_vlm, tiny_idefics])
 def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp_path, monkeypatch):
     model, processor = make()
-    ctx = Context(processor.tokenizer, model, processor=processor, dtype="float32", max_length=128, batch_tokens=300)
+    ctx = Context(
+        processor.tokenizer,
+        model,
+        runtime=Runtime(dtype="float32", batch_tokens=300),
+        processor=processor,
+        max_length=128,
+    )
     whole = turned_and_see_through(image_rows(7))
     turns = [{"role": "user", "content": "And its colour?"}, {"role": "assistant", "content": "Red, or nearly so."}]
     more = whole.to_list()
@@ -460,10 +466,10 @@ def test_the_loss_of_held_out_rows_is_that_of_the_trainers_own_batches(make, tmp
         seen.append((given["pixel_values"].dtype, next(module.parameters()).dtype))
 
     hook = model.register_forward_pre_hook(see, with_kwargs=True)
-    held_out_loss(Records(image_rows(2)), replace(ctx, dtype="bfloat16"))
+    held_out_loss(Records(image_rows(2)), replace(ctx, runtime=Runtime(dtype="bfloat16")))
     hook.remove()
     assert set(seen) == {(torch.bfloat16, torch.bfloat16)}
-    short = replace(ctx, max_length=6, account=Account())
+    short = replace(ctx, max_length=6, runtime=Runtime(dtype="float32"))
     assert np.isnan(held_out_loss(Records(image_rows(2)), short).mean).all()
     assert sum(short.account.rows("unscorable").values(), []) == [0, 1]
 
@@ -500,7 +506,7 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
     assert written["sources"] == {"clip": sources.clip, "components": 3, "reward_model": sources.reward_model}
     assert max(written["r2"], written["left_out_r2"]) <= 1
 
-    found, _ = sources.measure(records, context(), sources.names, rule.tensors)
+    found, *_ = sources.measure(records, context(), sources.names, rule.tensors)
     foretold = [np.mean(rule.log_loss(found)[line["rows"]]) for line in lines]
     losses = np.log([line["loss"] for line in lines])
     assert rule.r2 == pytest.approx(
@@ -522,7 +528,7 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
     given = {"rule": selector.rule, "clip": swapped, "reward_model": copied}
     select(others, load_selector("instructiongpt4", given), 4, other)
     assert "The rule was fitted with another clip, judge:" in caplog.text
-    values, _ = sources.measure(Records(others), context(), sources.names, rule.tensors)
+    values, *_ = sources.measure(Records(others), context(), sources.names, rule.tensors)
     np.testing.assert_allclose(selection.scores, -loaded.log_loss(values), rtol=1e-4, atol=1e-5)
     half = select(others.select(range(8)), selector, 4, context())
     np.testing.assert_allclose(half.scores, selection.scores[:8], atol=1e-4)  # no row's score depends on the others
@@ -531,7 +537,7 @@ def test_a_fit_with_attention_is_killed_and_resumed_and_used_on_other_rows(sourc
         selector.check(Records(alpaca(4)))
     rows = (tmp_path / "rule.safetensors").read_bytes()
     (tmp_path / "rule.safetensors").write_bytes(rows[:-1] + bytes([rows[-1] ^ 1]))
-    with pytest.raises(ValueError, match="is no rule file: rule.safetensors beside it is not the one"):
+    with pytest.raises(ValueError, match="is not a rule file: rule.safetensors beside it is not the one"):
         load_selector("instructiongpt4", {"rule": str(tmp_path / "rule.json")})
 
 
@@ -596,7 +602,7 @@ def test_what_is_missing_is_named_before_anything_loads(sources, tmp_path):
     for rule, why in ((None, "no rule is given"), (str(tmp_path / "none.json"), "there is no file")):
         with pytest.raises(ValueError, match=why):
             load_selector("instructiongpt4", {"rule": rule}).check(rows)
-    with pytest.raises(ValueError, match="can't be had of rows without images"):
+    with pytest.raises(ValueError, match="need rows with images"):
         load_selector("instructiongpt4", options(sources, indicators=["clip"])).check(Records(alpaca(2)))
     shutil.copytree(sources.clip, tmp_path / "clip")
     for part in tiny_vlm():
@@ -607,8 +613,8 @@ def test_what_is_missing_is_named_before_anything_loads(sources, tmp_path):
     for clip, why in (
         (str(tmp_path / "clip"), "or has no processor"),
         (str(tmp_path / "nowhere"), "can't be found"),
-        (sources.reward_model, "no model of images and texts"),
-        (str(tmp_path / "vlm"), "no model of images and texts"),
+        (sources.reward_model, "not an image-text model"),
+        (str(tmp_path / "vlm"), "not an image-text model"),
     ):
         with pytest.raises(ValueError, match=why):
             load_selector("instructiongpt4", options(sources, clip=clip)).check(rows)
@@ -626,11 +632,11 @@ def test_images_need_a_processor_and_a_template_that_places_them(tmp_path):
 
 def test_images_of_a_column_that_no_one_looks_at_are_named(tmp_path, caplog):
     tiny_trainer(tmp_path, train_dataset=image_rows(2).rename_column("image", "picture"))
-    assert "`train_dataset` has images in 'picture', which nothing looks at" in caplog.text
+    assert "`train_dataset` has images in 'picture', which are ignored" in caplog.text
     caplog.clear()
     model, processor = tiny_vlm()
     tiny_trainer(tmp_path / "b", model=model, processing_class=processor, train_dataset=image_rows(2))
-    assert "which nothing looks at" not in caplog.text
+    assert "which are ignored" not in caplog.text
 
 
 def test_a_method_that_reads_texts_says_so_of_images(tmp_path, caplog):
@@ -679,10 +685,10 @@ def test_too_few_subsets_for_columns_are_refused_before_tuning(sources, tmp_path
     with pytest.raises(ValueError, match="can't determine 7 coefficients and an intercept: it takes 9"):
         fit_rule(*given, tmp_path)
     none = FitRuleArguments(subsets=8, subset_rows=2, indicators=["clip"])
-    with pytest.raises(ValueError, match="can't be had of rows without images"):
+    with pytest.raises(ValueError, match="need rows with images"):
         fit_rule(Records(alpaca(12)), *given[1:4], none, settings(), tmp_path)
     few = FitRuleArguments(subsets=8, subset_rows=2, indicators=["pca"])
-    with pytest.raises(ValueError, match="components=3 can't be had of 3 rows"):
+    with pytest.raises(ValueError, match="components=3 needs more rows or wider embeddings: got 3 rows"):
         fit_rule(Records(image_rows(3)), *given[1:4], few, settings(), tmp_path)
 
 

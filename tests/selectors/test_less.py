@@ -14,21 +14,20 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 from hf_dataselect.cli.main import main
-from hf_dataselect.context import Context
+from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.records import Records
-from hf_dataselect.data.text import encode
 from hf_dataselect.engines.gradients.layers import lora_layers
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.tuning import tuning_rows
 from hf_dataselect.pipeline import select
-from hf_dataselect.selectors import less
 from hf_dataselect.selectors.less import LESS
 from tests.engines.gradients.test_collect import naive, quantized
 from tests.rows import LAYOUTS, alpaca, layout
 from tests.test_ranks import environment, run, selection
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import scored_rows, tiny_trainer, watch_training, write_recipe
 
 
@@ -41,7 +40,7 @@ def context(target, model=None, **options):
     tokenizer = options.pop("tokenizer", None) or tiny_tokenizer()
     model = tiny_model(tokenizer, hidden=32) if model is None else model
     options = {"max_length": 128, "dtype": "float32", **options}
-    return Context(tokenizer, model, target=Records(target, name="selection_target"), **options)
+    return context_of(tokenizer, model, target=Records(target, name="selection_target"), **options)
 
 
 def subtask_rows(n=6, seed=9):
@@ -60,7 +59,7 @@ def plainly(selector, rows, target, ctx):
         lora_dropout=0.1, lora_targets=("q_proj", "k_proj", "v_proj", "o_proj"), seed=ctx.seed,
     )  # fmt: skip
     total, rates = 0, 0
-    warm = warmed_up_by_epoch(ctx.model, ctx.tokenizer, tuning_rows(Records(rows), chosen, ctx), settings)
+    warm = warmed_up_by_epoch(ctx.model, ctx.tokenizer, tuning_rows(Records(rows), chosen, ctx), settings, Runtime())
     with warm as (tuned, epochs):
         for epoch in epochs:
             epoch.load()
@@ -100,7 +99,8 @@ def test_an_epoch_is_its_weights_its_optimizer_and_its_mean_learning_rate(tmp_pa
     for _ in range(2):  # tuned, then read back
         ctx = context(subtask_rows())
         rows = tuning_rows(Records(alpaca(16)), range(8), ctx)
-        with warmed_up_by_epoch(ctx.model, ctx.tokenizer, rows, settings, None, tmp_path) as (tuned, epochs):
+        runtime = Runtime(cache_dir=tmp_path)
+        with warmed_up_by_epoch(ctx.model, ctx.tokenizer, rows, settings, runtime) as (tuned, epochs):
             rates = [epoch.learning_rate for epoch in epochs]
             # 4 updates an epoch, 12 in all, from the peak down to nothing.
             falling = 1e-2 * (1 - np.arange(12) / 12)
@@ -236,7 +236,7 @@ def test_trained_weights_without_a_gradient_are_named(caplog):
     before = model_identity(model)
     found = select(alpaca(8), LESS(**SMALL), 3, context(subtask_rows(3), model))
     assert np.isfinite(found.scores).all() and model_identity(model) == before
-    assert "1 trained weights are left out" in caplog.text and "lm_head" in caplog.text
+    assert "1 trained weights are excluded" in caplog.text and "lm_head" in caplog.text
 
 
 # Targets -------------------------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_a_target_row_longer_than_the_window_counts_as_far_as_it_goes():
 
 
 def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
-    monkeypatch.setattr(less, "warmed_up_by_epoch", None)
+    monkeypatch.setattr("hf_dataselect.features.gradients.warmed_up_by_epoch", None)
     target = alpaca(2, 9).map(lambda row: {"instruction": "red " * 400})
     with pytest.raises(SelectionError, match="none of its 2 rows can be used: the prompt fills the window"):
         select(alpaca(4), LESS(**SMALL), 2, context(target))
@@ -281,7 +281,7 @@ def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
 def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, monkeypatch):
     selector, target = LESS(**(SMALL | {"projection_dim": 512} | given)), subtask_rows(6)
     width = 512 if selector.projection != "none" else 2 * 4 * (4 * 32 + 32 + 16 + 16 + 32)
-    needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)
+    needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)  # key; vector; loss, norm, seconds; checksum
     free = SimpleNamespace(free=needed - 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
     monkeypatch.setattr("hf_dataselect.engines.tuning.warm_up.free_bytes", lambda _: 10**9)  # tuned weights

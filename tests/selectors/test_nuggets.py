@@ -16,12 +16,13 @@ from sklearn.cluster import KMeans
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_dataselect.context import Context
+from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.records import Records
-from hf_dataselect.data.text import encode
 from hf_dataselect.engines.forward import one_shot
 from hf_dataselect.engines.forward.likelihood import likelihood
 from hf_dataselect.engines.forward.one_shot import of_like_length, one_shot_loss
 from hf_dataselect.engines.runtime.account import Account
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.one_shot_tasks import task_tokens
@@ -31,13 +32,13 @@ from tests.engines.forward.test_likelihood import MODELS
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.test_ranks import launch
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
 
 
 def context(**changes) -> Context:
     tokenizer = changes.pop("tokenizer", None) or tiny_tokenizer()
-    return Context(tokenizer, tiny_model(tokenizer), **{"max_length": 256, "dtype": "float32", **changes})
+    return context_of(tokenizer, tiny_model(tokenizer), **{"max_length": 256, "dtype": "float32", **changes})
 
 
 # The authors' numbers ------------------------------------------------------------------------------------------------
@@ -60,7 +61,13 @@ def reference(request):
     content = golden("nuggets")
     run = next(run for run in content["runs"] if run["model"] == request.param)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModelForCausalLM.from_pretrained(folder)
-    ctx = Context(tokenizer, model, target=Records(fields(content["task_rows"])), max_length=2048, dtype="float32")
+    ctx = Context(
+        tokenizer,
+        model,
+        runtime=Runtime(dtype="float32"),
+        target=Records(fields(content["task_rows"])),
+        max_length=2048,
+    )
     return run, fields(content["candidate_rows"]), ctx
 
 
@@ -69,18 +76,19 @@ def test_golden_scores_equal_the_authors_code(reference, quirks, tmp_path):
     run, rows, ctx = reference
     plain = "no_pad_row_bos_first" if run["model"] == "tiny" else "no_pad_row_no_bos"
     expected = run["reference" if quirks else plain]
-    # SmolLM2: three rows each way; the tiny model: all of them both ways.
-    part = np.arange(12) if run["model"] == "tiny" else np.arange(3) + (0 if quirks else 3)
-    rows, ctx = rows.select(part), dataclasses.replace(ctx, cache_dir=tmp_path, account=Account())
+    # SmolLM2: two rows each way; the tiny model: all of them both ways.
+    part = np.arange(12) if run["model"] == "tiny" else np.arange(2) + (0 if quirks else 2)
+    runtime = Runtime(dtype="float32", cache_dir=tmp_path)
+    rows, ctx = rows.select(part), dataclasses.replace(ctx, runtime=runtime)
     tasks = task_tokens(ctx.target, ctx.text_format(max_length=200), bos=not quirks)
-    assert [ids.tolist() for ids, _ in tasks.behind.take(range(8))] == [task["input_ids"] for task in run["tasks"]]
+    assert [ids.tolist() for ids, _ in tasks.one_shot.take(range(8))] == [task["input_ids"] for task in run["tasks"]]
     candidates = encode(Records(rows), ctx.text_format(max_length=None)).tokens
     assert [ids.tolist() for ids, _ in candidates.take(range(len(part)))] == [run["candidate_ids"][i] for i in part]
-    options = {"dtype": "float32", "mean_logit": quirks, "cache_dir": tmp_path}
-    alone = likelihood(ctx.model, tasks.alone, **options)
-    np.testing.assert_allclose(-alone.loss, expected["zero_shot"], rtol=1e-5, atol=3e-3)
-    behind = one_shot_loss(ctx.model, candidates, tasks.behind, **options)
-    np.testing.assert_allclose(-behind.loss, np.array(expected["one_shot"])[part], rtol=1e-5, atol=3e-3)
+    zero_shot = likelihood(ctx.model, tasks.zero_shot, runtime, mean_logit=quirks).loss
+    np.testing.assert_allclose(-zero_shot, expected["zero_shot"], rtol=1e-5, atol=3e-3)
+    one_shot = one_shot_loss(ctx.model, candidates, tasks.one_shot, runtime, mean_logit=quirks)
+    np.testing.assert_allclose(-one_shot, np.array(expected["one_shot"])[part], rtol=1e-5, atol=3e-3)
+    ctx = dataclasses.replace(ctx, runtime=dataclasses.replace(runtime, account=Account()))
     selector = Nuggets(threshold=None, task_window=200, reference_quirks=quirks)
     selection = select(rows, selector, 1.0, ctx)
     answered = [row for row, text in enumerate(rows["completion"]) if text]
@@ -116,18 +124,27 @@ def one_by_one(model, exemplars: TokenRows, tasks: TokenRows) -> np.ndarray:
     return found
 
 
+def scored(model, exemplars, tasks, wanted=None, rows=None, mean_logit=False, **given) -> SimpleNamespace:
+    """Losses of tasks after exemplars, and what was booked for them."""
+    runtime = Runtime(**{"dtype": "float32", **given})
+    loss = one_shot_loss(model, exemplars, tasks, runtime, rows=rows, wanted=wanted, mean_logit=mean_logit)
+    passes = runtime.account.passes
+    spent = {"cached": passes["cached_rows"], "forward_tokens": passes["forward_tokens"]}
+    return SimpleNamespace(loss=loss, cached_seconds=runtime.account.cached_seconds, **spent)
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 90, 10**6])
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 def test_sharing_an_exemplars_keys_and_values_changes_no_number(build, batch_tokens):
     model, (exemplars, tasks) = build(), pairs()
-    found = one_shot_loss(model, exemplars, tasks, batch_tokens=batch_tokens, dtype="float32")
+    found = scored(model, exemplars, tasks, batch_tokens=batch_tokens)
     np.testing.assert_allclose(found.loss, one_by_one(model, exemplars, tasks), rtol=1e-5, atol=1e-5)
 
 
 def test_an_exemplar_is_computed_once_and_tasks_alone_behind_it():
     model, (exemplars, tasks), seen = MODELS["llama"](), pairs(), []
     model.get_input_embeddings().register_forward_hook(lambda module, args, out: seen.append(args[0].numel()))
-    found = one_shot_loss(model, exemplars, tasks, batch_tokens=10**6, dtype="float32")
+    found = scored(model, exemplars, tasks, batch_tokens=10**6)
     once = exemplars.lengths.sum() + len(exemplars) * tasks.lengths.sum()
     assert found.forward_tokens == once
     probe = min(64, exemplars.lengths[0])
@@ -150,32 +167,32 @@ def test_exemplars_are_kept_as_they_come_and_a_killed_run_goes_on(tmp_path):
             raise KeyboardInterrupt
         return np.flatnonzero(np.isnan(losses))[:2] if np.isnan(losses).sum() > 3 else np.zeros(0, int)
 
-    options = {"cache_dir": tmp_path, "dtype": "float32"}
+    options = {"cache_dir": tmp_path}
     with pytest.raises(KeyboardInterrupt):
-        one_shot_loss(model, exemplars, tasks, wanted=some, **options)
-    again = one_shot_loss(model, exemplars, tasks, **options)
+        scored(model, exemplars, tasks, wanted=some, **options)
+    again = scored(model, exemplars, tasks, **options)
     assert again.cached == 2 * 4 and again.cached_seconds > 0, "two exemplars, of each the tasks that were asked for"
     np.testing.assert_allclose(again.loss, one_by_one(model, exemplars, tasks), rtol=1e-5, atol=1e-5)
-    third = one_shot_loss(model, exemplars, tasks, **options)
+    third = scored(model, exemplars, tasks, **options)
     assert (third.cached, third.forward_tokens) == (35, 0) and (third.loss == again.loss).all()
-    few = one_shot_loss(model, exemplars, tasks, rows=np.array([3, 1]), **options)
+    few = scored(model, exemplars, tasks, rows=np.array([3, 1]), **options)
     assert (few.cached, few.forward_tokens) == (14, 0) and (few.loss[[1, 3]] == again.loss[[1, 3]]).all()
     assert np.isnan(few.loss[[0, 2, 4]]).all()
 
 
 def test_results_of_other_settings_or_tasks_are_not_used(tmp_path):
     model, (exemplars, tasks) = MODELS["llama"](), pairs()
-    options = {"cache_dir": tmp_path, "dtype": "float32"}
-    first = one_shot_loss(model, exemplars, tasks, **options)
-    other = one_shot_loss(model, exemplars, tasks, mean_logit=True, **options)
+    options = {"cache_dir": tmp_path}
+    first = scored(model, exemplars, tasks, **options)
+    other = scored(model, exemplars, tasks, mean_logit=True, **options)
     counted = [0, 1, 3, 4, 5, 6]
     assert other.cached == 0 and (other.loss[:, counted] > first.loss[:, counted]).all()
     turned = TokenRows(tasks.dataset.select(range(6, -1, -1)))
-    backwards = one_shot_loss(model, exemplars, turned, **options)
+    backwards = scored(model, exemplars, turned, **options)
     assert backwards.cached == 0
     np.testing.assert_allclose(backwards.loss[:, ::-1], first.loss, rtol=1e-5, atol=1e-5)
     model.set_attn_implementation("eager")
-    assert one_shot_loss(model, exemplars, tasks, **options).cached == 0
+    assert scored(model, exemplars, tasks, **options).cached == 0
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -185,21 +202,21 @@ def test_cached_seconds_are_those_an_exemplar_took_on_all_ranks(ranks, tmp_path,
     monkeypatch.setattr(one_shot, "time", clock)
     own = {"num_processes": ranks, "process_index": 0, "is_main_process": True, "device": torch.device("cpu")}
     accelerator = SimpleNamespace(**own, reduce=lambda tensor, how: tensor)  # each rank computes its part for itself
-    options = {"cache_dir": tmp_path, "dtype": "float32"}
+    options = {"cache_dir": tmp_path}
 
     def tick(module, args, kwargs):
         clock.now += 1.0 if kwargs.get("past_key_values") is None else 0.125
 
     model.base_model.register_forward_pre_hook(tick, with_kwargs=True)
-    tokens = one_shot_loss(model, exemplars, tasks, wanted=lambda losses: np.zeros(0, int), **options).forward_tokens
+    tokens = scored(model, exemplars, tasks, wanted=lambda losses: np.zeros(0, int), **options).forward_tokens
     probes, clock.now = clock.now, 0.0
     for wanted in (lambda losses: np.flatnonzero(np.isnan(losses[:3])), None):  # a part, and then the rest
         for rank in range(ranks):
             accelerator.process_index = rank
-            one_shot_loss(model, exemplars, tasks, accelerator=accelerator, wanted=wanted, **options)
+            scored(model, exemplars, tasks, wanted, accelerator=accelerator, **options)
     passes = clock.now - 2 * ranks * probes
     assert tokens == 0 and passes > len(exemplars) * 1.125
-    again = one_shot_loss(model, exemplars, tasks, **options)
+    again = scored(model, exemplars, tasks, **options)
     assert again.cached == 35 and again.cached_seconds == pytest.approx(passes / ranks)
 
 
@@ -214,7 +231,7 @@ def test_an_exemplar_that_does_not_fit_is_nan_and_a_batch_that_does_not_is_halve
 
     expected = one_by_one(model, exemplars, tasks)
     model.base_model.register_forward_pre_hook(refuse, with_kwargs=True)
-    found = one_shot_loss(model, exemplars, tasks, dtype="float32").loss
+    found = scored(model, exemplars, tasks).loss
     longest = int(exemplars.lengths.argmax())
     assert np.isnan(found[longest]).all()
     rest = np.arange(len(exemplars)) != longest
@@ -229,37 +246,38 @@ def test_a_task_goes_on_the_chat_of_the_candidate():
     system = "{{ '<|system|>\n' + 'Be brief.' + '</s>\n' }}"
     tokenizer.chat_template = tokenizer.chat_template.replace("{{ bos_token }}", "{{ bos_token }}" + system)
     ctx, records = context(tokenizer=tokenizer), Records(layout("messages", 3))
-    alone, behind, silent = task_tokens(records, ctx.text_format())
+    zero_shot, one_shot, without_answer = task_tokens(records, ctx.text_format())
     joined = [*records[1].messages, *records[0].messages]
     text = tokenizer.apply_chat_template(joined, tokenize=False)
     exemplar = tokenizer.apply_chat_template(list(records[1].messages), tokenize=False)
-    ids, spans = behind.take([0])[0]
-    assert exemplar + tokenizer.decode(ids) == text and len(silent) == 0
-    whole, places = alone.take([0])[0]
+    ids, spans = one_shot.take([0])[0]
+    assert exemplar + tokenizer.decode(ids) == text and len(without_answer) == 0
+    whole, places = zero_shot.take([0])[0]
     assert tokenizer.decode(whole).startswith("<s><|system|>")
     answers = [[tokenizer.decode(row[start:end]) for start, end in s] for row, s in ((ids, spans), (whole, places))]
     assert answers[0] == answers[1] == [message["content"] for message in records[0].messages[1::2]]
 
 
-def test_a_cut_task_counts_the_same_tokens_alone_and_behind():
+def test_a_truncated_task_has_the_same_labels_zero_shot_and_one_shot():
     tokenizer = tiny_tokenizer(bos=True)
     for name, window in (("prompt-completion", 25), ("messages", 35)):
         text_format = context(tokenizer=tokenizer).text_format(max_length=window)
-        alone, behind, silent = task_tokens(Records(layout(name, 20)), text_format)
+        zero_shot, one_shot, without = task_tokens(Records(layout(name, 20)), text_format)
         counted = [
-            [int((spans[:, 1] - spans[:, 0]).sum()) for _, spans in part.take(range(20))] for part in (alone, behind)
+            [int((spans[:, 1] - spans[:, 0]).sum()) for _, spans in part.take(range(20))]
+            for part in (zero_shot, one_shot)
         ]
-        assert counted[0] == counted[1] and behind.lengths.max() == window and 0 < len(silent) < 20, name
-        assert np.flatnonzero(np.array(counted[0]) == 0).tolist() == silent.tolist()
+        assert counted[0] == counted[1] and one_shot.lengths.max() == window and 0 < len(without) < 20, name
+        assert np.flatnonzero(np.array(counted[0]) == 0).tolist() == without.tolist()
 
 
-def test_a_task_without_a_prompt_counts_the_same_tokens_alone_and_behind():
+def test_a_task_without_a_prompt_has_the_same_labels_zero_shot_and_one_shot():
     tokenizer = tiny_tokenizer(bos=True)
     records = Records(
         Dataset.from_list([{"prompt": "", "completion": "red fox"}, {"prompt": "a:", "completion": "red"}])
     )
-    alone, behind, _ = task_tokens(records, context(tokenizer=tokenizer).text_format())
-    for (ids, spans), (other, places) in zip(alone.take([0, 1]), behind.take([0, 1]), strict=True):
+    zero_shot, one_shot, _ = task_tokens(records, context(tokenizer=tokenizer).text_format())
+    for (ids, spans), (other, places) in zip(zero_shot.take([0, 1]), one_shot.take([0, 1]), strict=True):
         assert ids[1:].tolist() == other.tolist() and (spans == places + 1).all() and places[0, 0] >= 1
 
 
@@ -324,14 +342,14 @@ def test_a_plan_ends_on_the_side_that_all_tasks_would_show(stop):
     draw = np.random.default_rng(0)
     for _ in range(200):
         n, threshold = int(draw.integers(1, 30)), float(draw.choice([0, 0.29, 0.5, 0.55, 0.7, 0.8, 0.95]))
-        alone, behind = np.ones(n), draw.choice([0.5, 1.0, 1.5], n, p=draw.dirichlet([1, 1, 1]))
-        plan, losses = Plan(alone, threshold, stop), np.full(n, np.nan)
+        zero_shot, one_shot = np.ones(n), draw.choice([0.5, 1.0, 1.5], n, p=draw.dirichlet([1, 1, 1]))
+        plan, losses = Plan(zero_shot, threshold, stop), np.full(n, np.nan)
         while len(todo := plan(losses)):
             assert np.isnan(losses[todo]).all()
-            losses[todo] = behind[todo]
-        wins, left = int((losses < alone).sum()), int(np.isnan(losses).sum())
-        above = (behind < alone).sum() / n > threshold
-        assert (wins / n > threshold) == above if left == 0 else plan.sealed(wins, left) == (1 if above else -1)
+            losses[todo] = one_shot[todo]
+        wins, left = int((losses < zero_shot).sum()), int(np.isnan(losses).sum())
+        above = (one_shot < zero_shot).sum() / n > threshold
+        assert (wins / n > threshold) == above if left == 0 else plan.decided(wins, left) == (1 if above else -1)
 
 
 def test_tasks_are_the_rows_nearest_the_centroids_of_their_prompts():
@@ -357,7 +375,8 @@ def test_identical_rows_and_fewer_rows_than_tasks():
     same = Dataset.from_list([alpaca(1).to_list()[0]] * 5)
     selection = select(same, Nuggets(tasks=100, threshold=None), 3, context())
     assert selection.facts["figures"]["predetermined tasks"] == 1
-    assert selection.indices.tolist() == [0, 1, 2] and len(set(selection.scores)) == 1
+    assert len(selection.indices) == 3 and len(set(selection.scores)) == 1
+    assert selection.facts["figures"]["rows tied at the cut"] == {"tied": 5, "kept": 3}
 
 
 def test_rows_that_need_more_positions_than_there_are_left_out_by_name():
@@ -370,18 +389,9 @@ def test_rows_that_need_more_positions_than_there_are_left_out_by_name():
     assert len(selection.indices) == 5
 
 
-@pytest.mark.parametrize(
-    "options, named",
-    [
-        ({"tasks": 0}, "tasks=0"),
-        ({"task_window": 1}, "task_window=1"),
-        ({"threshold": 1.0}, "threshold=1.0"),
-        ({"threshold": None, "stop": "sealed"}, "stop"),
-    ],
-)
-def test_options_that_make_no_sense_are_refused(options, named):
-    with pytest.raises(ValueError, match=named):
-        Nuggets(**options)
+def test_stopping_once_a_row_is_above_the_threshold_needs_one():
+    with pytest.raises(ValueError, match="stop='sealed' needs a `threshold`"):
+        Nuggets(threshold=None, stop="sealed")
 
 
 def test_a_model_with_an_adapter_is_trained_on_what_it_chose(tmp_path):

@@ -5,9 +5,9 @@ import pytest
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.hidden_states import hidden_state
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.subset.target_similarity import round_robin
 from hf_dataselect.errors import SelectionError
@@ -15,7 +15,7 @@ from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.rds import RDS
 from tests.rows import alpaca
 from tests.shared_data import golden, golden_path, smollm2_path
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
 
 @pytest.mark.parametrize("name", ["tiny", "smollm2"])
@@ -23,7 +23,7 @@ def test_agrees_with_the_authors_code(name):
     run = next(run for run in golden("rds")["runs"] if run["model"] == name)
     model = AutoModelForCausalLM.from_pretrained(golden_path("tiny_model") if name == "tiny" else smollm2_path())
     ids = [row["input_ids"] for row in run["train"] + run["queries"]]
-    found = hidden_state(model, TokenRows.from_lists(ids, [[]] * len(ids)), pool="position", dtype="float32")
+    found = hidden_state(model, TokenRows.from_lists(ids, [[]] * len(ids)), Runtime(dtype="float32"), pool="position")
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     cosine = found[:16] @ found[16:].T
     np.testing.assert_allclose(cosine, run["cosine"], atol=1e-5)
@@ -34,7 +34,7 @@ def test_agrees_with_the_authors_code(name):
 def context(target, **options):
     tokenizer = tiny_tokenizer()
     options = {"max_length": 128, "dtype": "float32", **options}
-    return Context(tokenizer, tiny_model(tokenizer), target=Records(target, name="selection_target"), **options)
+    return context_of(tokenizer, tiny_model(tokenizer), target=Records(target, name="selection_target"), **options)
 
 
 def test_a_target_of_candidates_finds_them():

@@ -14,12 +14,12 @@ from hf_dataselect.selectors.length import Length
 from hf_dataselect.selectors.perplexity import Perplexity
 from hf_dataselect.selectors.random import Random
 from tests.rows import alpaca, layout
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
 
 def context(**changes) -> Context:
     tokenizer = tiny_tokenizer()
-    return Context(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32", **changes)
+    return context_of(tokenizer, tiny_model(tokenizer), dtype="float32", max_length=128, **changes)
 
 
 def test_full_keeps_everything_in_order():
@@ -61,10 +61,9 @@ def test_perplexity_is_exp_of_the_mean_loss():
 def test_a_column_ranks_and_thresholds():
     rows, ctx = alpaca(), Context(None)
     ratings = np.array(rows["rating"][:])
-    best = select(rows, Column(name="rating"), 5, ctx).indices
-    assert best.tolist() == np.argsort(-ratings, kind="stable")[:5].tolist()
-    worst = select(rows, Column(name="rating", higher_is_better=False), 5, ctx).indices
-    assert worst.tolist() == np.argsort(ratings, kind="stable")[:5].tolist()
+    for higher, order in ((True, -np.sort(-ratings)), (False, np.sort(ratings))):
+        best = select(rows, Column(name="rating", higher_is_better=higher), 5, ctx).indices
+        assert ratings[best].tolist() == order[:5].tolist()
     ctx = Context(None)
     selection = select(rows, Column(name="rating", threshold=7), 1.0, ctx)
     assert (ratings[selection.indices] >= 7).all() and len(selection.indices) == (ratings >= 7).sum()

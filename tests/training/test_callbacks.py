@@ -147,7 +147,7 @@ def test_a_prompt_too_long_to_answer_is_counted_and_loses_nothing(tmp_path):
     trainer.model.config.max_position_embeddings = 512
     trainer.train()
     evaluation = json.loads((tmp_path / "run" / "eval.json").read_text())
-    assert evaluation["unscorable"] == {"no prompt to generate from, or one that is too long": [2]}
+    assert evaluation["unscorable"] == {"the prompt is empty or too long": [2]}
 
 
 def test_the_best_model_is_the_one_that_is_scored(tmp_path):

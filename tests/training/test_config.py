@@ -1,33 +1,28 @@
 """Options: typed, checked, and refused with the nearest right name."""
 
+import ast
+import copy
+import dataclasses
+import inspect
+import json
+import pickle
 import subprocess
 import sys
+import textwrap
+from pathlib import Path
 
 import pytest
 
-from hf_dataselect.budget import parse_budget, rows_to_keep
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selector import Selector
+from hf_dataselect.selector import Selector, method_name
 from hf_dataselect.selectors.ifd import IFD
+from hf_dataselect.training.comparison import CompareArguments
 from hf_dataselect.training.config import DataSelectingConfig
+from hf_dataselect.training.recipe import DataArguments
 
 
 def config(tmp_path, **options) -> DataSelectingConfig:
     return DataSelectingConfig(str(tmp_path), use_cpu=True, bf16=False, report_to="none", **options)
-
-
-@pytest.mark.parametrize(
-    ("given", "means"),
-    [(0.05, 0.05), ("0.05", 0.05), (1.0, 1.0), ("1.0", 1.0), (2, 2), ("500", 500), (500.0, 500), ("5e2", 500)],
-)
-def test_a_budget_at_most_one_is_a_fraction_and_more_is_a_count(given, means):
-    assert parse_budget(given) == means and type(parse_budget(given)) is type(means)
-
-
-@pytest.mark.parametrize("given", [0, 0.0, -3, "-0.5", 1, "1", 1.5, "many", float("nan"), float("inf"), None, True])
-def test_a_budget_that_is_none_is_refused(given):
-    with pytest.raises(ValueError, match="selection_budget"):
-        parse_budget(given)
 
 
 def test_none_clears_the_baseline_of_a_recipe(tmp_path):
@@ -38,13 +33,6 @@ def test_none_clears_the_baseline_of_a_recipe(tmp_path):
 def test_one_is_never_confused_with_all(tmp_path):
     with pytest.raises(ValueError, match="one row or all of them"):
         config(tmp_path, selection_method="random", selection_budget=1)
-
-
-def test_rows_to_keep():
-    assert rows_to_keep(0.05, 1000) == 50 and rows_to_keep(0.29, 100) == 29
-    assert rows_to_keep(0.001, 10) == 1 and rows_to_keep(1.0, 7) == 7 and rows_to_keep(7, 7) == 7
-    with pytest.raises(ValueError, match="more rows than the 7"):
-        rows_to_keep(8, 7)
 
 
 @pytest.mark.parametrize(
@@ -60,12 +48,13 @@ def test_rows_to_keep():
         ),
         ({"selection_method": "ifd", "selection_kwargs": {"warmup_clusters": "ten"}}, "must be int"),
         ({"selection_method": "ifd", "selection_kwargs": {"warmup_clusters": 2.5}}, "must be int"),
-        ({"selection_method": "ifd", "selection_kwargs": {"warmup_clusters": 0}}, "must be positive"),
+        ({"selection_method": "ifd", "selection_kwargs": {"warmup_clusters": 0}}, "must be at least 1"),
         ({"selection_method": "ifd", "selection_kwargs": "{broken"}, "not JSON"),
         ({"selection_method": "ifd", "selection_kwargs": [1]}, "must be a mapping"),
-        ({"selection_batch_tokens": 0}, "selection_batch_tokens"),
-        ({"selection_dtype": "int8"}, "selection_dtype"),
-        ({"benchmark_max_new_tokens": 0}, "benchmark_max_new_tokens"),
+        ({"selection_batch_tokens": 0}, "`selection_batch_tokens=0` must be at least 1"),
+        ({"selection_dtype": "int8"}, "`selection_dtype='int8'` must be one of 'auto', 'float32'"),
+        ({"benchmark_max_new_tokens": 0}, "`benchmark_max_new_tokens=0` must be at least 1"),
+        ({"vllm_gpu_memory_utilization": 1.5}, "must be in \\(0, 1]"),
     ],
     ids=str,
 )
@@ -96,10 +85,54 @@ def test_a_missing_extra_is_named_before_anything_loads(monkeypatch):
 
 
 def test_every_option_has_a_help_text(tmp_path):
-    from dataclasses import fields
+    own = [
+        f
+        for f in dataclasses.fields(DataSelectingConfig)
+        if f.name.startswith(("selection_", "baseline_", "benchmark"))
+    ]
+    assert len(own) == 13 and all(len(field.metadata["help"]) > 40 for field in own)
 
-    own = [f for f in fields(DataSelectingConfig) if f.name.startswith(("selection_", "baseline_", "benchmark"))]
-    assert len(own) == 12 and all(len(field.metadata["help"]) > 40 for field in own)
+
+@pytest.mark.parametrize("kind", [DataSelectingConfig, DataArguments, CompareArguments])
+def test_a_field_is_documented_once(kind):
+    written = ast.get_docstring(ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0])
+    shown = " ".join(kind.__doc__.split())
+    own = [item for item in dataclasses.fields(kind) if item.name in vars(kind)["__annotations__"]]
+    assert own and not any(f"{item.name} (" in written for item in own), "the `help` of a field is its documentation"
+    for item in own:
+        assert shown.count(f"{item.name} (`") == 1 and shown.count(" ".join(item.metadata["help"].split())) == 1
+
+
+def test_it_is_plain_data(tmp_path):
+    given = {"selection_method": "ifd", "selection_kwargs": {"warmup": "none"}, "judge_kwargs": {"retries": "2"}}
+    given |= {
+        "selection_diversity": "filter",
+        "benchmarks": [{"kind": "lm_eval", "tasks": ["x"]}],
+        "baseline_dir": "b",
+    }
+    args = config(tmp_path, **given)
+    assert all(args.to_dict()[name] == value for name, value in given.items())
+    json.loads(args.to_json_string())
+    for copied in (pickle.loads(pickle.dumps(args)), copy.deepcopy(args), dataclasses.replace(args)):
+        assert copied.to_dict() == args.to_dict() and copied.selector == args.selector == IFD(warmup="none")
+        assert copied.diversity.kind == "filter" and copied.judge_options.retries == 2
+    assert pickle.loads(pickle.dumps(args)).given == args.given
+    other = dataclasses.replace(args, selection_method="length", selection_kwargs=None, selection_budget=0.5)
+    assert method_name(other.selector) == "length" and method_name(args.selector) == "ifd"
+    with pytest.raises(ValueError, match="no option 'warmup'"):
+        dataclasses.replace(args, selection_method="length")
+    kept = {name: value for name, value in vars(args).items() if name in given or name == "_given"}
+    assert not any(dataclasses.is_dataclass(value) for value in kept.values())
+
+
+def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
+    assert config(tmp_path).runtime(None).cache_dir == tmp_path / "cache"  # the tests set it
+    monkeypatch.setenv("HF_DATASELECT_CACHE", str(tmp_path / "other"))
+    assert config(tmp_path).runtime(None).cache_dir == tmp_path / "other"
+    assert config(tmp_path, selection_cache_dir="none").runtime(None).cache_dir is None
+    assert config(tmp_path, selection_cache_dir="~/x").runtime(None).cache_dir == Path("~/x").expanduser()
+    monkeypatch.delenv("HF_DATASELECT_CACHE")
+    assert config(tmp_path).selection_cache_dir == "~/.cache/hf_dataselect"
 
 
 def test_given_arguments_repeat_the_run_and_hold_no_secret(tmp_path):

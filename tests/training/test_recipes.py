@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hf_dataselect.cli.compare import CompareArguments
 from hf_dataselect.cli.main import main
+from hf_dataselect.data.records import Records
+from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import selector_class
+from hf_dataselect.training.comparison import CompareArguments
 from hf_dataselect.training.recipe import parse_recipe
 from tests.rows import alpaca
 from tests.shared_data import smollm2_path
@@ -39,7 +41,7 @@ def rows(name: str) -> list[dict]:
 def test_a_recipe_parses_and_names_a_method_and_its_options(path):
     found = parse_recipe(["--config", str(path), "--use_cpu", "true"])
     assert found.args.selection_method == recipe(path.stem)["selection_method"]
-    assert found.args.budget_of(found.args.selector) > 0
+    assert SelectionPlan(Records(alpaca(2)), found.args.selector, found.args.selection_budget).budget.value > 0
     assert found.data.dataset_name and found.data.eval_dataset_name and found.model.model_name_or_path
     assert found.args.selection_method == path.stem and found.args.output_dir == f"runs/{path.stem}"
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from datasets import Dataset, IterableDataset
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
 from hf_dataselect import __version__
@@ -33,7 +34,10 @@ WANTS_TARGET = "tests.training.test_trainer:WantsTarget"
 class WantsTarget(Random):
     """A method that needs rows of the task."""
 
-    card: ClassVar[Card] = Card(title="for a task", needs=frozenset({"target"}))
+    card: ClassVar[Card] = Card(title="for a task")
+
+    def needs(self):
+        return frozenset({"target"})
 
     def score(self, features, ctx):
         return np.full(len(features), float(len(ctx.target)), np.float32)
@@ -70,6 +74,23 @@ def test_full_trains_step_for_step_as_plain_sft(tmp_path, name, options):
         plain.model.named_parameters(), mine.model.named_parameters(), strict=True
     ):
         assert name == other_name and torch.equal(one, other)
+
+
+@pytest.mark.parametrize("bits", [None, "load_in_4bit"])
+def test_a_model_by_name_is_loaded_as_plain_sft_loads_it(tmp_path, bits):
+    tokenizer = tiny_tokenizer()
+    tiny_model(tokenizer).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    own = {"peft_config": LORA, "train_dataset": layout("messages")}
+    own |= {"quantization_config": BitsAndBytesConfig(**{bits: True})} if bits else {}
+    dtype = {"model_init_kwargs": {"dtype": "bfloat16"}}
+    plain = SFTTrainer(str(tmp_path / "model"), SFTConfig(str(tmp_path / "plain"), **PLAIN, **dtype), **own)
+    args = DataSelectingConfig(str(tmp_path / "mine"), **PLAIN, **dtype)
+    mine = DataSelectingTrainer(str(tmp_path / "model"), args, **own)
+    for trainer in (plain, mine):
+        trainer.train()
+    assert losses(mine) == losses(plain) and len(losses(mine)) == 3
+    assert snapshot(mine.model)["weights"] == snapshot(plain.model)["weights"]
 
 
 def test_it_takes_every_argument_of_sft_trainer():
@@ -229,8 +250,6 @@ def test_a_peft_model_of_the_user_trains(tmp_path):
 
 @pytest.mark.parametrize("bits", ["load_in_4bit", "load_in_8bit"])
 def test_quantized_models_select_and_train(tmp_path, bits):
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
     tokenizer = tiny_tokenizer()
     tiny_model(tokenizer).save_pretrained(tmp_path / "model")
     model = AutoModelForCausalLM.from_pretrained(
@@ -342,7 +361,7 @@ def test_streamed_rows_are_refused_with_advice(tmp_path):
         ({"method": "ifd", "train_dataset": layout("text")}, "needs prompts apart from the answers"),
         ({"method": "column", "kwargs": {"name": "ratings"}}, "did you mean 'rating'"),
         ({"baseline_dir": "/nowhere/bm"}, "baseline_dir"),
-        ({"model": "./no/such/model"}, "no folder"),
+        ({"model": "./no/such/model"}, "does not exist"),
         ({"method": "full", "selection_budget": 0.5}, "keeps every row"),
         ({"method": "superfiltering", "kwargs": {"model": "./no/gpt2"}}, "can't be found"),
         ({"method": WANTS_TARGET}, "needs `selection_target`"),

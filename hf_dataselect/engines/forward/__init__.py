@@ -1,0 +1,1 @@
+"""Forward passes: losses, hidden states, one-shot losses, generation, sentence encoders, encoder-decoders."""

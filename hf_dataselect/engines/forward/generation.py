@@ -1,4 +1,4 @@
-"""Greedy answers of the model at hand, in batches, on all ranks."""
+"""Greedy generation with the current model, in batches, sharded across ranks."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -6,12 +6,11 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils.memory import should_reduce_batch_size
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..runtime.batching import map_batches
+from ...compat.accelerate import out_of_memory
 from ..runtime.model_state import evaluating
+from ..runtime.runtime import Runtime
 from .vllm import vllm_ids
 
 
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Token ids that end an answer: the tokenizer's EOS and those of the model's `generation_config`, ascending."""
+    """Token ids that end a response: the tokenizer's EOS and those of the model's `generation_config`, ascending."""
     config = getattr(model, "generation_config", None)
     named = getattr(config, "eos_token_id", None)
     ids = {tokenizer.eos_token_id, *(named if isinstance(named, (list, tuple)) else [named])}
@@ -28,9 +27,9 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list
 
 @contextmanager
 def _greedy(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
-    """Model in eval mode and with `config` as its only generation settings; both put back."""
-    # `generate` fills what its argument leaves open from the model's own settings (repetition penalties, forced
-    # tokens, ...), so these are taken away. A `PeftModel` hands on the settings of the model inside.
+    """Model in eval mode, with `config` as its only generation settings; both are restored afterwards."""
+    # `generate` takes settings that its argument does not set from the model's own (repetition penalties, forced
+    # tokens, ...), so these are replaced. A `PeftModel` passes on the settings of its base model.
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     own, inner.generation_config = inner.generation_config, config
     try:
@@ -44,28 +43,26 @@ def generate_ids(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
+    runtime: Runtime,
     *,
     max_new_tokens: int,
-    batch_tokens: int,
-    accelerator: Accelerator | None = None,
-    progress: str | None = None,
-    vllm_memory: float | None = None,
+    label: str | None = None,
     skip_oversized: bool = False,
 ) -> list[list[int] | None]:
     """
-    As [`generate`], but gives the new token ids. An answer that came to its end has one of [`stop_ids`] as its last
-    id; one without was cut off at `max_new_tokens`. With `skip_oversized`, a prompt that does not fit in memory even
-    alone has `None`.
+    As [`generate`], but returns the new token ids. The last id of a complete response is one of [`stop_ids`]; one
+    without it is truncated at `max_new_tokens`. With `skip_oversized`, a prompt that does not fit in memory even as a
+    batch of one gives `None`.
     """
-    for option, value in (("max_new_tokens", max_new_tokens), ("batch_tokens", batch_tokens)):
-        if value < 1:
-            raise ValueError(f"`{option}` must be at least 1, got {value}")
+    if max_new_tokens < 1:
+        raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
+    accelerator = runtime.accelerator
     if accelerator is not None:
         plugin = getattr(accelerator.state, "deepspeed_plugin", None)
         if accelerator.distributed_type == "FSDP" or getattr(plugin, "zero_stage", 0) == 3:
             raise ValueError(
-                "`generate` needs the whole model on every rank, and FSDP or ZeRO-3 give each rank a part of it. "
-                "Generate with the saved model in a launch without sharding."
+                "`generate` needs the whole model on every rank, and FSDP or ZeRO-3 shards it. Generate with the "
+                "saved model in a launch without sharding."
             )
         model = accelerator.unwrap_model(model, keep_torch_compile=False)
     prompts = [tuple(map(int, prompt)) for prompt in prompts]
@@ -81,16 +78,16 @@ def generate_ids(
     if not prompts:
         return []
 
-    # Greedy answers depend on the prompt alone, so each different prompt is answered once, and sorting by content as
-    # well as by length makes the batches independent of the order of the rows.
+    # Greedy responses depend on the prompt only, so each unique prompt is processed once; sorting by content as well
+    # as by length makes the batches independent of the order of the rows.
     rows = {prompt: row for row, prompt in reversed(list(enumerate(prompts)))}
     unique = sorted(rows, key=lambda prompt: (-len(prompt), prompt))
     stops = stop_ids(model, tokenizer)
-    if vllm_memory is not None:
-        options = {"max_new_tokens": max_new_tokens, "memory": vllm_memory, "accelerator": accelerator}
-        answers = dict(zip(unique, vllm_ids(model, tokenizer, unique, stops=stops, **options), strict=True))
+    if runtime.vllm_memory is not None:
+        options = {"max_new_tokens": max_new_tokens, "stops": stops}
+        answers = dict(zip(unique, vllm_ids(model, tokenizer, unique, runtime, **options), strict=True))
         return [answers[prompt] for prompt in prompts]
-    # Any id does as filler, since fillers are masked; a missing pad token is no reason to change the tokenizer.
+    # Any id can be the padding, which is masked; a missing pad token is no reason to change the tokenizer.
     filler = next(iter(i for i in (tokenizer.pad_token_id, *stops, 0) if i is not None))
     config = GenerationConfig(
         do_sample=False,
@@ -98,7 +95,7 @@ def generate_ids(
         max_new_tokens=max_new_tokens,
         eos_token_id=stops or None,
         pad_token_id=filler,
-        use_cache=True,  # whatever `model.config.use_cache` says: training with gradient checkpointing turns that off
+        use_cache=True,  # overrides `model.config.use_cache`, which gradient checkpointing turns off
     )
 
     def answer(batch: np.ndarray) -> np.ndarray:
@@ -106,11 +103,11 @@ def generate_ids(
         width = max(len(unique[i]) for i in batch)
         ids = torch.full((len(batch), width), filler)
         mask = torch.zeros_like(ids)
-        for line, i in enumerate(batch):
-            ids[line, width - len(unique[i]) :] = torch.tensor(unique[i])
-            mask[line, width - len(unique[i]) :] = 1
+        for row, i in enumerate(batch):
+            ids[row, width - len(unique[i]) :] = torch.tensor(unique[i])
+            mask[row, width - len(unique[i]) :] = 1
         try:
-            # `synced_gpus=False`: ranks have different numbers of batches and do not wait for one another
+            # `synced_gpus=False`: ranks have different numbers of batches, and do not wait for each other
             out = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
@@ -118,7 +115,7 @@ def generate_ids(
                 synced_gpus=False,
             )
         except Exception as error:
-            if len(batch) > 1 or not (should_reduce_batch_size(error) or isinstance(error, MemoryError)):
+            if len(batch) > 1 or not out_of_memory(error):
                 raise
             if skip_oversized:
                 return np.full((1, max_new_tokens), -1, np.int32)
@@ -129,22 +126,15 @@ def generate_ids(
             ) from error
         new = out[:, width:].cpu().numpy().astype(np.int32)
         ended = np.cumsum(np.isin(new, stops), axis=1)
-        ended[:, 1:] = ended[:, :-1].copy()  # the stop token itself belongs to the answer
+        ended[:, 1:] = ended[:, :-1].copy()  # the stop token itself belongs to the response
         ended[:, 0] = 0
         result = np.zeros((len(batch), max_new_tokens), np.int32)
         result[:, : new.shape[1]] = np.where(ended > 0, 0, new + 1)
         return result
 
     with _greedy(model, config):
-        padded = map_batches(
-            answer,
-            [len(prompt) + max_new_tokens for prompt in unique],
-            max_new_tokens,
-            batch_tokens=batch_tokens,
-            accelerator=accelerator,
-            progress=progress,
-            dtype=np.int32,
-        )
+        lengths = [len(prompt) + max_new_tokens for prompt in unique]
+        padded = runtime.map(answer, lengths, max_new_tokens, label=label, dtype=np.int32)
     answers = dict(zip(unique, padded, strict=True))
     return [None if answers[p][0] < 0 else [int(i) - 1 for i in answers[p] if i] for p in prompts]
 
@@ -153,75 +143,58 @@ def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
+    runtime: Runtime,
     *,
     max_new_tokens: int,
-    batch_tokens: int,
-    accelerator: Accelerator | None = None,
-    progress: str | None = None,
-    vllm_memory: float | None = None,
+    label: str | None = None,
 ) -> list[str]:
     """
-    Greedy answers to prompts.
+    Generate greedy responses to prompts.
 
-    Each token is the most likely one. Nothing of the model's `generation_config` is used but its EOS ids: no sampling,
-    beams or penalties. Model and tokenizer are left as they were, also after an error: train or eval mode of each
-    module, gradient checkpointing, `use_cache`, `generation_config`, pad token and padding side.
+    Each token is the most likely one. Only the EOS ids of the model's `generation_config` are used: no sampling, beams
+    or penalties. Model and tokenizer are restored, also after an error: train or eval mode of each module, gradient
+    checkpointing, `use_cache`, `generation_config`, pad token and padding side.
 
-    The same prompts in another order, or some of them twice, give exactly the same answers on the same machine with
-    the same `batch_tokens` and number of ranks. Another `batch_tokens`, another number of ranks, a batch halved for
-    want of memory, or other prompts beside a prompt change its padding and with it the last digits of the logits, so
-    that an answer may take another way where two tokens are almost equally likely (often in bfloat16, rarely in
-    float32).
+    Reordered or repeated prompts give exactly the same responses on the same machine with the same `batch_tokens` and
+    number of ranks. Another `batch_tokens`, another number of ranks, a batch halved for lack of memory, or other
+    prompts change the padding of a prompt and thereby the last digits of the logits, so that responses may diverge
+    where two tokens are almost equally likely (often in bfloat16, rarely in float32).
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            Causal language model, on its device; also wrapped by `accelerator`, but not sharded.
+            Causal language model, on its device; may be wrapped by accelerate, but not sharded.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            Turns ids into text (special tokens are left out), names EOS and, if it has one, the pad token.
+            Decodes ids (special tokens are skipped), and defines EOS and, optionally, the pad token.
         prompts (`Sequence[Sequence[int]]`):
             Token ids of each row, special tokens included; the same on all ranks.
+        runtime ([`Runtime`]):
+            Every rank gets all responses. A batch holds rows x (longest prompt + `max_new_tokens`) tokens, but at
+            least one row. vLLM's logits differ in the last digits, as those of another batch size do.
         max_new_tokens (`int`):
-            Tokens after which an answer is cut off. How many were is logged as a warning; [`generate_ids`] tells
-            which.
-        batch_tokens (`int`):
-            Size of a batch: rows x (longest prompt + `max_new_tokens`) stays within it, but a batch has at least one
-            row. Bigger is faster and takes more memory. It is halved where memory runs out.
-        accelerator ([`~accelerate.Accelerator`], *optional*):
-            Deals the batches over its ranks; every rank gets all answers.
-        progress (`str`, *optional*):
-            Label of a progress bar on the main process; none by default.
-        vllm_memory (`float`, *optional*):
-            Generate with vLLM, which may take this part of the GPU's memory; `batch_tokens` and `progress` mean
-            nothing then. Its logits differ in the last digits, as those of another batch size do.
+            Tokens after which a response is truncated. Their number is logged as a warning; [`generate_ids`]
+            tells which.
+        label (`str`, *optional*):
+            Label of the progress bar.
 
     Returns:
-        `list[str]`: One answer a prompt, in the order of `prompts`.
+        `list[str]`: one response per prompt, in the order of `prompts`.
 
     Raises:
-        `ValueError`: A prompt without tokens; one that, with `max_new_tokens`, is longer than the positions of the
-            model; an option below 1; weights sharded over ranks.
-        `RuntimeError`: A row that does not fit in memory even alone; the message names it.
+        `ValueError`: a prompt without tokens; one that, with `max_new_tokens`, is longer than the positions of the
+            model; an option below 1; weights sharded across ranks.
+        `RuntimeError`: a row that does not fit in memory even as a batch of one; the message names it.
     """
-    answers = generate_ids(
-        model,
-        tokenizer,
-        prompts,
-        max_new_tokens=max_new_tokens,
-        batch_tokens=batch_tokens,
-        accelerator=accelerator,
-        progress=progress,
-        vllm_memory=vllm_memory,
-    )
-    unwrapped = accelerator.unwrap_model(model) if accelerator else model
+    answers = generate_ids(model, tokenizer, prompts, runtime, max_new_tokens=max_new_tokens, label=label)
+    unwrapped = runtime.accelerator.unwrap_model(model) if runtime.accelerator else model
     stops = set(stop_ids(unwrapped, tokenizer))
     ended = [bool(ids) and ids[-1] in stops for ids in answers]
-    if not all(ended) and (accelerator is None or accelerator.is_main_process):
+    if not all(ended) and runtime.is_main:
         logger.warning(
             "%d of %d answers reached `max_new_tokens` (%d) and are cut off.",
             len(ended) - sum(ended),
             len(ended),
             max_new_tokens,
         )
-    # A stop id need not be a special token of the tokenizer, so it is taken off here.
+    # A stop id need not be a special token of the tokenizer, so it is removed here.
     texts = [ids[:-1] if end else ids for ids, end in zip(answers, ended, strict=True)]
     return [tokenizer.decode(ids, skip_special_tokens=True) for ids in texts]

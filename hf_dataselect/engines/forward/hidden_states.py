@@ -1,62 +1,73 @@
-"""Last hidden states of token rows, pooled."""
+"""Pooled last hidden states of token rows, optionally with the loss of the same forward pass."""
 
 from typing import Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from accelerate.utils import is_peft_model
 from torch import nn
 
-from ..runtime.batching import map_batches
 from ..runtime.model_state import cast, evaluating, scoring_dtype
+from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
+from .likelihood import logits_at, token_losses
+
+
+#: Loss of a row of one token, which has a hidden state but no label.
+NO_LOSS = -1.0
 
 
 def hidden_state(
     model: nn.Module,
     rows: TokenRows,
-    *,
+    runtime: Runtime,
     pool: Literal["mean", "last", "position"],
-    batch_tokens: int = 4096,
-    dtype: str = "auto",
-    accelerator: Accelerator | None = None,
-    progress: str | None = None,
+    with_loss: bool = False,
 ) -> np.ndarray:
     """
     Last hidden state (after the final norm): its mean over all positions of a row, or that of the row's last token.
 
     Args:
         pool (`str`):
-            `"mean"`; `"last"`; or `"position"`: the mean with position i (from 1) weighed by i, as in RDS+ (arXiv
-            2503.01807), since in a causal model the later states have seen more.
+            `"mean"`; `"last"`; or `"position"`: the mean with position i (from 1) weighted by i, as in RDS+ (arXiv
+            2503.01807), since later states of a causal model have more context.
+        with_loss (`bool`, *optional*, defaults to `False`):
+            One more column: the row's mean loss per token, in nats, from the same forward pass; `NO_LOSS` for a row
+            of one token.
 
     Returns:
-        `np.ndarray`: float32 `(n, width)`; NaN for an empty row or one that did not fit in memory.
+        `np.ndarray`: float32 `(n, width)`, or `(n, width + 1)`; NaN for an empty row or one that did not fit in
+        memory.
     """
     inner = model.get_base_model() if is_peft_model(model) else model
-    device = next(model.parameters()).device
+    device, width = next(model.parameters()).device, inner.config.get_text_config().hidden_size
+    columns = width + with_loss
 
     def compute(batch: np.ndarray) -> np.ndarray:
         ids = [torch.from_numpy(ids.astype(np.int64)) for ids, _ in rows.take(batch)]
         padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device)
         lengths = torch.tensor([[len(row)] for row in ids])
         if padded.shape[1] == 0:
-            return np.full((len(ids), inner.config.get_text_config().hidden_size), np.nan, np.float32)
-        hidden = inner.base_model(input_ids=padded, use_cache=False).last_hidden_state
-        places = torch.arange(padded.shape[1])
-        weights = (places == lengths - 1 if pool == "last" else places < lengths).float()
-        weights = (weights * (places + 1) if pool == "position" else weights).to(hidden.device)
+            return np.full((len(ids), columns), np.nan, np.float32)
+        positions = torch.arange(padded.shape[1])
+        losses = torch.zeros((len(ids), 0))
+        if with_loss:
+            states, predicts = [], positions < lengths - 1
+            indices, targets = predicts.flatten().nonzero()[:, 0].to(device), padded.roll(-1, 1).flatten()
+            parts = [
+                token_losses(logits, targets[indices[part]].to(logits.device))[0]
+                for logits, part in logits_of(padded, indices, 0, states=states)
+            ]
+            (hidden,), token_loss = states, torch.zeros(predicts.shape, dtype=torch.float64)
+            token_loss[predicts] = torch.cat([part.double().cpu() for part in parts] or [token_loss[predicts]])
+            losses = torch.where(lengths > 1, token_loss.sum(1, keepdim=True) / (lengths - 1), NO_LOSS).float()
+        else:
+            hidden = inner.base_model(input_ids=padded, use_cache=False).last_hidden_state
+        weights = (positions == lengths - 1 if pool == "last" else positions < lengths).float()
+        weights = (weights * (positions + 1) if pool == "position" else weights).to(hidden.device)
         total = (hidden.float() * weights[..., None]).sum(1)
-        return (total / weights.sum(1, keepdim=True)).cpu().numpy()
+        return torch.cat([(total / weights.sum(1, keepdim=True)).cpu(), losses], 1).numpy()
 
-    with torch.no_grad(), evaluating(model), cast(model, scoring_dtype(model, dtype)):
-        return map_batches(
-            compute,
-            rows.lengths,
-            inner.config.get_text_config().hidden_size,
-            batch_tokens=batch_tokens,
-            accelerator=accelerator,
-            progress=progress,
-            dtype=np.float32,
-        )
+    with torch.no_grad(), evaluating(model), cast(model, scoring_dtype(model, runtime.dtype)):
+        logits_of = logits_at(model, inner, device, np.zeros(0))[0] if with_loss else None
+        return runtime.map(compute, rows.lengths, columns, dtype=np.float32)

@@ -1,131 +1,115 @@
 """
-How likely a model finds fixed answers behind each of many exemplars: summed negative log-likelihood of every pair.
+One-shot loss: summed negative log-likelihood of reference answers after each of many exemplars.
 
-What makes it fast without changing a number: an exemplar's keys and values are computed once and shared, uncopied, by
-all tasks behind it; tasks of like length share a batch, so that next to nothing is padding; the head runs only where a
-token is counted; a caller that knows enough of an exemplar asks for no more tasks.
+What makes it fast without changing the result: an exemplar's KV cache is computed once and shared, without copies, by
+all tasks after it; tasks of similar length share a batch, with little padding; the head runs on label tokens only; the
+caller can decide early to score no more tasks of an exemplar.
 """
 
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
+from ...compat.transformers import attention_implementation
 from ..forward import likelihood
-from ..runtime import batching
-from ..runtime import token_rows as tokens
-from ..runtime.batching import found_by_main, map_batches
 from ..runtime.model_state import cast, evaluating, scoring_dtype
+from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
-from ..store.identity import code_version, digest, model_identity
-from ..store.row_store import RowStore
+from ..store.identity import digest
 from .likelihood import keys_and_values
 
 
-#: Padding allowed in a batch of tasks, as a part of its tokens. A CPU gains little from larger batches.
+#: Raise it when a loss of an unchanged exemplar, task and model changes by more than rounding.
+VERSION = 1
+#: Largest fraction of padding in a batch of tasks. A CPU gains little from larger batches.
 PADDING = {"cpu": 0.1}
-
-
-class OneShot(NamedTuple):
-    """Per pair, in the order of exemplars and tasks."""
-
-    #: Summed negative log-likelihood of the task's counted tokens behind the exemplar, nats, float64
-    #: `(exemplars, tasks)`; NaN where it was not asked for, and for an exemplar that did not fit in memory.
-    loss: np.ndarray
-    #: Pairs that were read from the cache.
-    cached: int
-    #: Tokens that went through the model: exemplars once, tasks once for each of theirs, padding left out.
-    forward_tokens: int
-    #: Seconds that the cached pairs took when they were computed.
-    cached_seconds: float
 
 
 def one_shot_loss(
     model: nn.Module,
     exemplars: TokenRows,
     tasks: TokenRows,
+    runtime: Runtime,
     *,
     rows: np.ndarray | None = None,
     wanted: Callable[[np.ndarray], np.ndarray] | None = None,
-    batch_tokens: int = 4096,
-    dtype: str = "auto",
-    accelerator: Accelerator | None = None,
-    cache_dir: Path | None = None,
-    progress: str | None = None,
+    label: str | None = None,
     mean_logit: bool = False,
-) -> OneShot:
+) -> np.ndarray:
     """
-    Score the counted tokens of each task behind each exemplar.
+    Score the label tokens of each task after each exemplar.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             Any causal language model.
         exemplars ([`TokenRows`]):
-            Token ids; their spans mean nothing here.
+            Token ids; their spans are ignored.
         tasks ([`TokenRows`]):
-            Token ids and counted spans. Nothing is put between an exemplar and a task; a task's first token is never
-            counted.
+            Token ids and label spans. Nothing is inserted between an exemplar and a task, whose first token is never a
+            label token.
         rows (`np.ndarray`, *optional*):
             Exemplars to score, all by default.
         wanted (`Callable`, *optional*):
-            From an exemplar's losses so far `(tasks,)`, NaN where there is none yet, to the tasks to compute next
-            (none ends it). By default all. It is asked in no fixed order of exemplars.
-        batch_tokens, dtype, accelerator, cache_dir, progress, mean_logit:
-            As in [`likelihood`]. Exemplars are dealt over the ranks; what is known of one is kept as it comes.
+            From an exemplar's losses so far `(tasks,)`, NaN where not computed, to the tasks to compute next (an empty
+            result ends it). By default all. The order of exemplars is not fixed.
+        runtime, label, mean_logit:
+            As in [`likelihood`]. Exemplars are sharded across ranks; the losses of each are cached at once.
 
     Returns:
-        [`OneShot`]
+        `np.ndarray`: summed negative log-likelihood of the task's label tokens after the exemplar, nats, float64
+        `(exemplars, tasks)`; NaN for tasks that were not `wanted`, and for an exemplar that did not fit in memory.
     """
     rows = np.arange(len(exemplars)) if rows is None else np.asarray(rows)
-    target = scoring_dtype(model, dtype)
+    target = scoring_dtype(model, runtime.dtype)
     namespace = {
         "engine": "one-shot",
-        "code": code_version(sys.modules[__name__], likelihood, tokens, batching),
-        "model": model_identity(model) if cache_dir else None,
+        "version": [VERSION, likelihood.VERSION],
+        "model": runtime.identity(model),
         "dtype": str(target),
-        "attention": getattr(model.config, "_attn_implementation", None),
+        "attention": attention_implementation(model),
         "mean_logit": mean_logit,
-        "tasks": digest(tasks.keys().tobytes().hex()) if cache_dir else None,
+        "tasks": digest(tasks.keys().tobytes().hex()) if runtime.cache_dir else None,
     }
-    # A record is what is known of an exemplar so far: its losses, and the seconds they took.
-    store = RowStore(cache_dir, namespace, width=len(tasks) + 1)
-    keys = exemplars.keys() if cache_dir else np.zeros(len(exemplars), "V16")
-    found = np.full((len(exemplars), len(tasks) + 1), np.nan)
-    found[rows], _ = store.load(keys[rows])
-    (found,) = found_by_main(accelerator, found)
-    known, known_seconds = found[:, :-1], np.nan_to_num(found[:, -1])
-    ranks = accelerator.num_processes if accelerator else 1
+    # A cached row holds the losses of an exemplar so far, and the seconds they took.
+    store = runtime.store(namespace, width=len(tasks))
+    keys = exemplars.keys() if runtime.cache_dir else np.zeros(len(exemplars), "V16")
+    known, known_seconds = np.full((len(exemplars), len(tasks)), np.nan), np.zeros(len(exemplars))
+    known[rows], _, known_seconds[rows], earlier = runtime.find(store, keys[rows])
     plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
-    spent = [0]
+    # Tokens of forward passes: exemplars once, tasks once per exemplar, padding excluded.
+    spent = np.zeros(1, np.int64)
     with torch.no_grad(), evaluating(model), cast(model, target):
-        score = _pair_scorer(model, exemplars, tasks, rows, mean_logit, batch_tokens, spent)
+        score = _pair_scorer(model, exemplars, tasks, rows, mean_logit, runtime, spent)
 
         def compute(batch: np.ndarray) -> np.ndarray:
             (row,) = batch
-            losses, behind, started = known[row].copy(), None, time.perf_counter()
+            losses, score_tasks, started = known[row].copy(), None, time.perf_counter()
             while len(todo := plan(losses)):
                 todo = todo[np.isnan(losses[todo])]
-                behind = behind or score(row)
-                losses[todo] = behind(todo)
+                score_tasks = score_tasks or score(row)
+                losses[todo] = score_tasks(todo)
                 if np.isnan(losses[todo]).any():
-                    break  # did not fit in memory, or no number
-            if behind is not None:
-                seconds = known_seconds[row] + (time.perf_counter() - started) / ranks
-                store.append(keys[batch], np.append(losses, seconds)[None])
+                    break  # did not fit in memory, or NaN
+            if score_tasks is not None:
+                seconds = known_seconds[row] + (time.perf_counter() - started) / runtime.world
+                store.append(keys[batch], losses[None], seconds)
             return losses[None]
 
-        options = {"batch_tokens": 1, "accelerator": accelerator, "progress": progress}  # one exemplar at a time
-        loss = map_batches(compute, exemplars.lengths, len(tasks), rows=rows, **options)
+        options = {"batch_tokens": 1, "label": label}  # one exemplar at a time
+        loss = runtime.map(compute, exemplars.lengths, len(tasks), rows=rows, **options)
     store.close()
-    if ranks > 1:
-        spent = accelerator.reduce(torch.tensor(spent, device=accelerator.device), "sum").tolist()
-    return OneShot(loss, int(np.isfinite(known).sum()), int(spent[0]), float(known_seconds.sum()))
+    cached = int(np.isfinite(known).sum())
+    runtime.book(
+        forward_rows=int(np.isfinite(loss).sum()) - cached,
+        forward_tokens=int(runtime.sum(spent)[0]),
+        cached_rows=cached,
+        cached_seconds=float(earlier.sum()),
+    )
+    return loss
 
 
 def _pair_scorer(
@@ -134,49 +118,50 @@ def _pair_scorer(
     tasks: TokenRows,
     rows: np.ndarray,
     mean_logit: bool,
-    batch_tokens: int,
-    spent: list[int],
+    runtime: Runtime,
+    spent: np.ndarray,
 ) -> Callable[[int], Callable[[np.ndarray], np.ndarray]]:
-    """A function from an exemplar to a function from tasks to their losses behind it; adds its tokens to `spent`."""
+    """A function from an exemplar to a function from tasks to their losses after it; adds its tokens to `spent`."""
     examples = tasks.take(range(len(tasks)))
+    one_process = replace(runtime, accelerator=None)  # ranks have different exemplars
     padding = PADDING.get(next(model.parameters()).device.type, 0.25)
     probe = exemplars.take(rows[:1])[0][0][:64].copy() if len(rows) else np.zeros(0, np.int32)
-    _, score_behind, proven = likelihood._scorer(model, probe, mean_logit)
+    _, score_after, proven = likelihood._scorer(model, probe, mean_logit)
 
-    def behind(row: int) -> Callable[[np.ndarray], np.ndarray]:
+    def scorer_of(row: int) -> Callable[[np.ndarray], np.ndarray]:
         ids = exemplars.take([row])[0][0]
         past = keys_and_values(model, ids) if proven and len(ids) else None
         spent[0] += 0 if past is None else len(ids)
         skip = 0 if past is None else len(ids)
 
         def score(batch: np.ndarray) -> np.ndarray:
-            joined = [
+            pairs = [
                 (np.concatenate([ids, task]), np.maximum(spans, 1) + len(ids))
                 for task, spans in (examples[place] for place in batch)
             ]
             spent[0] += int(tasks.lengths[batch].sum()) + (len(batch) * len(ids) if past is None else 0)
-            return score_behind(skip, joined, past)[:, :1]
+            return score_after(skip, pairs, past)[:, :1]
 
         def losses(todo: np.ndarray) -> np.ndarray:
             result = np.full(len(tasks), np.nan)
             for group in of_like_length(tasks.lengths, todo, padding):
-                found = map_batches(score, tasks.lengths + len(ids), 1, batch_tokens=batch_tokens, rows=group)
-                result[group] = found[group, 0]
+                values = one_process.map(score, tasks.lengths + len(ids), 1, rows=group)
+                result[group] = values[group, 0]
             return result[todo]
 
         return losses
 
-    return behind
+    return scorer_of
 
 
 def of_like_length(lengths: np.ndarray, rows: Sequence[int], padding: float) -> list[np.ndarray]:
-    """Rows in groups, longest first, of which at most this part would be padding if each were one batch."""
-    groups, held = [], 0
+    """Rows in groups, longest first, of which at most this fraction is padding if each is one batch."""
+    groups, tokens = [], 0
     for row in np.asarray(rows)[np.argsort(-lengths[rows], kind="stable")]:
-        if groups and held + lengths[row] >= (1 - padding) * lengths[groups[-1][0]] * (len(groups[-1]) + 1):
+        if groups and tokens + lengths[row] >= (1 - padding) * lengths[groups[-1][0]] * (len(groups[-1]) + 1):
             groups[-1].append(row)
-            held += lengths[row]
+            tokens += lengths[row]
         else:
             groups.append([row])
-            held = lengths[row]
+            tokens = lengths[row]
     return [np.array(group) for group in groups]

@@ -1,56 +1,44 @@
-"""Row embeddings: the mean or the last of a causal model's last hidden states, or a sentence encoder's vectors."""
+"""Embeddings of texts by a sentence-transformers encoder."""
 
 import hashlib
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import Accelerator
-from torch import nn
 
 from ...errors import SelectionError
-from ..runtime import batching
-from ..runtime import token_rows as tokens
 from ..runtime.loading import check_pretrained
-from ..store.identity import code_version, model_identity
-from ..store.vector_store import VectorStore
+from ..runtime.runtime import Runtime
 
 
-def sentence_embeddings(
-    texts: Sequence[str], encoder: str | Any, accelerator: Accelerator | None = None, unit: bool = True
-) -> np.ndarray:
+def sentence_embeddings(texts: Sequence[str], encoder: str | Any, runtime: Runtime, unit: bool = True) -> np.ndarray:
     """
-    Vectors of a sentence-transformers encoder, float32 `(n, width)`; texts are dealt over the ranks.
+    Embeddings of a sentence-transformers encoder, float32 `(n, width)`; texts are sharded across ranks.
 
     Args:
         encoder (`str` or [`~sentence_transformers.SentenceTransformer`]):
             Hub name or folder, or the encoder itself.
         unit (`bool`, *optional*, defaults to `True`):
-            Whether they are scaled to length 1.
+            Whether to normalize them to length 1.
 
     Raises:
         `ImportError`: sentence-transformers is missing (extra `embed`).
     """
-    model = load_sentence_encoder(encoder, accelerator) if isinstance(encoder, str) else encoder
-    # A lone surrogate is no text to a tokenizer.
+    model = load_sentence_encoder(encoder, runtime) if isinstance(encoder, str) else encoder
+    # Tokenizers reject lone surrogates.
     texts = [text.encode("utf-8", "replace").decode() for text in texts]
-    world, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
-    shown = rank == 0 and isinstance(encoder, str)
-    mine = model.encode(texts[rank::world], normalize_embeddings=unit, show_progress_bar=shown)
+    shard = slice(runtime.rank, None, runtime.world)
+    show = runtime.is_main and isinstance(encoder, str)
+    embedded = model.encode(texts[shard], normalize_embeddings=unit, show_progress_bar=show)
     vectors = np.zeros((len(texts), model.get_embedding_dimension()), np.float32)
-    vectors[rank::world] = mine
-    if world > 1:
-        vectors = accelerator.reduce(torch.from_numpy(vectors).to(accelerator.device), "sum").cpu().numpy()
-    return vectors
+    vectors[shard] = embedded
+    return runtime.sum(vectors)
 
 
 def check_sentence_encoder(encoder: str, group: str = "selection_kwargs") -> None:
     """
-    Refuse, with a `ValueError`, what is no encoder, before its weights load: one of sentence-transformers, or a model
-    that transformers knows. `group` is where the user named it.
+    Check, before its weights load, that this is an encoder of sentence-transformers or a model of transformers; raises
+    a `ValueError` otherwise. `group` is the option group that names it.
     """
     from sentence_transformers.util import is_sentence_transformer_model
 
@@ -58,7 +46,7 @@ def check_sentence_encoder(encoder: str, group: str = "selection_kwargs") -> Non
         check_pretrained(encoder, "encoder", group)
 
 
-def load_sentence_encoder(encoder: str, accelerator: Accelerator | None = None) -> Any:
+def load_sentence_encoder(encoder: str, runtime: Runtime) -> Any:
     """
     A sentence-transformers encoder on this rank's device.
 
@@ -68,7 +56,7 @@ def load_sentence_encoder(encoder: str, accelerator: Accelerator | None = None) 
     from sentence_transformers import SentenceTransformer
 
     try:
-        return SentenceTransformer(encoder, device=str(accelerator.device) if accelerator else None)
+        return SentenceTransformer(encoder, device=str(runtime.device) if runtime.accelerator else None)
     except (OSError, ValueError) as error:
         raise SelectionError(f"encoder={encoder!r} can't be loaded: {error}") from error
 
@@ -77,31 +65,3 @@ def text_keys(texts: Sequence[str]) -> np.ndarray:
     """Content key of each text, `(n,)` of 16 bytes (`V16`)."""
     digests = (hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts)
     return np.frombuffer(b"".join(digests), dtype="V16")
-
-
-def embedding_store(
-    folder: Path | None, model: nn.Module, width: int, written: set[Path] | None = None, **options: Any
-) -> VectorStore:
-    """
-    Where the vectors of an encoder are kept.
-
-    Args:
-        folder (`Path` or `None`):
-            The cache folder; `None` keeps nothing.
-        model ([`~torch.nn.Module`]):
-            The encoder; its weights and its printed form name the store.
-        width (`int`):
-            Numbers a vector.
-        written (`set[Path]`, *optional*):
-            As in [`VectorStore`].
-        **options:
-            All else that decides the numbers.
-    """
-    described = {
-        "engine": "embedding",
-        "code": code_version(sys.modules[__name__], tokens, batching),
-        "model": model_identity(model) if folder else None,
-        "modules": str(model),
-        **options,
-    }
-    return VectorStore(folder, described, width, written=written)

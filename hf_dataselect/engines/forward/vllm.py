@@ -1,8 +1,8 @@
 """
-Greedy answers by vLLM, through TRL's own integration ([`~trl.generation.vllm_generation.VLLMGeneration`], colocated).
+Greedy generation with vLLM, through TRL's integration ([`~trl.generation.vllm_generation.VLLMGeneration`], colocated).
 
-The weights of the model at hand are handed over before each call, and between calls vLLM sleeps and gives its memory
-back. Written to TRL's interface; it has not been run on a GPU yet.
+The current model's weights are synced before each call; between calls vLLM sleeps and frees its memory. Written to
+TRL's interface, and not tested on a GPU yet.
 """
 
 import copy
@@ -12,20 +12,22 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import gather_object, is_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from trl.import_utils import is_vllm_available
+
+from ...compat.trl import is_vllm_available, vllm_answers, vllm_engine
+from ..runtime.runtime import Runtime
 
 
-#: The engine of the last call: starting one takes a minute, and it serves any weights of the same model.
+#: The last engine: starting one takes a minute, and it serves any weights of the same model.
 _kept: dict[tuple, Any] = {}
 
 
 def check_vllm(memory: float) -> None:
     """
-    Refuse what can't generate, before anything loads.
+    Check the settings before anything loads.
 
     Raises:
         `ImportError`: vLLM is missing.
-        `ValueError`: `memory` is no part of a GPU's.
+        `ValueError`: `memory` is not a fraction of a GPU's memory.
     """
     if not 0 < memory <= 1:
         raise ValueError(f"`vllm_gpu_memory_utilization={memory}` must be in (0, 1].")
@@ -37,35 +39,33 @@ def vllm_ids(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
+    runtime: Runtime,
     *,
     max_new_tokens: int,
     stops: Sequence[int],
-    memory: float,
-    accelerator: Accelerator | None = None,
 ) -> list[list[int]]:
     """
     New token ids of each prompt, the stop id included.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            Of which a copy with the adapter merged into it is made, since merging in place rounds weights for good.
+            The model; an adapter is merged into a copy, since merging in place rounds the weights irreversibly.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
-            The model's.
+            The model's tokenizer.
         prompts (`Sequence[Sequence[int]]`):
-            Token ids; the same on all ranks, each of which answers its share on its own device.
+            Token ids, the same on all ranks; sharded across ranks.
         max_new_tokens (`int`):
-            Tokens after which an answer is cut off.
+            Tokens after which a response is truncated.
         stops (`Sequence[int]`):
-            Ids that end an answer.
-        memory (`float`):
-            Part of the GPU's memory that vLLM may take.
-        accelerator ([`~accelerate.Accelerator`], *optional*):
-            Ranks.
+            Ids that end a response.
+        runtime ([`Runtime`]):
+            Ranks, and the fraction of the GPU's memory for vLLM.
 
     Raises:
         `ImportError`: vLLM is missing.
         `ValueError`: a model that vLLM can't build: quantized, without a name or folder, or with a learned prompt.
     """
+    memory = runtime.vllm_memory
     check_vllm(memory)
     for hindrance, there in (
         ("its weights are quantized", getattr(model, "is_quantized", False)),
@@ -74,42 +74,26 @@ def vllm_ids(
     ):
         if there:
             raise ValueError(f"`use_vllm`: vLLM can't take this model, as {hindrance}. Leave `use_vllm` out.")
-    accelerator = accelerator or Accelerator()
+    accelerator = runtime.accelerator or Accelerator()
     engine = _engine(model, tokenizer, accelerator, max(map(len, prompts)) + max_new_tokens, memory)
-    engine.max_completion_length = max_new_tokens
-    # Only these ids end an answer, whatever the model's own settings say.
-    engine.generation_kwargs = {"stop_token_ids": list(stops), "ignore_eos": True, "detokenize": False}
-    world, rank = accelerator.num_processes, accelerator.process_index
-    engine.model = copy.deepcopy(model).merge_and_unload() if is_peft_model(model) else model
-    try:
-        mine = [list(prompt) for prompt in prompts[rank::world]]
-        answers = [list(ids) for ids in engine.generate(mine, None, 1)[1]] if mine else []
-    finally:
-        engine.model = None
-    found: list[list[int]] = [[] for _ in prompts]
-    for place, ids in gather_object(list(zip(range(rank, len(prompts), world), answers, strict=True))):
-        found[place] = ids
-    return found
+    world, rank = runtime.world, runtime.rank
+    shard = [list(prompt) for prompt in prompts[rank::world]]
+    merged = copy.deepcopy(model).merge_and_unload() if is_peft_model(model) else model
+    answers = vllm_answers(engine, merged, shard, max_new_tokens, stops)
+    gathered: list[list[int]] = [[] for _ in prompts]
+    for index, ids in gather_object(list(zip(range(rank, len(prompts), world), answers, strict=True))):
+        gathered[index] = ids
+    return gathered
 
 
 def _engine(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, accelerator: Accelerator, tokens: int, memory: float
 ) -> Any:
-    """A sleeping engine whose window holds so many tokens."""
+    """A sleeping engine with a window of at least `tokens` tokens."""
     key = (model.name_or_path, memory)
     if key not in _kept or _kept[key].max_model_length < tokens:
-        from trl.generation.vllm_generation import VLLMGeneration
-
         _kept.clear()
         positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-        _kept[key] = VLLMGeneration(
-            model,
-            accelerator,
-            tokenizer,
-            gpu_memory_utilization=memory,
-            max_model_length=min(positions, 1 << (tokens - 1).bit_length()),
-            enable_sleep_mode=True,
-            temperature=0.0,
-            logprobs=None,
-        )
+        window = min(positions, 1 << (tokens - 1).bit_length())
+        _kept[key] = vllm_engine(model, accelerator, tokenizer, memory, window)
     return _kept[key]

@@ -1,0 +1,1 @@
+"""The gradient of each row, projected: per-example collection, Adam, projections, layers."""

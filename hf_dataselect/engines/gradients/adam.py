@@ -1,4 +1,4 @@
-"""Adam's view of a gradient: optimizer state by parameter name, and the update that one row would cause."""
+"""Adam's optimizer state by parameter name, and the update that a row's gradient would cause."""
 
 import hashlib
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from ...compat.bitsandbytes import dequantized_moment
 from ...errors import SelectionError
 
 
@@ -17,9 +18,9 @@ class AdamState:
 
     Args:
         exp_avg, exp_avg_sq (`dict[str, torch.Tensor]`):
-            By parameter name, in the parameter's shape.
+            Moments by parameter name, in the parameter's shape.
         beta1, beta2, eps (`float`, *optional*):
-            The optimizer's, by default 0.9, 0.999 and 1e-8.
+            Hyper-parameters of the optimizer, by default 0.9, 0.999 and 1e-8.
     """
 
     exp_avg: dict[str, torch.Tensor]
@@ -31,21 +32,20 @@ class AdamState:
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, model: nn.Module) -> "AdamState":
         """
-        The state of an optimizer on its way, float32 copies in main memory; 8-bit states of bitsandbytes are spelled
-        out.
+        The state of an optimizer, as float32 copies in CPU memory; 8-bit states of bitsandbytes are dequantized.
 
         Raises:
-            [`SelectionError`]: it is no Adam, or has made no step yet.
+            [`SelectionError`]: the optimizer lacks a moment, or has not taken a step.
         """
         names = {parameter: name for name, parameter in model.named_parameters()}
         first, second, options = {}, {}, optimizer.param_groups[0]
         for parameter, state in optimizer.state.items():
-            m, v = _moment(state, "exp_avg", "1"), _moment(state, "exp_avg_sq", "2")
-            if parameter in names and m is not None and v is not None:
-                first[names[parameter]], second[names[parameter]] = m, v
+            exp_avg, exp_avg_sq = _moment(state, "exp_avg", "1"), _moment(state, "exp_avg_sq", "2")
+            if parameter in names and exp_avg is not None and exp_avg_sq is not None:
+                first[names[parameter]], second[names[parameter]] = exp_avg, exp_avg_sq
         if not first or "betas" not in options:
             raise SelectionError(
-                f"The optimizer {type(optimizer).__name__} holds no first and second moments: tune with Adam or AdamW."
+                f"The optimizer {type(optimizer).__name__} holds no first and second moments: use Adam or AdamW."
             )
         return cls(first, second, *options["betas"][:2], options["eps"])
 
@@ -65,19 +65,15 @@ def _moment(state: dict, name: str, number: str) -> torch.Tensor | None:
     if value is None:
         return None
     if value.dtype == torch.uint8:
-        from bitsandbytes.functional import dequantize_blockwise
-
-        value = dequantize_blockwise(
-            value, absmax=state[f"absmax{number}"], code=state[f"qmap{number}"], blocksize=256
-        )
+        value = dequantized_moment(value, state, number)
     return value.detach().to("cpu", torch.float32, copy=True)
 
 
 @dataclass
 class AdamFeature:
     """
-    The update that a row's gradient g would give (LESS, arXiv 2402.04333, as in its code: the epsilon inside the root,
-    no bias correction):
+    The update that a row's gradient g would cause (LESS, arXiv 2402.04333, as in its code: epsilon inside the root, no
+    bias correction):
 
         (beta1 m + (1 - beta1) g) / sqrt(beta2 v + (1 - beta2) g^2 + eps)
 
@@ -85,8 +81,8 @@ class AdamFeature:
         state ([`AdamState`]):
             m and v.
         momentum (`bool`, *optional*, defaults to `True`):
-            Whether beta1 m is in it. It is the same for all rows and outweighs what tells them apart; without it the
-            features are centred.
+            Whether to include beta1 m, which is the same for all rows and dominates their differences; without it,
+            features are centered.
     """
 
     state: AdamState
@@ -94,23 +90,23 @@ class AdamFeature:
     _on_device: dict = field(default_factory=dict, repr=False)
 
     def check(self, names: Sequence[str]) -> None:
-        """Refuse, with a `ValueError`, parameters that the optimizer has no state of."""
+        """Raise a [`SelectionError`] for parameters without optimizer state."""
         missing = [name for name in names if name not in self.state.exp_avg]
         if missing:
             raise SelectionError(f"The optimizer has no state of {len(missing)} parameters, such as {missing[0]!r}.")
 
     @property
     def identity(self) -> list:
-        """What decides the numbers."""
+        """What determines the features, for cache keys."""
         return [self.state.identity, self.momentum]
 
     def __call__(self, name: str, gradients: torch.Tensor) -> torch.Tensor:
-        """Features `(rows, size)` of the gradients of a parameter, float32 `(rows, size)`, which are overwritten."""
+        """Features of the gradients of a parameter, float32 `(rows, size)`, computed in place."""
         key = name, gradients.device
         if key not in self._on_device:
             first, second = (m[name].flatten() for m in (self.state.exp_avg, self.state.exp_avg_sq))
-            moved = self.state.beta1 * first, self.state.beta2 * second + self.state.eps
-            self._on_device[key] = [tensor.to(gradients.device, torch.float32) for tensor in moved]
+            scaled = self.state.beta1 * first, self.state.beta2 * second + self.state.eps
+            self._on_device[key] = [tensor.to(gradients.device, torch.float32) for tensor in scaled]
         first, second = self._on_device[key]
         rest1, rest2 = 1 - self.state.beta1, 1 - self.state.beta2
         root = torch.square(gradients).mul_(rest2).add_(second).sqrt_()

@@ -1,203 +1,207 @@
-"""The gradient of each row's own mean answer loss, as a short unit vector, kept on disk as it comes."""
+"""Per-example gradients of the mean loss, projected, normalized to unit vectors, and stored as they are computed."""
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
-from ..gradients import adam, per_example, projection
-from ..runtime import batching
-from ..runtime import token_rows as tokens
-from ..runtime.batching import found_by_main, map_batches
+from ...compat.transformers import attention_implementation
 from ..runtime.model_state import cast, evaluating, preserved, scoring_dtype
+from ..runtime.runtime import Runtime
+from ..runtime.stored_vectors import read_back
 from ..runtime.token_rows import TokenRows
-from ..store.identity import code_version, digest, model_identity
-from ..store.vector_store import StoredVectors, VectorStore, blocks, check_room, record_of
+from ..store.identity import digest
+from ..store.vector_store import StoredVectors, blocks, check_room, vector_record
 from .adam import AdamFeature
 from .layers import lora_layers
 from .per_example import Batch, differentiated, recompute_layers
 from .projection import Projection
 
 
+#: Raise it when a vector, loss or norm of an unchanged row, model, optimizer state and projection changes by more than
+#: rounding: with the loss, the label tokens, Adam's update or a projection. Other versions are not read.
+VERSION = 1
+_FACTS = 2
+_REMEDY = "a smaller `projection_dim`, or another `projection`"
+
+
 class Gradients(NamedTuple):
     """Per row, in the order of the token rows."""
 
-    #: Unit vectors `(n, width)`, an array or read from the disk as they are indexed, or what `reduce` made of them.
-    #: NaN: no counted token, a loss or gradient that is not finite or is zero, or a row that did not fit in memory.
+    #: Unit vectors `(n, width)`, an array, or read from disk when indexed. NaN for a row without label tokens,
+    #: with a loss or gradient that is not finite, with a zero gradient, or that did not fit in memory.
     vectors: np.ndarray | StoredVectors
-    #: Mean loss of the counted tokens, nats, float64 `(n,)`.
+    #: Mean loss of the label tokens, nats, float64 `(n,)`.
     loss: np.ndarray
-    #: Length of the vector before it was scaled to 1, float64 `(n,)`.
+    #: Norm of the vector before normalization, float64 `(n,)`.
     norm: np.ndarray
     #: Whether the row fitted in memory, bool `(n,)`.
     fits: np.ndarray
-    #: Rows that took no computing: read from the cache, or equal to another row.
-    cached: int
-    #: Tokens of the rows that were computed.
-    computed_tokens: int
-    #: Seconds that an earlier run spent on the rows read from the cache.
-    cached_seconds: float
+
+
+class ReducedGradients(NamedTuple):
+    """[`Gradients`] with reduced vectors."""
+
+    #: `(n, r)`; NaN where the vector is NaN.
+    reduced: np.ndarray
+    loss: np.ndarray
+    norm: np.ndarray
+    fits: np.ndarray
 
 
 def gradients(
     model: nn.Module,
     rows: TokenRows,
+    runtime: Runtime,
     layers: dict[str, nn.Linear] | None = None,
-    *,
     adam: AdamFeature | None = None,
     project: Projection | None = None,
-    batch_tokens: int = 1024,
-    dtype: str = "auto",
-    gradient_checkpointing: bool = False,
-    vector_dtype: str = "float16",
-    reduce: Callable[[np.ndarray], np.ndarray] | None = None,
-    accelerator: Accelerator | None = None,
-    cache_dir: Path | None = None,
-    progress: str | None = None,
+    label: str | None = None,
 ) -> Gradients:
     """
-    Gradient of each row's mean loss over its counted tokens, as a unit vector. Equal rows are computed once.
+    Gradient of each row's mean loss over its label tokens, as a unit vector. Equal rows are computed once.
 
-    Dropout is off. The model is afterwards as it was, its `requires_grad` and `grad` included.
+    Dropout is off. The model is restored afterwards, `requires_grad` and `grad` included.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
             Any causal language model; full, half precision or quantized.
         rows ([`TokenRows`]):
-            Token ids and counted spans.
+            Token ids and label spans.
+        runtime ([`Runtime`]):
+            Ranks, dtype, cache. A batch has a quarter of its tokens, since activations of all layers are in memory, as
+            in training. Without a cache, vectors are held in memory.
         layers (`dict[str, nn.Linear]`, *optional*):
-            Whose weights the gradient is of, by module name; by default [`lora_layers`]. See also [`linear_layers`].
+            Layers to differentiate, by module name; by default [`lora_layers`]. See also [`linear_layers`].
         adam ([`AdamFeature`], *optional*):
-            Turns gradients into Adam's updates before they are projected.
+            Converts gradients to Adam's updates before the projection.
         project ([`Projection`], *optional*):
-            By default a sketch of 8,192 numbers.
-        batch_tokens (`int`, *optional*, defaults to `1024`):
-            Tokens of a batch, padding included; the activations of all layers are held for it, as in training.
-        dtype (`str`, *optional*, defaults to `"auto"`):
-            See [`scoring_dtype`].
-        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
-            Trade compute for memory.
-        vector_dtype (`str`, *optional*, defaults to `"float16"`):
-            Dtype of the vectors, in memory and on disk.
-        reduce (`Callable`, *optional*):
-            Some rows' vectors `(b, width)` -> what is wanted of them, float `(b, r)`. With it, no more than a block of
-            vectors is in memory at a time.
-        accelerator ([`~accelerate.Accelerator`], *optional*):
-            Deals the batches over its ranks.
-        cache_dir (`Path`, *optional*):
-            Vectors are appended there batch by batch and read from there; what is found is not computed again. Without
-            it they, or what `reduce` makes of them, are held in memory.
-        progress (`str`, *optional*):
+            By default a sketch with 8,192 dimensions.
+        label (`str`, *optional*):
             Label of the progress bar.
 
     Returns:
         [`Gradients`]
 
     Raises:
-        [`SelectionError`]: no layers, layers that do not see every token, an optimizer without their state, or no room
-            on the disk for the vectors.
+        [`SelectionError`]: no layers, layers that do not process every token, an optimizer without their state, or no
+            disk space for the vectors.
     """
+    vectors, facts, fits = _collected(model, rows, runtime, layers, adam, project, label)
+    return Gradients(vectors, *facts.T, fits)
+
+
+def reduced_gradients(
+    model: nn.Module, rows: TokenRows, runtime: Runtime, reduce: Callable[[np.ndarray], np.ndarray], **options: Any
+) -> ReducedGradients:
+    """
+    As [`gradients`], but returns a function of the vectors, of which no more than a block is in memory.
+
+    Args:
+        reduce (`Callable`):
+            Vectors of some rows `(b, width)` -> their reduction, float `(b, r)`; NaN for NaN.
+        model, rows, runtime, options:
+            As in [`gradients`].
+
+    Returns:
+        [`ReducedGradients`]
+    """
+    options = {"layers": None, "adam": None, "project": None, "label": None, **options}
+    reduced, facts, fits = _collected(model, rows, runtime, reduce=reduce, **options)
+    return ReducedGradients(reduced, *facts.T, fits)
+
+
+def _collected(model, rows, runtime, layers, adam, project, label, reduce=None):
+    """Vectors or their reductions `(n, width)`, losses and norms `(n, 2)`, and whether each row fitted in memory."""
     layers = lora_layers(model) if layers is None else layers
     names = [f"{name}.weight" for name in layers]
     if adam is not None:
         adam.check(names)
-    target, project = scoring_dtype(model, dtype), project or Projection()
+    target, project = scoring_dtype(model, runtime.dtype), project or Projection()
     projector = project.of([layer.weight.numel() for layer in layers.values()])
-    store, keys = None, rows.keys()
-    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
-    found, known = np.full((len(first), _FACTS), np.nan), np.zeros(len(first), bool)
-    if cache_dir is not None:
-        namespace = {
-            "engine": "gradients",
-            "code": code_version(sys.modules[__name__], *_CODE),
-            "model": model_identity(model),
-            "layers": digest(names),
-            "feature": adam.identity if adam else "plain",
-            "projection": asdict(project),
-            "vectors": vector_dtype,
-            "dtype": str(target),
-            "attention": getattr(model.config, "_attn_implementation", None),
-        }
-        store = VectorStore(cache_dir, namespace, projector.width, _FACTS, vector_dtype)
-        found, known = found_by_main(accelerator, *store.find(keys[first])[1:])
-    todo = np.sort(first[~known])
-    cached_seconds = float(np.nansum(found[known, 2]))
-    wanted = (lambda vectors: vectors) if reduce is None else reduce
-    empty = wanted(np.zeros((0, projector.width), vector_dtype))
-    held = None if store else np.zeros((len(rows), empty.shape[1]), empty.dtype)
+    namespace = {
+        "engine": "gradients",
+        "version": VERSION,
+        "model": runtime.identity(model),
+        "layers": digest(names),
+        "feature": adam.identity if adam and runtime.cache_dir else "plain",
+        "projection": asdict(project),
+        "dtype": str(target),
+        "attention": attention_implementation(model),
+    }
+    store = runtime.vector_store(namespace, projector.width, facts=_FACTS, dtype=project.dtype)
+    keys = rows.keys()
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    stored, known, _, earlier = runtime.find(store, keys[first])
+    (facts,) = runtime.broadcast_arrays(stored.field("facts"))
+    todo, fits = np.sort(first[~known]), known.copy()
+    reduction = (lambda vectors: vectors) if reduce is None else reduce
+    empty, in_memory = reduction(np.zeros((0, projector.width), project.dtype)), None
+    if store.folder is None:
+        in_memory = np.zeros((len(rows), empty.shape[1]), empty.dtype)
     if len(todo):
-        if store is not None:
-            check_room(cache_dir, len(todo), store.record, _REMEDY)
+        check_room(store.folder, len(todo), store.record, _REMEDY)
         with preserved(model), evaluating(model), cast(model, target):
-            if gradient_checkpointing:
+            if runtime.gradient_checkpointing:
                 recompute_layers(model)
             with differentiated(model, layers, names, adam, projector) as differentiate:
-                ranks = accelerator.num_processes if accelerator else 1
 
                 def compute(batch: np.ndarray) -> np.ndarray:
                     started = time.perf_counter()
-                    facts, vectors = _unit_rows(differentiate, rows.take(batch), projector.width, vector_dtype)
-                    facts[:, 2] = (time.perf_counter() - started) / len(batch) / ranks
-                    if store is None:
-                        held[batch] = wanted(vectors)
+                    vectors, facts = _unit_rows(differentiate, rows.take(batch), projector.width, project.dtype)
+                    spent = (time.perf_counter() - started) / len(batch) / runtime.world
+                    if in_memory is None:
+                        store.append(keys[batch], vectors, spent, facts=facts)
                     else:
-                        store.append(keys[batch], vectors, facts)
-                    return facts
+                        in_memory[batch] = reduction(vectors)
+                    return np.column_stack([facts, np.ones(len(batch))])  # all NaN for a row that does not fit
 
-                options = {"batch_tokens": batch_tokens, "rows": todo, "accelerator": accelerator}
-                result = map_batches(compute, rows.lengths, _FACTS, progress=progress, **options)
-                found[~known] = result[first[~known]]
-    found, source = found[place], first[place]
-    fits = ~np.isnan(found[:, 2])
-    if store is not None:
-        vectors = store.read(keys, fits, accelerator)
-        store.close()
+                # A backward pass keeps the activations of all layers, a forward pass those of one.
+                options = {"batch_tokens": max(1, runtime.batch_tokens // 4), "rows": todo, "label": label}
+                result = runtime.map(compute, rows.lengths, _FACTS + 1, **options)[first[~known]]
+                facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
+    facts, fits, source = facts[inverse], fits[inverse], first[inverse]
+    if in_memory is None:
+        vectors = read_back(store, keys, fits, runtime)
         if reduce is not None:
-            vectors = np.concatenate([reduce(vectors[part]) for part in blocks(vectors.shape)])
+            vectors = np.concatenate([empty, *(reduce(vectors[part]) for part in blocks(vectors.shape))])
     else:
-        vectors = held
-        if accelerator is not None and accelerator.num_processes > 1:
-            vectors = accelerator.reduce(torch.from_numpy(held).to(accelerator.device), "sum").cpu().numpy()
+        vectors = runtime.sum(in_memory)
         repeated = np.flatnonzero(source != np.arange(len(rows)))
         vectors[repeated] = vectors[source[repeated]]
         vectors[~fits] = np.nan
-    computed = int(rows.lengths[todo].sum())
-    return Gradients(vectors, found[:, 0], found[:, 1], fits, len(rows) - len(todo), computed, cached_seconds)
+    runtime.book(
+        backward_rows=len(todo),
+        backward_tokens=int(rows.lengths[todo].sum()),
+        cached_rows=len(rows) - len(todo),
+        cached_seconds=float(earlier.sum()),
+    )
+    return vectors, facts, fits
 
 
-def check_room_for_gradients(
-    cache_dir: Path | None, rows: int, layers: dict[str, nn.Linear], project: Projection, vector_dtype: str = "float16"
-) -> None:
+def check_room_for_gradients(runtime: Runtime, rows: int, layers: dict[str, nn.Linear], project: Projection) -> None:
     """
-    Refuse what [`gradients`] of `rows` rows, of as many checkpoints together, would find no room for in `cache_dir`.
+    Check that the cache has disk space for [`gradients`] of `rows` rows, summed over checkpoints.
 
     Raises:
-        [`SelectionError`]: the disk has no room.
+        [`SelectionError`]: too little disk space.
     """
     width = project.of([layer.weight.numel() for layer in layers.values()]).width
-    check_room(cache_dir, rows, record_of(width, _FACTS, vector_dtype), _REMEDY)
-
-
-_FACTS = 3
-_REMEDY = "a smaller `projection_dim`, or another `projection`"
-_CODE = (adam, batching, per_example, projection, tokens)
+    check_room(runtime.cache_dir, rows, vector_record(width, _FACTS, project.dtype), _REMEDY)
 
 
 def _unit_rows(differentiate: Callable, batch: Batch, width: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Facts `(rows, 3)` (loss, norm, and room for seconds) and unit vectors `(rows, width)` of a batch."""
-    facts, vectors = np.full((len(batch), _FACTS), np.nan), np.full((len(batch), width), np.nan, dtype)
-    counted = [row for row, (ids, spans) in enumerate(batch) if any(max(a, 1) < min(b, len(ids)) for a, b in spans)]
-    if counted:
-        loss, found = differentiate([batch[row] for row in counted])
-        norm = found.square().sum(1, keepdim=True).sqrt()  # `vector_norm` of a million numbers is off by 5e-5
+    """Unit vectors `(rows, width)`, and losses and norms `(rows, 2)`, of a batch."""
+    vectors, facts = np.full((len(batch), width), np.nan, dtype), np.full((len(batch), _FACTS), np.nan)
+    labelled = [row for row, (ids, spans) in enumerate(batch) if any(max(a, 1) < min(b, len(ids)) for a, b in spans)]
+    if labelled:
+        loss, projected = differentiate([batch[row] for row in labelled])
+        norm = projected.square().sum(1, keepdim=True).sqrt()  # `vector_norm` of a million numbers is off by 5e-5
         norm[~(torch.isfinite(norm) & (norm > 0) & torch.isfinite(loss[:, None]))] = np.nan
-        facts[counted, 0], facts[counted, 1] = loss.cpu().numpy(), norm[:, 0].cpu().numpy()
-        vectors[counted] = (found / norm).cpu().numpy()
-    return facts, vectors
+        facts[labelled, 0], facts[labelled, 1] = loss.cpu().numpy(), norm[:, 0].cpu().numpy()
+        vectors[labelled] = (projected / norm).cpu().numpy()
+    return vectors, facts

@@ -1,13 +1,13 @@
 """
-The gradient of each row of a batch, by one backward pass.
+Per-example gradients of a batch in one backward pass.
 
 A linear layer's weight gradient is a sum over tokens of output gradient times input. So one backward pass of the *sum*
-of the rows' mean losses, in which each layer's input and output gradient are seen, holds every row's own gradient: the
-rows of a batch never meet. LoRA's two factors are such layers, and so are the plain ones of a full fine-tune. Each
-layer's gradients become features (Adam's, as in LESS), are projected, and are gone before the next layer's come.
+of the rows' mean losses, with hooks on each layer's input and output gradient, gives every row's own gradient, since
+rows of a batch are independent. LoRA's two factors are such layers, as are the linear layers of full fine-tuning. Each
+layer's gradients are converted to features (Adam's, as in LESS), projected, and freed before the next layer's.
 
-What is saved besides: no gradient of a weight is summed up, trained or not; the pass ends at the lowest of the layers;
-the head sees answer tokens only, its logits in slices.
+Further savings: no weight gradient is accumulated; the backward pass ends at the lowest layer; the head runs on label
+tokens only, in slices.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +27,9 @@ from .adam import AdamFeature
 from .projection import Projector
 
 
-#: Numbers of a layer's gradients that are held at a time.
+#: Elements of a layer's per-example gradients in memory at a time.
 SLICE = 2**22
-#: Float16 gradients would vanish below 6e-8: the loss is multiplied by this, and each layer's gradient divided again.
+#: Loss scale for float16 gradients, which underflow below 6e-8; each layer's gradient is unscaled.
 FLOAT16_SCALE = 2.0**10
 
 Batch = list[tuple[np.ndarray, np.ndarray]]
@@ -37,10 +37,10 @@ Batch = list[tuple[np.ndarray, np.ndarray]]
 
 def recompute_layers(model: nn.Module) -> None:
     """
-    Gradient checkpointing in eval mode: transformers recomputes a layer in train mode only, where some (OPT's) drop
-    out by themselves. [`preserved`] puts the `forward`s back.
+    Enable gradient checkpointing in eval mode: transformers recomputes layers in train mode only, where some (OPT's)
+    apply dropout. [`preserved`] restores the `forward`s.
     """
-    from transformers.modeling_layers import GradientCheckpointingLayer  # takes a second that a card need not wait
+    from transformers import GradientCheckpointingLayer  # a slow import
 
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
@@ -56,8 +56,8 @@ def differentiated(
     projector: Projector,
 ) -> Iterator[Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]]:
     """
-    Lend out a function from a batch of `(ids, spans)` to its rows' mean losses, float32 `(rows,)`, and projected
-    gradients, float32 `(rows, width)`. Leaves nothing trainable and no `grad`; see [`preserved`].
+    A function from a batch of `(ids, spans)` to its rows' mean losses, float32 `(rows,)`, and projected gradients,
+    float32 `(rows, width)`. Freezes all parameters; see [`preserved`].
     """
     backward_of = _losses_and_backward(model, layers)
     device = next(model.parameters()).device
@@ -70,22 +70,22 @@ def differentiated(
 
     def differentiate(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(ids) for ids, _ in batch)
-        padded = np.full((len(batch), width), filler, np.int64)  # on the right, where no counted token can see it
-        places, targets, owners = [], [], []
+        padded = np.full((len(batch), width), filler, np.int64)  # on the right, where no label token attends to it
+        positions, targets, owners = [], [], []
         for row, (ids, spans) in enumerate(batch):
             padded[row, : len(ids)] = ids
-            positions = np.concatenate([np.arange(max(first, 1), min(end, len(ids))) for first, end in spans])
-            places.append(row * width + positions - 1)  # the hidden state before a token predicts it
-            targets.append(ids[positions].astype(np.int64))
-            owners.append(np.full(len(positions), row))
-        tokens = torch.tensor([len(part) for part in places], dtype=torch.float32, device=device)
-        places, targets, owners = (
-            torch.from_numpy(np.concatenate(parts)).to(device) for parts in (places, targets, owners)
+            label_positions = np.concatenate([np.arange(max(first, 1), min(end, len(ids))) for first, end in spans])
+            positions.append(row * width + label_positions - 1)  # the hidden state before a token predicts it
+            targets.append(ids[label_positions].astype(np.int64))
+            owners.append(np.full(len(label_positions), row))
+        tokens = torch.tensor([len(part) for part in positions], dtype=torch.float32, device=device)
+        positions, targets, owners = (
+            torch.from_numpy(np.concatenate(parts)).to(device) for parts in (positions, targets, owners)
         )
         collected.begin(padded.shape, device)
         with torch.enable_grad():
             weights = collected.scale / tokens[owners]
-            losses = backward_of(torch.from_numpy(padded).to(device), places, targets, weights, collected)
+            losses = backward_of(torch.from_numpy(padded).to(device), positions, targets, weights, collected)
         total = torch.zeros(len(batch), device=device).index_add_(0, owners, losses.to(device))
         return total / tokens, collected.take()
 
@@ -97,12 +97,12 @@ def differentiated(
 
 
 class _Tap(torch.autograd.Function):
-    """Lets a linear layer's input and output gradient be seen in the backward pass, and changes neither."""
+    """Passes a linear layer's input and output gradient to `receive` in the backward pass, and changes neither."""
 
     @staticmethod
-    def forward(ctx, output, entry, anchor, receive):
-        # Saved as autograd saves: gradient checkpointing can drop it and compute it again.
-        ctx.save_for_backward(entry)
+    def forward(ctx, output, inputs, anchor, receive):
+        # Saved for autograd, so that gradient checkpointing can drop and recompute it.
+        ctx.save_for_backward(inputs)
         ctx.receive = receive
         return output.view_as(output)
 
@@ -113,11 +113,11 @@ class _Tap(torch.autograd.Function):
 
 
 class _Collector:
-    """What the layers' gradients of one batch add up to, as the backward pass reaches one layer after the other."""
+    """Accumulates the projected gradients of one batch, layer by layer during the backward pass."""
 
     def __init__(self, names: Sequence[str], feature: AdamFeature | None, projector: Projector, scale: float):
         self.names, self.feature, self.projector, self.scale = names, feature, projector, scale
-        self.anchor = torch.zeros((), requires_grad=True)  # what a tapped layer's output owes its gradient to
+        self.anchor = torch.zeros((), requires_grad=True)  # makes a tapped layer's output require a gradient
 
     def begin(self, shape: tuple[int, int], device: torch.device) -> None:
         self.shape, self.forward = shape, True
@@ -131,51 +131,51 @@ class _Collector:
     def tap(self, place: int, layer: nn.Linear, inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
         if not torch.is_grad_enabled():
             return None
-        self.calls[place] += self.forward  # and not where checkpointing runs it again
+        self.calls[place] += self.forward  # not counted when checkpointing recomputes it
         return _Tap.apply(output, inputs[0], self.anchor, partial(self.receive, place))
 
-    def receive(self, place: int, entry: torch.Tensor, gradient: torch.Tensor) -> None:
+    def receive(self, place: int, inputs: torch.Tensor, gradient: torch.Tensor) -> None:
         rows, tokens = self.shape
-        if entry.shape[:-1] not in (self.shape, (rows * tokens,)):
+        if inputs.shape[:-1] not in (self.shape, (rows * tokens,)):
             raise SelectionError(
-                f"`{self.names[place]}` sees {tuple(entry.shape[:-1])} of {rows} x {tokens} tokens: gradients "
+                f"`{self.names[place]}` sees {tuple(inputs.shape[:-1])} of {rows} x {tokens} tokens: gradients "
                 "of a layer that does not see every token (experts) can't be told apart by row. Leave it out."
             )
-        entry, gradient = entry.reshape(rows, tokens, -1), gradient.reshape(rows, tokens, -1)
+        inputs, gradient = inputs.reshape(rows, tokens, -1), gradient.reshape(rows, tokens, -1)
         self.calls[place] -= 1
-        size = entry.shape[-1] * gradient.shape[-1]
+        size = inputs.shape[-1] * gradient.shape[-1]
         step = max(1, SLICE // size)
         for first in range(0, rows, step):
             part = slice(first, first + step)
-            pair = gradient[part].mT, entry[part]
+            pair = gradient[part].mT, inputs[part]
             if self.scale != 1:
                 pair = pair[0].float() / self.scale, pair[1].float()
-            found = torch.bmm(*pair).flatten(1).float()
+            gradients = torch.bmm(*pair).flatten(1).float()
             if (place, first) in self.parts:
-                found += self.parts.pop((place, first))
+                gradients += self.parts.pop((place, first))
             if self.calls[place]:  # a layer that is applied more than once
-                self.parts[place, first] = found
+                self.parts[place, first] = gradients
                 continue
-            found = found if self.feature is None else self.feature(self.names[place], found)
-            self.add(place, found, part)
+            gradients = gradients if self.feature is None else self.feature(self.names[place], gradients)
+            self.add(place, gradients, part)
 
-    def add(self, place: int, found: torch.Tensor, part: slice) -> None:
+    def add(self, place: int, gradients: torch.Tensor, part: slice) -> None:
         out = self.result[part]
-        if found.device == out.device:
-            self.projector.add(place, found, out)
+        if gradients.device == out.device:
+            self.projector.add(place, gradients, out)
         else:  # a model split over devices
-            there = torch.zeros(out.shape, device=found.device)
-            self.projector.add(place, found, there)
-            out += there.to(out.device)
+            local = torch.zeros(out.shape, device=gradients.device)
+            self.projector.add(place, gradients, local)
+            out += local.to(out.device)
 
 
 def _losses_and_backward(model: nn.Module, layers: dict[str, nn.Linear]) -> Callable:
     """
-    A function `(ids, places, targets, weights, collected)` that gives the loss at each place, float32 `(places,)`, and
-    runs the backward pass of their weighted sum.
+    A function `(ids, positions, targets, weights, collected)` that returns the loss at each position, float32 `(p,)`,
+    and runs the backward pass of their weighted sum.
 
-    The fast way takes the backbone's hidden states at the places, and of each slice of logits the gradient at once. It
-    is used where it proves equal to the model's own logits on a short row, and no layer lies in the head.
+    The fast way takes the backbone's hidden states at the positions, and differentiates each slice of logits at once.
+    It is used if its logits match the model's own on a short row, and none of the layers is in the head.
     """
     inner = model.get_base_model() if is_peft_model(model) else model
     config = inner.config.get_text_config()
@@ -189,10 +189,10 @@ def _losses_and_backward(model: nn.Module, layers: dict[str, nn.Linear]) -> Call
         logits = logits * scale if scale != 1 else logits
         return torch.tanh(logits / cap) * cap if cap else logits
 
-    def fast(ids, places, targets, weights, collected):
+    def fast(ids, positions, targets, weights, collected):
         hidden = backbone(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
         collected.forward = False
-        hidden = hidden[places.to(hidden.device)]
+        hidden = hidden[positions.to(hidden.device)]
         losses, derivatives = [], []
         for part, target, weight in zip(
             hidden.detach().split(chunk), targets.split(chunk), weights.split(chunk), strict=True
@@ -207,10 +207,10 @@ def _losses_and_backward(model: nn.Module, layers: dict[str, nn.Linear]) -> Call
             hidden.backward(torch.cat(derivatives))
         return torch.cat(losses)
 
-    def plain(ids, places, targets, weights, collected):
+    def plain(ids, positions, targets, weights, collected):
         logits = model(input_ids=ids, use_cache=False).logits.flatten(0, 1)
         collected.forward = False
-        loss = cross_entropy(logits[places.to(logits.device)].float(), targets.to(logits.device), reduction="none")
+        loss = cross_entropy(logits[positions.to(logits.device)].float(), targets.to(logits.device), reduction="none")
         if loss.requires_grad:
             (loss * weights.to(loss.device)).sum().backward()
         return loss.detach()
@@ -223,7 +223,7 @@ def _losses_and_backward(model: nn.Module, layers: dict[str, nn.Linear]) -> Call
     with torch.no_grad():
         probe = torch.arange(3, 11, device=device)[None] % config.vocab_size
         own = model(input_ids=probe, use_cache=False).logits[0].float()
-        mine = logits_of(backbone(input_ids=probe, use_cache=False).last_hidden_state[0]).float().to(own.device)
+        logits = logits_of(backbone(input_ids=probe, use_cache=False).last_hidden_state[0]).float().to(own.device)
     tolerance = 1e-4 if next(head.parameters()).dtype == torch.float32 else 2e-2
-    equal = torch.allclose(own, mine, rtol=tolerance, atol=tolerance * float(own.abs().max()))
+    equal = torch.allclose(own, logits, rtol=tolerance, atol=tolerance * float(own.abs().max()))
     return fast if equal or not torch.isfinite(own).all() else plain

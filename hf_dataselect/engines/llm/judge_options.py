@@ -1,8 +1,9 @@
-"""Options of judges, and what a judge has cost."""
+"""Options of judges, and what they cost."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from ...options import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, check_declared
 
 
 @dataclass
@@ -12,19 +13,19 @@ class JudgeOptions:
 
     Args:
         max_calls (`int`, *optional*):
-            Calls that this judge may make in a run, repeated ones included. More questions than are left are refused
+            Calls that this judge may make in a run, retries included. More questions than are left are refused
             before the first one is asked.
         concurrency (`int`, *optional*, defaults to `16`):
             Calls to a server at a time. More is faster until the server refuses.
         timeout (`float`, *optional*, defaults to `120`):
-            Seconds that a server may stay silent.
+            Seconds to wait for a response.
         retries (`int`, *optional*, defaults to `6`):
-            How often a call is repeated after 408, 409, 429, 5xx, a time-out, a broken connection or a reply that is
-            no chat completion.
+            How often a call is retried after 408, 409, 429, 5xx, a time-out, a broken connection or a reply that is
+            not a chat completion.
         temperature (`float`, *optional*, defaults to `0.0`):
-            Of a server's model; `None` leaves it to the server. Local models always take the likeliest token.
+            Of a server's model; `None` leaves it to the server. Local models decode greedily.
         token_limit (`str`, *optional*, defaults to `"max_tokens"`):
-            What the server calls the limit of new tokens: `"max_tokens"` or `"max_completion_tokens"`.
+            Name of the limit of new tokens in a request: `"max_tokens"` or `"max_completion_tokens"`.
         price_in, price_out (`float`, *optional*):
             Price of a million tokens of prompts and of replies, in any currency.
 
@@ -32,23 +33,17 @@ class JudgeOptions:
         `ValueError`: a value out of range.
     """
 
-    max_calls: int | None = None
-    concurrency: int = 16
-    timeout: float = 120.0
-    retries: int = 6
-    temperature: float | None = 0.0
+    max_calls: NonNegativeInt | None = None
+    concurrency: PositiveInt = 16
+    timeout: PositiveFloat = 120.0
+    retries: NonNegativeInt = 6
+    temperature: NonNegativeFloat | None = 0.0
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    price_in: float | None = None
-    price_out: float | None = None
+    price_in: NonNegativeFloat | None = None
+    price_out: NonNegativeFloat | None = None
 
     def __post_init__(self):
-        least = {"max_calls": 0, "concurrency": 1, "retries": 0, "temperature": 0, "price_in": 0, "price_out": 0}
-        for name, low in least.items():
-            value = getattr(self, name)
-            if value is not None and not low <= value < math.inf:
-                raise ValueError(f"`judge_kwargs`: {name}={value!r} must be at least {low}.")
-        if not 0 < self.timeout < math.inf:
-            raise ValueError(f"`judge_kwargs`: timeout={self.timeout!r} must be more than 0 seconds.")
+        check_declared(self, "judge_kwargs")
         if (self.price_in is None) != (self.price_out is None):
             raise ValueError("`judge_kwargs`: give both `price_in` and `price_out`, or neither.")
 
@@ -66,11 +61,11 @@ class Cost:
 
     Args:
         calls (`int`):
-            Questions asked, each counted once.
+            Questions asked, not counting retries.
         cached (`int`):
             Questions that were answered by an earlier reply to the same question.
         cached_seconds (`float`):
-            What an earlier run's replies took when they were asked for.
+            Seconds that the cached replies took when they were new.
         failed (`int`):
             Questions asked without a usable reply.
         cut (`int`):
@@ -84,7 +79,7 @@ class Cost:
         money (`float`, *optional*):
             Price of the tokens; `None` without prices.
         seconds (`float`):
-            Wall-clock time of the asking.
+            Wall-clock time spent.
     """
 
     calls: int = 0

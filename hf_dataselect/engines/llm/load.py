@@ -1,19 +1,48 @@
-"""Judges by their spec: checked before anything loads, and loaded."""
+"""
+Judges and reward models by their spec: checked before anything loads, and loaded. What local ones are made of is
+imported where it is used: a server's judge starts in half the time without it.
+"""
 
 from collections.abc import Collection
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from accelerate import Accelerator
-
-from .judge import KINDS, Judge, parse_spec
+from ...errors import SelectionError
+from ..runtime.runtime import Runtime
+from .judge import Judge
 from .judge_options import JudgeOptions
+from .server import ServerJudge
+
+
+if TYPE_CHECKING:
+    from .reward_model import RewardModel
+
+
+#: Kinds of judges, and what of a method's needs each meets; a spec is `KIND:NAME`, or `self`.
+KINDS = {
+    "openai": {"judge"},
+    "model": {"judge", "digit logits"},
+    "self": {"judge", "digit logits"},
+    "reward": set(),
+}
+
+
+def parse_spec(spec: str) -> tuple[str, str]:
+    """
+    Kind and name of a judge.
+
+    Raises:
+        `ValueError`: no such kind, or no name.
+    """
+    kind, _, name = str(spec).partition(":")
+    if kind not in KINDS or (kind == "self") == bool(name):
+        raise ValueError(f"`judge={spec!r}` must be 'openai:MODEL', 'model:NAME', 'reward:NAME' or 'self'.")
+    return kind, name
 
 
 def check_judge(spec: str | None, needs: Collection[str], method: str) -> None:
     """
-    Refuse, before anything loads, a method whose card needs a judge without one, a judge of another kind than it
-    needs, and a server that nothing is known of.
+    Refuse, before anything loads, a method that needs a judge without one, a judge of another kind than it needs, and
+    a server without an address or a key.
 
     Raises:
         `ValueError`: no judge, though `needs` names one, no such kind, or one that does not give what is needed.
@@ -23,14 +52,14 @@ def check_judge(spec: str | None, needs: Collection[str], method: str) -> None:
         if "judge" in needs:
             raise ValueError(
                 f"`{method}` needs `judge`: 'openai:MODEL' (a server), 'model:NAME' (a model loaded here) or 'self' "
-                "(the model at hand)."
+                "(the current model)."
             )
         return
     kind, _ = parse_spec(spec)
     if missing := {"judge", "digit logits"} & set(needs) - KINDS[kind]:
-        what = "a judge that writes" if "judge" in missing else "the logits of a judge that is loaded here"
+        what = "a judge that answers in words" if "judge" in missing else "the logits of a local judge"
         raise ValueError(
-            f"`{method}` needs {what}, and `judge={spec!r}` is none: take "
+            f"`{method}` needs {what}, which `judge={spec!r}` does not give: take "
             f"{', '.join(repr(k if k == 'self' else k + ':...') for k in KINDS if KINDS[k] >= missing)}."
         )
     if kind == "openai":
@@ -40,38 +69,26 @@ def check_judge(spec: str | None, needs: Collection[str], method: str) -> None:
 def load_judge(
     spec: str,
     options: JudgeOptions | None = None,
+    runtime: Runtime | None = None,
     *,
     model: Any = None,
     tokenizer: Any = None,
-    accelerator: Accelerator | None = None,
-    cache_dir: Path | None = None,
-    batch_tokens: int | None = None,
-    dtype: str = "auto",
-    vllm_memory: float | None = None,
-) -> Judge:
+) -> "Judge | RewardModel":
     """
-    A judge by its spec, see the module docstring.
+    A judge by its spec, see `engines/llm/judge.py`.
 
     Args:
         spec (`str`):
             Kind and name.
         options ([`JudgeOptions`], *optional*):
-            Limits, patience, prices.
+            Limits, retries, prices.
+        runtime ([`Runtime`], *optional*):
+            Ranks, device, cache, batches, dtype and account.
         model, tokenizer (*optional*):
-            The model at hand, for `self`.
-        accelerator ([`~accelerate.Accelerator`], *optional*):
-            Device and ranks.
-        cache_dir (`Path`, *optional*):
-            Where replies are kept.
-        batch_tokens (`int`, *optional*):
-            Tokens of a local model's batch; by default 1,536 on a CPU and 16,384 elsewhere.
-        dtype (`str`, *optional*, defaults to `"auto"`):
-            Dtype of a local model's logits, see [`scoring_dtype`].
-        vllm_memory (`float`, *optional*):
-            Let vLLM write a local model's words, see [`generate`].
+            The current model, for `self`.
 
     Returns:
-        [`Judge`]: a [`ServerJudge`], [`ModelJudge`] or [`RewardJudge`].
+        [`Judge`] or [`RewardModel`].
 
     Raises:
         `ValueError`: no such kind; a model that can't be loaded or has no chat template; `self` without a model.
@@ -79,23 +96,49 @@ def load_judge(
         [`JudgeError`]: neither `OPENAI_BASE_URL` nor `OPENAI_API_KEY` is set.
     """
     kind, name = parse_spec(spec)
+    runtime = runtime or Runtime()
     if kind == "openai":
-        from .server import ServerJudge
-
-        return ServerJudge(name, options, cache_dir, accelerator)
-    from . import local
-
-    if batch_tokens is None:
-        batch_tokens = 1536 if accelerator is None or accelerator.device.type == "cpu" else 16384
-    shared = {"options": options, "cache_dir": cache_dir, "accelerator": accelerator}
-    shared |= {"batch_tokens": batch_tokens, "dtype": dtype}
+        return ServerJudge(name, runtime, options)
     if kind == "reward":
-        from .reward_model import RewardJudge
+        return load_reward_model(name, runtime, options, f"`judge={spec!r}`")
+    from .local import LocalJudge
 
-        return RewardJudge(name, *local.load_model(spec, accelerator), **shared)
-    shared["vllm_memory"] = vllm_memory
     if kind == "model":
-        return local.ModelJudge(name, *local.load_model(spec, accelerator), **shared)
+        loaded = _load("AutoModelForCausalLM", name, runtime, f"`judge={spec!r}`")
+        return LocalJudge(name, *loaded, runtime, options)
     if model is None or tokenizer is None:
-        raise ValueError("`judge='self'` needs the model at hand, and there is none: name one with 'model:NAME'.")
-    return local.ModelJudge("", model, tokenizer, **shared)
+        raise ValueError("`judge='self'` needs the current model, and none is given: name one with 'model:NAME'.")
+    return LocalJudge("", model, tokenizer, runtime, options)
+
+
+def load_reward_model(
+    name: str, runtime: Runtime, options: JudgeOptions | None = None, option: str | None = None
+) -> "RewardModel":
+    """
+    A reward model by hub name or folder, whether its tokenizer has a chat template or not.
+
+    Args:
+        option (`str`, *optional*):
+            Where the user named it, for the message; by default `reward_model` of `selection_kwargs`.
+
+    Raises:
+        [`SelectionError`]: it can't be loaded, its tokenizer is not the model's, or weights are missing (a language
+            model has no reward head).
+    """
+    from .reward_model import PairRewardModel, RewardModel
+
+    option = option or f"`selection_kwargs`: reward_model={name!r}"
+    model, tokenizer = _load("AutoModelForSequenceClassification", name, runtime, option)
+    kind = RewardModel if tokenizer.chat_template else PairRewardModel
+    return kind(name, model, tokenizer, runtime, options)
+
+
+def _load(kind: str, name: str, runtime: Runtime, option: str) -> tuple[Any, Any]:
+    import transformers
+
+    from ..runtime.loading import load_pretrained
+
+    try:
+        return load_pretrained(getattr(transformers, kind), name, runtime)
+    except (OSError, ValueError) as error:
+        raise SelectionError(f"{option} can't be loaded: {error}") from error

@@ -1,4 +1,4 @@
-"""A judge behind an OpenAI-compatible server: a bounded number of calls at a time, and patience with its faults."""
+"""A judge on an OpenAI-compatible server: bounded concurrency, retries with backoff."""
 
 import email.utils
 import json
@@ -8,36 +8,34 @@ import random
 import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-from tqdm.auto import tqdm
-
+from ...errors import JudgeError
+from ..runtime.runtime import Runtime
 from ..store.replies import Reply
-from .judge import Conversation, Judge, JudgeError
+from .judge import Conversation, Judge
 from .judge_options import JudgeOptions
 
 
 logger = logging.getLogger(__name__)
 
-#: Seconds before the first repetition of a call; doubled each time, up to the longest, and shortened at random.
+#: Seconds before the first retry of a call; doubled each time, up to the longest, and shortened at random.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-#: Seconds that a server's own wish to wait is followed at most.
-LONGEST_WISH = 3600.0
+#: Longest `Retry-After` of a server that is obeyed, in seconds.
+LONGEST_RETRY_AFTER = 3600.0
 
 
 class ServerJudge(Judge):
     """
-    A model behind an OpenAI-compatible server.
+    A model on an OpenAI-compatible server as judge.
 
-    Where it is and how to be let in comes from the environment only: `OPENAI_BASE_URL` (by default the public service
-    of OpenAI) and `OPENAI_API_KEY` (not needed where the base URL is given). The key is in no log, record or error.
+    Its address and key come from the environment only: `OPENAI_BASE_URL` (by default the public service of OpenAI) and
+    `OPENAI_API_KEY` (not needed where the base URL is given). The key is in no log, record or error.
 
     Args:
         model (`str`):
             The server's name for it.
-        options, cache_dir, accelerator:
+        runtime, options:
             As in [`Judge`].
 
     Raises:
@@ -45,14 +43,8 @@ class ServerJudge(Judge):
         [`JudgeError`]: neither variable is set.
     """
 
-    def __init__(
-        self,
-        model: str,
-        options: JudgeOptions | None = None,
-        cache_dir: Path | None = None,
-        accelerator: Accelerator | None = None,
-    ):
-        super().__init__(f"openai:{model}", options, cache_dir, accelerator)
+    def __init__(self, model: str, runtime: Runtime, options: JudgeOptions | None = None):
+        super().__init__(f"openai:{model}", runtime, options)
         try:
             import openai
         except ImportError as error:
@@ -64,28 +56,32 @@ class ServerJudge(Judge):
                 f"`judge='{self.name}'`: set `OPENAI_API_KEY` for the public service, or `OPENAI_BASE_URL` for "
                 "another server (such as http://localhost:8000/v1)."
             )
-        # Repetitions are our own: the client's can't be counted against `max_calls`, nor interrupted, and do not
-        # cover replies that are no chat completion.
+        # Own retries: the client's would escape `max_calls`, can't be interrupted, and do not cover responses that are
+        # not a chat completion.
         self._client = openai.OpenAI(
             api_key=os.environ.get("OPENAI_API_KEY") or "none", timeout=self.options.timeout, max_retries=0
         )
         self._model = model
         self._lock, self._stop = threading.Lock(), threading.Event()
-        self._sent = self._unreachable = self._patience = 0
+        self._sent = self._unreachable = self._tolerated = 0
         self._random = random.Random()
 
     def _identity(self) -> Any:
         return self.options.temperature, self._address()
 
-    def _answer(
-        self, questions: dict[str, Conversation], max_new_tokens: int, progress: str | None
-    ) -> dict[str, Reply]:
+    def _answer(self, questions: dict[str, Conversation], max_new_tokens: int, label: str | None) -> dict[str, Reply]:
+        # The main process asks for all ranks, and tells them what it has cost.
+        asked = self.runtime.on_main(lambda: (self._ask_all(questions, max_new_tokens, label), vars(self.cost)))
+        vars(self.cost).update(asked[1])
+        return asked[0]
+
+    def _ask_all(self, questions: dict[str, Conversation], max_new_tokens: int, label: str | None) -> dict[str, Reply]:
         # Runs that share a folder and start together would otherwise ask the same questions at the same time.
         replies, waiting = {}, iter(self._random.sample(list(questions.items()), len(questions)))
         self._stop.clear()
         self._sent, self._unreachable = self.cost.calls + self.cost.retries, 0
-        self._patience = min(self.options.concurrency, len(questions))
-        bar = tqdm(total=len(questions), desc=progress, unit="call", disable=progress is None, smoothing=0.05)
+        self._tolerated = min(self.options.concurrency, len(questions))
+        bar = self.runtime.progress(len(questions), label, "call")
         with bar, ThreadPoolExecutor(self.options.concurrency) as pool:
             running = set()
             try:
@@ -114,7 +110,7 @@ class ServerJudge(Judge):
                 return key, reply
         reply, passing = self._call(question, max_new_tokens)
         with self._lock:
-            return key, self._record(key, reply, passing)
+            return key, self.record(key, reply, passing)
 
     def _call(self, question: Conversation, max_new_tokens: int) -> tuple[Reply, bool]:
         """A reply, and whether its problem may pass."""
@@ -137,7 +133,7 @@ class ServerJudge(Judge):
                 problem = f"connection failed ({type(error.__cause__ or error).__name__})"
             except openai.APIStatusError as error:
                 self._unreachable = 0
-                problem = self._judged(error)
+                problem = self._explained(error)
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
                     return Reply(None, problem), False
                 pause = max(pause, _retry_after(error.response.headers) * self._random.uniform(1, 1.1))
@@ -148,7 +144,7 @@ class ServerJudge(Judge):
         if problem.startswith("connection failed"):
             with self._lock:
                 self._unreachable += 1
-                if self._unreachable >= self._patience:
+                if self._unreachable >= self._tolerated:
                     raise JudgeError(
                         f"`judge='{self.name}'`: the server at {self._address()} can't be reached: {problem}. Check "
                         "`OPENAI_BASE_URL`. Replies already kept are not asked for again."
@@ -168,16 +164,16 @@ class ServerJudge(Judge):
             self._sent += 1
             self.cost.retries += repeated
 
-    def _judged(self, error: Any) -> str:
-        """What a refusal says, without the key; one that would meet every call ends the run."""
+    def _explained(self, error: Any) -> str:
+        """The error without the key; one that every call would raise ends the run."""
         body = error.body if isinstance(error.body, dict) else {}
-        code, said = str(body.get("code")), str(body.get("message") or "")
+        code, shown = str(body.get("code")), str(body.get("message") or "")
         if key := self._client.api_key:
-            said = said.replace(key, "***")
-        said = f"HTTP {error.status_code}" + (f": {said[:200]}" if said else "")
+            shown = shown.replace(key, "***")
+        shown = f"HTTP {error.status_code}" + (f": {shown[:200]}" if shown else "")
         remedy = None
         if error.status_code == 401:  # its text may hold a part of the key
-            said, remedy = "HTTP 401", "the key in `OPENAI_API_KEY` is refused"
+            shown, remedy = "HTTP 401", "the key in `OPENAI_API_KEY` is refused"
         elif error.status_code == 403:
             remedy = "the key in `OPENAI_API_KEY` may not use this model"
         elif error.status_code == 404 or code in ("model_not_found", "invalid_model"):
@@ -188,8 +184,8 @@ class ServerJudge(Judge):
             remedy = "the account has no credit left"
         if remedy is not None:
             # `from None`: the client's own error may show the key in a traceback.
-            raise JudgeError(f"`judge='{self.name}'`: {remedy} ({said}; {self._address()}).") from None
-        return said
+            raise JudgeError(f"`judge='{self.name}'`: {remedy} ({shown}; {self._address()}).") from None
+        return shown
 
     def _address(self) -> str:
         url = self._client.base_url
@@ -197,7 +193,7 @@ class ServerJudge(Judge):
 
 
 class _NoCompletion(Exception):
-    """A reply with status 200 that is no chat completion; its text says what it is instead."""
+    """A response with status 200 that is not a chat completion; its text says what it is instead."""
 
 
 def _read(body: str) -> Reply:
@@ -229,9 +225,10 @@ def _retry_after(headers: Any) -> float:
     """Seconds that the server asks to wait, as a number or a date; 0 if it does not."""
     value = headers.get("retry-after") or ""
     try:
-        return min(LONGEST_WISH, max(0.0, float(value)))
+        seconds = float(value)
     except ValueError:
         try:
-            return min(LONGEST_WISH, max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time()))
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
         except (TypeError, ValueError):
             return 0.0
+    return min(LONGEST_RETRY_AFTER, max(0.0, seconds))

@@ -1,0 +1,1 @@
+"""[`Runtime`]: ranks, batches, dtype, cache and account; token rows, model state, loading. Imports `store` only."""

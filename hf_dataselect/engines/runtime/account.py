@@ -1,29 +1,30 @@
-"""[`Account`]: what became of each row, and what scoring cost."""
+"""[`Account`]: the outcome of each row, and the cost of scoring."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 
 class Account:
-    """What became of the rows that were not simply scored, by reason, and what the scoring cost."""
+    """Rows that are unscorable, dropped or truncated, by reason, and the cost of scoring."""
 
     def __init__(self):
         self._rows: dict[str, dict[str, set[int]]] = {"unscorable": {}, "dropped": {}, "truncated": {}}
-        #: Forward and backward passes and calls of a judge: rows and tokens of each, and rows that came from the cache
-        #: instead.
+        #: Rows and tokens of forward and backward passes, judge calls, and rows read from the cache.
         self.passes: dict[str, int] = {}
-        #: Seconds that an earlier run spent on what came from the cache.
+        #: Seconds that an earlier run spent on results read from the cache.
         self.cached_seconds = 0.0
-        #: Files of the cache that this run wrote: what it finds there again was not an earlier run's.
-        self.written: set[Path] = set()
-        #: What a method has to tell besides (statistics, rows that look odd), by name; for the record.
+        #: Cache files by name. `None` for those that this run wrote, whose results cost no earlier run anything; for
+        #: others, which records' seconds are counted, bool `(records,)`: each counts once.
+        self.cache_files: dict[str, np.ndarray | None] = {}
+        #: Statistics and suspicious rows that a method reports, by name.
         self.figures: dict[str, Any] = {}
 
     def note(self, kind: str, reason: str, rows: Iterable[int]) -> None:
         """
-        Enter rows as `"unscorable"` (NaN), `"dropped"` (refused by the method, or unusable) or `"truncated"`. The
-        first reason given for a row stands; one that is dropped already is not unscorable as well.
+        Record rows as `"unscorable"` (NaN), `"dropped"` (excluded by the method, or unusable) or `"truncated"`. The
+        first reason for a row is kept; a dropped row is not recorded as unscorable, too.
         """
         before = [*self._rows[kind].values()]
         before += self._rows["dropped"].values() if kind == "unscorable" else []
@@ -32,12 +33,12 @@ class Account:
             self._rows[kind].setdefault(reason, set()).update(rows)
 
     def count(self, **passes: int) -> None:
-        """Add to the passes."""
+        """Add to `passes`."""
         for name, number in passes.items():
             self.passes[name] = self.passes.get(name, 0) + int(number)
 
     def add_cached_seconds(self, seconds: float) -> None:
-        """Add what an earlier run spent on results found in the cache."""
+        """Add what an earlier run spent on results read from the cache."""
         self.cached_seconds += seconds
 
     def rows(self, kind: str) -> dict[str, list[int]]:

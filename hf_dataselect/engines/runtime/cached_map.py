@@ -1,111 +1,161 @@
-"""Numbers of token rows under a model: read from the cache where they are known, else computed batch by batch."""
+"""Cached per-row computation: values are read from the cache, or computed batch by batch."""
 
-import sys
+import hashlib
 import time
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
-from ..runtime import batching
-from ..runtime import token_rows as tokens
-from ..store.identity import code_version, model_identity
-from ..store.row_store import RowStore
-from .batching import found_by_main, map_batches
 from .model_state import cast, evaluating, scoring_dtype
+from .runtime import Runtime
 from .token_rows import TokenRows
 
 
-class Measured(NamedTuple):
-    """Per row, in order, and what it took."""
+class Mapped(NamedTuple):
+    """Values per row, in order, and their cost."""
 
-    #: Float64 `(n, width)`; NaN for a row that alone did not fit in memory.
+    #: Float64 `(n, width)`; NaN for a row that does not fit in memory even as a batch of one.
     values: np.ndarray
-    #: Rows that took no computing: read from the cache, or equal to another row.
-    cached: int
-    #: Rows that were computed, and their tokens.
+    #: Number of computed rows, and of their tokens.
     computed: int
-    computed_tokens: int
-    #: Seconds that the rows read from the cache took when they were computed.
+    tokens: int
+    #: Number of other rows: read from the cache, or equal to another row.
+    cached: int
+    #: Seconds that an earlier run spent on the rows read from the cache.
     cached_seconds: float
+
+
+def cached_map(
+    begin: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]],
+    keys: np.ndarray,
+    lengths: np.ndarray,
+    width: int,
+    namespace: dict[str, Any],
+    runtime: Runtime,
+    *,
+    passes: str | None = "forward",
+    **options: Any,
+) -> Mapped:
+    """
+    Cached [`Runtime.map`]. Equal rows are computed once; each batch is saved as it is computed, with the seconds
+    it took and its share of the setup time.
+
+    Args:
+        begin (`Callable`):
+            Rows to compute -> the function that computes a batch of them; not called if all are cached.
+        keys (`np.ndarray`):
+            Content key of each row, `V16` `(n,)`.
+        namespace (`dict`):
+            Everything besides the row that determines its values.
+        runtime ([`Runtime`]):
+            Ranks, batches, cache, and the account of rows, tokens and seconds.
+        passes (`str`, *optional*, defaults to `"forward"`):
+            Kind of pass that computed rows and tokens are booked as; `None` books none.
+        lengths, width, options:
+            As in [`Runtime.map`].
+
+    Returns:
+        [`Mapped`]
+    """
+    store = runtime.store(namespace, width)
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    values, known, _, earlier = runtime.find(store, keys[first])
+    todo = np.sort(first[~known])
+    if len(todo):
+        began = time.perf_counter()
+        compute = begin(todo)
+        setup = (time.perf_counter() - began) / len(todo)
+
+        def timed(batch: np.ndarray) -> np.ndarray:
+            started = time.perf_counter()
+            result = compute(batch)
+            spent = (time.perf_counter() - started) / len(batch) / runtime.world + setup
+            return np.column_stack([result, np.full(len(batch), spent)])
+
+        options["on_batch"] = lambda batch, result: store.append(keys[batch], result[:, :-1], result[:, -1])
+        values[~known] = runtime.map(timed, lengths, width + 1, rows=todo, **options)[first[~known], :-1]
+    store.close()
+    cached, tokens = len(keys) - len(todo), int(lengths[todo].sum())
+    if passes is not None:
+        spent = {f"{passes}_rows": len(todo), f"{passes}_tokens": tokens}
+        runtime.book(cached_rows=cached, cached_seconds=float(earlier.sum()), **spent)
+    return Mapped(values[inverse], len(todo), tokens, cached, float(earlier.sum()))
 
 
 def measured(
     model: nn.Module,
     rows: TokenRows,
+    runtime: Runtime,
     width: int,
     namespace: dict[str, Any],
-    code: tuple[ModuleType, ...],
     begin: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]],
-    *,
-    batch_tokens: int,
-    dtype: str = "auto",
-    accelerator: Accelerator | None = None,
-    cache_dir: Path | None = None,
-    progress: str | None = None,
-) -> Measured:
+    label: str | None = None,
+    passes: str | None = "forward",
+) -> Mapped:
     """
-    `width` numbers a row. Equal rows are computed once; each batch is kept as it comes, with the seconds it took and
-    its share of those that went by before the first.
+    Compute `width` values per row with a model, cached. The model is in eval mode, in the runtime's dtype and without
+    gradients meanwhile.
 
     Args:
         model ([`~transformers.PreTrainedModel`]):
-            In eval mode, in `dtype` and without gradients while it computes.
+            The model.
         rows ([`TokenRows`]):
-            What the numbers are of.
+            The rows.
+        runtime ([`Runtime`]):
+            Ranks, batches, dtype, cache.
         width (`int`):
-            Numbers a row.
+            Values per row.
         namespace (`dict`):
-            What decides the numbers besides the row, the model, its dtype and the code.
-        code (`tuple`):
-            Modules whose source decides the numbers too.
+            Everything besides the row, the model and its dtype that determines the values: `engine`, `version` of its
+            formula, options.
         begin (`Callable`):
-            Rows to compute -> a function from a batch of them to its numbers `(b, width)`; not called if all are
-            known.
-        batch_tokens, dtype, accelerator, cache_dir, progress:
-            As in [`likelihood`].
+            Rows to compute -> a function from a batch of them `(b,)` to its values `(b, width)`; not called if all
+            are cached.
+        label (`str`, *optional*):
+            Label of the progress bar.
+        passes (`str`, *optional*, defaults to `"forward"`):
+            As in [`cached_map`].
 
     Returns:
-        [`Measured`]
+        [`Mapped`]
     """
-    target = scoring_dtype(model, dtype)
-    namespace = namespace | {
-        "code": code_version(*code, sys.modules[__name__], tokens, batching),
-        "model": model_identity(model) if cache_dir else None,
-        "dtype": str(target),
-    }
-    store, keys = RowStore(cache_dir, namespace, width + 1), rows.keys()
-    _, first, place = np.unique(keys, return_index=True, return_inverse=True)
-    values, known = found_by_main(accelerator, *store.load(keys[first]))
-    todo = np.sort(first[~known])
-    ranks = accelerator.num_processes if accelerator else 1
-    if len(todo):
-        began = time.perf_counter()
-        with torch.no_grad(), evaluating(model), cast(model, target):
-            compute = begin(todo)
-            ahead = (time.perf_counter() - began) / len(todo)
+    target = scoring_dtype(model, runtime.dtype)
+    namespace = namespace | {"model": runtime.identity(model), "dtype": str(target)}
+    with torch.no_grad(), ExitStack() as stack:
 
-            def timed(batch: np.ndarray) -> np.ndarray:
-                started = time.perf_counter()
-                result = compute(batch)
-                seconds = (time.perf_counter() - started) / len(batch) / ranks + ahead
-                return np.column_stack([result, np.full(len(batch), seconds)])
+        def prepared(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+            stack.enter_context(evaluating(model))
+            stack.enter_context(cast(model, target))
+            return begin(todo)
 
-            values[~known] = map_batches(
-                timed,
-                rows.lengths,
-                width + 1,
-                batch_tokens=batch_tokens,
-                rows=todo,
-                accelerator=accelerator,
-                progress=progress,
-                on_batch=lambda batch, result: store.append(keys[batch], result),
-            )[first[~known]]
-    store.close()
-    spared = float(values[known, -1].sum())
-    return Measured(values[place, :-1], len(rows) - len(todo), len(todo), int(rows.lengths[todo].sum()), spared)
+        keys, lengths = rows.keys(), rows.lengths
+        return cached_map(prepared, keys, lengths, width, namespace, runtime, passes=passes, label=label)
+
+
+def cached_value(compute: Callable[[], float], content: bytes, namespace: dict[str, Any], runtime: Runtime) -> float:
+    """
+    One number, computed by all ranks together: read from the cache by its content, or computed and saved.
+
+    Args:
+        compute (`Callable`):
+            Returns the number, the same on all ranks.
+        content (`bytes`):
+            Content that the number is computed from.
+        namespace, runtime:
+            As in [`cached_map`].
+    """
+    store = runtime.store(namespace, 1)
+    key = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), "V16")
+    stored, started = runtime.find(store, key), time.perf_counter()
+    if stored.known[0]:
+        runtime.book(cached_seconds=float(stored.earlier[0]))
+        return float(stored.values[0, 0])
+    value = compute()
+    if runtime.is_main:
+        store.append(key, np.array([[value]]), time.perf_counter() - started)
+        store.close()
+    return value

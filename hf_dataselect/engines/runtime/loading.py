@@ -1,53 +1,112 @@
-"""Models and tokenizers by name, without what transformers makes up where files or weights are missing."""
+"""Load models, tokenizers and processors by name; missing weights or tokenizer files are errors, not made up."""
 
+from collections.abc import Callable
 from typing import Any
 
-from accelerate import Accelerator
+from accelerate import PartialState
+from accelerate.utils import DistributedType
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin
+
+from ...compat.trl import create_model
+from .runtime import Runtime
 
 
 def check_pretrained(name: str, option: str, group: str = "selection_kwargs") -> Any:
     """
-    The configuration of a model by hub name or folder, from the options `group`; its weights do not load.
+    The configuration of a model by hub name or folder, named in the options `group`; its weights are not loaded.
 
     Raises:
-        `ValueError`: no such model, or a tokenizer that is not the model's.
+        `ValueError`: the model can't be found, or has no tokenizer of its own.
     """
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(f"`{group}`: {option}={name!r} can't be found: {error}") from error
     try:
-        _tokenizer(name, config)
+        load_processing_class(name, AutoTokenizer)
     except (OSError, ValueError) as error:
         raise ValueError(f"`{group}`: {option}={name!r} has no tokenizer of its own: {error}") from error
     return config
 
 
-def load_pretrained(kind: type, name: str, accelerator: Accelerator | None = None) -> tuple[nn.Module, Any]:
+def load_processing_class(name: str, kind: type = AutoProcessor, **hub: Any) -> Any:
     """
-    A model and its tokenizer by hub name or folder, on the accelerator's device.
+    The tokenizer of a model, or its processor, by hub name or folder.
+
+    Args:
+        kind (`type`, *optional*, defaults to [`~transformers.AutoProcessor`]):
+            Auto class; the default falls back to a tokenizer where the model has no processor.
+        hub:
+            `revision` and `trust_remote_code`.
+
+    Raises:
+        `OSError`, `ValueError`: it can't be loaded, or is not the model's: for a folder without tokenizer files,
+            transformers builds a tokenizer of a handful of tokens.
+    """
+    config = AutoConfig.from_pretrained(name, **hub)
+    processing_class = kind.from_pretrained(name, **hub)
+    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    # A model may have more tokens than its tokenizer, since embeddings are padded.
+    if 2 * len(tokenizer) < (tokens := getattr(config.get_text_config(), "vocab_size", 0)):
+        raise ValueError(f"it has {len(tokenizer)} tokens, and the model {tokens}: save the model's tokenizer with it")
+    return processing_class
+
+
+def load_weights(
+    load: Callable[..., tuple[nn.Module, dict[str, Any]]], name: str, called: str = "it", **options: Any
+) -> nn.Module:
+    """
+    Load a model by hub name or folder, and check that no weights are missing.
+
+    Args:
+        load (`Callable`):
+            `from_pretrained` of an auto class, or a function that passes its options to it.
+        called (`str`, *optional*, defaults to `"it"`):
+            Name of the model in the error.
+
+    Raises:
+        `OSError`, `ValueError`: it can't be loaded, or weights are missing, which transformers initializes randomly.
+    """
+    model, loading = load(name, output_loading_info=True, **options)
+    if missing := sorted(loading["missing_keys"]):
+        more = f" and {len(missing) - 8} more" if len(missing) > 8 else ""
+        raise ValueError(f"{called} lacks weights: {', '.join(missing[:8])}{more}")
+    return model
+
+
+def load_pretrained(kind: type, name: str, runtime: Runtime) -> tuple[nn.Module, Any]:
+    """
+    A model and its tokenizer by hub name or folder, on the runtime's device.
 
     Args:
         kind (`type`):
             The auto class that loads the model.
 
     Raises:
-        `OSError`, `ValueError`: they can't be loaded, the tokenizer is not the model's, or weights are missing, which
-            transformers draws at random.
+        `OSError`, `ValueError`: they can't be loaded, the tokenizer is not the model's, or weights are missing.
     """
-    tokenizer = _tokenizer(name, AutoConfig.from_pretrained(name))
-    model, loading = kind.from_pretrained(name, dtype="auto", output_loading_info=True)
-    if loading["missing_keys"]:
-        raise ValueError(f"it lacks weights: {', '.join(sorted(loading['missing_keys']))}")
-    return model.to(accelerator.device) if accelerator else model, tokenizer
+    tokenizer = load_processing_class(name, AutoTokenizer)
+    return load_weights(kind.from_pretrained, name, dtype="auto").to(runtime.device), tokenizer
 
 
-def _tokenizer(name: str, config: Any) -> Any:
-    tokenizer = AutoTokenizer.from_pretrained(name)
-    # Of a folder that holds none, transformers makes one that knows next to nothing. A model may have some tokens
-    # more than its tokenizer, to fill a block.
-    if 2 * len(tokenizer) < (tokens := getattr(config.get_text_config(), "vocab_size", 0)):
-        raise ValueError(f"it has {len(tokenizer)} tokens, and the model {tokens}: save the model's own beside it")
-    return tokenizer
+def load_tuned_model(name: str, create: Callable[..., Any] | None = None, **options: Any) -> nn.Module:
+    """
+    The pending fine-tune model (PFM) by hub name or folder, as TRL's trainers load it: of the class that its
+    configuration names, in float32 unless `dtype` says otherwise.
+
+    Args:
+        create (`Callable`, *optional*):
+            Function that loads it, by default [`create_model`].
+        options:
+            Options of `from_pretrained`: `revision`, `trust_remote_code`, `dtype`, `attn_implementation`,
+            `quantization_config` ...
+
+    Raises:
+        `OSError`, `ValueError`: it can't be loaded, or weights are missing.
+    """
+    if create is None:
+        create = create_model
+        if PartialState().distributed_type != DistributedType.NO:  # each rank holds the whole model
+            options["device_map"] = None
+    return load_weights(create, name, f"`model`: {name!r}", **options)

@@ -1,4 +1,4 @@
-"""Token rows: the only thing the engines know of a dataset. A row is its token ids and the spans that count."""
+"""Token rows, the engines' only view of a dataset: the token ids of each row, and the spans of its label tokens."""
 
 import hashlib
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset, Features, List, Value, concatenate_datasets
 
 
 #: Arrow types of the two columns; `spans` holds start, end, start, end, ... (ends are exclusive).
@@ -15,17 +15,19 @@ TOKEN_FEATURES = Features({"input_ids": List(Value("int32")), "spans": List(Valu
 
 class TokenRows:
     """
-    A view over an Arrow table of token ids and counted spans; ids stay on disk where the table is memory-mapped.
+    A view over an Arrow table of token ids and label spans; ids stay on disk where the table is memory-mapped.
 
     Args:
         dataset ([`~datasets.Dataset`]):
             Columns `input_ids` (list of int32) and `spans` (list of int32: start, end, start, end, ...; the tokens at
-            `start <= position < end` count, all others are context).
+            `start <= position < end` are label tokens, all others context).
     """
 
     def __init__(self, dataset: Dataset):
+        # The parts of rows in a view: (row, start, end, first label token, tokens of `begin`) each, and `begin`.
+        self._parts: tuple[np.ndarray, np.ndarray] | None = None
         self.dataset = dataset.select_columns(["input_ids", "spans"]).with_format("arrow")
-        #: Tokens of each row, int64 `(n,)`.
+        #: Number of tokens of each row, int64 `(n,)`.
         self.lengths = np.concatenate(
             [np.zeros(0, np.int64)]
             + [pc.list_value_length(ids).to_numpy().astype(np.int64) for ids in self._column("input_ids")]
@@ -33,12 +35,53 @@ class TokenRows:
 
     @classmethod
     def from_lists(cls, input_ids: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[int, int]]]) -> "TokenRows":
-        """Token rows from Python lists: ids a row, and `(start, end)` pairs a row."""
+        """Token rows from Python lists: per row, its ids and its `(start, end)` pairs."""
         flat = [[border for span in row for border in span] for row in spans]
         return cls(Dataset.from_dict({"input_ids": input_ids, "spans": flat}, features=TOKEN_FEATURES))
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.lengths)
+
+    def cut(
+        self, rows: np.ndarray, starts: np.ndarray, ends: np.ndarray, firsts: np.ndarray, begin: Sequence[int] = ()
+    ) -> "TokenRows":
+        """
+        A view of parts of rows.
+
+        Args:
+            rows, starts, ends (`np.ndarray`):
+                Row of each part, and its tokens `[start, end)`, int64 `(m,)`.
+            firsts (`np.ndarray`):
+                First label token of each part, from its start on; all later ones are label tokens, too. Int64 `(m,)`.
+            begin (`Sequence[int]`, *optional*):
+                Token ids to put before each part.
+        """
+        view = object.__new__(TokenRows)
+        view.dataset, view.lengths = self.dataset, ends - starts + len(begin)
+        columns = [rows, starts, ends, firsts + len(begin), np.full(len(rows), len(begin))]
+        view._parts = np.column_stack(columns), np.array(begin, np.int32)
+        return view
+
+    def join(self, rows: "TokenRows") -> "TokenRows":
+        """This view followed by other rows, which are not a view and have at most one span each."""
+        spans = [spans for _, spans in rows.take(range(len(rows)))]
+        firsts = [row[0, 0] if len(row) else length for row, length in zip(spans, rows.lengths, strict=True)]
+        places, zeros = len(self.dataset) + np.arange(len(rows)), np.zeros(len(rows), np.int64)
+        joined = object.__new__(TokenRows)
+        joined.dataset = concatenate_datasets([self.dataset, rows.dataset]).with_format("arrow")
+        joined.lengths = np.concatenate([self.lengths, rows.lengths])
+        parts = np.column_stack([places, zeros, rows.lengths, np.array(firsts, np.int64), zeros])
+        joined._parts = np.concatenate([self._parts[0], parts]), self._parts[1]
+        return joined
+
+    def select(self, rows: np.ndarray) -> "TokenRows":
+        """Some rows, in this order."""
+        if self._parts is None:
+            return TokenRows(self.dataset.select(rows))
+        view = object.__new__(TokenRows)
+        view.dataset, view.lengths = self.dataset, self.lengths[rows]
+        view._parts = self._parts[0][rows], self._parts[1]
+        return view
 
     def _column(self, name: str, batch_size: int = 10_000) -> Iterable[pa.Array]:
         for table in self.dataset.iter(batch_size):
@@ -46,19 +89,25 @@ class TokenRows:
 
     def take(self, rows: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray]]:
         """`(ids (length,), spans (number of spans, 2))` of the given rows, int32."""
+        if self._parts is not None:
+            parts, begin = self._parts[0][rows], self._parts[1]
+            table = self.dataset.select_columns(["input_ids"])[parts[:, 0].tolist()]["input_ids"].combine_chunks()
+            taken = []
+            for ids, (_, start, end, first, size) in zip(table, parts.tolist(), strict=True):
+                ids = np.concatenate([begin[:size], ids.values.to_numpy()[start:end]])
+                taken.append((ids, np.array([[first, len(ids)]] if first < len(ids) else [], np.int32).reshape(-1, 2)))
+            return taken
         table = self.dataset[list(map(int, rows))]
         pairs = zip(table["input_ids"].combine_chunks(), table["spans"].combine_chunks(), strict=True)
         return [(ids.values.to_numpy(), spans.values.to_numpy().reshape(-1, 2)) for ids, spans in pairs]
 
     def keys(self) -> np.ndarray:
-        """Content key of each row, `(n,)` of 16 bytes (`V16`): equal ids and spans, equal key."""
+        """Content key of each row, `(n,)` of 16 bytes (`V16`): equal for equal ids and spans."""
         keys = bytearray()
-        for ids, spans in zip(self._column("input_ids"), self._column("spans"), strict=True):
-            columns = [(part.offsets.to_numpy(), part.values.to_numpy()) for part in (ids, spans)]
-            (id_offsets, id_values), (span_offsets, span_values) = columns
-            for row in range(len(ids)):
-                digest = hashlib.blake2b(span_values[span_offsets[row] : span_offsets[row + 1]], digest_size=16)
+        for first in range(0, len(self), 10_000):
+            for ids, spans in self.take(range(first, min(first + 10_000, len(self)))):
+                digest = hashlib.blake2b(np.ascontiguousarray(spans), digest_size=16)
                 digest.update(b"|")
-                digest.update(id_values[id_offsets[row] : id_offsets[row + 1]])
+                digest.update(ids)
                 keys += digest.digest()
         return np.frombuffer(bytes(keys), dtype="V16")

@@ -5,7 +5,17 @@ import uuid
 from pathlib import Path
 
 
-def check_writable(folder: Path | str) -> Path:
+def default_cache_dir() -> str:
+    """Where results are kept by default: the environment's `HF_DATASELECT_CACHE`, or `~/.cache/hf_dataselect`."""
+    return os.environ.get("HF_DATASELECT_CACHE") or "~/.cache/hf_dataselect"
+
+
+def cache_folder(name: str | Path | None) -> Path | None:
+    """`selection_cache_dir` as a path; `None` and `"none"` disable the cache."""
+    return None if name is None or str(name).lower() == "none" else Path(name).expanduser()
+
+
+def check_writable(folder: Path | str, option: str = "selection_cache_dir") -> Path:
     """
     Make the folder and prove that a file can be written there.
 
@@ -21,8 +31,8 @@ def check_writable(folder: Path | str) -> Path:
     except OSError as error:
         probe.unlink(missing_ok=True) if folder.is_dir() else None
         raise ValueError(
-            f"`selection_cache_dir={str(folder)!r}` can't be written ({error.strerror or error}): choose a folder "
-            "with room, or 'none' to keep no results."
+            f"`{option}={str(folder)!r}` can't be written ({error.strerror or error}): choose a folder with room"
+            + (", or 'none' to keep no results." if option == "selection_cache_dir" else ".")
         ) from error
     return folder
 

@@ -1,15 +1,18 @@
 """Content hashes of values, models and weights."""
 
 import hashlib
-import inspect
 import json
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import torch
 from torch import nn
 
-from ... import __version__
+from ...compat.bitsandbytes import as_repacked
+from ...compat.peft import active_adapters
+from ...compat.torch import after_optimizer_steps, tensor_version
 
 
 def digest(value: Any) -> str:
@@ -23,11 +26,6 @@ def _plain(value: Any) -> Any:
     return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def code_version(*modules: ModuleType) -> str:
-    """Package version and a hash of the modules' source: a changed formula never meets old numbers."""
-    return f"{__version__}+{digest([inspect.getsource(module) for module in modules])}"
-
-
 def model_identity(model: nn.Module) -> str:
     """
     Content hash of a model: its configuration and all its weights, adapters included.
@@ -35,14 +33,72 @@ def model_identity(model: nn.Module) -> str:
     Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
     exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements. About 0.1 s a GB.
     """
+    return _hashed(hashlib.blake2b(_described(model).encode(), digest_size=16), _state(model))
+
+
+#: Inside [`identities_remembered`]: of a model, hash of its configuration, marks of its tensors, identity.
+_remembered: WeakKeyDictionary[nn.Module, tuple[str, list[tuple], str]] | None = None
+
+
+@contextmanager
+def identities_remembered() -> Iterator[None]:
+    """
+    Inside, [`identity_of`] hashes a model again only after it changed: another tensor, or a tensor with other memory
+    or another version (which operations in place count up); and any step of an optimizer, since fused ones count
+    nothing. Only writes through `.data` escape that: what has to prove that weights are as before calls
+    [`model_identity`].
+    """
+    global _remembered
+    if _remembered is not None:
+        yield
+        return
+    _remembered = WeakKeyDictionary()
+    hook = after_optimizer_steps(lambda *_: _remembered.clear())
+    try:
+        yield
+    finally:
+        hook.remove()
+        _remembered = None
+
+
+def identity_of(model: nn.Module) -> str:
+    """The [`model_identity`] of a model, or what [`note_identity`] took for it; see [`identities_remembered`]."""
+    described, marks, identity = (_remembered or {}).get(model, ("", [], ""))
+    if marks and described == _described(model) and _same(marks, _tensors(model)):
+        return identity
+    return note_identity(model, model_identity(model))
+
+
+def note_identity(model: nn.Module, identity: str) -> str:
+    """Remember this as the identity of the model as it is now, and return it."""
+    tensors = _tensors(model)
+    if _remembered is not None and not any(tensor.is_inference() for tensor in tensors):  # these have no version
+        _remembered[model] = _described(model), [(ref(tensor), *_mark(tensor)) for tensor in tensors], identity
+    return identity
+
+
+def _tensors(model: nn.Module) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _mark(tensor: torch.Tensor) -> tuple:
+    return tensor_version(tensor), tensor.data_ptr(), tensor.dtype
+
+
+def _same(marks: list[tuple], tensors: list[torch.Tensor]) -> bool:
+    return len(marks) == len(tensors) and all(
+        known() is tensor and (*mark,) == _mark(tensor) for (known, *mark), tensor in zip(marks, tensors, strict=True)
+    )
+
+
+def _described(model: nn.Module) -> str:
+    """Hash of all that decides a model's numbers besides its tensors: its configuration and that of its adapters."""
     config = model.config.to_dict() if hasattr(model, "config") else {}
     adapters = {
-        name: (name in _active_adapters(model), {k: v for k, v in adapter.to_dict().items() if k not in _VOLATILE})
+        name: (name in active_adapters(model), {k: v for k, v in adapter.to_dict().items() if k not in _VOLATILE})
         for name, adapter in getattr(model, "peft_config", {}).items()
     }
-    described = [{k: v for k, v in config.items() if k not in _VOLATILE}, adapters]
-    hasher = hashlib.blake2b(digest(described).encode(), digest_size=16)
-    return _hashed(hasher, _state(model))
+    return digest([{k: v for k, v in config.items() if k not in _VOLATILE}, adapters])
 
 
 def weights_identity(weights: dict[str, torch.Tensor]) -> str:
@@ -74,18 +130,5 @@ _VOLATILE |= {"base_model_name_or_path", "revision", "inference_mode", "peft_ver
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
-    # Where bitsandbytes has repacked 4-bit weights for a CPU, `state_dict` would repack them back, and not the same.
-    states = [getattr(parameter, "quant_state", None) for parameter in model.parameters()]
-    repacked = [state for state in states if getattr(state, "packing_format_for_cpu", False)]
-    try:
-        for state in repacked:
-            state.packing_format_for_cpu = False
+    with as_repacked(model):
         return model.state_dict()
-    finally:
-        for state in repacked:
-            state.packing_format_for_cpu = True
-
-
-def _active_adapters(model: nn.Module) -> list[str]:
-    active = model.active_adapters
-    return active() if callable(active) else active

@@ -1,4 +1,4 @@
-"""Replies of judges, kept as they come in one file that a kill can't spoil and that several runs may share."""
+"""Cached replies, appended as they come to one file that a kill can't corrupt and that several runs may share."""
 
 import json
 import logging
@@ -16,19 +16,19 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Reply:
     """
-    What a judge said.
+    A model's reply.
 
     Args:
         text (`str`, *optional*):
-            Its words; `None` = no usable reply.
+            `None` = no usable reply.
         problem (`str`, *optional*):
-            Why there is none.
+            Why the text is `None`.
         prompt_tokens, completion_tokens (`int`):
             As counted by the server or the tokenizer; 0 where a server does not say.
         cut (`bool`):
             Whether the text was cut off at `max_new_tokens`.
         seconds (`float`):
-            Its part of the wall-clock time of the asking: the parts of all replies add up to it.
+            Its share of the wall-clock time of the call that asked; the shares of all replies add up to it.
     """
 
     text: str | None
@@ -39,17 +39,17 @@ class Reply:
     seconds: float = field(default=0.0, compare=False)
 
     def __post_init__(self):
-        if self.text is not None:  # half an emoji, where a reply was cut, could be neither written nor tokenized
+        if self.text is not None:  # half a surrogate pair, where a reply was cut, can be neither written nor tokenized
             text = self.text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
             object.__setattr__(self, "text", text)
 
 
 class ReplyStore:
     """
-    The replies of `responses.jsonl`, by key.
+    The replies in `responses.jsonl`, by key.
 
     A record is one write of a line break and a JSON object with `key`, `judge` and the fields of [`Reply`]. Appended
-    writes do not mix; a record torn by a kill stays on a line of its own, is no JSON, and so was never there.
+    writes do not interleave; a record torn by a kill is on a line of its own, is not valid JSON, and is ignored.
 
     Args:
         folder (`Path` or `None`):
@@ -72,20 +72,21 @@ class ReplyStore:
     def load(self, keys: Iterable[str]) -> dict[str, Reply]:
         """The replies known to any run, for those of the keys that have one."""
         keys = list(keys)
-        found = {key: self._memory[key] for key in keys if key in self._memory}
+        replies = {key: self._memory[key] for key in keys if key in self._memory}
         if self.path is None or not self.path.exists():
-            return found
+            return replies
         with open(self.path, "rb") as file:
             self._catch_up(file)
             for key in keys:
                 if (place := self._places.get(bytes.fromhex(key))) is not None:
                     file.seek(place[0])
                     record = json.loads(file.read(place[1]))
-                    found[key] = Reply(**{name: record[name] for name in Reply.__dataclass_fields__ if name in record})
-        return found
+                    fields = record.keys() & Reply.__dataclass_fields__.keys()
+                    replies[key] = Reply(**{name: record[name] for name in fields})
+        return replies
 
     def _catch_up(self, file: Any) -> None:
-        """Enter the records that were appended since the last look."""
+        """Index the records that were appended since the last call."""
         file.seek(self._read)
         for line in file:
             start, self._read = self._read, self._read + len(line)
@@ -99,7 +100,7 @@ class ReplyStore:
                 self._places[bytes.fromhex(record["key"])] = start, len(line)
 
     def append(self, key: str, judge: str, reply: Reply) -> None:
-        """Keep a reply. A full disk stops the keeping, with a warning, but never the run."""
+        """Append a reply. On a full disk, later replies are held in memory, with a warning; the run goes on."""
         with self._lock:
             if self.path is None:
                 self._memory[key] = reply

@@ -1,10 +1,10 @@
 """
-Results keyed by content, appended as they come.
+Results of rows, keyed by content and appended as they come.
 
-A store is a folder named after everything that decides its numbers (the namespace: model identity, engine and its
-code, options). Inside, each process appends to a file of its own: fixed-size records of a row's content key, its
-values and a checksum. So a killed run loses at most the batch at hand, two runs can share a folder, a torn or foreign
-record is never read, and a row whose tokens changed has another key.
+A store is a folder named after everything that decides its numbers (the namespace: engine and version of its formula,
+identity of the model, options). Inside, each process appends to a file of its own: fixed-size records of a row's
+content key, its values, the seconds they took and a checksum. So a killed run loses at most the current batch, two
+runs can share a folder, a torn or foreign record is never read, and a row whose tokens changed has another key.
 """
 
 import json
@@ -12,7 +12,7 @@ import logging
 import uuid
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,26 +22,54 @@ from .identity import digest
 
 logger = logging.getLogger(__name__)
 
+#: What a run knows of cache files, by name, see [`Account`].
+CacheFiles = dict[str, np.ndarray | None]
 
-class RowStore:
+
+class Stored(NamedTuple):
+    """What a store knows of the rows asked for, in their order."""
+
+    #: Values of each row, NaN where unknown: `(n, width)`.
+    values: Any
+    #: Which are known, bool `(n,)`.
+    known: np.ndarray
+    #: Seconds that each row took, float64 `(n,)`; 0 where unknown.
+    seconds: np.ndarray
+    #: The same, and 0 for what this run wrote: seconds that an earlier run spent.
+    earlier: np.ndarray
+
+
+class RecordStore:
     """
-    Numbers of rows under one namespace.
+    Records of rows under one namespace. Files are memory-mapped; each record is read and checked once.
 
     Args:
         folder (`Path` or `None`):
             The cache folder; `None` keeps nothing.
         namespace (`dict`):
-            Everything that decides the numbers besides the row itself; written beside them in plain JSON.
-        width (`int`):
-            Numbers a row, float64.
+            Everything that decides the values besides the row itself; written beside them in plain JSON.
+        record (`np.dtype`):
+            What is kept of a row, see [`record_of`].
+        files (`dict`, *optional*):
+            What this run knows of cache files, see [`Account`]; the name of this store's own is added.
 
     Raises:
-        `ValueError`: the folder cannot be written, or holds another namespace under the same name.
+        `ValueError`: the folder can't be written, or holds another namespace under the same name.
     """
 
-    def __init__(self, folder: Path | None, namespace: dict[str, Any], width: int):
-        self.record = np.dtype([("key", "V16"), ("values", "<f8", (width,)), ("check", "<u4")])
+    def __init__(
+        self,
+        folder: Path | None,
+        namespace: dict[str, Any],
+        record: np.dtype,
+        files: dict[str, np.ndarray | None] | None = None,
+    ):
+        self.record = record
+        self.files = {} if files is None else files
         self.folder = self._file = None
+        # Records of each file as far as they were read; of the intact ones, keys in folded order and (file, record).
+        self._parts: dict[Path, np.ndarray] = {}
+        self._keys, self._places = np.zeros(0, "V16"), np.zeros((0, 2), np.int64)
         if folder is None:
             return
         self.folder = Path(folder) / digest(namespace)
@@ -54,55 +82,117 @@ class RowStore:
         elif described.read_text() != text:
             raise ValueError(f"`selection_cache_dir`: {self.folder} holds other results than it is named for.")
 
-    def load(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Stored values `(n, width)` of the given keys, and which of them are known, bool `(n,)`."""
-        width = self.record["values"].shape[0]
-        values = np.full((len(keys), width), np.nan)
-        parts = sorted(self.folder.glob("*.rows")) if self.folder else []
-        records = [self._intact(np.frombuffer(part.read_bytes(), np.uint8)) for part in parts]
-        records = np.concatenate(records) if records else np.zeros(0, self.record)
-        gaps = np.isnan(records["values"]).sum(1)
-        if gaps.any():  # of several records of a row, the fullest counts
-            records = records[np.argsort(gaps, kind="stable")]
-        place = places_of(keys, records["key"])
-        known = place >= 0
-        values[known] = records["values"][place[known]]
-        return values, known
+    def append(self, keys: np.ndarray, values: np.ndarray, seconds: np.ndarray | float, **more: np.ndarray) -> None:
+        """
+        Add rows. If the disk is full, a warning is logged, nothing more is saved, and the run goes on.
 
-    def _intact(self, data: np.ndarray) -> np.ndarray:
-        """Records whose checksum holds; a record torn by a kill ends its file."""
-        size = self.record.itemsize
-        data = data[: len(data) // size * size]
-        raw = data.tobytes()
-        records = np.frombuffer(raw, self.record)
-        checks = [zlib.crc32(raw[start : start + size - 4]) for start in range(0, len(raw), size)]
-        return records[np.array(checks, np.uint32) == records["check"]]
-
-    def append(self, keys: np.ndarray, values: np.ndarray) -> None:
-        """Add rows. A full disk stops the saving, with a warning, but never the run."""
-        if self.folder is None:
+        Args:
+            keys (`np.ndarray`):
+                Content keys, `V16` `(n,)`.
+            values (`np.ndarray`):
+                `(n, width)`.
+            seconds (`np.ndarray` or `float`):
+                What each row took.
+            more:
+                Other fields of the record.
+        """
+        if self.folder is None or len(keys) == 0:
             return
         records = np.zeros(len(keys), self.record)
-        records["key"], records["values"] = keys, values
-        size = self.record.itemsize
-        raw = records.tobytes()
-        records["check"] = [zlib.crc32(raw[i : i + size - 4]) for i in range(0, len(raw), size)]
+        for name, column in {"key": keys, "values": values, "seconds": seconds, **more}.items():
+            records[name] = column
+        records["check"] = _checksums(records)
         try:
             if self._file is None:
-                self._file = open(self.folder / f"{uuid.uuid4().hex}.rows", "ab", buffering=0)  # noqa: SIM115
-            if (
-                self._file.write(records.tobytes()) < records.nbytes
-            ):  # the next record would not stand where it belongs
+                path = self.folder / f"{uuid.uuid4().hex}.rows"
+                self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+                self.files[path.name] = None
+            if self._file.write(records.tobytes()) < records.nbytes:  # the next record would be out of place
                 raise OSError("no room for all of it")
         except OSError as error:
-            logger.warning(
-                "Results can't be saved in %s (%s): the run goes on, but what it computes from here on is computed "
-                "again after a restart.",
-                self.folder,
-                error,
-            )
-            self.close()
-            self.folder = None
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        logger.warning(
+            "Results can't be saved in %s (%s): the run goes on, but what it computes from here on is computed again "
+            "after a restart.",
+            self.folder,
+            error,
+        )
+        self.close()
+        self.folder = None
+
+    def find(self, keys: np.ndarray) -> Stored:
+        """
+        What is known of rows.
+
+        Args:
+            keys (`np.ndarray`):
+                Content keys, `V16` `(n,)`.
+        """
+        places = self._locate(keys)
+        known = places[:, 0] >= 0
+        seconds = np.where(known, self._field("seconds", places), 0.0)
+        return Stored(self._values(places), known, seconds, np.where(self._counted(places), 0.0, seconds))
+
+    def _counted(self, places: np.ndarray) -> np.ndarray:
+        """Whether the seconds of records are counted already, or this run's own, bool `(n,)`; now they are."""
+        counted = np.ones(len(places), bool)
+        for file, (path, records) in enumerate(self._parts.items()):
+            before = self.files.setdefault(path.name, np.zeros(0, bool))
+            if before is None:
+                continue
+            mine, after = places[:, 0] == file, np.zeros(len(records), bool)
+            after[: len(before)] = before
+            counted[mine] = after[places[mine, 1]]
+            after[places[mine, 1]] = True
+            self.files[path.name] = after
+        return counted
+
+    def _values(self, places: np.ndarray) -> Any:
+        return self._field("values", places)
+
+    def _field(self, name: str, places: np.ndarray) -> np.ndarray:
+        return field_of([*self._parts.values()], self.record, name, places)
+
+    def _locate(self, keys: np.ndarray) -> np.ndarray:
+        """File and record of each key, int64 `(n, 2)`; -1 for unknown keys."""
+        places = self._indexed(keys)
+        if (places < 0).any():
+            self._read_on()
+            places = self._indexed(keys)
+        return places
+
+    def _indexed(self, keys: np.ndarray) -> np.ndarray:
+        if len(self._keys) == 0:
+            return np.full((len(keys), 2), -1)
+        at = np.searchsorted(_folded(self._keys), _folded(keys))  # the first of several records of a row
+        at = np.minimum(at, len(self._keys) - 1)
+        return np.where((self._keys[at] == keys)[:, None], self._places[at], -1)
+
+    def _read_on(self) -> None:
+        """Index the records that were appended since the last look."""
+        for path in sorted(self.folder.glob("*.rows")) if self.folder else []:
+            size, seen = path.stat().st_size // self.record.itemsize, len(self._parts.get(path, ()))
+            if size == seen:
+                continue
+            records = np.memmap(path, self.record, "r", shape=(size,))
+            self._parts[path] = records
+            file = list(self._parts).index(path)
+            new = seen + np.flatnonzero(self._intact(records[seen:]))
+            keys = np.concatenate([self._keys, records["key"][new]])
+            places = np.concatenate([self._places, np.column_stack([np.full(len(new), file), new])])
+            order = self._order(keys, places)
+            self._keys, self._places = keys[order], places[order]
+
+    def _order(self, keys: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Order of the index: by folded key, and of several records of a row, the one to read first."""
+        return np.argsort(_folded(keys), kind="stable")
+
+    @staticmethod
+    def _intact(records: np.ndarray) -> np.ndarray:
+        """Which records' checksums hold, bool `(n,)`."""
+        return _checksums(records) == records["check"]
 
     def close(self) -> None:
         """Close the file of this process."""
@@ -111,15 +201,53 @@ class RowStore:
             self._file = None
 
 
-def places_of(keys: np.ndarray, stored: np.ndarray) -> np.ndarray:
-    """Where each of the keys stands among the stored ones (both `V16`), int64 `(n,)`; -1 for one that is not there."""
-    if len(stored) == 0 or len(keys) == 0:
-        return np.full(len(keys), -1)
-    folded = _folded(stored)
-    order = np.argsort(folded, kind="stable")
-    place = np.searchsorted(folded, _folded(keys), sorter=order)
-    place = order[np.minimum(place, len(order) - 1)]
-    return np.where(stored[place] == keys, place, -1)
+class RowStore(RecordStore):
+    """
+    A few exact numbers of each row; of several records of a row, the one with the fewest NaN counts.
+
+    Args:
+        width (`int`):
+            Numbers a row, float64.
+        folder, namespace, files:
+            As in [`RecordStore`].
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        namespace: dict[str, Any],
+        width: int,
+        files: dict[str, np.ndarray | None] | None = None,
+    ):
+        super().__init__(folder, namespace, record_of([("values", "<f8", (width,))]), files)
+
+    def _order(self, keys: np.ndarray, places: np.ndarray) -> np.ndarray:
+        return np.lexsort((np.isnan(self._field("values", places)).sum(1), _folded(keys)))
+
+
+def record_of(fields: list[tuple]) -> np.dtype:
+    """A record of a [`RecordStore`] with these fields, `values` among them."""
+    return np.dtype([("key", "V16"), *fields, ("seconds", "<f8"), ("check", "<u4")])
+
+
+def field_of(parts: list[np.ndarray], record: np.dtype, name: str, places: np.ndarray) -> np.ndarray:
+    """One field of the records at `places` (file and record, `(n, 2)`), NaN where they are -1."""
+    kind, _ = record.fields[name]
+    values = np.full((len(places), *kind.shape), np.nan, kind.base)
+    for file in np.unique(places[places[:, 0] >= 0, 0]):
+        mine = np.flatnonzero(places[:, 0] == file)
+        values[mine] = parts[file][name][places[mine, 1]]
+    return values
+
+
+def _checksums(records: np.ndarray) -> np.ndarray:
+    """Of all of each record but its checksum, uint32 `(n,)`."""
+    size, sums = records.dtype.itemsize, []
+    step = max(1, 2**18 // size)  # a file of vectors may be larger than memory
+    for first in range(0, len(records), step):
+        raw = memoryview(records[first : first + step].tobytes())
+        sums += [zlib.crc32(raw[start : start + size - 4]) for start in range(0, len(raw), size)]
+    return np.array(sums, np.uint32)
 
 
 def _folded(keys: np.ndarray) -> np.ndarray:

@@ -1,19 +1,21 @@
-"""From scores, vectors or tags to rows: top-k, lazy facility location, k-center, tag cover."""
+"""Select rows by scores, vectors or tags: top-k, lazy facility location, k-center, tag cover."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 
-def top_k(scores: np.ndarray, k: int) -> np.ndarray:
+def top_k(scores: np.ndarray, k: int, ties: np.ndarray | None = None) -> np.ndarray:
     """
-    Rows of the `k` highest finite scores, best first; of equal scores the earlier row comes first.
+    Rows of the `k` highest finite scores, best first.
 
     Args:
         scores (`np.ndarray`):
-            `(n,)`; NaN and infinite scores are never chosen.
+            `(n,)`; rows with NaN or infinite scores are never selected.
         k (`int`):
-            Rows wanted; fewer come back where fewer have a score.
+            Rows to select; fewer are returned if fewer have a score.
+        ties (`np.ndarray`, *optional*):
+            Rank of each row among equal scores `(n,)`, lowest first; by default the row number.
 
     Returns:
         `np.ndarray`: int64, at most `k`.
@@ -21,15 +23,43 @@ def top_k(scores: np.ndarray, k: int) -> np.ndarray:
     scores = np.asarray(scores, np.float64)
     rows = np.flatnonzero(np.isfinite(scores))
     if k < len(rows):
-        # Only rows at or above the k-th score need sorting; ties at the cut are settled by the stable sort below.
+        # Only rows at or above the k-th score need sorting; the sort below breaks ties at the cut.
         cut = np.partition(scores[rows], len(rows) - k)[len(rows) - k] if k > 0 else np.inf
         rows = rows[scores[rows] >= cut]
-    return rows[np.argsort(-scores[rows], kind="stable")][: max(k, 0)].astype(np.int64)
+    order = np.lexsort((rows if ties is None else ties[rows], -scores[rows]))
+    return rows[order][: max(k, 0)].astype(np.int64)
 
 
-#: Rows whose gains facility location brings up to date together; one product for all costs about as much as a few.
+def drawn_places(n: int, seed: int) -> np.ndarray:
+    """A seeded permutation of `n` rows, which breaks ties independently of file order."""
+    return np.random.default_rng([seed, n]).permutation(n)
+
+
+def tied_at_the_cut(scores: np.ndarray, kept: np.ndarray) -> tuple[int, int]:
+    """
+    Number of rows that share the lowest selected score, and how many of them are selected; (0, 0) if all or none are,
+    or if the selection is not by score.
+
+    Args:
+        scores (`np.ndarray`):
+            `(n,)`; NaN for rows that can't be selected.
+        kept (`np.ndarray`):
+            Selected row numbers.
+    """
+    if len(kept) == 0:
+        return 0, 0
+    chosen = np.zeros(len(scores), bool)
+    chosen[kept] = True
+    cut = scores[kept].min()
+    tied = scores == cut
+    if (chosen | ~tied).all() or (~chosen & (scores > cut)).any():
+        return 0, 0
+    return int(tied.sum()), int((tied & chosen).sum())
+
+
+#: Rows whose gains facility location updates together; one product for all costs about as much as for a few.
 AT_A_TIME = 32
-#: All gains are brought up to date once this part of the work that it takes has gone into single ones.
+#: All gains are updated once single updates have taken this fraction of the work of updating all.
 PATIENCE = 1 / 16
 
 
@@ -37,45 +67,44 @@ def facility_location(
     vectors: np.ndarray, k: int, similarity: Callable[[np.ndarray, np.ndarray], np.ndarray], block: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Greedy maximisation of sum over rows of the largest similarity to a chosen row.
+    Greedy maximisation of the sum over rows of the largest similarity to a selected row.
 
-    The gain of a row never grows, so an old gain is an upper bound, and only rows with a high bound are computed anew
-    (lazy greedy). Where that does not end soon, as on rows without any structure, the gains of all are corrected for
-    the rows that are covered better than at the last correction: about n / t of them at the t-th pick. The result is
-    the plain greedy one; equal gains go to the earlier row. Similarities are float64 (the kernel of Superfiltering.D
-    differs in the 4th digit only) and never an n x n matrix: memory is that of the vectors and of two arrays
-    `(n, block)`.
+    Gains never grow, so an old gain is an upper bound, and only rows with a high bound are recomputed (lazy greedy).
+    If that takes too long, as on rows without structure, all gains are corrected for the rows that are covered better
+    than at the last correction: about n / t of them at the t-th pick. The result is that of plain greedy selection;
+    ties go to the earlier row. Similarities are float64 (the kernel of Superfiltering.D differs in the 4th digit only)
+    and never an n x n matrix: memory is that of the vectors and of two arrays `(n, block)`.
 
     Args:
         vectors (`np.ndarray`):
             `(n, width)`.
         k (`int`):
-            Rows wanted; all rows, in the order of their gains, where there are no more.
+            Rows to select; at most all rows.
         similarity (`Callable`):
-            `(rows (a, width), rows (b, width)) -> (a, b)`, from 0 to about 1, the same both ways.
+            `(rows (a, width), rows (b, width)) -> (a, b)`, from 0 to about 1, symmetric.
         block (`int`, *optional*, defaults to `256`):
             Rows whose similarities are computed together.
 
     Returns:
-        `tuple`: rows in the order chosen, int64 `(k,)`, and the gain of each, float64 `(k,)`.
+        `tuple`: rows in the order of selection, int64 `(k,)`, and the gain of each, float64 `(k,)`.
     """
     vectors = np.asarray(vectors, np.float64)
     n = len(vectors)
     covered = np.zeros(n)
-    corrected, gains = covered.copy(), np.zeros(n)  # gains as of when rows were covered as in `corrected`
+    corrected, gains = covered.copy(), np.zeros(n)  # gains for rows covered as in `corrected`
 
     def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
         return (rows[start : start + block] for start in range(0, len(rows), block))
 
     def bounds(gains: np.ndarray) -> np.ndarray:
-        # A block rounds otherwise than a single row (the root of a distance to itself by 1e-8): a hair more keeps
-        # these upper bounds, and so the order of ties.
+        # A block rounds differently from a single row (the root of a distance to itself by 1e-8): a small margin
+        # keeps these upper bounds, and thereby the order of ties.
         return gains + 1e-9 * np.abs(gains) + 1e-6
 
     for rows in blocks(np.arange(n)):
         gains[rows] = similarity(vectors, vectors[rows]).sum(0)
     bound, fresh = bounds(gains), np.ones(n, bool)
-    chosen, found = [], []
+    chosen, picked_gains = [], []
     while len(chosen) < min(k, n):
         best, tried, spent = None, [], 0
         while best is None or bound.max() >= best[0]:
@@ -83,7 +112,7 @@ def facility_location(
             if fresh[row]:
                 column = similarity(vectors, vectors[row : row + 1])[:, 0]
                 gain = float(np.maximum(column - covered, 0).sum())
-                # With equal gains the earlier row has to come first, as in the plain greedy loop.
+                # Ties go to the earlier row, as in the plain greedy loop.
                 if best is None or (gain, -row) > (best[0], -best[1]):
                     best = gain, row, column
                 tried.append((row, gain))
@@ -91,14 +120,14 @@ def facility_location(
                 continue
             better = np.flatnonzero(covered > corrected)
             if spent < PATIENCE * len(better):
-                some = np.argpartition(-np.where(fresh, -np.inf, bound), min(AT_A_TIME, n) - 1)[:AT_A_TIME]
-                some, spent = some[~fresh[some] & (bound[some] > -np.inf)], spent + AT_A_TIME
-                now = np.maximum(similarity(vectors, vectors[some]), covered[:, None]).sum(0) - covered.sum()
-                bound[some], fresh[some] = bounds(now), True
+                stale = np.argpartition(-np.where(fresh, -np.inf, bound), min(AT_A_TIME, n) - 1)[:AT_A_TIME]
+                stale, spent = stale[~fresh[stale] & (bound[stale] > -np.inf)], spent + AT_A_TIME
+                fresh_gains = np.maximum(similarity(vectors, vectors[stale]), covered[:, None]).sum(0) - covered.sum()
+                bound[stale], fresh[stale] = bounds(fresh_gains), True
                 continue
-            for part in blocks(better):
-                low, high = corrected[part], covered[part]
-                gains -= np.clip(similarity(vectors, vectors[part]), low, high).sum(1) - low.sum()
+            for rows in blocks(better):
+                low, high = corrected[rows], covered[rows]
+                gains -= np.clip(similarity(vectors, vectors[rows]), low, high).sum(1) - low.sum()
             corrected, fresh[:] = covered.copy(), True
             bound = bounds(gains)
             bound[[*chosen, *(row for row, _ in tried)]] = -np.inf
@@ -106,14 +135,14 @@ def facility_location(
             bound[row] = bounds(np.array(gain))
         gain, row, column = best
         chosen.append(row)
-        found.append(gain)
+        picked_gains.append(gain)
         covered = np.maximum(covered, column)
         bound[row], fresh[:] = -np.inf, False
-    return np.array(chosen, np.int64), np.array(found)
+    return np.array(chosen, np.int64), np.array(picked_gains)
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cosine of unit vectors, negative values as 0, `(a, b)`."""
+    """Cosine of unit vectors, clipped at 0, `(a, b)`."""
     return np.maximum(a @ b.T, 0)
 
 
@@ -125,23 +154,23 @@ def exponential_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def k_center(vectors: np.ndarray, k: int, first: Iterable[int] = (0,)) -> tuple[np.ndarray, np.ndarray]:
     """
-    Greedy k-center: each next row is the one farthest (Euclidean) from its nearest picked row; of equally far rows the
-    earlier one. Distances to the nearest picked row are brought up to date with one matrix-vector product a pick.
+    Greedy k-center: the next row is the one farthest (Euclidean) from its nearest selected row; ties go to the earlier
+    row. Distances to the nearest selected row are updated with one matrix-vector product per pick.
 
     Args:
         vectors (`np.ndarray`):
             `(n, width)`; computed in their own dtype.
         k (`int`):
-            Rows wanted, those of `first` included.
+            Rows to select, those of `first` included.
         first (`Iterable[int]`, *optional*, defaults to `(0,)`):
-            Rows picked already.
+            Rows that are already selected.
 
     Returns:
-        `tuple`: rows in the order picked, int64, and for each pick after the given ones its distance at that time,
-        then the largest distance left, float64.
+        `tuple`: rows in the order of selection, int64, and the distance of each row after `first` when it is selected,
+        then the largest remaining distance, float64.
     """
     vectors = np.asarray(vectors)
-    # Distances do not change with the origin, and near it the products lose the fewest digits.
+    # Distances are translation-invariant, and products of centered vectors lose the fewest digits.
     vectors = vectors - vectors.mean(0)
     squares = np.einsum("ij,ij->i", vectors, vectors)
     nearest = np.full(len(vectors), np.inf)
@@ -163,42 +192,41 @@ def k_center(vectors: np.ndarray, k: int, first: Iterable[int] = (0,)) -> tuple[
 
 def tag_cover(tags: Sequence[Iterable[str]], k: int) -> tuple[np.ndarray, list[int]]:
     """
-    Complexity-first diverse sampling (arXiv 2308.07074, algorithm 1): rows by number of tags, most first; in each pass
-    a row is taken if it brings a tag that the pass has not seen; passes go on over the rows left until `k` are taken.
-
-    Rows of equally many tags keep their order. Rows without tags are never taken, so that it always ends.
+    Complexity-first diverse sampling (arXiv 2308.07074, algorithm 1): rows by number of tags, most first; each pass
+    selects the rows with a tag that the pass has not seen; passes over the remaining rows continue until `k` are
+    selected. Rows with equally many tags keep their order. Rows without tags are never selected.
 
     Args:
         tags (`Sequence`):
-            Tags of each row; a tag named twice counts once.
+            Tags of each row; duplicates count once.
         k (`int`):
-            Rows wanted.
+            Rows to select.
 
     Returns:
-        `tuple`: rows in the order taken, int64, at most `k`, and how many each pass took.
+        `tuple`: rows in the order of selection, int64, at most `k`, and the number of rows that each pass selected.
     """
     sets = [frozenset(row) for row in tags]
-    order = sorted((row for row, found in enumerate(sets) if found), key=lambda row: -len(sets[row]))
-    # Of each tag the places in the order that have it, the first one at the end of the list.
-    having: dict[str, list[int]] = {}
+    order = sorted((row for row, tag_set in enumerate(sets) if tag_set), key=lambda row: -len(sets[row]))
+    # For each tag, the positions in `order` of the rows that have it, the first one last.
+    holders: dict[str, list[int]] = {}
     for place in reversed(range(len(order))):
         for tag in sets[order[place]]:
-            having.setdefault(tag, []).append(place)
+            holders.setdefault(tag, []).append(place)
     taken, rows, passes = np.zeros(len(order), bool), [], []
-    while having and len(rows) < k:
-        # A pass takes the first row with an unseen tag, again and again, so that only the first row left of each tag
-        # matters. If that one was taken meanwhile, the tag has been seen.
-        for tag, places in list(having.items()):
+    while holders and len(rows) < k:
+        # A pass repeatedly selects the first row with an unseen tag, so that only the first remaining row of each tag
+        # matters. If that row is taken meanwhile, the tag has been seen.
+        for tag, places in list(holders.items()):
             while places and taken[places[-1]]:
                 places.pop()
             if not places:
-                del having[tag]
-        seen, before = set(), len(rows)
-        for tag in sorted(having, key=lambda tag: having[tag][-1]):
+                del holders[tag]
+        seen, taken_before = set(), len(rows)
+        for tag in sorted(holders, key=lambda tag: holders[tag][-1]):
             if tag not in seen and len(rows) < k:
-                place = having[tag][-1]
+                place = holders[tag][-1]
                 taken[place] = True
                 rows.append(order[place])
                 seen |= sets[order[place]]
-        passes += [len(rows) - before] if len(rows) > before else []
+        passes += [len(rows) - taken_before] if len(rows) > taken_before else []
     return np.array(rows, np.int64), passes

@@ -1,4 +1,4 @@
-"""Clusters of vectors, for a million of them as well: what is central in each, and what is best."""
+"""Clusters of up to a million vectors: the central rows and the best rows of each."""
 
 import warnings
 
@@ -10,10 +10,10 @@ from sklearn.neighbors import NearestNeighbors
 from ..store.vector_store import StoredVectors, blocks
 
 
-#: Nearest vectors that each one is joined to.
+#: Nearest neighbours of each vector in the graph.
 NEIGHBOURS = 10
-#: Distances that differ by this part are equal (both rows of a cluster of two are as near to its centroid), and the
-#: earlier row is nearer: so batches, which move the last digits of an embedding, decide nothing.
+#: Distances within this relative tolerance are equal (both rows of a cluster of two are equally far from its
+#: centroid), and the earlier row wins, so that batching, which changes the last digits of an embedding, has no effect.
 TIE = 1e-4
 
 
@@ -25,28 +25,28 @@ def central_rows(
     seed: int = 0,
 ) -> np.ndarray:
     """
-    Rows nearest to the centroids of a k-means (scikit-learn's, its own random state 0).
+    Rows nearest to the centroids of k-means (scikit-learn's, with random state 0).
 
     Args:
         vectors (`np.ndarray` or [`StoredVectors`]):
-            `(n, width)`; read block by block.
+            `(n, width)`; read in blocks.
         usable (`np.ndarray`):
-            Rows that take part, `(m,)`; their vectors are finite.
+            Rows to cluster, `(m,)`; their vectors are finite.
         clusters (`int`):
-            Centroids, or as many as there are different vectors.
+            Number of centroids; at most that of distinct vectors.
         sample (`int`, *optional*, defaults to `65536`):
-            Rows that are clustered at most; of more, that many are drawn. The nearest row is looked for among all.
+            Largest number of rows to cluster; more are subsampled. The nearest rows are searched among all.
         seed (`int`, *optional*, defaults to `0`):
-            Of the draw.
+            Seed of the subsample.
 
     Returns:
-        `np.ndarray`: different rows, sorted, int64; at most `clusters`. Of equally near rows the earlier one.
+        `np.ndarray`: distinct rows, sorted, int64; at most `clusters`. Ties go to the earlier row.
     """
-    drawn = usable
+    sampled = usable
     if len(usable) > sample:
-        drawn = np.sort(np.random.default_rng(seed).choice(usable, sample, replace=False))
-    drawn = vectors[drawn]
-    model = KMeans(min(clusters, len(np.unique(drawn, axis=0))), random_state=0).fit(drawn)
+        sampled = np.sort(np.random.default_rng(seed).choice(usable, sample, replace=False))
+    sampled = vectors[sampled]
+    model = KMeans(min(clusters, len(np.unique(sampled, axis=0))), random_state=0).fit(sampled)
     centroids = model.cluster_centers_
     nearest, least = np.zeros(len(centroids), np.int64), np.full(len(centroids), np.inf)
     for part in blocks((len(usable), vectors.shape[1])):
@@ -61,39 +61,39 @@ def central_rows(
 
 def spectral_clusters(vectors: np.ndarray, clusters: int, sample: int = 10_000, seed: int = 0) -> np.ndarray:
     """
-    Spectral clustering over the graph of nearest neighbours (scikit-learn's).
+    Spectral clustering on the nearest-neighbour graph (scikit-learn's).
 
-    Its cost grows with the square of the vectors: of more than `sample`, that many are drawn and clustered, and each
-    other one goes where the nearest of these is. Equal vectors are in one cluster; if no more than `clusters` are
-    different, each of these is a cluster.
+    The cost is quadratic in the number of vectors: of more than `sample`, a subsample is clustered, and each vector
+    joins the cluster of the nearest one in it. Equal vectors share a cluster; at most `clusters` distinct vectors are
+    a cluster each.
 
     Args:
         vectors (`np.ndarray`):
             `(n, width)`, finite.
         clusters (`int`):
-            How many.
+            Number of clusters.
         sample (`int`, *optional*, defaults to `10000`):
-            Vectors that are clustered at most.
+            Largest number of vectors to cluster.
         seed (`int`, *optional*, defaults to `0`):
-            Of the sample and the clustering.
+            Seed of the subsample and the clustering.
 
     Returns:
-        `np.ndarray`: int64 `(n,)`, from 0.
+        `np.ndarray`: cluster labels from 0, int64 `(n,)`.
     """
     n = len(vectors)
-    drawn = np.arange(n)
+    sampled = np.arange(n)
     if n > sample:
-        drawn = np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
-    different, which = np.unique(vectors[drawn], axis=0, return_inverse=True)
-    labels = _clustered(different, clusters, seed)
+        sampled = np.sort(np.random.default_rng(seed).choice(n, sample, replace=False))
+    distinct, inverse = np.unique(vectors[sampled], axis=0, return_inverse=True)
+    labels = _clustered(distinct, clusters, seed)
     if n > sample:
-        nearest = NearestNeighbors(n_neighbors=1).fit(different)
+        nearest = NearestNeighbors(n_neighbors=1).fit(distinct)
         return labels[nearest.kneighbors(vectors, return_distance=False)[:, 0]]
-    return labels[which.reshape(-1)]
+    return labels[inverse.reshape(-1)]
 
 
 def _clustered(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
-    """Clusters of different vectors."""
+    """Cluster labels of distinct vectors."""
     if len(vectors) <= clusters:
         return np.arange(len(vectors))
     if clusters == 1:
@@ -101,7 +101,7 @@ def _clustered(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
     neighbours = min(NEIGHBOURS, len(vectors) - 1)
     model = SpectralClustering(clusters, affinity="nearest_neighbors", n_neighbors=neighbours, random_state=seed)
     with warnings.catch_warnings():
-        # Far groups are in parts of the graph that nothing joins, and that is what is looked for.
+        # Distant groups are disconnected components of the graph, as they should be.
         warnings.filterwarnings("ignore", message="Graph is not fully connected")
         warnings.filterwarnings("ignore", message="The spectral clustering API has changed")
         return model.fit_predict(vectors).astype(np.int64)
@@ -109,8 +109,8 @@ def _clustered(vectors: np.ndarray, clusters: int, seed: int) -> np.ndarray:
 
 def best_of_clusters(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """
-    Rows of the highest scores, every cluster in proportion to its size: of each, floor(k x size / n) rows and one at
-    least; of these the best `k`. Places that rounding leaves go to the best of the rest.
+    Rows with the highest scores, each cluster in proportion to its size: floor(k x size / n) rows of each, at least
+    one; of these the best `k`. The remainder goes to the best of the other rows.
 
     Args:
         scores (`np.ndarray`):
@@ -118,10 +118,10 @@ def best_of_clusters(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarr
         labels (`np.ndarray`):
             Cluster of each row, int `(n,)`.
         k (`int`):
-            Rows wanted.
+            Rows to select.
 
     Returns:
-        `np.ndarray`: int64, at most `k`, best first; of equal scores the earlier row comes first.
+        `np.ndarray`: int64, at most `k`, best first; ties go to the earlier row.
     """
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     sizes = np.bincount(labels) if len(labels) else np.zeros(0, np.int64)

@@ -1,4 +1,4 @@
-"""From the vectors of rows and of a target to the rows kept: similarities, block by block; highest, or round-robin."""
+"""Select rows by similarity to a target, computed block by block: the highest, or round-robin."""
 
 import numpy as np
 
@@ -8,13 +8,13 @@ from .choose import top_k
 
 class Target:
     """
-    Rows to be alike to, in groups.
+    Target rows, in groups.
 
     Args:
         vectors (`np.ndarray` or [`StoredVectors`]):
-            `(m, width)`, held in memory; rows that are not finite are no members of their groups.
+            `(m, width)`, held in memory; rows that are not finite are excluded.
         groups (`np.ndarray`):
-            Group of each row, integers `(m,)`, from 0 on without a gap.
+            Group of each row, consecutive integers from 0 `(m,)`.
         rule (`str`):
             `"mean"` or `"max"` over the members of a group.
     """
@@ -34,26 +34,26 @@ class Target:
 
     def similarity(self, vectors: np.ndarray) -> np.ndarray:
         """
-        Inner products of vectors `(b, width)` with the members of each group, drawn together, float32 `(b, groups)`;
-        NaN for NaN, and for a group without members.
+        Inner products of vectors `(b, width)` with the members of each group, aggregated, float32 `(b, groups)`; NaN
+        for NaN vectors, and for a group without members.
         """
         products = vectors.astype(np.float32) @ self.vectors.T
         columns = [products[:, rows].max(1, initial=-np.inf) for rows in self.members]
-        found = np.stack(columns, 1)
-        found[:, [len(rows) == 0 for rows in self.members]] = np.nan
-        return found
+        similarity = np.stack(columns, 1)
+        similarity[:, [len(rows) == 0 for rows in self.members]] = np.nan
+        return similarity
 
 
 class Similarity:
     """
-    [`Target.similarity`] of many rows, `(n, groups)`, computed as it is indexed by slices of rows: neither their
-    vectors nor the whole of it need fit in memory.
+    [`Target.similarity`] of many rows, `(n, groups)`, computed when indexed by slices of rows: neither the vectors nor
+    the matrix need to fit in memory.
 
     Args:
         vectors (`np.ndarray` or [`StoredVectors`]):
             `(n, width)`.
         target ([`Target`]):
-            The columns.
+            Its groups are the columns.
     """
 
     def __init__(self, vectors: np.ndarray | StoredVectors, target: Target):
@@ -61,38 +61,42 @@ class Similarity:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         first, end, _ = rows.indices(self.shape[0])
-        found = np.empty((max(0, end - first), self.shape[1]), np.float32)
-        for part in blocks((len(found), self.vectors.shape[1])):
-            found[part] = self.target.similarity(self.vectors[first + part.start : min(end, first + part.stop)])
-        return found
+        result = np.empty((max(0, end - first), self.shape[1]), np.float32)
+        for part in blocks((len(result), self.vectors.shape[1])):
+            result[part] = self.target.similarity(self.vectors[first + part.start : min(end, first + part.stop)])
+        return result
 
 
 def highest(similarity: np.ndarray | Similarity) -> np.ndarray:
-    """Similarity of each row to the group it is most similar to, float32 `(n,)`; groups that are NaN don't count."""
+    """Similarity of each row to its most similar group, float32 `(n,)`; NaN groups are ignored."""
     parts = [np.fmax.reduce(similarity[part], axis=1) for part in blocks(similarity.shape)]
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
-def round_robin(similarity: np.ndarray | Similarity, k: int, scores: np.ndarray | None = None) -> np.ndarray:
+def round_robin(
+    similarity: np.ndarray | Similarity, k: int, scores: np.ndarray | None = None, ties: np.ndarray | None = None
+) -> np.ndarray:
     """
-    Rows that the columns of a similarity choose in turn, so that none is left out at a small budget (the rule of RDS+,
-    arXiv 2503.01807): each time, a column names its next best row; one that is taken already uses up the turn.
+    Rows that the columns of a similarity select in turn, so that a small budget covers each (the rule of RDS+, arXiv
+    2503.01807): a column names its next best row; if that is already selected, the turn is over.
 
     Args:
         similarity (`np.ndarray` or [`Similarity`]):
-            `(n, columns)`; NaN and infinite values are never chosen by.
+            `(n, columns)`; NaN and infinite values are ignored.
         k (`int`):
-            Rows wanted; fewer come back where fewer have a similarity.
+            Rows to select; fewer are returned if fewer have a similarity.
         scores (`np.ndarray`, *optional*):
-            `(n,)`; rows without a finite one are never chosen.
+            `(n,)`; rows without a finite score are never selected.
+        ties (`np.ndarray`, *optional*):
+            As in [`top_k`].
 
     Returns:
-        `np.ndarray`: int64, at most `k`, in the order chosen.
+        `np.ndarray`: int64, at most `k`, in the order of selection.
     """
     depth = 2 * -(-max(k, 0) // max(1, similarity.shape[1])) + 16
     while True:
-        depth = min(depth, max(k, 0))  # a column's k-th best row is never asked for later than at its k-th turn
-        queues = _best_of_columns(similarity, depth, scores)
+        depth = min(depth, max(k, 0))  # a column needs at most its `k` best rows
+        queues = _best_of_columns(similarity, depth, scores, ties)
         turns = np.full((depth, len(queues)), -1, np.int64)
         for column, queue in enumerate(queues):
             turns[: len(queue), column] = queue
@@ -104,24 +108,29 @@ def round_robin(similarity: np.ndarray | Similarity, k: int, scores: np.ndarray 
         depth *= 4
 
 
-def _best_of_columns(similarity: np.ndarray | Similarity, depth: int, scores: np.ndarray | None) -> list[np.ndarray]:
-    """Of each column the `depth` best rows, best first, the earlier one of two alike; read block by block."""
+def _best_of_columns(
+    similarity: np.ndarray | Similarity, depth: int, scores: np.ndarray | None, ties: np.ndarray | None
+) -> list[np.ndarray]:
+    """The `depth` best rows of each column, best first; read in blocks."""
+    ties = np.arange(similarity.shape[0]) if ties is None else ties
     best = [(np.zeros(0, np.int64), np.zeros(0))] * similarity.shape[1]
     for part in blocks(similarity.shape):
         values = similarity[part]
         if scores is not None:
             values = np.where(np.isfinite(scores[part])[:, None], values, np.nan)
-        for column, (rows, so_far) in enumerate(best):
-            new = top_k(values[:, column], depth)
-            rows, so_far = np.append(rows, new + part.start), np.append(so_far, values[new, column])
-            kept = top_k(so_far, depth)
-            best[column] = rows[kept], so_far[kept]
+        for column, (rows, best_values) in enumerate(best):
+            new = top_k(values[:, column], depth, ties[part])
+            rows, best_values = np.append(rows, new + part.start), np.append(best_values, values[new, column])
+            kept = top_k(best_values, depth, ties[rows])
+            best[column] = rows[kept], best_values[kept]
     return [rows for rows, _ in best]
 
 
-def for_target(similarity: np.ndarray | Similarity, scores: np.ndarray, k: int, rule: str) -> np.ndarray:
+def for_target(
+    similarity: np.ndarray | Similarity, scores: np.ndarray, k: int, rule: str, ties: np.ndarray | None = None
+) -> np.ndarray:
     """
     Rows for a target of several columns: the `k` highest scores (`"max"`), or [`round_robin`] over the columns
-    (`"round_robin"`), of the rows that have a score.
+    (`"round_robin"`), among rows with a score.
     """
-    return top_k(scores, k) if rule == "max" else round_robin(similarity, k, scores)
+    return top_k(scores, k, ties) if rule == "max" else round_robin(similarity, k, scores, ties)

@@ -1,4 +1,4 @@
-"""What a model and its optimizer were at the end of each epoch."""
+"""States of a model and its optimizer at the end of each epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,17 +8,18 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
+from ...compat.accelerate import own_optimizer
 from ..gradients.adam import AdamState
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """
-    The end of an epoch.
+    State at the end of an epoch.
 
     Args:
         weights (`dict[str, torch.Tensor]`):
-            What was tuned, in main memory.
+            The tuned weights, in main memory.
         adam ([`AdamState`]):
             The optimizer's moments, by parameter name of the tuned model.
         learning_rate (`float`):
@@ -45,15 +46,14 @@ class EpochRecorder(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, optimizer=None, **kwargs):
         weights = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights().items()}
-        optimizer = getattr(optimizer, "optimizer", optimizer)  # out of accelerate's wrapping
-        moments = AdamState.of(optimizer, self.tuned)
+        moments = AdamState.of(own_optimizer(optimizer), self.tuned)
         rate = sum(self.rates) / len(self.rates)
         self.epochs.append(Checkpoint(weights, moments, rate, partial(self.load, weights)))
         self.rates = []
 
 
 def packed(epochs: list[Checkpoint]) -> tuple[dict[str, torch.Tensor], list[dict]]:
-    """All epochs as tensors of one file, and what is no tensor."""
+    """All epochs as tensors of one file, and the numbers besides."""
     state, facts = {}, []
     for number, epoch in enumerate(epochs):
         parts = {"weight": epoch.weights, "exp_avg": epoch.adam.exp_avg, "exp_avg_sq": epoch.adam.exp_avg_sq}
@@ -65,7 +65,7 @@ def packed(epochs: list[Checkpoint]) -> tuple[dict[str, torch.Tensor], list[dict
 
 
 def unpacked(state: dict[str, torch.Tensor], facts: list[dict], load: Callable) -> list[Checkpoint]:
-    """The epochs that [`packed`] took apart; `load` puts weights into the model."""
+    """The epochs from [`packed`]; `load` puts weights into the model."""
     epochs = []
     for number, fact in enumerate(facts):
         parts = {"weight": {}, "exp_avg": {}, "exp_avg_sq": {}}

@@ -1,6 +1,7 @@
 """
-What of a model is tuned for a while, lent out and put back bit for bit. Each lends the model, a function that gives
-its tuned tensors by name, and one that loads such tensors; settings are [`WarmupSettings`].
+Weights that are temporarily fine-tuned, then restored bit for bit: an adapter, or the model's own. Each context gives
+the model, a function that returns its tuned tensors by name, and one that loads such tensors; settings are
+[`WarmupSettings`].
 """
 
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from accelerate.utils import set_seed
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
+from ...compat.peft import is_target_error
 from ...errors import SelectionError
 from ..gradients.layers import linear_layers
 
@@ -21,7 +23,7 @@ _ADAPTER = "hf_dataselect_warmup"
 
 @contextmanager
 def temporary_lora(model: nn.Module, settings: Any, images: bool = False):
-    """A new adapter, as the settings describe it; without `images`, on no layer that texts never reach."""
+    """A new adapter by the settings; without `images`, only on layers that texts reach."""
     set_seed(settings.seed)
     targets = list(settings.lora_targets)
     lora = LoraConfig(
@@ -36,7 +38,7 @@ def temporary_lora(model: nn.Module, settings: Any, images: bool = False):
     try:
         tuned = get_peft_model(model, lora, adapter_name=_ADAPTER)
     except ValueError as error:
-        if "target module" not in str(error).lower():
+        if not is_target_error(error):
             raise
         raise SelectionError(
             f"`lora_targets={targets}` do not fit the model; `[all-linear]` always does: {error}"
@@ -45,12 +47,12 @@ def temporary_lora(model: nn.Module, settings: Any, images: bool = False):
         yield tuned, *_adapter_state(tuned)
     finally:
         tuned.unload()
-        for name in set(model.__dict__) - attributes:  # `peft_config` and the like stay behind otherwise
+        for name in set(model.__dict__) - attributes:  # PEFT leaves `peft_config` and the like
             delattr(model, name)
 
 
 def _beyond_texts(model: nn.Module) -> list[str]:
-    """Layers of a vision-language model that see images only: an optimizer that sees texts has no state of them."""
+    """Layers of a vision-language model that see images only: an optimizer has no state of them after texts."""
     if model.config.get_text_config() is model.config:
         return []
     reached = {*model.get_decoder().modules(), model.get_output_embeddings()}

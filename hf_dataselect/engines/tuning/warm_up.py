@@ -1,8 +1,7 @@
-"""A temporarily tuned model: trained on a few rows, lent out, and put back bit for bit."""
+"""Warm-up fine-tuning: a model temporarily fine-tuned on a few rows, then restored bit for bit."""
 
 import json
 import logging
-import sys
 import tempfile
 import time
 import uuid
@@ -15,9 +14,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import gather_object, is_peft_model
+from accelerate.utils import is_peft_model
 from datasets import Dataset, Features, List, Value
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -25,46 +24,46 @@ from torch import nn
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
 from ...errors import SelectionError
-from ..gradients import adam
-from ..runtime import token_rows as tokens
-from ..runtime.account import Account
-from ..runtime.batching import main_process_first, same_on_all_ranks
 from ..runtime.model_state import preserved, unprepared
+from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
 from ..store.files import check_writable
-from ..store.identity import code_version, digest, model_identity, weights_identity
+from ..store.identity import digest, note_identity, weights_identity
 from ..store.vector_store import free_bytes
-from ..tuning import checkpoints as epochs_module
-from ..tuning import temporary_weights as lending
 from .checkpoints import Checkpoint, EpochRecorder, packed, unpacked
 from .temporary_weights import adapter_copy, all_weights, temporary_lora
 
 
 logger = logging.getLogger(__name__)
 
+#: Raise it when unchanged rows and settings give other tuned weights, or when the file format changes.
+VERSION = 1
+#: Libraries whose versions decide the tuned weights too.
+_LIBRARIES = ("torch", "transformers", "trl", "peft")
+
 
 @dataclass(frozen=True)
 class WarmupSettings:
     """
-    How the model is tuned for a while.
+    How the model is temporarily fine-tuned.
 
     Args:
         method (`str`, *optional*, defaults to `"lora"`):
-            `"lora"`: a temporary adapter (a copy of the user's own where the model is a `PeftModel`). `"full"`: all
-            weights, with a copy of them kept in main memory, and a file as large as the model in the cache folder for
-            each set of rows and settings.
+            `"lora"`: a temporary adapter (a copy of the user's own if the model is a `PeftModel`). `"full"`: all
+            weights, with a copy of them in main memory, and a file as large as the model in the cache folder for each
+            set of rows and settings.
         epochs (`float`, *optional*, defaults to `1`):
             Passes over the rows.
         learning_rate (`float`, *optional*, defaults to `2e-5`):
-            Peak of the schedule; 3 % of the updates, rounded down, lead up to it.
+            Peak of the schedule, after a linear warm-up of 3 % of the updates, rounded down.
         schedule (`str`, *optional*, defaults to `"cosine"`):
-            How the learning rate falls: `"cosine"` or `"linear"`.
+            Decay of the learning rate: `"cosine"` or `"linear"`.
         optimizer (`str`, *optional*, defaults to `"adamw_torch_fused"`):
             As in [`~transformers.TrainingArguments`].
         batch_size (`int`, *optional*, defaults to `8`):
-            Rows of a step on one device.
+            Rows per device and step.
         gradient_accumulation (`int`, *optional*, defaults to `16`):
-            Batches of an update.
+            Batches per update.
         lora_r (`int`, *optional*, defaults to `16`):
             Rank of the temporary adapter.
         lora_alpha (`int`, *optional*):
@@ -72,13 +71,11 @@ class WarmupSettings:
         lora_dropout (`float`, *optional*, defaults to `0.0`):
             While tuning.
         lora_targets (`tuple[str]`, *optional*, defaults to `("all-linear",)`):
-            Layers it is put on.
+            Layers that get an adapter.
         layers (`tuple[str]`, *optional*):
             With `method="full"`, the linear layers that are tuned (see [`linear_layers`]) instead of all weights.
-        gradient_checkpointing (`bool`, *optional*, defaults to `False`):
-            Trade compute for memory.
         seed (`int`, *optional*, defaults to `42`):
-            Of initialisation and order of rows.
+            Of initialization and order of rows.
     """
 
     method: Literal["lora", "full"] = "lora"
@@ -93,12 +90,11 @@ class WarmupSettings:
     lora_dropout: float = 0.0
     lora_targets: tuple[str, ...] = ("all-linear",)
     layers: tuple[str, ...] = ()
-    gradient_checkpointing: bool = False
     seed: int = 42
 
 
 class ImageRows(NamedTuple):
-    """Rows with images, which TRL makes tokens and pixels of as it trains; what is tuned on them is not kept."""
+    """Rows with images, which TRL tokenizes and makes pixels of as it trains; what is tuned on them is not cached."""
 
     #: In a layout that [`~trl.SFTTrainer`] trains a vision-language model on.
     dataset: Dataset
@@ -112,15 +108,14 @@ def warmed_up(
     tokenizer: Any,
     rows: TokenRows | ImageRows,
     settings: WarmupSettings,
-    accelerator: Accelerator | None = None,
-    cache_dir: Path | None = None,
-    account: Account | None = None,
+    runtime: Runtime,
 ) -> Iterator[nn.Module]:
     """
-    Lend out `model` tuned on `rows`; afterwards, also after an exception, weights, adapters and flags are as before.
+    `model` fine-tuned on `rows`, inside the `with` block; afterwards, also after an exception, weights, adapters and
+    flags are restored.
 
-    The tuned weights are kept in `cache_dir` under the content of model, rows and settings, so that a killed run goes
-    on with the very same model instead of tuning it again.
+    The tuned weights are cached under the content of model, rows and settings, so that a killed run goes on with the
+    very same model instead of tuning it again.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -128,18 +123,18 @@ def warmed_up(
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             The model's; batches are padded with its token. For rows with images, the processor.
         rows ([`TokenRows`] or [`ImageRows`]):
-            What is trained on: their counted tokens, and no other, as scoring counts them.
+            What is trained on: their label tokens, the same as in scoring.
         settings ([`WarmupSettings`]):
             How to tune.
-        account ([`Account`], *optional*):
-            Where the rows that are tuned on are counted, or the seconds that it once took where the tuned weights are
-            found in `cache_dir`.
+        runtime ([`Runtime`]):
+            Ranks, cache, gradient checkpointing, and where the rows that are tuned on are booked, or the seconds that
+            the cached weights took.
 
     Raises:
-        [`SelectionError`]: `method="full"` on a quantized model, no row has a counted token, or the ranks hold
-            different weights afterwards.
+        [`SelectionError`]: `method="full"` on a quantized model, no row with label tokens, or ranks with different
+            weights afterwards.
     """
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account) as tuned:
+    with _tuned(model, tokenizer, rows, settings, runtime) as tuned:
         yield tuned
 
 
@@ -149,68 +144,74 @@ def warmed_up_by_epoch(
     tokenizer: Any,
     rows: TokenRows,
     settings: WarmupSettings,
-    accelerator: Accelerator | None = None,
-    cache_dir: Path | None = None,
-    account: Account | None = None,
+    runtime: Runtime,
     before: Callable[[nn.Module], None] | None = None,
 ) -> Iterator[tuple[nn.Module, list[Checkpoint]]]:
     """
-    As [`warmed_up`], with what the model and its optimizer were at the end of every epoch; all of it is kept in
-    `cache_dir` (three times the tuned weights, an epoch). `before` is called with the model before it is tuned, if it
-    is: the place to refuse what comes after.
+    As [`warmed_up`], with the states of model and optimizer at the end of every epoch; all of it is cached (three
+    times the tuned weights, an epoch). `before` is called with the model before it is tuned, unless the weights are
+    cached: the place to refuse what comes after.
 
     Raises:
-        [`SelectionError`]: `method="full"` on a quantized model, no row with a counted token, an optimizer that is
-            no Adam, or the ranks hold different weights afterwards.
+        [`SelectionError`]: as [`warmed_up`], or an optimizer other than Adam.
     """
     epochs = []
-    with _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, epochs, before) as tuned:
+    with _tuned(model, tokenizer, rows, settings, runtime, epochs, before) as tuned:
         yield tuned, epochs
 
 
 @contextmanager
-def _tuned(model, tokenizer, rows, settings, accelerator, cache_dir, account, epochs=None, before=None):
+def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
     if settings.method == "full" and getattr(model, "is_quantized", False):
         raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
-    saved = None
-    if cache_dir is not None and isinstance(rows, TokenRows):
-        processes, precision = (accelerator.num_processes, accelerator.mixed_precision) if accelerator else (1, "no")
-        modules = [sys.modules[__name__], lending, tokens, *([adam, epochs_module] if epochs is not None else [])]
-        code = [code_version(*modules), *map(version, ("torch", "transformers", "trl", "peft"))]
-        content = rows.keys().tobytes().hex()
-        described = [model_identity(model), content, asdict(settings), processes, precision, epochs is not None]
-        key = digest([code, described])
-        saved = check_writable(Path(cache_dir) / "warmup") / f"{key}.safetensors"
-    lend = all_weights if settings.method == "full" else adapter_copy if is_peft_model(model) else temporary_lora
-    if lend is temporary_lora:
-        lend = partial(lend, images=isinstance(rows, ImageRows))
-    with preserved(model), unprepared(model), lend(model, settings) as (tuned, weights, load):
-        # Ranks that do not see the file have to tune, and tuning takes all of them.
-        if saved is not None and all(gather_object([saved.exists()])):
+    saved, base = None, runtime.identity(model)
+    if runtime.cache_dir is not None and isinstance(rows, TokenRows):
+        ranks = [runtime.world, runtime.precision]
+        described = [base, rows.keys().tobytes().hex(), asdict(settings), ranks, epochs is not None]
+        key = digest([VERSION, [version(name) for name in _LIBRARIES], described])
+        saved = check_writable(Path(runtime.cache_dir) / "warmup") / f"{key}.safetensors"
+    tunable = all_weights if settings.method == "full" else adapter_copy if is_peft_model(model) else temporary_lora
+    if tunable is temporary_lora:
+        tunable = partial(tunable, images=isinstance(rows, ImageRows))
+    with preserved(model), unprepared(model), tunable(model, settings) as (tuned, weights, put):
+
+        def load(state: dict[str, torch.Tensor]) -> None:
+            put(state)
+            identify()
+
+        def identify() -> str:
+            """Hash of what was tuned; with the base model's, which nothing else differs from, the tuned model's."""
+            own = weights_identity(weights())
+            if base is not None:
+                note_identity(tuned, digest([base, asdict(settings), own]))
+            return own
+
+        # Ranks that do not see the file must tune, and tuning takes all of them.
+        files = runtime.account.cache_files
+        if saved is not None and all(runtime.gather(saved.exists())):
             state = load_file(saved)
             with safe_open(saved, "pt") as file:
                 facts = json.loads(file.metadata()["facts"])
             if epochs is None:
-                load(state)
+                put(state)
             else:
                 epochs += unpacked(state, facts["epochs"], load)
-            if account is not None:
-                account.add_cached_seconds(facts["seconds"])
+            runtime.book(cached_seconds=0 if saved.name in files else facts["seconds"])
         else:
             if before is not None:
                 before(tuned)
             started = time.perf_counter()
             recorder = None if epochs is None else EpochRecorder(tuned, weights, load, epochs)
             with preserved(tuned):
-                _train(tuned, tokenizer, rows, settings, accelerator, *([recorder] if recorder else []))
-            if account is not None:
-                account.count(warmup_rows=len(rows.dataset) * settings.epochs)
-            if saved is not None and (accelerator is None or accelerator.is_main_process):
+                _train(tuned, tokenizer, rows, settings, runtime, *([recorder] if recorder else []))
+            runtime.book(warmup_rows=len(rows if isinstance(rows, TokenRows) else rows.dataset) * settings.epochs)
+            if saved is not None and runtime.is_main:
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
-                _keep(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
-        # Each rank would score with a model of its own, none of them the one that was asked for.
-        several = accelerator is not None and accelerator.num_processes > 1
-        if several and not same_on_all_ranks(accelerator, weights_identity(weights())):
+                _save(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
+        if saved is not None:
+            files[saved.name] = None
+        # Otherwise each rank would score with a different model.
+        if (base is not None or runtime.world > 1) and not runtime.agree(identify()):
             raise SelectionError("The ranks hold different weights after the warm-up: it was not averaged over them.")
         yield tuned
 
@@ -220,18 +221,17 @@ def _train(
     tokenizer: Any,
     rows: TokenRows | ImageRows,
     settings: WarmupSettings,
-    accelerator: Accelerator | None,
+    runtime: Runtime,
     *callbacks: TrainerCallback,
 ) -> None:
     from trl import SFTConfig, SFTTrainer
 
-    # Token rows are cut already.
+    # Token rows are truncated already.
     rows, window = rows if isinstance(rows, ImageRows) else (labelled(rows), None)
     if len(rows) == 0:
         raise SelectionError("No row to warm up on has an answer within the window.")
-    precision = accelerator.mixed_precision if accelerator else "no"
-    processes = accelerator.num_processes if accelerator else 1
-    updates = settings.epochs * len(rows) / (settings.batch_size * settings.gradient_accumulation * processes)
+    precision = runtime.precision
+    updates = settings.epochs * len(rows) / (settings.batch_size * settings.gradient_accumulation * runtime.world)
     with tempfile.TemporaryDirectory() as folder:
         args = SFTConfig(
             folder,
@@ -243,7 +243,7 @@ def _train(
             per_device_train_batch_size=settings.batch_size,
             gradient_accumulation_steps=settings.gradient_accumulation,
             max_length=window,
-            gradient_checkpointing=settings.gradient_checkpointing,
+            gradient_checkpointing=runtime.gradient_checkpointing,
             seed=settings.seed,
             bf16=precision == "bf16",
             fp16=precision == "fp16",
@@ -252,7 +252,7 @@ def _train(
             logging_strategy="no",
             report_to="none",
         )
-        # A copy, because a tokenizer without a pad token is given one.
+        # A copy: a tokenizer without a pad token is given one.
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
         for callback in (ProgressCallback, PrinterCallback):
             trainer.remove_callback(callback)
@@ -262,26 +262,20 @@ def _train(
 
 
 def labelled(rows: TokenRows) -> Dataset:
-    """Rows as [`~trl.SFTTrainer`] trains on them: `labels` are -100 at all other tokens. Rows of none are left out."""
-
-    def label(batch: dict[str, list]) -> dict[str, list]:
-        labels = []
-        for ids, flat in zip(batch["input_ids"], batch["spans"], strict=True):
-            row = [-100] * len(ids)
-            for start, end in zip(flat[::2], flat[1::2], strict=True):
-                row[max(start, 1) : end] = ids[max(start, 1) : end]  # nothing foretells the first token
-            labels.append(row)
-        kept = [i for i, row in enumerate(labels) if any(token != -100 for token in row)]
-        return {"input_ids": [batch["input_ids"][i] for i in kept], "labels": [labels[i] for i in kept]}
-
-    features = Features({name: List(Value("int32")) for name in ("input_ids", "labels")})
-    options = {"batched": True, "remove_columns": ["spans"], "features": features, "desc": "Labelling rows"}
-    with main_process_first(rows.dataset):
-        return rows.dataset.with_format(None).map(label, **options)
+    """Rows with `labels` as [`~trl.SFTTrainer`] takes them; rows without label tokens are excluded."""
+    columns = {"input_ids": [], "labels": []}
+    for ids, spans in rows.take(range(len(rows))):
+        labels = np.full(len(ids), -100, np.int32)
+        for start, end in spans:
+            labels[max(start, 1) : end] = ids[max(start, 1) : end]  # no token predicts the first one
+        if (labels != -100).any():
+            columns["input_ids"].append(ids)
+            columns["labels"].append(labels)
+    return Dataset.from_dict(columns, features=Features(dict.fromkeys(columns, List(Value("int32")))))
 
 
 class _WarmupBar(ProgressCallback):
-    """A progress bar that says what it is of, and nothing else."""
+    """A progress bar with a label, and without logs."""
 
     def on_train_begin(self, args, state, control, **kwargs):
         super().on_train_begin(args, state, control, **kwargs)
@@ -292,7 +286,7 @@ class _WarmupBar(ProgressCallback):
         pass
 
 
-def _keep(path: Path, state: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+def _save(path: Path, state: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     needed, free = sum(tensor.nbytes for tensor in tensors.values()), free_bytes(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")

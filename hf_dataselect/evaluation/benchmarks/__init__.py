@@ -1,0 +1,1 @@
+"""Kinds of benchmarks, one file each; loaded by name through [`benchmark`]."""

@@ -1,10 +1,10 @@
 """
-Benchmarks whose questions are answered freely: scored against references, or kept for a judge.
+Generated answers, scored against references.
 
-Any dataset with a question and an answer will do: the columns of GSM8K (`question`, `answer`), BIG-Bench Hard
-(`input`, `target`), Alpaca rows, prompts and completions, and the instruction test sets of Vicuna, Koala, WizardLM,
-Self-Instruct and LIMA are known, others are named in `columns`. The run folder keeps answers for a judge in
-`answers/NAME.jsonl` and scored ones in `generated/NAME.jsonl`.
+Works on any dataset with a question and an answer. The columns of GSM8K (`question`, `answer`), BIG-Bench Hard
+(`input`, `target`), Alpaca, prompt-completion data, and the test sets of Vicuna, Koala, WizardLM, Self-Instruct and
+LIMA are recognized; others are named with `columns`. The answers are written to `generated/NAME.jsonl` in the run
+folder.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from ..questions import QuestionsBenchmark, check_metrics, score_answers
 @dataclass(kw_only=True)
 class Generation(QuestionsBenchmark):
     """
-    Greedy answers, compared with references by metrics; for the rest see [`QuestionsBenchmark`].
+    Metrics of greedily generated answers; for the other options see [`QuestionsBenchmark`].
 
     Args:
         metrics (`list[str]`, *optional*, defaults to `["exact_match"]`):
-            Names of [`metrics`], or what `evaluate.load` takes.
+            Names as in [`metrics`].
         max_new_tokens (`int`, *optional*, defaults to `256`):
-            Length of an answer at most.
+            Maximum length of an answer.
     """
 
     metrics: list[str] = field(default_factory=lambda: ["exact_match"])
@@ -36,7 +36,9 @@ class Generation(QuestionsBenchmark):
     def __post_init__(self):
         super().__post_init__()
         if not self.metrics:
-            raise ValueError("`metrics` names none: `kind: instructions` only keeps the answers.")
+            raise ValueError(
+                "`metrics` is empty: name a metric, or use `kind: instructions`, which only saves the answers."
+            )
 
     def prepare(self) -> None:
         check_metrics(self.metrics)

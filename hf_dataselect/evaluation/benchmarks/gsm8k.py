@@ -1,4 +1,4 @@
-"""Grade-school mathematics (GSM8K, arXiv 2110.14168): the number at the end of a generated solution."""
+"""Grade-school mathematics (GSM8K, arXiv 2110.14168): the last number of a generated solution."""
 
 from dataclasses import dataclass, field
 
@@ -8,16 +8,16 @@ from .generation import Generation
 @dataclass(kw_only=True)
 class GSM8K(Generation):
     """
-    Word problems, right if the last number of the answer is that of the reference: behind `####` in the layout of
-    GSM8K (arXiv 2110.14168), else its last one. See [`Generation`].
+    Word problems; an answer is correct if its last number is that of the reference (in GSM8K's layout, the number
+    after `####`). See [`Generation`].
 
     Args:
         metrics (`list[str]`, *optional*, defaults to `["numeric_match"]`):
             See [`~metrics.NumericMatch`].
         max_new_tokens (`int`, *optional*, defaults to `512`):
-            Length of an answer at most: the steps come before the number.
+            Maximum length of an answer, which includes the steps of the solution.
         template (`str`, *optional*):
-            Asks for the steps and then for the number.
+            Prompt, which asks for the steps and then for the number.
     """
 
     metrics: list[str] = field(default_factory=lambda: ["numeric_match"])

@@ -1,13 +1,13 @@
 """
-Held-out rows: how well the model foresees their answers, and how close the answers it gives come to them.
+Held-out rows: loss and token accuracy of the reference answers, and metrics of generated answers.
 
 | setting | is | better |
 |---|---|---|
-| `answer_loss` | mean over rows of the mean loss of the answer's tokens, end of turn included, nats | lower |
-| `token_accuracy` | mean over rows of the share of answer tokens that the model ranks first | higher |
-| `exact_match`, `rouge1`, ... | metrics of greedily generated answers, see [`metrics`] | as the metric says |
+| `answer_loss` | mean over rows of the mean loss of the label tokens, end of turn included, nats | lower |
+| `token_accuracy` | mean over rows of the share of label tokens that the model ranks first | higher |
+| `exact_match`, `rouge1`, ... | metrics of greedily generated answers, see [`metrics`] | depends on the metric |
 
-Both likelihood settings come from one pass of the likelihood engine.
+One forward pass gives both loss and token accuracy.
 """
 
 from dataclasses import dataclass, field
@@ -27,13 +27,13 @@ from ..questions import check_metrics, greedy_answers, score_answers
 @dataclass(kw_only=True)
 class HeldOut(RowsBenchmark):
     """
-    What is measured on a set of held-out rows; see the module docstring, and [`RowsBenchmark`] for the rows.
+    Settings of held-out rows, see the module docstring; for the rows see [`RowsBenchmark`].
 
     Args:
         metrics (`list[str]`, *optional*):
-            Metrics of generated answers: names of [`metrics`] or what `evaluate.load` takes.
+            Metrics of generated answers, names as in [`metrics`].
         max_new_tokens (`int`, *optional*, defaults to `256`):
-            Length of a generated answer at most.
+            Maximum length of a generated answer.
     """
 
     metrics: list[str] = field(default_factory=list)
@@ -45,11 +45,11 @@ class HeldOut(RowsBenchmark):
         if self.max_new_tokens < 1:
             raise ValueError(f"`max_new_tokens={self.max_new_tokens}` must be at least 1.")
         if self.columns:
-            raise ValueError("`columns` has no meaning here: held-out rows are in a layout of training rows.")
+            raise ValueError("`columns` is not supported: held-out rows have a layout of training rows. Remove it.")
 
     @classmethod
     def of(cls, records: Records, **options: Any) -> "HeldOut":
-        """The benchmark of rows at hand."""
+        """The benchmark on given records."""
         benchmark = cls(dataset=records.name, **options)
         benchmark.records = records
         benchmark._check()
@@ -59,15 +59,15 @@ class HeldOut(RowsBenchmark):
         check_metrics(self.metrics)
         if self.metrics and self.records.images:
             raise ValueError(
-                f"`metrics={self.metrics}` are of generated answers, and no answers are generated to rows with images "
-                f"(`{self.dataset}`): leave them out, the loss is measured all the same."
+                f"`metrics={self.metrics}` need generated answers, which are not supported for rows with images "
+                f"(`{self.dataset}`): remove `metrics`; the loss is evaluated without them."
             )
 
     def prepare(self) -> None:
         rows = self.read()
         self.records = Records(rows.select(self.limited(range(len(rows)))), name=f"benchmarks ({self.name})")
         if self.records.layout == "tokens":
-            raise ValueError(f"`benchmarks` ({self.name}): {self.dataset!r} is already tokenized: give its texts.")
+            raise ValueError(f"`benchmarks` ({self.name}): {self.dataset!r} is already tokenized: give the texts.")
         self._check()
 
     def protocol(self) -> dict[str, Any]:
@@ -81,11 +81,11 @@ class HeldOut(RowsBenchmark):
         return self._likelihood(ctx) | (self._generation(ctx) if self.metrics else {})
 
     def _likelihood(self, ctx: Context) -> dict[str, Setting]:
-        found = held_out_loss(self.records, ctx, label="Evaluating answers")
+        loss = held_out_loss(self.records, ctx, label="Evaluating answers")
         with np.errstate(invalid="ignore", divide="ignore"):
-            accuracy = np.where(np.isfinite(found.mean), found.hits / found.tokens, np.nan)
+            accuracy = np.where(np.isfinite(loss.mean), loss.hits / loss.tokens, np.nan)
         return {
-            "answer_loss": Setting.of(found.mean, higher_is_better=False),
+            "answer_loss": Setting.of(loss.mean, higher_is_better=False),
             "token_accuracy": Setting.of(accuracy, higher_is_better=True),
         }
 
@@ -95,6 +95,6 @@ class HeldOut(RowsBenchmark):
             readable = record.problem is None and record.answer and record.answer_turns[-1] > 0
             prompts.append(text_format.prompt_ids(record) if readable else [])
             references.append(record.answer)
-        # A prompt has to fit the window that it was trained with.
+        # Prompt and answer must fit the training window.
         answers = greedy_answers(prompts, ctx, self.max_new_tokens, window=(ctx.max_length or 2**31) - 1)
         return score_answers(self.metrics, answers, references, ctx)

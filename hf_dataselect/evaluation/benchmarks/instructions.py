@@ -1,4 +1,4 @@
-"""An instruction test set: answers are generated and kept, for win rates."""
+"""An instruction test set: answers are generated and saved for win rates."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +11,8 @@ from ..questions import QuestionsBenchmark
 @dataclass(kw_only=True)
 class Instructions(QuestionsBenchmark):
     """
-    Answers to the questions of an instruction test set, kept in the run folder and scored by nothing here: win rates
-    are judged between the folders of runs. See [`QuestionsBenchmark`].
-
-    Args:
-        max_new_tokens (`int`, *optional*, defaults to `512`):
-            Length of an answer at most.
+    Answers to an instruction test set, written to `answers/NAME.jsonl` in the run folder. They have no score of their
+    own: a judge compares those of two runs, see [`win_rate`]. For the options see [`QuestionsBenchmark`].
     """
 
     def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:

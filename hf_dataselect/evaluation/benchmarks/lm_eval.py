@@ -1,11 +1,10 @@
 """
-Tasks of the lm-evaluation-harness (package `lm_eval`, extra `lm-eval`), run inside the trainer's process on the very
-model that it holds.
+Tasks of the lm-evaluation-harness (package `lm_eval`, extra `lm-eval`), run in the trainer's process on its model.
 
-A task is named as the harness names it, and then reads its rows from a hub, or is the path of a task's YAML file,
-which may read them from local files. Each task and metric is a setting with the direction that the harness declares; a
-metric that is the mean over the rows has their values as examples, a corpus metric (perplexity) has none. Groups are
-taken apart into their tasks. On several ranks, the rows are dealt over them as the harness does it.
+A task is a name known to the harness, which loads its rows from the Hub, or the path of a task's YAML file, which may
+read local files. Each metric of a task is a setting with the direction that the harness declares. A metric that is a
+mean over rows has per-example scores, a corpus metric (perplexity) has none. Groups are expanded into their tasks. The
+harness shards rows across ranks.
 """
 
 import copy
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ...compat.lm_eval import share_ranks
 from ...context import Context
 from ...engines.store.identity import digest
 from ..benchmark import Benchmark, Setting
@@ -25,7 +25,7 @@ from ..benchmark import Benchmark, Setting
 
 logger = logging.getLogger(__name__)
 
-#: Seed of the examples before a question: the harness's own.
+#: Seed of the few-shot examples: the default of the harness.
 SHOTS_SEED = 1234
 
 
@@ -38,13 +38,13 @@ class Harness(Benchmark):
         tasks (`list[str]`):
             Names of tasks or groups, or paths of YAML files.
         shots (`int`, *optional*):
-            Examples before each question; the task's own number by default.
+            Number of few-shot examples; by default that of the task.
         limit (`int`, *optional*):
-            The first so many rows of each task.
+            Number of rows of each task, the first ones.
         batch_size (`int`, *optional*, defaults to `8`):
-            Rows of a batch. More takes more memory and is faster only until the device is busy.
+            Batch size. More needs more memory and is faster only until the device is fully used.
         chat_template (`bool`, *optional*):
-            Whether tasks are put as chats; by default if the tokenizer has a chat template.
+            Whether to apply the chat template; by default if the tokenizer has one.
         at_end (`bool`, *optional*, defaults to `True`):
             Run only when training ends.
     """
@@ -63,7 +63,7 @@ class Harness(Benchmark):
             if value is not None and value < least:
                 raise ValueError(f"`{option}={value}` must be at least {least}.")
         if not self.tasks:
-            raise ValueError("`tasks` names none.")
+            raise ValueError("`tasks` is empty: name a task.")
 
     def extras(self) -> dict[str, str]:
         return {"lm_eval": "lm-eval"}
@@ -75,17 +75,17 @@ class Harness(Benchmark):
         from lm_eval.tasks import TaskManager
 
         try:
-            # The harness's own tasks are thousands of files to look through.
+            # Indexing the tasks of the harness reads thousands of files.
             named = not all(Path(task).is_file() for task in self.tasks)
             self.loaded = TaskManager(include_defaults=named).load(self.tasks)["tasks"]
-        except Exception as error:  # a missing task, file, hub or column shows as a dozen types of error
+        except Exception as error:  # a missing task, file, Hub or column raises a dozen types of error
             raise ValueError(
                 f"`benchmarks` ({self.name}): `tasks={self.tasks}` can't be loaded: {type(error).__name__}: {error}"
             ) from error
         for name, task in self.loaded.items():
             own = task.get_config("num_fewshot")
             if own == 0 and self.shots:
-                raise ValueError(f"`benchmarks` ({self.name}): the task {name!r} allows no `shots`.")
+                raise ValueError(f"`benchmarks` ({self.name}): the task {name!r} does not support `shots`.")
             task.set_config(key="num_fewshot", value=(own or 0) if self.shots is None else self.shots)
             task.set_fewshot_seed(seed=SHOTS_SEED)
 
@@ -104,13 +104,13 @@ class Harness(Benchmark):
         from lm_eval.evaluator import evaluate
         from lm_eval.models.huggingface import HFLM
 
-        # Of the tokenizer a copy, since it is given a pad token.
+        # A copy of the tokenizer, since HFLM sets its pad token.
         lm = HFLM(pretrained=ctx.model, tokenizer=copy.deepcopy(ctx.tokenizer), batch_size=self.batch_size)
-        if ctx.accelerator is not None and ctx.accelerator.num_processes > 1:
-            lm.accelerator = ctx.accelerator
-            lm._rank, lm._world_size = ctx.accelerator.process_index, ctx.accelerator.num_processes
+        runtime = ctx.runtime
+        if runtime.world > 1:
+            share_ranks(lm, runtime.accelerator)
         chat = bool(ctx.tokenizer.chat_template) if self.chat_template is None else self.chat_template
-        found = evaluate(
+        output = evaluate(
             lm=lm,
             task_dict={"tasks": self.loaded, "groups": {}, "group_map": {}},
             limit=self.limit,
@@ -118,11 +118,11 @@ class Harness(Benchmark):
             apply_chat_template=chat,
             fewshot_as_multiturn=chat,
         )
-        return ctx.agreed(_settings(found) if found else None)
+        return runtime.broadcast(_settings(output) if output else None)
 
 
 def _written(config: Any) -> Any:
-    """A task's configuration with the source of its functions, and without where its rows lie."""
+    """Configuration of a task with the source of its functions, without the location of its rows."""
     if isinstance(config, dict):
         places = ("dataset_path", "dataset_name", "dataset_kwargs", "metadata")
         return {name: _written(value) for name, value in config.items() if name not in places}
@@ -131,18 +131,18 @@ def _written(config: Any) -> Any:
     return inspect.getsource(config) if inspect.isroutine(config) and not inspect.isbuiltin(config) else config
 
 
-def _settings(found: dict[str, Any]) -> dict[str, Setting]:
-    """Settings from what the harness gives on its main process."""
+def _settings(output: dict[str, Any]) -> dict[str, Setting]:
+    """Settings from the output of the harness on its main process."""
     settings = {}
-    for task, samples in found["samples"].items():
-        for key, score in found["results"][task].items():
+    for task, samples in output["samples"].items():
+        for key, score in output["results"][task].items():
             metric, _, filtered = key.partition(",")
             if not filtered or metric.endswith("_stderr") or not isinstance(score, numbers.Real):
                 continue
-            higher = found["higher_is_better"][task].get(metric)
+            higher = output["higher_is_better"][task].get(metric)
             if higher is None:
                 logger.warning(
-                    "The task %r does not say whether a higher `%s` is better: it is taken to be.", task, metric
+                    "The task %r does not declare a direction for `%s`; higher is assumed to be better.", task, metric
                 )
             rows = sorted((sample["doc_id"], sample[metric]) for sample in samples if sample["filter"] == filtered)
             examples = [value for _, value in rows]

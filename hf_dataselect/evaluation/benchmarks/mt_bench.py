@@ -1,11 +1,11 @@
 """
-MT-Bench (arXiv 2306.05685): two turns a question, each answer graded 1 to 10 by the judge (single-answer grading).
+MT-Bench (arXiv 2306.05685): questions of two turns; the judge grades each answer from 1 to 10 (single-answer grading).
 
-The grade of a question is the mean over its turns, the score the mean over questions: where every answer got its grade
-it is the mean over all turns, as the paper has it. A question of which one grade is missing (the judge gave no answer,
-or none that a grade can be read from) is NaN and named. The second turn is asked behind the model's own first answer.
+The grade of a question is the mean over its turns, the score is the mean over questions. If every answer has a grade,
+this is the mean over all turns, as in the paper. A question with a missing grade (the judge did not reply, or its
+reply has no grade) is NaN, with the reason. The second turn follows the model-generated first answer.
 
-Deviations: the prompts are this project's own, and answers are greedy for every category.
+Deviations: the prompts are this project's own, and decoding is greedy for every category.
 """
 
 import re
@@ -42,14 +42,14 @@ _GRADE = re.compile(
 @dataclass(kw_only=True)
 class MTBench(QuestionsBenchmark):
     """
-    Two-turn questions, graded by the judge of the context; see the module docstring and [`QuestionsBenchmark`]. The
-    questions are lists of turns (`turns`), right answers to them, if any, a list too (`reference`).
+    Two-turn questions, graded by the judge of the context; see the module docstring and [`QuestionsBenchmark`]. A row
+    has a list of questions (`turns`) and, optionally, a list of reference answers (`reference`).
 
     Args:
         max_new_tokens (`int`, *optional*, defaults to `1024`):
-            Length of an answer at most.
+            Maximum length of an answer.
         judge_tokens (`int`, *optional*, defaults to `512`):
-            Length of the judge's reply at most.
+            Maximum length of the judge's reply.
     """
 
     max_new_tokens: int = 1024
@@ -61,8 +61,8 @@ class MTBench(QuestionsBenchmark):
         check_judge(self.judge, self.needs, self.name)
         if self.judge == "self":
             raise ValueError(
-                f"`judge='self'` can't grade for the benchmark {self.name!r}: it is another judge in each run. Name "
-                "one model for all runs."
+                f"`judge='self'` can't grade for the benchmark {self.name!r}, as it differs between runs. Set `judge` "
+                "to one model for all runs."
             )
         super().prepare()
 
@@ -82,7 +82,7 @@ class MTBench(QuestionsBenchmark):
             if None not in answers[row][: turn + 1]
         ]
         chats = [to_grade(self.questions[row], answers[row], turn) for row, turn in asked]
-        replies = ctx.judge.ask(chats, max_new_tokens=self.judge_tokens, progress="Grading answers") if chats else []
+        replies = ctx.judge.ask(chats, max_new_tokens=self.judge_tokens, label="Grading answers") if chats else []
         grades = [np.full(len(question.turns), np.nan) for question in self.questions]
         lines = []
         for (row, turn), reply in zip(asked, replies, strict=True):
@@ -91,7 +91,7 @@ class MTBench(QuestionsBenchmark):
                 "no grade from 1 to 10 in the judge's reply" if reply.text is not None else None
             )
             if np.isnan(grades[row][turn]):
-                ctx.account.note("unscorable", problem or "no reply of the judge", [row])
+                ctx.account.note("unscorable", problem or "no reply from the judge", [row])
             question = self.questions[row]
             graded = {"id": question.id, "turn": turn + 1, "question": question.turns[turn]}
             graded |= {"answer": answers[row][turn], "reply": reply.text, "grade": float(grades[row][turn])}
@@ -106,7 +106,7 @@ class MTBench(QuestionsBenchmark):
 
 
 def to_grade(question: Question, answers: list[str], turn: int) -> Conversation:
-    """What the judge is asked about the answer to one turn."""
+    """The judge's prompt about the answer to one turn."""
     texts = {}
     for place in range(turn + 1):
         texts |= {f"question_{place + 1}": question.turns[place], f"answer_{place + 1}": answers[place]}
@@ -116,7 +116,7 @@ def to_grade(question: Question, answers: list[str], turn: int) -> Conversation:
 
 
 def read_grade(reply: str) -> float:
-    """The grade on the last line that holds nothing but one; NaN if there is none, or none from 1 to 10."""
-    found = _GRADE.findall(reply)
-    grade = float(found[-1]) if found else np.nan
+    """The grade on the last line that consists of one; NaN without such a line, or outside 1 to 10."""
+    grades = _GRADE.findall(reply)
+    grade = float(grades[-1]) if grades else np.nan
     return grade if 1 <= grade <= 10 else np.nan

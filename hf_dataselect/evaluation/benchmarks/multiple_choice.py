@@ -1,17 +1,17 @@
 """
-Multiple choice by likelihood: right where the right choice is the likeliest answer; the score is the accuracy.
+Multiple choice by log-likelihood; the score is the accuracy.
 
-Every choice is scored as an answer to the question by the likelihood engine, and the one of the highest sum of token
-log-probabilities is taken, the first of equal ones. Two layouts are read:
+The prediction is the choice with the highest sum of token log-probabilities given the question, in a tie the first.
+Two layouts are supported:
 
-- MMLU (arXiv 2009.03300): `question`, `choices` (a list of texts, or ARC's `{text, label}`), and `answer`: the place
-  of the right one counted from 0, its letter, or its text. The choices are listed under the question by letter.
-- BIG-Bench Hard (arXiv 2210.09261): `input` that ends with its `Options:`, and `target`. The text is taken as it is.
-  Of a task whose rows list no options but have only two different targets (True and False), these two are the
-  choices; other rows without options are not multiple choice: `kind: generation` scores them.
+- MMLU (arXiv 2009.03300): `question`, `choices` (a list of texts, or ARC's `{text, label}`), and `answer`: the index
+  of the correct choice, its letter, or its text. The choices are listed after the question by letter.
+- BIG-Bench Hard (arXiv 2210.09261): `input`, which ends with its `Options:`, and `target`. The text is not changed. In
+  a task without options whose targets have only two values (True and False), these are the choices; other rows without
+  options are not multiple choice: use `kind: generation`.
 
-With a chat template, the question is what the user says and the choice what the assistant does; without one, the
-choice follows `Answer:` and a space. The window is the model's own, not the training's.
+With a chat template, the question is the user message and the choice the assistant message; without one, the choice
+follows `Answer:` and a space. The window is that of the model, not of training.
 """
 
 import re
@@ -25,6 +25,7 @@ import numpy as np
 from datasets import Dataset
 
 from ...context import Context
+from ...data.encoding import encode_batch
 from ...data.layouts import Record
 from ...engines.forward.likelihood import likelihood
 from ...engines.runtime.token_rows import TOKEN_FEATURES, TokenRows
@@ -41,14 +42,14 @@ _OPTION = re.compile(r"^\s*(?:(\([A-Z]\))|-)[ \t]*(.*?)\s*$", re.MULTILINE)
 class Item(NamedTuple):
     """A question with its choices."""
 
-    #: What is asked, choices included where they are listed.
+    #: The prompt, with the choices if they are listed.
     text: str = ""
-    #: What the model may answer, by `answer_with`.
+    #: Possible answers, letters or texts by `answer_with`.
     choices: tuple[str, ...] = ()
-    #: Place of the right one.
+    #: Index of the correct choice.
     right: int = 0
     subject: str | None = None
-    #: Why the row can't be asked.
+    #: Why the row is unscorable.
     problem: str | None = None
 
 
@@ -59,16 +60,15 @@ class MultipleChoice(RowsBenchmark):
 
     Args:
         answer_with (`str`, *optional*, defaults to `"letter"`):
-            Whose likelihood counts: the choice's `"letter"` (the choices are listed; where they have no letters, their
-            texts), or its `"text"` (the question alone is shown, as far as the layout lets them be told apart).
+            Score the choice's `"letter"` (the prompt lists the choices; choices without letters are scored as texts),
+            or its `"text"` (the prompt is only the question, if the layout separates it from the choices).
         normalization (`str`, *optional*, defaults to `"sum"`):
-            `"sum"` of the log-probabilities as it is, or divided by the `"tokens"` or the UTF-8 `"bytes"` of the
-            choice, so that long texts are not at a disadvantage.
+            The `"sum"` of the log-probabilities, or that divided by the number of `"tokens"` or UTF-8 `"bytes"` of the
+            choice, which removes the disadvantage of long texts.
         shots (`int`, *optional*, defaults to `0`):
-            Answered examples before each question, of its own subject where there are subjects: the first rows of
-            `shots_split`. More of them make each question longer.
+            Number of few-shot examples: the first rows of `shots_split`, of the question's subject if rows have one.
         shots_split (`str`, *optional*, defaults to `"dev"`):
-            Where they come from.
+            Split of the few-shot examples.
     """
 
     answer_with: Literal["letter", "text"] = "letter"
@@ -76,7 +76,7 @@ class MultipleChoice(RowsBenchmark):
     shots: int = 0
     shots_split: str = "dev"
     items: list[Item] = field(init=False, repr=False, default_factory=list)
-    #: Examples by subject.
+    #: Few-shot examples by subject.
     examples: dict[str | None, list[Item]] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self):
@@ -84,7 +84,7 @@ class MultipleChoice(RowsBenchmark):
         if self.shots < 0:
             raise ValueError(f"`shots={self.shots}` must be at least 0.")
         if self.shots and self.shots_split == self.split:
-            raise ValueError(f"`shots_split={self.shots_split!r}` is the split that is asked about: name another one.")
+            raise ValueError(f"`shots_split={self.shots_split!r}` is the evaluated split: name another one.")
 
     def prepare(self) -> None:
         self.items = self.limited(self._items(self.read()))
@@ -115,40 +115,32 @@ class MultipleChoice(RowsBenchmark):
         rows, owner, problems = self._encode(ctx)
         for row, problem in problems.items():
             ctx.account.note("unscorable", problem, [row])
-        found = likelihood(
-            ctx.model,
-            rows,
-            batch_tokens=ctx.batch_tokens,
-            dtype=ctx.dtype,
-            accelerator=ctx.accelerator,
-            cache_dir=ctx.cache_dir,
-            progress=f"Asking {self.name}" if self.name else "Asking questions",
-        )
-        ctx.account.count(forward_rows=len(rows) - found.cached, forward_tokens=found.forward_tokens)
+        label = f"Asking {self.name}" if self.name else "Asking questions"
+        losses = likelihood(ctx.model, rows, ctx.runtime, label)
         examples = np.full(len(self.items), np.nan)
         for row, item in enumerate(self.items):
             choices = owner == row
             if row in problems or not choices.any():
                 continue
-            scores = -found.loss[choices]
+            scores = -losses.loss[choices]
             if not np.isfinite(scores).all():
-                ctx.account.note("unscorable", "a choice did not fit in memory, or its loss is not finite", [row])
+                ctx.account.note("unscorable", "a choice does not fit in memory, or its loss is not finite", [row])
                 continue
             if self.normalization != "sum":
                 sizes = [len(choice.encode()) for choice in item.choices]
-                scores = scores / (found.tokens[choices] if self.normalization == "tokens" else np.array(sizes))
+                scores = scores / (losses.tokens[choices] if self.normalization == "tokens" else np.array(sizes))
             examples[row] = float(np.argmax(scores) == item.right)
         return {"accuracy": Setting.of(examples, True, [str(item.subject) for item in self.items])}
 
     def _encode(self, ctx: Context) -> tuple[TokenRows, np.ndarray, dict[int, str]]:
-        """One token row a choice, the row of each, and why rows can't be asked."""
+        """One token row per choice, the row each belongs to, and the problems by row."""
         text_format, owner = question_format(ctx), []
         records = []
         for row, item in enumerate(self.items):
             for choice in item.choices if item.problem is None else ():
                 records.append(self._record(len(records), item, choice, chat=text_format.style == "chat"))
                 owner.append(row)
-        encoded = text_format.encode(records)
+        encoded = encode_batch(text_format, records)
         problems = {row: item.problem for row, item in enumerate(self.items) if item.problem}
         for row, problem, cut in zip(owner, encoded["problem"], encoded["truncated"], strict=True):
             if cut or problem == "the prompt fills the window":
@@ -178,7 +170,7 @@ class MultipleChoice(RowsBenchmark):
         if choices is None:
             for place, target in enumerate(rows[answer][:]):
                 targets[subjects[place] if subjects else None][str(target)] = None
-        found = []
+        items = []
         for place, row in enumerate(rows):
             part = subjects[place] if subjects else None
             try:
@@ -188,10 +180,10 @@ class MultipleChoice(RowsBenchmark):
                     parsed = self._big_bench(row[question].strip(), row[answer], list(targets[part]))
                 else:
                     parsed = self._listed(row[question].strip(), row[choices], row[answer])
-                found.append(Item(*parsed, part))
+                items.append(Item(*parsed, part))
             except _Unreadable as error:
-                found.append(Item(subject=part, problem=str(error)))
-        return found
+                items.append(Item(subject=part, problem=str(error)))
+        return items
 
     def _listed(self, question: str, choices: Any, answer: Any) -> tuple[str, tuple[str, ...], int]:
         """A row of MMLU or ARC."""
@@ -199,7 +191,7 @@ class MultipleChoice(RowsBenchmark):
         if isinstance(choices, dict):
             choices, labels = choices.get("text"), choices.get("label")
         if not isinstance(choices, list) or not all(isinstance(text, str) and text.strip() for text in choices):
-            raise _Unreadable("an empty choice, or choices that are no list of texts")
+            raise _Unreadable("an empty choice, or choices that are not a list of texts")
         if len(choices) < 2:
             raise _Unreadable("fewer than two choices")
         if len(choices) > len(ascii_uppercase):
@@ -223,7 +215,7 @@ class MultipleChoice(RowsBenchmark):
         elif len(options) < 2:
             raise _Unreadable("fewer than two choices")
         elif not all(texts):
-            raise _Unreadable("an empty choice, or choices that are no list of texts")
+            raise _Unreadable("an empty choice, or choices that are not a list of texts")
         known = labels if len(labels) == len(texts) else texts
         choices = known if self.answer_with == "letter" else texts
         return f"{question}\nAnswer:", tuple(choices), _place(target, texts, known)
@@ -234,14 +226,16 @@ class _Unreadable(Exception):
 
 
 def _place(answer: Any, texts: list[str], labels: list[str]) -> int:
-    """Place of the right choice, which a row names by number (from 0), label, letter or text."""
+    """Index of the correct choice, which a row gives as index, label, letter or text."""
     if isinstance(answer, int) and not isinstance(answer, bool):
         if not 0 <= answer < len(texts):
-            raise _Unreadable("the number of the answer is that of no choice")
+            raise _Unreadable("the index of the answer is out of range")
         return answer
     answer = answer.strip() if isinstance(answer, str) else ""
     letter, letters = answer.strip("().").upper(), [label.strip("()").upper() for label in labels]
     places = {known.index(name) for known, name in ((texts, answer), (letters, letter)) if name in known}
     if len(places) != 1:
-        raise _Unreadable("the answer may mean two of the choices" if places else "the answer names no choice")
+        raise _Unreadable(
+            "the answer is ambiguous between two choices" if places else "the answer is not one of the choices"
+        )
     return places.pop()

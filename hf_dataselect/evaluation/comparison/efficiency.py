@@ -1,16 +1,16 @@
 """
-Efficiency: which method gets more out of the rows it keeps, when each keeps another part of them (paper, section 6.1).
+Efficiency: compares methods that keep different fractions of the rows (paper, section 6.1).
 
-A method is a point in the plane (SDF, PIR), PIR being of the kind wins rate. As rows of one quality are added, PIR is
-assumed to rise along a curve, and a better method's curve to be steeper everywhere. The line through
-Instruction-Mining and InstructionGPT-4, two methods that choose alike, stands for one such curve (`l_base`), and a
-method's efficiency is its distance to that line, above it positive:
+A method is a point in the plane of SDF and PIR (wins rate). PIR is assumed to rise along a curve as rows of equal
+quality are added, and a better method's curve to be steeper everywhere. The line through Instruction-Mining and
+InstructionGPT-4, two similar methods, approximates one such curve (`l_base`). A method's efficiency is its signed
+distance to that line, positive above it:
 
     distance = (PIR - slope * SDF - intercept) * cos(theta),   theta: angle between the line and the SDF axis
 
-That is the distance of a point to a line. The paper's Eq. 6 prints cos(90 degrees - theta), which would be right for
-the angle to the PIR axis; both keep the order. Two methods can't be told apart where one lies in the area that the
-other's curve may run through: its infeasible area (appendix A.3), see [`infeasible_pairs`].
+That is the distance of a point to a line. The paper's Eq. 6 prints cos(90 degrees - theta), which is right for the
+angle to the PIR axis; both give the same order. Two methods can't be compared if one lies in the infeasible area of
+the other (appendix A.3), through which its curve may run, see [`infeasible_pairs`].
 """
 
 import math
@@ -24,7 +24,7 @@ from scipy.stats import rankdata
 from .published import Point, published
 
 
-#: Distances are equal to so many decimals: the two methods that the line goes through lie on it.
+#: Decimals of a distance: 0 for the two methods on the line.
 _DECIMALS = 9
 
 
@@ -37,7 +37,7 @@ class Line:
 
     @classmethod
     def through(cls, a: Point, b: Point) -> "Line":
-        """The line through two points that differ in SDF."""
+        """Line through two points of different SDF."""
         slope = (b.pir - a.pir) / (b.sdf - a.sdf)
         return cls(slope, a.pir - slope * a.sdf)
 
@@ -63,7 +63,7 @@ BASE = Line.through(INSTRUCTION_MINING, _POINTS["InstructionGPT-4"])
 
 class Efficiency(NamedTuple):
     """
-    A method's place.
+    Efficiency of a method.
 
     Args:
         point ([`Point`]):
@@ -71,7 +71,7 @@ class Efficiency(NamedTuple):
         distance (`float`):
             Signed distance to the line.
         rank (`int`, *optional*):
-            Dense rank, 1 is the most efficient; `None` without a PIR.
+            Dense rank, 1 for the most efficient; `None` without a PIR.
     """
 
     point: Point
@@ -81,44 +81,44 @@ class Efficiency(NamedTuple):
 
 def rank_by_efficiency(points: Iterable[Point], line: Line = BASE) -> list[Efficiency]:
     """
-    Methods in the order of their efficiency.
+    Rank methods by efficiency.
 
     Args:
         points (`Iterable[Point]`):
-            Published ones, the user's own, or both.
+            Methods.
         line ([`Line`], *optional*, defaults to the paper's `l_base`):
-            What the distances are measured to.
+            Reference line.
 
     Returns:
-        `list[Efficiency]`: best first, equal ones by name; points without a PIR last and unranked.
+        `list[Efficiency]`: Best first, ties by name; points without a PIR last and unranked.
     """
     points = list(points)
     distances = np.array([line.distance(point) for point in points])
     ranks = rankdata(-distances, method="dense", nan_policy="omit")
-    found = [
+    efficiencies = [
         Efficiency(point, float(distance), None if np.isnan(rank) else int(rank))
         for point, distance, rank in zip(points, distances, ranks, strict=True)
     ]
-    return sorted(found, key=lambda item: (item.rank or math.inf, item.point.name))
+    return sorted(efficiencies, key=lambda item: (item.rank or math.inf, item.point.name))
 
 
 def infeasible_pairs(points: Iterable[Point], line: Line = BASE) -> list[tuple[Point, Point]]:
     """
-    Which methods can't be told apart by their distance: pairs `(k, j)` where `j` lies in the infeasible area of `k`.
+    Methods that can't be compared by distance: pairs `(k, j)` where `j` lies in the infeasible area of `k`.
 
-    Below the line the area of `k` is to its right, between the horizontal (more rows of the same quality don't make a
-    model worse) and the parallel to the line. Above it, it is to the left, between the parallel and the chord to
-    Instruction-Mining (curves do not cross), as far as that reaches. Borders are outside, and a method on the line has
-    no area.
+    Below the line, the area of `k` extends to its right, between the horizontal (more rows of equal quality don't make
+    a model worse) and the parallel to the line. Above it, the area extends to the left as far as Instruction-Mining,
+    between the parallel and the chord to it (curves do not cross). The area is open; that of a method on the line is
+    empty.
 
     Args:
         points (`Iterable[Point]`):
-            Methods; those without a PIR have no place.
+            Methods; those without a PIR are ignored.
         line ([`Line`], *optional*, defaults to the paper's `l_base`):
-            The line; it must go through [`INSTRUCTION_MINING`].
+            Reference line; it must pass through [`INSTRUCTION_MINING`].
 
     Returns:
-        `list[tuple[Point, Point]]`: in the order of `points`.
+        `list[tuple[Point, Point]]`: In the order of `points`.
     """
     points = [point for point in points if np.isfinite(point.pir)]
     return [(k, j) for k in points for j in points if _in_area_of(k, j, line)]

@@ -1,4 +1,4 @@
-"""Finished runs, read from their folders alone, and those together that differ in the seed alone."""
+"""Reads finished runs from their folders and groups those that differ only in the seed."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ from ..benchmark import Setting, from_json
 from .pir import PIR
 
 
-#: Options that may differ between runs that are compared: what is chosen, and how it is shown, written and computed.
+#: Prefixes of options that may differ between compared runs: selection, logging, output and how it is computed.
 FREE = ("selection_", "seed", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "hub_")
 FREE += ("eval_on_start", "push_to_hub", "disable_tqdm", "resume_from_checkpoint", "judge", "dataset_num_proc")
 FREE += ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch")
-#: Methods without a score of their own.
+#: Methods that compute no scores.
 UNSCORED = ("full", "random")
 
 
@@ -30,23 +30,23 @@ class Run:
 
     Args:
         name (`str`):
-            Folder name; the path where two folders have the same.
+            Folder name; the whole path if two folders share a name.
         selection ([`Selection`]):
-            What it kept.
+            Its selection.
         settings (`dict[str, Setting]`):
             Its scores.
         train_seconds (`float`, *optional*):
-            Training time without evaluations.
+            Training time without evaluation.
         untrained (`dict[str, float]`, *optional*):
-            Scores before training, where the run was evaluated then (`eval_on_start`).
+            Scores before training (`eval_on_start`).
         recipe, protocol, versions (`dict`, *optional*):
-            Its resolved configuration; rows, metrics and answer length of its evaluation; packages.
+            Resolved configuration; rows, metrics and answer length of the evaluation; package versions.
         folder (`Path`, *optional*):
-            Where it lies.
+            The run folder.
         tokens (`int`, *optional*):
-            Tokens of the rows kept, truncated as in training.
+            Tokens of the kept rows, truncated as in training.
         failed, unscorable (`dict`, *optional*):
-            Benchmarks that failed, and why; held-out rows without a score, by reason.
+            Failed benchmarks and their errors; unscorable held-out rows by reason.
     """
 
     name: str
@@ -64,43 +64,43 @@ class Run:
 
     @property
     def seed(self) -> int | None:
-        """Of selection and training."""
+        """Seed of selection and training."""
         return self.selection.facts.get("seed")
 
     @property
     def choice(self) -> dict[str, Any]:
-        """All that decided which rows it keeps, but the seed and the candidates."""
+        """All that decides which rows are kept, except the seed and the candidates."""
         facts, judge = self.selection.facts, self.selection.facts.get("judge")
-        given = {name: facts.get(name) for name in ("diversity", "target", "dtype")}
-        given["judge"] = judge["name"] if judge and any(judge["cost"].values()) else None
-        return self.selection.options | {name: value for name, value in given.items() if value is not None}
+        choice = {name: facts.get(name) for name in ("diversity", "target", "dtype")}
+        choice["judge"] = judge["name"] if judge and any(judge["cost"].values()) else None
+        return self.selection.options | {name: value for name, value in choice.items() if value is not None}
 
     @property
     def training(self) -> dict[str, Any]:
-        """The part of the recipe that must not differ in a fair comparison."""
+        """The options that must be equal in a fair comparison."""
         return {name: value for name, value in self.recipe.items() if not name.startswith(FREE)}
 
 
 @dataclass
 class Group:
     """
-    Runs that differ in nothing but the seed; often just one.
+    Runs that differ only in the seed; often a single one.
 
     Args:
         name (`str`):
-            The run's, or what the runs share.
+            Name of the run, or what the runs have in common.
         runs (`list[Run]`):
-            In the order given.
+            The runs.
         pir ([`PIR`], *optional*):
-            Benchmark ratio against the baseline; `None` for the baseline itself and where there is none.
+            Benchmark ratio against the baseline; `None` for the baseline itself and without one.
         wins ([`PIR`], *optional*):
-            Wins rate against the baseline, where a judge compared their answers, see [`add_wins`].
+            Wins rate against the baseline, if a judge compared the answers, see [`add_wins`].
         judge (`str`, *optional*):
-            That judge; or why nothing was judged.
+            That judge; or the reason why the answers were not judged.
         over_control ([`PIR`], *optional*):
             Benchmark ratio against the control: as many random rows.
         str_ratio (`float`, *optional*):
-            Selection seconds / training seconds of the baseline, means over the runs.
+            Selection seconds / training seconds of the baseline, means over runs.
     """
 
     name: str
@@ -113,12 +113,12 @@ class Group:
 
     @property
     def selection(self) -> Selection:
-        """Of the first run."""
+        """Selection of the first run."""
         return self.runs[0].selection
 
     @property
     def method(self) -> str:
-        """The method of all runs."""
+        """Selection method."""
         return self.selection.method
 
     @property
@@ -133,33 +133,47 @@ class Group:
 
     @property
     def train_seconds(self) -> float | None:
-        """Mean over the runs; `None` if one does not know."""
-        known = [run.train_seconds for run in self.runs]
-        return None if None in known else float(np.mean(known))
+        """Mean over the runs; `None` if unknown for one."""
+        return _mean([run.train_seconds for run in self.runs])
 
     @property
     def tokens(self) -> float | None:
-        """Mean over the runs; `None` if one does not know."""
-        known = [run.tokens for run in self.runs]
-        return None if None in known else float(np.mean(known))
+        """Mean over the runs; `None` if unknown for one."""
+        return _mean([run.tokens for run in self.runs])
 
     @property
     def judged(self) -> bool:
-        """Whether there is a wins rate."""
+        """Whether the wins rate is known."""
         return self.wins is not None and bool(np.isfinite(self.wins.value))
 
     def score(self, setting: str) -> float | None:
-        """Mean over the runs; `None` if one does not have it."""
-        found = [run.settings[setting].score for run in self.runs if setting in run.settings]
-        return float(np.mean(found)) if len(found) == len(self.runs) else None
+        """Mean over the runs; `None` if one of them lacks the setting."""
+        return _mean([run.settings[setting].score if setting in run.settings else None for run in self.runs])
+
+    def differences(self, other: "Group") -> list[str]:
+        """
+        Options, candidate rows and packages in which the first runs differ, where both record them: a PIR between the
+        groups measures these too.
+        """
+        mine, its = self.runs[0], other.runs[0]
+        options = {**its.training, **mine.training} if its.recipe and mine.recipe else {}
+        names = [f"`{name}`" for name in options if mine.training.get(name) != its.training.get(name)]
+        if mine.selection.facts.get("dataset") != its.selection.facts.get("dataset"):
+            names.append("the candidate rows")
+        packages = {**its.versions, **mine.versions} if its.versions and mine.versions else {}
+        return names + [f"{name} (version)" for name in packages if mine.versions.get(name) != its.versions.get(name)]
+
+
+def _mean(values: list[float | None]) -> float | None:
+    return None if None in values else float(np.mean(values))
 
 
 def read_run(folder: Path, shared_names: list[str]) -> Run:
     """
-    The run in `folder`, named as it, or by its whole path if another of `shared_names` is named alike.
+    Read a run. Its name is that of the folder, or the whole path if the name is in `shared_names`.
 
     Raises:
-        `ValueError`: no finished run lies there.
+        `ValueError`: The folder is not that of a finished run.
     """
     evaluation = read_evaluation(folder, "runs")
     name = str(folder) if folder.resolve().name in shared_names else folder.resolve().name
@@ -184,19 +198,20 @@ def read_run(folder: Path, shared_names: list[str]) -> Run:
 
 
 def grouped(runs: list[Run]) -> list[Group]:
-    """Runs that chose by the same, of the same rows, and trained alike, of different seeds, together."""
-    found: dict[str, list[Run]] = {}
+    """Groups of runs with the same selection, candidates and training, and different seeds."""
+    members: dict[str, list[Run]] = {}
     for run in runs:
         key = digest(
             [run.selection.method, run.choice, run.selection.budget, run.training, run.selection.facts.get("dataset")]
         )
-        if run.seed is None or any(other.seed == run.seed for other in found.get(key, [])):
-            key += run.name  # a repetition, or of unknown seed: for itself
-        found.setdefault(key, []).append(run)
-    groups = [Group(members[0].name, members) for members in found.values()]
+        if run.seed is None or any(other.seed == run.seed for other in members.get(key, [])):
+            key += run.name  # a repetition, or an unknown seed: a group of its own
+        members.setdefault(key, []).append(run)
+    groups = [Group(together[0].name, together) for together in members.values()]
     for group in groups:
         if len(group.runs) > 1:
-            budget = f" {group.selection.budget:g}" if group.method != "full" else ""
-            name = f"{group.method}{budget}"
+            budget = group.selection.budget
+            budget = budget if isinstance(budget, str) else f"{budget:g}"
+            name = group.method if group.method == "full" else f"{group.method} {budget}"
             group.name = name if name not in [other.name for other in groups] else f"{name} ({group.name})"
     return groups

@@ -1,14 +1,14 @@
 """
-Feasibility: how easily a method is put to use, and to another use (paper, section 6.2 and Table 3).
+Feasibility: how simple a method is to use and to transfer (paper, section 6.2 and Table 3).
 
 | penalty | is |
 |---|---|
-| simplicity | 2 a trained LLM (1.5 if small) + 1 a step + 1 without published code; just 200 above 100 LLMs |
+| simplicity | 2 per trained LLM (1.5 if small) + 1 per step + 1 without published code; 200 above 100 LLMs |
 | flexibility | 3 if not model-free + 2 if not dataset-free + 1 if it needs ChatGPT |
 
-Each gives a dense rank, and the dense rank of the sum of the two is the feasibility. The weights are those of the
-paper's site; the paper names only their order. They give its Table 3 but for the flexibility of DEITA (printed 3,
-computed 2) and InstructionGPT-4 (5, 3), and the feasibility that follows from these two.
+Each penalty gives a dense rank; feasibility is the dense rank of the sum of the two ranks. The weights are those of
+the paper's site; the paper states only their order. They reproduce its Table 3 except the flexibility of DEITA
+(printed 3, computed 2) and InstructionGPT-4 (5, 3), and the feasibility that follows from these two.
 """
 
 from collections.abc import Mapping
@@ -23,15 +23,15 @@ from ...selector import Card
 @dataclass(frozen=True)
 class Facts:
     """
-    What feasibility is judged by.
+    Facts that determine feasibility.
 
     Args:
         trained_llms (`int`):
-            Language models trained to build the selector.
+            Number of language models trained to build the selector.
         small_llm (`bool`):
-            Whether those are small ones, as Superfiltering's GPT-2.
+            Whether they are small, like Superfiltering's GPT-2.
         steps (`int`):
-            Steps of the selection algorithm.
+            Number of steps of the selection algorithm.
         code (`bool`):
             Whether the authors publish their code.
         model_free, dataset_free, chatgpt_free (`bool`):
@@ -66,7 +66,7 @@ class Facts:
 
 
 class Feasibility(NamedTuple):
-    """A method's dense ranks among the methods it was ranked with; 1 is the best."""
+    """Dense ranks of a method among the methods it is ranked with; 1 is the best."""
 
     simplicity: int
     flexibility: int
@@ -75,15 +75,15 @@ class Feasibility(NamedTuple):
 
 def rank_by_feasibility(methods: Mapping[str, Facts]) -> dict[str, Feasibility]:
     """
-    Methods in the order of their feasibility, with their ranks.
+    Rank methods by feasibility.
 
     Args:
         methods (`Mapping[str, Facts]`):
-            Facts by name. Ranks are relative: another method may move them.
+            Facts by name. Ranks are relative to the methods given.
 
     Returns:
-        `dict[str, Feasibility]`: best first; equal ones by simplicity, flexibility, then name from Z to A (as on the
-        paper's site).
+        `dict[str, Feasibility]`: Best first; ties by simplicity, flexibility, then name from Z to A (as on the paper's
+        site).
     """
     penalties = [(facts.simplicity_penalty, facts.flexibility_penalty) for facts in methods.values()]
     if not penalties:

@@ -1,8 +1,8 @@
 """
-The published comparison of arXiv 2406.14115, so that a run can be shown among the methods of the literature.
+The published comparison of arXiv 2406.14115, to place a run among the methods of the literature.
 
-`published.json` holds facts only, with their sources and with notes on the figures that do not follow from their own
-inputs; distances and ranks are computed from it by [`efficiency`] and [`feasibility`].
+`published.json` holds facts and their sources, and notes on figures that do not follow from their inputs; distances
+and ranks are computed by [`efficiency`] and [`feasibility`].
 """
 
 import json
@@ -16,15 +16,15 @@ from .feasibility import Facts
 
 class Point(NamedTuple):
     """
-    A method in the plane (SDF, PIR), published or the user's own.
+    A method in the plane of SDF and PIR, published or the user's own.
 
     Args:
         name (`str`):
-            What it is shown as.
+            Displayed name.
         sdf (`float`):
             Selected dataset fraction.
         pir (`float`):
-            PIR of the kind wins rate, or bridged to it; NaN if there is none.
+            PIR by wins rate, or mapped to its scale; NaN if unknown.
     """
 
     name: str
@@ -35,19 +35,19 @@ class Point(NamedTuple):
 @dataclass(frozen=True)
 class Published:
     """
-    A method as published.
+    A published method.
 
     Args:
         method (`str`):
-            Its name there.
+            Name in the comparison.
         paper (`str`):
-            arXiv id of its own paper.
+            arXiv id of the method's own paper.
         point ([`Point`]):
             SDF and PIR (wins rate against the same model).
         estimated (`bool`):
-            Whether that PIR was bridged from a benchmark ratio.
+            Whether the PIR was mapped from a benchmark ratio.
         facts ([`Facts`]):
-            What its feasibility is judged by.
+            Facts that determine its feasibility.
     """
 
     method: str
@@ -59,23 +59,23 @@ class Published:
 
 @cache
 def table() -> dict[str, Any]:
-    """The file whole: `sources`, `notes`, `bridge`, `v1` and `v2`."""
+    """Content of the file: `sources`, `notes`, `bridge`, `v1` and `v2`."""
     return json.loads((files(__package__) / "published.json").read_text(encoding="utf-8"))
 
 
 def published(version: str = "v1") -> list[Published]:
     """
-    The methods of the paper (`v1`, 9 of them) or of its later site (`v2`, 12).
+    The 9 methods of the paper (`v1`) or the 12 of its later site (`v2`).
 
     Raises:
-        `ValueError`: there is no such version.
+        `ValueError`: Unknown version.
     """
     if version not in ("v1", "v2"):
         raise ValueError(f"`version={version!r}` must be 'v1' (the paper) or 'v2' (its site).")
-    found = []
+    methods = []
     for row in table()[version]:
         row = dict(row)
         method, paper, estimated = row.pop("method"), row.pop("paper"), row.pop("estimated")
         point = Point(method, row.pop("sdf"), row.pop("pir"))
-        found.append(Published(method, paper, point, estimated, Facts(**row)))
-    return found
+        methods.append(Published(method, paper, point, estimated, Facts(**row)))
+    return methods

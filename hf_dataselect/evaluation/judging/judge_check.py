@@ -1,31 +1,36 @@
 """
-How far a judge agrees with people: pairs of answers that people have compared, judged in both orders (see
-[`win_rate`]) and set against their verdicts.
+Agreement of a judge with human annotators: pairs of answers are judged in both orders (see [`win_rate`]) and compared
+with human labels.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
 from ...data.records import load_rows
-from ...engines.llm.judge import Judge
+from ...options import nearest
 from ...runs.folder import plain
 from ..benchmark_rows import COLUMNS
 from ..questions import read_question
 from .win_rate import judge_pairs
 
 
+if TYPE_CHECKING:
+    from ...engines.llm.judge import Judge
+    from ...engines.llm.reward_model import RewardModel
+
+
 class _Layout(NamedTuple):
     answers: tuple[str, str]
     labels: tuple[str, ...]
-    codes: tuple[int, int, int]  # the first answer is better, the second, none
+    codes: tuple[int, int, int]  # the first answer is better, the second, tie
 
 
-#: Layouts of labelled pairs: PandaLM (three people), Auto-J, LLMBar (which has no ties).
+#: Layouts of labelled pairs: PandaLM (three annotators), Auto-J, LLMBar (without ties).
 LAYOUTS = (
     _Layout(("response1", "response2"), ("annotator1", "annotator2", "annotator3"), (1, 2, 0)),
     _Layout(("response 1", "response 2"), ("label",), (0, 1, 2)),
@@ -36,17 +41,17 @@ LAYOUTS = (
 @dataclass
 class LabelledPairs:
     """
-    Pairs of answers with people's verdicts.
+    Pairs of answers with human labels.
 
     Args:
         questions, first, second (`list[str]`):
-            The requests and the two answers to each.
+            Requests and the two answers to each.
         labels (`np.ndarray`):
-            Verdicts seen from the first answer, float64 `(n,)`: 1 = better, 0 = as good, -1 = worse.
+            Labels of the first answer, float64 `(n,)`: 1 = better, 0 = equal, -1 = worse.
         undecided (`int`):
-            Rows left out: no verdict that most people gave.
+            Number of excluded rows: the annotators have no majority.
         replayed (`np.ndarray`, *optional*):
-            Stored verdicts of a judge, coded as the labels; NaN = none.
+            Stored verdicts of a judge, coded as the labels; NaN = missing.
     """
 
     questions: list[str]
@@ -57,7 +62,7 @@ class LabelledPairs:
     replayed: np.ndarray | None = None
 
     def sample(self, pairs: int, seed: int = 0) -> "LabelledPairs":
-        """A seeded sample without replacement, in the order of the rows; all, if there are no more."""
+        """A seeded sample without replacement in row order; all pairs, if there are fewer."""
         if pairs >= len(self.labels):
             return self
         rows = np.sort(np.random.default_rng(seed).choice(len(self.labels), pairs, replace=False))
@@ -68,16 +73,17 @@ class LabelledPairs:
 
 def load_pairs(name: str, replay: str | None = None) -> LabelledPairs:
     """
-    Labelled pairs by hub name, folder or file, in one of `LAYOUTS`.
+    Load labelled pairs in one of the `LAYOUTS`.
 
     Args:
         name (`str`):
-            See [`load_rows`].
+            Hub name, folder or file, see [`load_rows`].
         replay (`str`, *optional*):
-            Column of stored verdicts, coded as the labels. One of several people's is set against the others'.
+            Column of stored verdicts, coded as the labels. If it is one of several annotators, it is compared with the
+            others.
 
     Raises:
-        `ValueError`: no such dataset or column, columns of no known layout, or a label of no known meaning.
+        `ValueError`: Unknown dataset or column, unknown layout, or an unknown label.
     """
     rows = load_rows(name)
     columns = set(rows.column_names)
@@ -87,13 +93,15 @@ def load_pairs(name: str, replay: str | None = None) -> LabelledPairs:
         known = "\n  ".join(", ".join((*layout.answers, *layout.labels)) for layout in LAYOUTS)
         raise ValueError(f"{name!r} has the columns {sorted(columns)}; expected a question and one of:\n  {known}")
     if replay is not None and replay not in columns:
-        raise ValueError(f"`replay={replay!r}` is no column of {name!r}; its columns are {sorted(columns)}.")
-    people = [column for column in layout.labels if column != replay]
-    if not people:
-        raise ValueError(f"`replay={replay!r}` is the people's only verdict in {name!r}: name a judge's.")
-    verdicts = np.array([_decoded(rows[column], layout.codes, name) for column in people])
+        raise ValueError(f"`replay={replay!r}` is not a column of {name!r}{nearest(replay, sorted(columns))}")
+    annotators = [column for column in layout.labels if column != replay]
+    if not annotators:
+        raise ValueError(
+            f"`replay={replay!r}` is the only human label in {name!r}: name a column of a judge's verdicts."
+        )
+    verdicts = np.array([_decoded(rows[column], layout.codes, name) for column in annotators])
     votes = np.array([(verdicts == value).sum(axis=0) for value in (1, 0, -1)])
-    decided = 2 * votes.max(axis=0) > len(people)
+    decided = 2 * votes.max(axis=0) > len(annotators)
     names = {"question": question, "answer": None, "subject": None, "id": None}
     turns = [read_question(row, place, names).turns for place, row in enumerate(rows)]
     texts = [
@@ -108,27 +116,27 @@ def load_pairs(name: str, replay: str | None = None) -> LabelledPairs:
 
 def _decoded(codes: Sequence[Any], meaning: tuple[int, int, int], name: str, strict: bool = True) -> np.ndarray:
     values = dict(zip(meaning, (1.0, -1.0, 0.0), strict=True))
-    found = np.array([values.get(code, np.nan) for code in codes])
-    if strict and np.isnan(found).any():
-        row = int(np.flatnonzero(np.isnan(found))[0])
-        raise ValueError(f"{name!r}: row {row} has the label {codes[row]!r}; known are {sorted(meaning)}.")
-    return found
+    decoded = np.array([values.get(code, np.nan) for code in codes])
+    if strict and np.isnan(decoded).any():
+        row = int(np.flatnonzero(np.isnan(decoded))[0])
+        raise ValueError(f"{name!r}: row {row} has the label {codes[row]!r}, expected one of {sorted(meaning)}.")
+    return decoded
 
 
 @dataclass
 class Agreement:
     """
-    A judge against people, over the pairs that it judged.
+    Agreement of a judge with human labels, over the pairs that it judged.
 
     Args:
         pairs, unparsable, undecided (`int`):
-            Labelled pairs; those of them without a verdict of the judge; rows on which people do not agree.
+            Number of labelled pairs; of pairs without a verdict of the judge; of rows without a majority label.
         accuracy, kappa (`float`):
-            Share of equal verdicts (better, as good, worse); Cohen's kappa of them.
+            Share of equal verdicts (better, equal, worse); Cohen's kappa.
         accuracy_interval, kappa_interval (`tuple[float, float]`):
             95 % percentile bootstrap over pairs.
         consistency (`float`):
-            Share of pairs whose two orders agree; NaN for stored verdicts.
+            Share of pairs with the same verdict in both orders; NaN for stored verdicts.
         problems (`dict[str, int]`):
             Pairs without a verdict, by reason.
     """
@@ -145,76 +153,83 @@ class Agreement:
 
 
 def agreement(
-    pairs: LabelledPairs, judge: Judge | None = None, *, max_new_tokens: int = 128, resamples: int = 1000
+    pairs: LabelledPairs,
+    judge: "Judge | RewardModel | None" = None,
+    *,
+    max_new_tokens: int = 128,
+    resamples: int = 1000,
 ) -> Agreement:
     """
-    Set a judge, or the stored verdicts, against the labels.
+    Compare a judge, or stored verdicts, with human labels.
 
     Args:
         pairs ([`LabelledPairs`]):
-            What people said.
-        judge ([`Judge`], *optional*):
-            Who is checked; by default the stored verdicts are.
+            Labelled pairs.
+        judge ([`Judge`] or [`RewardModel`], *optional*):
+            The judge to check; by default the stored verdicts are checked.
         max_new_tokens (`int`, *optional*, defaults to `128`):
-            Length of a verdict at most.
+            Maximum length of a verdict.
         resamples (`int`, *optional*, defaults to `1000`):
-            Bootstrap samples.
+            Number of bootstrap resamples.
     """
     if judge is None:
-        found, consistency = pairs.replayed, float("nan")
-        problems = {"no stored verdict": int(np.isnan(found).sum())} if np.isnan(found).any() else {}
+        outcomes, consistency = pairs.replayed, float("nan")
+        problems = {"no stored verdict": int(np.isnan(outcomes).sum())} if np.isnan(outcomes).any() else {}
     else:
         verdicts = judge_pairs(judge, pairs.questions, pairs.first, pairs.second, max_new_tokens=max_new_tokens)
-        found, consistency = verdicts.outcomes, verdicts.consistency
-        problems = {why: len(rows) for why, rows in verdicts.problems.items()}
-    judged = np.isfinite(found)
-    labels, found = pairs.labels[judged], found[judged]
-    accuracy = _with_interval(lambda mine, other: np.mean(mine == other), labels, found, resamples)
-    kappa = _with_interval(_kappa, labels, found, resamples)
+        outcomes, consistency = verdicts.outcomes, verdicts.consistency
+        problems = {reason: len(rows) for reason, rows in verdicts.problems.items()}
+    judged = np.isfinite(outcomes)
+    labels, outcomes = pairs.labels[judged], outcomes[judged]
+    accuracy = _with_interval(lambda mine, other: np.mean(mine == other), labels, outcomes, resamples)
+    kappa = _with_interval(_kappa, labels, outcomes, resamples)
     unparsable = int((~judged).sum())
     return Agreement(len(pairs.labels), unparsable, pairs.undecided, *accuracy, *kappa, consistency, problems)
 
 
-def _kappa(labels: np.ndarray, found: np.ndarray) -> float:
-    # Where both know one value only, chance alone agrees, and kappa is not defined.
-    alike = len(np.unique([labels, found])) == 1
-    return float("nan") if alike else cohen_kappa_score(labels.astype(int), found.astype(int))
+def _kappa(labels: np.ndarray, outcomes: np.ndarray) -> float:
+    # Kappa is undefined if all labels and outcomes are equal: the expected agreement is 1.
+    constant = len(np.unique([labels, outcomes])) == 1
+    return float("nan") if constant else cohen_kappa_score(labels.astype(int), outcomes.astype(int))
 
 
 def _with_interval(
-    statistic: Callable, labels: np.ndarray, found: np.ndarray, resamples: int
+    statistic: Callable, labels: np.ndarray, outcomes: np.ndarray, resamples: int
 ) -> tuple[float, tuple[float, float]]:
-    """The statistic, and the middle 95 % of its values on resampled pairs; those without a value are left out."""
+    """
+    The statistic and its 95 % percentile interval over resampled pairs; resamples where it is undefined are excluded.
+    `scipy.stats.bootstrap` gives the same interval, but NaN with an undefined resample, and refuses a single pair.
+    """
     if not len(labels):
         return float("nan"), (float("nan"), float("nan"))
     draws = np.random.default_rng(0).integers(len(labels), size=(resamples, len(labels)))
-    values = np.array([statistic(labels[draw], found[draw]) for draw in draws])
+    values = np.array([statistic(labels[draw], outcomes[draw]) for draw in draws])
     values = values[np.isfinite(values)]
     low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
-    return float(statistic(labels, found)), (float(low), float(high))
+    return float(statistic(labels, outcomes)), (float(low), float(high))
 
 
-def as_table(found: dict[str, Agreement]) -> str:
-    """Markdown table of a judge's agreement on several sets."""
+def as_table(sets: dict[str, Agreement]) -> str:
+    """Agreement by set as a Markdown table."""
 
     def between(value: float, interval: tuple[float, float]) -> str:
         return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
     lines = [
-        "| pairs | of | accuracy [95 %] | kappa [95 %] | same in both orders | unparsable | people disagree |",
+        "| pairs | of | accuracy [95 %] | kappa [95 %] | same in both orders | unparsable | no majority |",
         "|---|---|---|---|---|---|---|",
     ]
-    for name, item in found.items():
+    for name, item in sets.items():
         accuracy, kappa = between(item.accuracy, item.accuracy_interval), between(item.kappa, item.kappa_interval)
         consistency = "" if np.isnan(item.consistency) else f"{item.consistency:.3f}"
         lines.append(
             f"| {name} | {item.pairs} | {accuracy} | {kappa} | {consistency} | {item.unparsable} | {item.undecided} |"
         )
-    lines += [f"\n{name}: {n} pairs: {why}" for name, item in found.items() for why, n in item.problems.items()]
+    lines += [f"\n{name}: {n} pairs: {reason}" for name, item in sets.items() for reason, n in item.problems.items()]
     return "\n".join(lines)
 
 
-def as_json(found: dict[str, Agreement], judge: Judge | None, replay: str | None) -> str:
-    """The same as JSON, with the judge's name and cost; NaN is null."""
+def as_json(sets: dict[str, Agreement], judge: "Judge | RewardModel | None", replay: str | None) -> str:
+    """Agreement by set as JSON, with the judge's name and cost; NaN is null."""
     who = {"replay": replay} if judge is None else {"judge": judge.name, "cost": asdict(judge.cost)}
-    return json.dumps(plain(who | {"sets": {name: asdict(item) for name, item in found.items()}}), indent=1)
+    return json.dumps(plain(who | {"sets": {name: asdict(item) for name, item in sets.items()}}), indent=1)

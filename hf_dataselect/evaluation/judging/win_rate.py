@@ -1,18 +1,18 @@
 """
-Win rate: answers of two runs judged against each other, each pair in both orders.
+Win rate: a judge compares the answers of two runs, each pair in both orders.
 
-The judge scores both answers from 1 to 10; in one order the higher score wins. A pair is then
+The judge scores both answers from 1 to 10; the higher score wins. The verdicts of the two orders combine to
 
-| in one order | in the other | the first run's |
+| one order | the other | outcome for the first run |
 |---|---|---|
-| win | win or tie | win: not contradicted |
+| win | win or tie | win |
 | tie | tie | tie |
-| win | loss | tie: the judge goes by the place |
+| win | loss | tie (position bias) |
 | loss | loss or tie | loss |
-| no score | any | NaN: counted and named |
+| no score | any | NaN, with the reason |
 
-as AlpaGasus (arXiv 2307.08701) and IFD (arXiv 2308.12032) count. A reward model gives the same number wherever an
-answer stands: the higher one wins.
+as in AlpaGasus (arXiv 2307.08701) and IFD (arXiv 2308.12032). A reward model has no position bias: the higher reward
+wins.
 """
 
 import json
@@ -20,7 +20,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,7 +28,11 @@ from ...engines.llm.judge import Conversation, Judge
 from ...engines.llm.prompts import delimited, numbers
 
 
-#: Lowest and highest score of an answer.
+if TYPE_CHECKING:
+    from ...engines.llm.reward_model import RewardModel
+
+
+#: Range of an answer's score.
 LOW, HIGH = 1, 10
 
 _RULES = f"""You compare two answers to one request. The request and the answers stand between marks such as <request \
@@ -42,19 +46,19 @@ The first line of your reply holds two numbers, the score of answer_1, a space, 
 else. One sentence of reasons may follow on the second line."""
 
 
-# Said again behind the texts, so that what the judge reads last is not a row's.
+# Repeated after the texts, so that the prompt does not end with text of a row.
 _ASKED = f"Score answer_1 and answer_2. First line: two numbers from {LOW} to {HIGH}, a space between, nothing else."
 
 
 @dataclass
 class Verdicts:
     """
-    What a judge makes of pairs of answers, seen from the first answer.
+    Verdicts of a judge on pairs of answers, for the first answer.
 
     Args:
         orders (`np.ndarray`):
-            Verdict of each order, float64 `(n, 2)`: 1 = better, 0 = as good, -1 = worse, NaN = none. Column 0 is the
-            order in which the first answer was shown first.
+            Verdict of each order, float64 `(n, 2)`: 1 = better, 0 = equal, -1 = worse, NaN = unparsable. In column 0
+            the first answer is shown first.
         problems (`dict[str, list[int]]`):
             Pairs without an outcome, by reason.
     """
@@ -64,29 +68,29 @@ class Verdicts:
 
     @property
     def outcomes(self) -> np.ndarray:
-        """Outcome of each pair, float64 `(n,)`: 1 = win, 0 = tie, -1 = loss, NaN = unparsable in some order."""
+        """Outcome of each pair, float64 `(n,)`: 1 = win, 0 = tie, -1 = loss, NaN = unparsable in one order or both."""
         return np.sign(self.orders.sum(axis=1))
 
     @property
     def counts(self) -> dict[str, int]:
         """`wins`, `ties`, `losses` and `unparsable`; they sum to the number of pairs."""
         outcomes = self.outcomes
-        found = {name: int((outcomes == value).sum()) for name, value in (("wins", 1), ("ties", 0), ("losses", -1))}
-        return found | {"unparsable": int(np.isnan(outcomes).sum())}
+        counts = {name: int((outcomes == value).sum()) for name, value in (("wins", 1), ("ties", 0), ("losses", -1))}
+        return counts | {"unparsable": int(np.isnan(outcomes).sum())}
 
     @property
     def consistency(self) -> float:
-        """Share of the judged pairs whose two orders agree; NaN if none was judged."""
+        """Share of judged pairs with the same verdict in both orders; NaN without judged pairs."""
         judged = self.orders[np.isfinite(self.orders).all(axis=1)]
         return float((judged[:, 0] == judged[:, 1]).mean()) if len(judged) else float("nan")
 
     def part(self, start: int, end: int) -> "Verdicts":
-        """The pairs `start <= i < end`, counted anew from 0."""
+        """The pairs `start <= i < end`, renumbered from 0."""
         problems = {why: [i - start for i in rows if start <= i < end] for why, rows in self.problems.items()}
         return Verdicts(self.orders[start:end], {why: rows for why, rows in problems.items() if rows})
 
     def as_json(self) -> dict[str, Any]:
-        """For a run folder: counts, consistency, reasons, and the outcome of each pair."""
+        """JSON for a run folder: counts, consistency, problems, and the outcome of each pair."""
         described = {**self.counts, "consistency": self.consistency, "problems": self.problems}
         return described | {"outcomes": self.outcomes.tolist()}
 
@@ -94,32 +98,31 @@ class Verdicts:
 def win_rate(
     first: Any,
     second: Any,
-    judge: Judge,
+    judge: "Judge | RewardModel",
     questions: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
     *,
     max_new_tokens: int = 128,
 ) -> dict[str, Verdicts]:
     """
-    Judge the answers of two runs against each other.
+    Compare the answers of two runs with a judge.
 
     Args:
         first, second:
-            Answers of the run whose wins count, and of the one it is measured against: a run folder, a file of
-            answers (see [`read_answers`]), or, together with `questions`, the answers themselves (`None` = no
-            answer).
-        judge ([`Judge`]):
-            Who judges.
+            Answers of the run whose wins count, and of the run it is compared with: a run folder, a file of answers
+            (see [`read_answers`]), or, with `questions`, the answers themselves (`None` = no answer).
+        judge ([`Judge`] or [`RewardModel`]):
+            The judge.
         questions (`Sequence[str]` or `dict[str, Sequence[str]]`, *optional*):
-            Of one test set, or of several by name; the answers are then given in the same form.
+            Questions of one test set, or of several by name; the answers have the same form.
         max_new_tokens (`int`, *optional*, defaults to `128`):
-            Length of a verdict at most; a judge that thinks aloud first needs thousands.
+            Maximum length of a verdict; a reasoning model needs thousands.
 
     Returns:
-        `dict[str, Verdicts]`: by test set; the name of a single unnamed one is `""`.
+        `dict[str, Verdicts]`: Verdicts by test set; the name of a single unnamed one is `""`.
 
     Raises:
-        `ValueError`: answers that do not belong to the same questions.
-        [`JudgeError`]: see [`Judge.ask`].
+        `ValueError`: The answers do not belong to the same questions.
+        [`JudgeError`]: See [`Judge.ask`].
     """
     if questions is None:
         questions, first, second = _from_files(first, second)
@@ -133,18 +136,18 @@ def win_rate(
                     f"set {name!r}."
                 )
     flat = [[item for name in questions for item in side[name]] for side in (questions, first, second)]
-    found = judge_pairs(judge, *flat, max_new_tokens=max_new_tokens)
+    verdicts = judge_pairs(judge, *flat, max_new_tokens=max_new_tokens)
     borders = np.cumsum([0, *map(len, questions.values())])
-    return {name: found.part(*borders[i : i + 2]) for i, name in enumerate(questions)}
+    return {name: verdicts.part(*borders[i : i + 2]) for i, name in enumerate(questions)}
 
 
 def read_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str | None]]]:
     """
-    Questions and answers by test set: of a run folder's `answers/NAME.jsonl`, or of one such file, with `question` and
-    `answer` (null = none) on each line.
+    Questions and answers by test set, from a run folder's `answers/NAME.jsonl` or from one such file, with `question`
+    and `answer` (or null) on each line.
 
     Raises:
-        `ValueError`: no such file, or a line that is no answer.
+        `ValueError`: A missing file or a malformed line.
     """
     files = sorted((path / "answers").glob("*.jsonl")) if path.is_dir() else [path]
     questions, answers = {}, {}
@@ -154,31 +157,31 @@ def read_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str |
             pairs = [(line["question"], line["answer"]) for line in lines]
             questions[file.stem], answers[file.stem] = ([pair[side] for pair in pairs] for side in (0, 1))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no readable answers: {error!r}") from error
+        raise ValueError(f"{path} has no readable answers: {error!r}") from error
     if not files:
-        raise ValueError(f"{path} holds no answers: name a test set in `benchmarks`, of the kind `instructions`.")
+        raise ValueError(f"{path} has no answers: add a test set of the kind `instructions` to `benchmarks`.")
     return questions, answers
 
 
 def _from_files(first: Any, second: Any) -> tuple[dict, dict, dict]:
     (questions, mine), (asked, other) = read_answers(Path(first)), read_answers(Path(second))
     if questions.keys() != asked.keys():
-        raise ValueError(f"{first} answers the test sets {sorted(questions)}, and {second} {sorted(asked)}.")
+        raise ValueError(f"{first} has answers to the test sets {sorted(questions)}, {second} to {sorted(asked)}.")
     for name in questions:
         if questions[name] != asked[name]:
-            raise ValueError(f"{first} and {second} answer different questions of {name!r}, or in another order.")
+            raise ValueError(f"{first} and {second} answer different questions of {name!r}, or in a different order.")
     return questions, mine, other
 
 
 def judge_pairs(
-    judge: Judge,
+    judge: "Judge | RewardModel",
     questions: Sequence[str],
     first: Sequence[str | None],
     second: Sequence[str | None],
     *,
     max_new_tokens: int = 128,
 ) -> Verdicts:
-    """Judge pairs of answers in both orders. Two equal answers tie without being asked about."""
+    """Judge pairs of answers in both orders. Identical answers tie without a call."""
     orders, problems = np.full((len(questions), 2), np.nan), defaultdict(list)
     asked = []
     for i, (mine, other) in enumerate(zip(first, second, strict=True)):
@@ -188,15 +191,15 @@ def judge_pairs(
             orders[i] = 0
         else:
             asked.append(i)
-    if not judge.writes:
+    if not isinstance(judge, Judge):
         chats = [_chat(questions[i], side[i]) for side in (first, second) for i in asked]
-        rewards = judge.score(chats, progress="Judging answers").reshape(2, -1)
+        rewards = judge.score(chats, "Judging answers").reshape(2, -1)
         orders[asked] = np.sign(rewards[0] - rewards[1])[:, None]
         problems["no reward"] += [i for i in asked if np.isnan(orders[i, 0])]
     else:
         shown = [_prompt(questions[i], first[i], second[i]) for i in asked]
         shown += [_prompt(questions[i], second[i], first[i]) for i in asked]
-        replies = judge.ask(shown, max_new_tokens=max_new_tokens, progress="Judging answers")
+        replies = judge.ask(shown, max_new_tokens=max_new_tokens, label="Judging answers")
         for place, reply in enumerate(replies):
             i, order = asked[place % len(asked)], place // len(asked)
             scores = numbers(reply.text, 2, LOW, HIGH)

@@ -1,4 +1,4 @@
-"""The pictures of the report: PIR by run, PIR over budgets, the plane of SDF and PIR, rows kept by column, scores."""
+"""Pictures of the report: PIR by run, PIR by budget, the plane of SDF and PIR, rows kept by column, scores."""
 
 import re
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _KEPT, _LEFT = "#c0392b", "#b8c4ce"
 
 
 class Picture(NamedTuple):
-    """A drawn figure, and what it shows in words for those who can't see it."""
+    """A figure and its text alternative."""
 
     name: str
     figure: "Figure"
@@ -29,16 +29,16 @@ class Picture(NamedTuple):
 
     @property
     def file(self) -> str:
-        """Name of its PNG."""
+        """File name of the PNG."""
         return "report-" + re.sub(r"[^\w.-]+", "-", self.name) + ".png"
 
 
 def draw(comparison: Comparison) -> list[Picture]:
     """
-    Draw what there is to draw of a comparison.
+    Draw the pictures for which the comparison has data.
 
     Raises:
-        `ImportError`: matplotlib is missing (extra `report`).
+        `ImportError`: matplotlib is not installed (extra `report`).
     """
     return [
         *_ratios(comparison),
@@ -63,12 +63,12 @@ def _rated(comparison: Comparison) -> list[Group]:
 
 
 def _has_bar(pir: PIR) -> bool:
-    """Whether there is an interval, with two ends, and of this very number."""
+    """Whether the interval is finite and covers all settings of the PIR."""
     return bool(np.isfinite([pir.low, pir.high]).all()) and not pir.partial
 
 
 def _ratios(comparison: Comparison) -> Iterator[Picture]:
-    """PIR of each run with its interval, and the ratio in each setting."""
+    """PIR of each run with its interval, and the ratio of each setting."""
     groups = _rated(comparison)
     if not groups:
         return
@@ -77,7 +77,7 @@ def _ratios(comparison: Comparison) -> Iterator[Picture]:
     markers = dict(zip(names, "sD^v<>ph*XP" * len(names), strict=False))
     for place, group in enumerate(groups):
         pir = group.pir
-        axis.plot(pir.value, place, "o", color=_KEPT, zorder=3, label=None if place else "PIR, with its 95 % interval")
+        axis.plot(pir.value, place, "o", color=_KEPT, zorder=3, label=None if place else "PIR with 95 % interval")
         if _has_bar(pir):
             axis.hlines(place, pir.low, pir.high, color=_KEPT, linewidth=2)
         for name, ratio in pir.settings.items():
@@ -90,15 +90,15 @@ def _ratios(comparison: Comparison) -> Iterator[Picture]:
     axis.set_ylim(len(groups) - 0.4, -0.6)
     axis.set(xlabel="score / baseline; above 1: better than training on everything")
     _legend_below(axis)
-    told = [
+    texts = [
         f"{g.name} {g.pir.value:.3f}" + (f" ({g.pir.low:.3f} to {g.pir.high:.3f})" if _has_bar(g.pir) else "")
         for g in groups
     ]
-    yield Picture("ratios", figure, f"PIR by benchmark ratio with 95 % intervals: {'; '.join(told)}.")
+    yield Picture("ratios", figure, f"PIR by benchmark ratio with 95 % intervals: {'; '.join(texts)}.")
 
 
 def _curves(comparison: Comparison) -> Iterator[Picture]:
-    """PIR over SDF, a line a method."""
+    """PIR by SDF, one line per method."""
     methods: dict[str, list[Group]] = {}
     for group in _rated(comparison):
         methods.setdefault(group.method, []).append(group)
@@ -106,7 +106,7 @@ def _curves(comparison: Comparison) -> Iterator[Picture]:
     if not methods:
         return
     figure, axis = _axes()
-    # Beside each other, or the bars of methods at one budget would hide each other.
+    # Shifted, so that the error bars of methods at the same budget do not overlap.
     apart = 0.01 * np.ptp([group.sdf for groups in methods.values() for group in groups])
     for place, (name, groups) in enumerate(methods.items()):
         pirs = [group.pir for group in groups]
@@ -115,14 +115,14 @@ def _curves(comparison: Comparison) -> Iterator[Picture]:
         sdfs = [group.sdf + apart * (place - (len(methods) - 1) / 2) for group in groups]
         axis.errorbar(sdfs, values, np.clip(np.transpose(ends), 0, None), marker="o", label=name, capsize=3)
     axis.axhline(1, color="black", linewidth=1)
-    axis.set(xlabel="SDF: part of the rows kept", ylabel="PIR (benchmark ratio)")
+    axis.set(xlabel="SDF: fraction of the rows kept", ylabel="PIR (benchmark ratio)")
     _legend_below(axis)
-    told = [f"{n}: " + ", ".join(f"{g.pir.value:.3f} at {g.sdf:.1%}" for g in gs) for n, gs in methods.items()]
-    yield Picture("curves", figure, f"PIR over the part of the rows kept. {'; '.join(told)}.")
+    texts = [f"{n}: " + ", ".join(f"{g.pir.value:.3f} at {g.sdf:.1%}" for g in gs) for n, gs in methods.items()]
+    yield Picture("curves", figure, f"PIR by fraction of the rows kept. {'; '.join(texts)}.")
 
 
 def _plane(comparison: Comparison) -> Iterator[Picture]:
-    """The published methods, the line between them, and the runs at their estimated place."""
+    """The published methods, the reference line, and the runs."""
     judged = {group.name: group.judged for group in comparison.groups}
     own = [item.point for item in comparison.efficiencies() if item.point.name in judged]
     if not own:
@@ -137,7 +137,7 @@ def _plane(comparison: Comparison) -> Iterator[Picture]:
             axis.plot([p.sdf for p in shown], [p.pir for p in shown], "o", color=_KEPT, **style)
     for point in points:
         axis.annotate(point.name, (point.sdf, point.pir), (4, 4), textcoords="offset points", fontsize=8)
-    for sdf in {round(point.sdf, 2) for point in own}:  # runs of one budget lie close: their names go below each other
+    for sdf in {round(point.sdf, 2) for point in own}:  # runs of one budget are close: stack their names
         near = sorted((point for point in own if round(point.sdf, 2) == sdf), key=lambda point: point.pir)
         for place, point in enumerate(near):
             shift = (7, 10 * (place - (len(near) - 1) / 2) - 3)
@@ -146,15 +146,15 @@ def _plane(comparison: Comparison) -> Iterator[Picture]:
             )
     ends = np.array([0, max(p.sdf for p in [*points, *own]) * 1.05])
     axis.plot(ends, [BASE.at(sdf) for sdf in ends], "--", color="black", linewidth=1, label="line of equal efficiency")
-    axis.set(xlabel="SDF: part of the rows kept", ylabel="PIR (wins scale)")
+    axis.set(xlabel="SDF: fraction of the rows kept", ylabel="PIR (wins scale)")
     axis.margins(x=0.12)
     _legend_below(axis)
-    told = [f"{p.name} at {p.sdf:.1%}, {p.pir:.3f}{'' if judged[p.name] else ' (estimated)'}" for p in own]
-    yield Picture("plane", figure, f"These runs among the published methods, on the wins scale: {'; '.join(told)}.")
+    texts = [f"{p.name} at {p.sdf:.1%}, {p.pir:.3f}{'' if judged[p.name] else ' (estimated)'}" for p in own]
+    yield Picture("plane", figure, f"These runs among the published methods, on the wins scale: {'; '.join(texts)}.")
 
 
 def _tallies(comparison: Comparison) -> Iterator[Picture]:
-    """What the rows kept are made of."""
+    """Composition of the kept rows."""
     if not comparison.tallies:
         return
     groups = list(comparison.tallies)
@@ -171,14 +171,14 @@ def _tallies(comparison: Comparison) -> Iterator[Picture]:
     axis.xaxis.set_major_formatter("{x:.0%}")
     axis.set(xlabel=f"share of the run's rows, by {comparison.column}", xlim=(0, 1))
     _legend_below(axis)
-    told = [
+    texts = [
         f"{name}: " + ", ".join(f"{n} {value}" for value, n in t.items()) for name, t in comparison.tallies.items()
     ]
-    yield Picture("tallies", figure, f"Rows kept by {comparison.column}. {'; '.join(told)}.")
+    yield Picture("tallies", figure, f"Rows kept by {comparison.column}. {'; '.join(texts)}.")
 
 
 def _scores(comparison: Comparison) -> Iterator[Picture]:
-    """Scores of the rows kept and left out."""
+    """Histogram of the scores of kept and other rows."""
     for group in comparison.scored:
         scores = group.selection.scores.astype(np.float64)
         finite = np.isfinite(scores)
@@ -187,10 +187,10 @@ def _scores(comparison: Comparison) -> Iterator[Picture]:
         kept = np.zeros(len(scores), bool)
         kept[group.selection.indices] = True
         figure, axis = _axes(3.2)
-        # A few far outliers would squeeze all the rest into one bar: they are counted in the outermost bars.
+        # Outliers are counted in the outermost bars, or they would squeeze all other scores into one.
         low, high = np.percentile(scores[finite], [0.5, 99.5])
         parts = [np.clip(scores[rows & finite], low, high) for rows in (~kept, kept)]
-        axis.hist(parts, bins=40, stacked=True, label=["left out", "kept"], color=[_LEFT, _KEPT])
+        axis.hist(parts, bins=40, stacked=True, label=["not kept", "kept"], color=[_LEFT, _KEPT])
         axis.set(xlabel=f"quality label of {group.name}", ylabel="rows")
         _legend_below(axis)
         quartiles = ", ".join(f"{value:.3f}" for value in np.percentile(scores[finite], [25, 50, 75]))

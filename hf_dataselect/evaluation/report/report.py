@@ -1,4 +1,4 @@
-"""The report's sections as Markdown, as one HTML page, and with pictures and JSON in a folder."""
+"""Writes the report: Markdown, one HTML page, pictures and JSON."""
 
 import base64
 import io
@@ -13,14 +13,15 @@ from pathlib import Path
 from ...runs.folder import plain
 from ..comparison.comparison import Comparison
 from .picture import Picture, draw
-from .sections import Section, Table, headline, sections, shortened
+from .sections import Section, Table, sections, shortened
+from .verdict import headline
 
 
 logger = logging.getLogger(__name__)
 
 
 def to_markdown(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> str:
-    """The [`sections`] as Markdown whose tables are aligned, so that it reads well on a terminal too."""
+    """The [`sections`] as Markdown with aligned tables, readable on a terminal too."""
     drawn, lines = {picture.name: picture for picture in pictures}, []
     for part in parts:
         lines += [f"## {part.title}", ""]
@@ -36,10 +37,10 @@ def to_markdown(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> s
 
 def to_html(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> str:
     """
-    The [`sections`] as one page that asks nothing of the network: style and pictures are inside, scripts are not.
+    The [`sections`] as one self-contained page: inline style and pictures, no scripts, no network requests.
 
     Raises:
-        `ImportError`: jinja2 is missing (extra `report`).
+        `ImportError`: jinja2 is not installed (extra `report`).
     """
     from jinja2 import Environment
 
@@ -50,7 +51,7 @@ def to_html(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> str:
 
 
 def _inlined(picture: Picture) -> str:
-    """The picture as the address of an image: vector graphics, sharp on a phone and on paper."""
+    """The picture as a data URL; vector graphics are sharp on a phone and on paper."""
     buffer = io.BytesIO()
     picture.figure.savefig(buffer, format="svg")
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -58,8 +59,8 @@ def _inlined(picture: Picture) -> str:
 
 def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     """
-    Write report.md and report.json; where jinja2 is installed report.html, and where matplotlib is each picture as
-    PNG (both in the extra `report`). An earlier report there is replaced. Returns the paths.
+    Write report.md and report.json, with jinja2 also report.html, with matplotlib also each picture as PNG (both in
+    the extra `report`). Replaces an earlier report in the folder. Returns the paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for stale in [*folder.glob("report-*.png"), folder / "report.html"]:
@@ -74,7 +75,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     paths[0].write_text(to_markdown(parts, pictures) + "\n", encoding="utf-8")
     described = [asdict(group) for group in comparison.groups]
     for run in (run for group in described for run in group["runs"]):
-        del run["selection"]["scores"]  # in the run's own scores.parquet
+        del run["selection"]["scores"], run["selection"]["columns"]  # in the run's own scores.parquet
     content = {"verdict": headline(comparison), "groups": described, "tallies": comparison.tallies}
     content["examples"] = comparison.examples
     content["efficiency"] = [item._asdict() | item.point._asdict() for item in comparison.efficiencies()]
@@ -107,7 +108,7 @@ def _aligned(table: Table) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal that the text takes: Chinese characters take two, combining marks none."""
+    """Columns of the text on a terminal: a Chinese character takes two, a combining mark zero."""
     return sum(
         0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
         for character in text

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 
-#: As in the paper's code: heads, blocks, learning rate of Adam and passes over the subsets.
+#: Of the paper's code: attention heads, blocks, learning rate of Adam, epochs over the subsets.
 HEADS, BLOCKS, LEARNING_RATE, EPOCHS = 4, 2, 0.01, 20
 WIDTH = 16
 PREFIX = "regressor."
@@ -15,12 +15,12 @@ PREFIX = "regressor."
 
 class AttentionRegressor(nn.Module):
     """
-    A number of each row, from its own indicators only: each indicator becomes a vector, two blocks of self-attention
-    (4 heads), residual and linear layer let them look at each other, and a linear layer reads the mean of them.
+    Predicts a number for each row from its own indicators: each indicator is embedded, two blocks of self-attention
+    (4 heads) with a residual connection and a linear layer follow, and a linear head reads the mean.
 
     Args:
         columns (`int`):
-            Indicators of a row.
+            Indicators per row.
     """
 
     def __init__(self, columns: int):
@@ -41,8 +41,8 @@ class AttentionRegressor(nn.Module):
 
 def fit_attention(subsets: Sequence[np.ndarray], targets: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """
-    Weights of an [`AttentionRegressor`] whose mean over a subset's rows comes near the subset's target: a step of Adam
-    a subset, ever shorter, in 20 passes over the subsets.
+    Weights of an [`AttentionRegressor`] whose mean output over a subset's rows is fitted to the subset's target: one
+    Adam step per subset, with linearly decaying learning rate, for 20 epochs.
 
     Args:
         subsets (`Sequence[np.ndarray]`):
@@ -50,30 +50,30 @@ def fit_attention(subsets: Sequence[np.ndarray], targets: np.ndarray, seed: int)
         targets (`np.ndarray`):
             `(subsets,)`, standardised.
         seed (`int`):
-            Of first weights and order: the same seed gives the same weights.
+            Of initialization and order.
 
     Returns:
-        `dict[str, np.ndarray]`: float64, for [`foretell`].
+        `dict[str, np.ndarray]`: float64, for [`predict`].
     """
-    rows, wanted = [torch.from_numpy(np.asarray(values, np.float64)) for values in subsets], torch.from_numpy(targets)
+    rows, labels = [torch.from_numpy(np.asarray(values, np.float64)) for values in subsets], torch.from_numpy(targets)
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(seed)
         network = AttentionRegressor(rows[0].shape[1]).double()
         adam = torch.optim.Adam(network.parameters(), lr=LEARNING_RATE)
-        # One step a pass would be too few, and with steps as long at the end as at the start the last one decides.
-        shorter = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, EPOCHS * len(rows))
+        # One step per epoch would be too few; without decay, the last subset would dominate.
+        schedule = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, EPOCHS * len(rows))
         for _ in range(EPOCHS):
             for i in torch.randperm(len(rows)).tolist():
                 adam.zero_grad()
-                ((network(rows[i]).mean() - wanted[i]) ** 2).backward()
+                ((network(rows[i]).mean() - labels[i]) ** 2).backward()
                 adam.step()
-                shorter.step()
+                schedule.step()
     return {PREFIX + name: tensor.detach().numpy() for name, tensor in network.state_dict().items()}
 
 
-def foretell(weights: Mapping[str, np.ndarray], rows: np.ndarray, block: int = 8192) -> np.ndarray:
+def predict(weights: Mapping[str, np.ndarray], rows: np.ndarray, block: int = 8192) -> np.ndarray:
     """
-    What an [`AttentionRegressor`] of these weights makes of rows, float64 `(n,)`; NaN where an indicator is.
+    Output of an [`AttentionRegressor`] with these weights for each row, float64 `(n,)`; NaN where an indicator is NaN.
 
     Raises:
         `RuntimeError`: weights of another network.

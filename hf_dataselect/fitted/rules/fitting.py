@@ -1,14 +1,14 @@
-"""Fit rules to the log losses of models tuned on subsets: by least squares, or a small network."""
+"""Fit rules to the log losses of models fine-tuned on subsets: by least squares, or with a small network."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .attention import fit_attention, foretell
+from .attention import fit_attention, predict
 from .rule import AttentionRule, Rule
 
 
-#: A deviation up to this part of the greatest number is what is lost in single precision.
+#: Deviation, relative to the largest magnitude, up to which a column is constant: float32 rounding.
 ROUNDING = 1e-6
 
 
@@ -16,7 +16,7 @@ def fit_linear(
     names: Sequence[str], subsets: Sequence[np.ndarray], losses: np.ndarray, pool: np.ndarray, seed: int
 ) -> Rule:
     """
-    A weighed sum of indicators, fitted to the means of subsets.
+    A weighted sum of indicators, fitted to the means of subsets.
 
     Args:
         names (`Sequence[str]`):
@@ -24,11 +24,11 @@ def fit_linear(
         subsets (`Sequence[np.ndarray]`):
             Indicators of each subset's rows, `(rows, d)`.
         losses (`np.ndarray`):
-            Log loss of the model tuned on each, `(subsets,)`.
+            Log loss of the model fine-tuned on each, `(subsets,)`.
         pool (`np.ndarray`):
             Indicators of all rows that subsets are drawn from, `(n, d)`.
         seed (`int`):
-            Of the parts that are left out.
+            Of the cross-validation folds.
 
     Raises:
         `ValueError`: see [`standardised`].
@@ -48,7 +48,7 @@ def fit_network(
     names: Sequence[str], subsets: Sequence[np.ndarray], losses: np.ndarray, pool: np.ndarray, seed: int
 ) -> AttentionRule:
     """
-    A network with self-attention, fitted to the same as [`fit_linear`].
+    A network with self-attention. Arguments as in [`fit_linear`].
 
     Raises:
         `ValueError`: see [`check_varied`].
@@ -64,14 +64,14 @@ def fit_network(
 
     def fit(chosen: np.ndarray):
         centre, unit, weights = fit_to(chosen)
-        return lambda some: np.array([centre + unit * foretell(weights, subsets[i]).mean() for i in some])
+        return lambda some: np.array([centre + unit * predict(weights, subsets[i]).mean() for i in some])
 
     centre, unit, weights = fit_to(np.arange(len(subsets)))
-    foretold = np.array([centre + unit * foretell(weights, values).mean() for values in subsets])
+    predicted = np.array([centre + unit * predict(weights, values).mean() for values in subsets])
     return AttentionRule(
         {name: [float(m), float(s)] for name, m, s in zip(names, mean, scale, strict=True)},
         [float(centre), float(unit)],
-        r2=r_squared(losses, foretold),
+        r2=r_squared(losses, predicted),
         left_out_r2=left_out_r2(fit, losses, seed),
         tensors=weights,
     )
@@ -82,13 +82,13 @@ def spread(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Mean and standard deviation of each column; infinite where it is constant, so that it is 0 when standardised.
     """
     centre, scale = values.mean(0), values.std(0)
-    # What is left of equal numbers after a mean is taken is rounding, and no information.
+    # Equal numbers minus their mean leave rounding only.
     return centre, np.where(scale > ROUNDING * np.abs(values).max(0), scale, np.inf)
 
 
 def check_varied(values: np.ndarray, names: Sequence[str], of: str) -> None:
     """
-    Refuse, with a `ValueError`, columns that are constant.
+    Raise `ValueError` for constant columns.
 
     Args:
         values (`np.ndarray`):
@@ -96,12 +96,12 @@ def check_varied(values: np.ndarray, names: Sequence[str], of: str) -> None:
         names (`Sequence[str]`):
             Of the columns.
         of (`str`):
-            What a line of `values` is of: rows or subsets.
+            What `values` are of: rows or subsets.
     """
     if same := [name for name, scale in zip(names, spread(values)[1], strict=True) if np.isinf(scale)]:
         raise ValueError(
             f"`indicators`: {', '.join(same)}: the same in all {len(values)} {of}, so that nothing can be fitted to "
-            "it. Leave it out."
+            "it. Remove it."
         )
 
 
@@ -154,32 +154,32 @@ def least_squares(
     return intercept, coefficients, r_squared(log_losses, intercept + indicators @ coefficients)
 
 
-def r_squared(found: np.ndarray, foretold: np.ndarray) -> float | None:
-    """Share of the variance of `found` that `foretold` explains; `None` where there is none."""
-    _, deviation = spread(found)
-    return float(1 - np.mean((found - foretold) ** 2) / deviation**2) if np.isfinite(deviation) else None
+def r_squared(targets: np.ndarray, predicted: np.ndarray) -> float | None:
+    """Share of the variance of `targets` that `predicted` explains; `None` if they are all equal."""
+    _, deviation = spread(targets)
+    return float(1 - np.mean((targets - predicted) ** 2) / deviation**2) if np.isfinite(deviation) else None
 
 
 def left_out_r2(
     fit: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]], log_losses: np.ndarray, seed: int, folds: int = 10
 ) -> float | None:
     """
-    R2 of what is foretold of subsets that were left out of the fit, a tenth of them (one at least) at a time.
+    Cross-validated R2: of predictions for subsets left out of the fit, in ten folds.
 
     Args:
         fit (`Callable`):
-            Subsets to fit to -> (subsets -> their log losses as foretold).
+            Subsets to fit to -> (subsets -> their predicted log losses).
         log_losses (`np.ndarray`):
             `(subsets,)`.
 
     Returns:
-        `float`: `None` where too few subsets are left to fit to, or all losses are equal.
+        `float`: `None` if a fold leaves too few subsets to fit to, or all losses are equal.
     """
-    n, foretold = len(log_losses), np.empty(len(log_losses))
+    n, predicted = len(log_losses), np.empty(len(log_losses))
     order = np.random.default_rng(seed).permutation(n)
     for part in np.array_split(order, min(folds, n)):
         try:
-            foretold[part] = fit(np.setdiff1d(order, part))(part)
+            predicted[part] = fit(np.setdiff1d(order, part))(part)
         except ValueError:
             return None
-    return r_squared(log_losses, foretold)
+    return r_squared(log_losses, predicted)

@@ -1,8 +1,7 @@
 """
-Rules that foretell, from indicators of rows, the loss of a model tuned on them.
+Rules that predict, from indicators of rows, the loss of a model fine-tuned on them.
 
-A rule is a JSON file that can be read; numbers that no one reads (the weights of a network, the axes of principal
-components) are in a .safetensors file beside it.
+A rule is a JSON file; network weights and axes of principal components are in a .safetensors file beside it.
 """
 
 import hashlib
@@ -17,9 +16,8 @@ from typing import Any, ClassVar
 import numpy as np
 from safetensors.numpy import load, save
 
-from ...context import Context
 from ...engines.store.files import write_atomic
-from .attention import foretell
+from .attention import predict
 
 
 logger = logging.getLogger(__name__)
@@ -28,22 +26,21 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True, kw_only=True)
 class FittedRule:
     """
-    What is known about a rule of either kind.
+    Base of both kinds of rules.
 
     Args:
         r2 (`float`, *optional*):
-            Share of the variance that it explains of what it was fitted to; `None` where that has none.
+            Fraction of the variance of its targets that it explains; `None` if they are all equal.
         left_out_r2 (`float`, *optional*):
-            The same of subsets that were left out of the fit, each in its turn: what the rule is worth. Below 0, it
-            foretells worse than the mean does.
+            The same for subsets left out of the fit (cross-validation). Below 0, it predicts worse than the mean.
         subsets (`int`, *optional*):
-            How many tuned models it was fitted to.
+            Number of fine-tuned models that it was fitted to.
         sources (`dict`, *optional*):
-            What measured the indicators; the rule is worth something on that scale only.
+            What computed the indicators; the rule is valid on that scale only.
         about (`dict`, *optional*):
             Model, rows and settings that it was fitted with.
         tensors (`dict[str, np.ndarray]`, *optional*):
-            Numbers beside the file.
+            Network weights and axes of principal components.
     """
 
     r2: float | None = None
@@ -57,30 +54,30 @@ class FittedRule:
 
     @property
     def columns(self) -> list[str]:
-        """Numbers of a row that it weighs."""
+        """Columns that it weights."""
         raise NotImplementedError
 
     @property
     def names(self) -> list[str]:
-        """Indicators that it weighs; `pca1` and `pca2` are both of `pca`."""
+        """Indicators that it weights; `pca1` and `pca2` are both of `pca`."""
         return list(dict.fromkeys(map(indicator_of, self.columns)))
 
     def log_loss(self, indicators: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Foretold log loss of each row, `(n,)`, lower is better; NaN where an indicator is."""
+        """Predicted log loss of each row, `(n,)`, lower is better; NaN where an indicator is NaN."""
         raise NotImplementedError
 
-    def warn_of_others(self, ctx: Context) -> None:
-        """Warn where a model that has measured the indicators is another one than when the rule was fitted."""
+    def warn_of_others(self, identities: Mapping[str, str]) -> None:
+        """Warn if the indicators come from another model than the one the rule was fitted with."""
         fitted = self.about.get("identities", {})
-        if others := [what for what, found in identities(ctx).items() if fitted.get(what, found) != found]:
+        if others := [what for what, identity in identities.items() if fitted.get(what, identity) != identity]:
             logger.warning(
-                "The rule was fitted with another %s: it is worth something on the scale of that one only. Fit it "
-                "anew, or leave the option to the rule.",
+                "The rule was fitted with another %s: it is valid on its scale only. Fit a new rule, or leave the "
+                "option to the rule.",
                 ", ".join(others),
             )
 
     def summary(self) -> str:
-        """Lines for a log: what was fitted, and what it is worth."""
+        """Lines for a log: the fit and its quality."""
         r2, left_out = ("unknown" if r2 is None else f"{r2:.3f}" for r2 in (self.r2, self.left_out_r2))
         low, high = self.about["losses"]
         return (
@@ -101,7 +98,7 @@ class FittedRule:
 @dataclass(frozen=True)
 class Rule(FittedRule):
     """
-    log(loss) = intercept + sum of coefficient x mean indicator. See [`FittedRule`] for the rest.
+    log(loss) = intercept + sum of coefficient x mean indicator. Other arguments as in [`FittedRule`].
 
     Args:
         intercept (`float`):
@@ -131,7 +128,7 @@ class Rule(FittedRule):
         return "\n".join([*lines, f" intercept  {self.intercept:+.6g}", super().summary()])
 
     def check(self) -> None:
-        """Refuse, with a `ValueError`, numbers that are none."""
+        """Raise `ValueError` for numbers that are not finite."""
         if not self.coefficients or not np.isfinite([self.intercept, *self.coefficients.values()]).all():
             raise ValueError("no finite coefficients")
 
@@ -139,8 +136,8 @@ class Rule(FittedRule):
 @dataclass(frozen=True)
 class AttentionRule(FittedRule):
     """
-    log(loss) = mean over a dataset's rows of what a small network with self-attention makes of a row's indicators,
-    see [`AttentionRegressor`]. See [`FittedRule`] for the rest.
+    log(loss) = mean over a dataset's rows of a small self-attention network's output for a row's indicators,
+    see [`AttentionRegressor`]. Other arguments as in [`FittedRule`].
 
     Args:
         standard (`dict[str, list[float]]`):
@@ -161,30 +158,24 @@ class AttentionRule(FittedRule):
     def log_loss(self, indicators: Mapping[str, np.ndarray]) -> np.ndarray:
         values = np.column_stack([indicators[name] for name in self.columns])
         mean, scale = np.array(list(self.standard.values())).T
-        return self.target[0] + self.target[1] * foretell(self.tensors, (values - mean) / scale)
+        return self.target[0] + self.target[1] * predict(self.tensors, (values - mean) / scale)
 
     def check(self) -> None:
-        """Refuse, with a `ValueError`, numbers that are none, and weights that do not fit."""
+        """Raise for numbers that are not finite, and for weights of another network."""
         if not np.isfinite([*self.target, *np.ravel(list(self.standard.values()))]).all():
             raise ValueError("no finite numbers")
-        foretell(self.tensors, np.zeros((1, len(self.standard))))
+        predict(self.tensors, np.zeros((1, len(self.standard))))
 
 
-#: Rules of arXiv 2307.06290, of its first and of its later version.
+#: Rules of arXiv 2307.06290, first and later version.
 PUBLISHED = {
     "v1": Rule(1.0694, {"rew": -0.1498, "len": 8.257e-5, "knn": -0.9350}),
     "v2": Rule(0.0274, {"rew": -0.0078, "und": 0.4421, "nat": -0.3212, "coh": -0.1520}, r2=0.522, subsets=129),
 }
 
 
-def identities(ctx: Context) -> dict[str, str]:
-    """Hashes of what has measured indicators so far, by option."""
-    start = "identity of "
-    return {what.removeprefix(start): i for what, i in ctx.account.figures.items() if what.startswith(start)}
-
-
 def indicator_of(column: str) -> str:
-    """The indicator that a column is of: `pca` for `pca3`."""
+    """The indicator of a column: `pca` for `pca3`."""
     return column.rstrip("0123456789")
 
 
@@ -194,12 +185,12 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
 
     Args:
         sources (`type`):
-            What measures the method's indicators: [`IndicatorSources`] or [`ImageTextSources`].
+            What computes the method's indicators: [`IndicatorSources`] or [`ImageTextSources`].
         published (`Mapping`, *optional*):
-            Its rules by name.
+            The method's published rules by name.
 
     Raises:
-        `ValueError`: no such rule, a file that is none, or one of other indicators or of another method.
+        `ValueError`: an unknown rule, a file that is not a rule, or a rule of other indicators or another method.
     """
     if name in (published or {}):
         return published[name]
@@ -208,7 +199,7 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
         others = " nor ".join(map(repr, published or {}))
         raise ValueError(
             f"`selection_kwargs`: rule={name!r} is "
-            + (f"neither {others} nor a file" if others else "no file")
+            + (f"neither {others} nor a file" if others else "not a file")
             + ": write one with `hf-dataselect fit-rule`."
         )
     try:
@@ -219,10 +210,10 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
         rule.check()
         sources(**_typed(rule.sources, asdict(sources())))
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
-        raise ValueError(f"`selection_kwargs`: rule={name!r} is no rule file: {error}.") from error
-    # Names alone do not tell: `len` is of tokens in one method, and of characters in another.
+        raise ValueError(f"`selection_kwargs`: rule={name!r} is not a rule file: {error}.") from error
+    # Equal names do not suffice: `len` counts tokens in one method, and characters in the other.
     if (method := rule.about.get("method", sources.method)) != sources.method:
-        raise ValueError(f"`selection_kwargs`: rule={name!r} is one of `{method}`, and not of `{sources.method}`.")
+        raise ValueError(f"`selection_kwargs`: rule={name!r} is a rule of `{method}`, not of `{sources.method}`.")
     if unknown := sorted(set(rule.names) - set(sources.names)):
         raise ValueError(
             f"`selection_kwargs`: rule={name!r} has unknown indicators {unknown}. Known: {', '.join(sources.names)}."
@@ -231,7 +222,7 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
 
 
 def _typed(given: Any, defaults: dict[str, Any]) -> dict[str, Any]:
-    """`given` if it has entries of `defaults` only, each of the same type."""
+    """`given`, checked: only entries of `defaults`, each of the same type."""
     wrong = [name for name, value in given.items() if type(value) is not type(defaults.get(name))]
     if wrong:
         raise ValueError(f"its `sources` have no such {', '.join(f'{name}={given[name]!r}' for name in wrong)}")
@@ -241,10 +232,10 @@ def _typed(given: Any, defaults: dict[str, Any]) -> dict[str, Any]:
 @contextmanager
 def named_by_rule(options: Any, rule: FittedRule | None) -> Iterator[None]:
     """
-    Say of a source that is refused that the rule file names it, where the `options` of the method do not.
+    Add to the error about a source that the rule file names it, where the `options` of the method do not.
 
     Raises:
-        `ValueError`: what was raised, and where the name comes from.
+        `ValueError`: the error, and where the name comes from.
     """
     try:
         yield
@@ -254,7 +245,7 @@ def named_by_rule(options: Any, rule: FittedRule | None) -> Iterator[None]:
         if not named:
             raise
         raise ValueError(
-            f"{error}\nrule={options.rule!r} was fitted with it, and names it: give another `{named[0]}`, if need be."
+            f"{error}\nrule={options.rule!r} was fitted with it, and names it: set `{named[0]}` to use another one."
         ) from error
 
 

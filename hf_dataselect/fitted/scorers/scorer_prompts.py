@@ -1,4 +1,4 @@
-"""Prompts of scoring models: what a row becomes before a scorer (DEITA's, or any causal model) rates it."""
+"""Prompts of scorers: DEITA's, or any causal model."""
 
 import ast
 import re
@@ -18,13 +18,13 @@ _PLACE = re.compile(r"\{(instruction|output)\}")
 
 
 def fill(template: str, query: str, answer: str) -> str:
-    """A scorer's prompt with a row's texts in it; nothing within the texts is taken for a place to fill."""
+    """A scorer's prompt with a row's texts in it; placeholders within the texts are not filled."""
     texts = {"instruction": query, "output": answer}
-    return _PLACE.sub(lambda found: texts[found[1]], template)
+    return _PLACE.sub(lambda match: texts[match[1]], template)
 
 
 def own_question(kind: str, query: str, answer: str) -> Conversation:
-    """What a model without a scoring prompt of its own is asked: about the query, or about the answer."""
+    """The question to a model that is not a trained scorer: about the query, or about the answer."""
     what, texts = {
         "complexity": (
             "how complex the request between the marks below is: how much knowledge, reasoning and care a good answer "
@@ -48,12 +48,12 @@ def own_question(kind: str, query: str, answer: str) -> Conversation:
 
 def card_template(scorer: str, kind: str) -> str | None:
     """
-    The prompt that a scorer's model card holds: a text in a block of Python with `{instruction}` in it, for quality
-    with `{output}` too. `None` for the model to be tuned and for models that are no scorers: neither called
+    The prompt on a scorer's model card: a text in a block of Python with `{instruction}`, for quality also `{output}`.
+    `None` for the pending fine-tune model and for models that are not scorers: neither called
     `deita-complexity-scorer` or `deita-quality-scorer` nor with `SCORER_MARK` on their card.
 
     Raises:
-        `ValueError`: a scorer without it, as other words would give other scores.
+        `ValueError`: a scorer without a prompt on its card, as another prompt gives other scores.
     """
     card = "" if scorer == "model" else _card(scorer, kind)
     if not re.search(r"deita-(complexity|quality)-scorer", scorer) and SCORER_MARK not in card:
@@ -81,8 +81,8 @@ def _card(name: str, kind: str) -> str:
     except (HFValidationError, RemoteEntryNotFoundError, RepositoryNotFoundError):
         return ""
     except (OSError, HfHubHTTPError, ValueError) as error:
-        # Its weights may be at hand while its card is not: asked in other words, it would give other scores.
+        # Its weights may be cached without its card, and another prompt gives other scores.
         raise ValueError(
             f"`selection_kwargs`: the model card of {name!r}, which may hold the prompt that it was trained on, can't "
-            f"be had: {error}. Give the prompt as `{kind}_prompt`."
+            f"be read: {error}. Give the prompt as `{kind}_prompt`."
         ) from error

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from hf_dataselect.engines.forward.generation import generate, generate_ids, stop_ids
+from hf_dataselect.engines.runtime.runtime import Runtime
 from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 
-OPTIONS = {"max_new_tokens": 12, "batch_tokens": 200}
+PLAIN = Runtime(batch_tokens=200)
 
 
 @pytest.fixture(scope="module")
@@ -69,43 +70,47 @@ def recorded(model, monkeypatch, fail=lambda rows: False):
 
 @pytest.mark.parametrize("batch_tokens", [1, 90, 200, 100_000])
 def test_batches_give_what_rows_alone_give(model, tokenizer, prompts, batch_tokens):
-    texts = generate(model, tokenizer, prompts, max_new_tokens=12, batch_tokens=batch_tokens)
+    texts = generate(model, tokenizer, prompts, Runtime(batch_tokens=batch_tokens), max_new_tokens=12)
     assert texts == one_by_one(model, tokenizer, prompts)
     assert len(set(texts)) > len(texts) // 2
 
 
 def test_order_of_the_prompts_does_not_matter(model, tokenizer, prompts, monkeypatch):
     calls = recorded(model, monkeypatch)
-    expected = dict(zip(map(tuple, prompts), generate(model, tokenizer, prompts, **OPTIONS), strict=True))
+    expected = dict(
+        zip(map(tuple, prompts), generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12), strict=True)
+    )
     batches = calls.copy()
     for seed in range(3):
         calls.clear()
         shuffled = random.Random(seed).sample([*prompts, prompts[seed]], len(prompts) + 1)
-        assert generate(model, tokenizer, shuffled, **OPTIONS) == [expected[tuple(prompt)] for prompt in shuffled]
+        assert generate(model, tokenizer, shuffled, PLAIN, max_new_tokens=12) == [
+            expected[tuple(prompt)] for prompt in shuffled
+        ]
         assert calls == batches  # equal to the bit, not only up to what padding does to rounding
 
 
 def test_batches_keep_to_the_budget(model, tokenizer, prompts, monkeypatch):
     calls = recorded(model, monkeypatch)
-    generate(model, tokenizer, prompts, **OPTIONS)
+    generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     assert all(len(ids) == 1 or len(ids) * (len(ids[0]) + 12) <= 200 for ids in calls)
     assert sum(map(len, calls)) == len(set(map(tuple, prompts)))
     assert max(map(len, calls)) > 3
 
 
 def test_answers_stop_at_each_eos(model, tokenizer, prompts, caplog):
-    free = generate_ids(model, tokenizer, prompts, **OPTIONS)
+    free = generate_ids(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     named = [free[0][4], free[1][2]]
     model.generation_config.eos_token_id = named
     stops = stop_ids(model, tokenizer)
     assert stops == sorted({*named, tokenizer.eos_token_id})
-    ids = generate_ids(model, tokenizer, prompts, **OPTIONS)
+    ids = generate_ids(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     for short, long in zip(ids, free, strict=True):
         assert short == long[: len(short)]
         assert not set(short[:-1]) & set(stops)
         assert short[-1] in stops or len(short) == 12
     with caplog.at_level(logging.WARNING):
-        texts = generate(model, tokenizer, prompts, **OPTIONS)
+        texts = generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     cut = sum(row[-1] not in stops for row in ids)
     assert 0 < cut < len(prompts)
     assert f"{cut} of {len(prompts)} answers" in caplog.text
@@ -113,11 +118,11 @@ def test_answers_stop_at_each_eos(model, tokenizer, prompts, caplog):
 
 
 def test_eos_of_the_tokenizer_is_enough(model, prompts):
-    free = generate_ids(model, tiny_tokenizer(), prompts[:1], **OPTIONS)[0]
+    free = generate_ids(model, tiny_tokenizer(), prompts[:1], PLAIN, max_new_tokens=12)[0]
     model.generation_config.eos_token_id = None
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = tokenizer.convert_ids_to_tokens(free[4])
-    assert generate_ids(model, tokenizer, prompts[:1], **OPTIONS)[0] == free[: free.index(free[4]) + 1]
+    assert generate_ids(model, tokenizer, prompts[:1], PLAIN, max_new_tokens=12)[0] == free[: free.index(free[4]) + 1]
 
 
 @pytest.mark.parametrize("pad", [True, False])
@@ -127,24 +132,24 @@ def test_special_tokens_may_be_missing_and_stay_so(model, tokenizer, prompts, pa
     bare = tiny_tokenizer(pad=pad, eos=eos)
     bare.padding_side = "right"
     before = copy.deepcopy(bare.special_tokens_map)
-    assert generate(model, bare, prompts, **OPTIONS) == expected
+    assert generate(model, bare, prompts, PLAIN, max_new_tokens=12) == expected
     assert bare.special_tokens_map == before
     assert bare.padding_side == "right"
     without_eos = tiny_model(tiny_tokenizer(pad=pad, eos=False))
     if not eos:
         assert stop_ids(without_eos, bare) == []
-        assert all(len(ids) == 12 for ids in generate_ids(without_eos, bare, prompts, **OPTIONS))
+        assert all(len(ids) == 12 for ids in generate_ids(without_eos, bare, prompts, PLAIN, max_new_tokens=12))
 
 
 def test_settings_of_the_model_are_not_used(model, tokenizer, prompts):
-    expected = generate(model, tokenizer, prompts, **OPTIONS)
+    expected = generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     model.generation_config.update(
         do_sample=True, temperature=3.0, top_k=5, repetition_penalty=4.0, num_beams=3, min_new_tokens=12, max_length=20
     )
     model.generation_config.no_repeat_ngram_size = 1
     model.generation_config.suppress_tokens = list(range(100, 200))
     state = torch.get_rng_state()
-    assert generate(model, tokenizer, prompts, **OPTIONS) == expected
+    assert generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12) == expected
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -160,10 +165,12 @@ def test_model_is_left_as_it_was(model, tokenizer, prompts, fails, monkeypatch):
         calls = recorded(model, monkeypatch)
         monkeypatch.setattr(model, "forward", lambda *args, **kwargs: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            generate(model, tokenizer, prompts, **OPTIONS)
+            generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
         assert calls
     else:
-        assert generate(model, tokenizer, prompts, **OPTIONS) == one_by_one(tiny_model(tokenizer), tokenizer, prompts)
+        assert generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12) == one_by_one(
+            tiny_model(tokenizer), tokenizer, prompts
+        )
     assert [module.training for module in model.modules()] == modes
     assert model.generation_config is own
     assert own.to_dict() == settings
@@ -173,38 +180,40 @@ def test_model_is_left_as_it_was(model, tokenizer, prompts, fails, monkeypatch):
 
 
 def test_batches_that_do_not_fit_are_halved(model, tokenizer, prompts, monkeypatch):
-    expected = generate(model, tokenizer, prompts, **OPTIONS)
+    expected = generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     calls = recorded(model, monkeypatch, fail=lambda rows: rows > 2)
-    assert generate(model, tokenizer, prompts, max_new_tokens=12, batch_tokens=100_000) == expected
+    assert generate(model, tokenizer, prompts, Runtime(batch_tokens=100_000), max_new_tokens=12) == expected
     assert max(map(len, calls)) > 2
 
 
 def test_a_row_that_never_fits_is_named(model, tokenizer, monkeypatch):
     recorded(model, monkeypatch, fail=lambda rows: True)
     with pytest.raises(RuntimeError, match=r"`prompts\[1\]` \(9 tokens and .*does not fit in memory"):
-        generate(model, tokenizer, [[5, 6], [7] * 9, [8], [7] * 9], **OPTIONS)
+        generate(model, tokenizer, [[5, 6], [7] * 9, [8], [7] * 9], PLAIN, max_new_tokens=12)
 
 
 def test_wrong_calls_are_refused(model, tokenizer, prompts):
-    assert generate(model, tokenizer, [], **OPTIONS) == []
+    assert generate(model, tokenizer, [], PLAIN, max_new_tokens=12) == []
     with pytest.raises(ValueError, match=r"`prompts\[1\]` has no tokens"):
-        generate(model, tokenizer, [[5], []], **OPTIONS)
+        generate(model, tokenizer, [[5], []], PLAIN, max_new_tokens=12)
     with pytest.raises(ValueError, match=r"`prompts\[1\]` has 2040 tokens.*2048 positions"):
-        generate(model, tokenizer, [[5], [5] * 2040], **OPTIONS)
+        generate(model, tokenizer, [[5], [5] * 2040], PLAIN, max_new_tokens=12)
     with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1, got 0"):
-        generate(model, tokenizer, prompts, max_new_tokens=0, batch_tokens=10)
+        generate(model, tokenizer, prompts, Runtime(batch_tokens=10), max_new_tokens=0)
     with pytest.raises(ValueError, match="`batch_tokens` must be at least 1, got -3"):
-        generate(model, tokenizer, prompts, max_new_tokens=1, batch_tokens=-3)
+        generate(model, tokenizer, prompts, Runtime(batch_tokens=-3), max_new_tokens=1)
     zero3 = SimpleNamespace(zero_stage=3)
     for kind, plugin in (("FSDP", None), ("DEEPSPEED", zero3)):
-        sharded = SimpleNamespace(distributed_type=kind, state=SimpleNamespace(deepspeed_plugin=plugin))
+        sharded = SimpleNamespace(
+            device=torch.device("cpu"), distributed_type=kind, state=SimpleNamespace(deepspeed_plugin=plugin)
+        )
         with pytest.raises(ValueError, match="FSDP or ZeRO-3"):
-            generate(model, tokenizer, prompts, accelerator=sharded, **OPTIONS)
+            generate(model, tokenizer, prompts, Runtime(accelerator=sharded), max_new_tokens=12)
 
 
 def test_peft_model(tokenizer, prompts):
     peft = pytest.importorskip("peft")
-    plain = generate(tiny_model(tokenizer), tokenizer, prompts, **OPTIONS)
+    plain = generate(tiny_model(tokenizer), tokenizer, prompts, PLAIN, max_new_tokens=12)
     adapted = peft.get_peft_model(tiny_model(tokenizer), peft.LoraConfig(r=4, lora_dropout=0.5, task_type="CAUSAL_LM"))
     torch.manual_seed(0)
     for name, parameter in adapted.named_parameters():
@@ -213,7 +222,7 @@ def test_peft_model(tokenizer, prompts):
     own = adapted.get_base_model().generation_config
     own.update(repetition_penalty=4.0)
     adapted.train()
-    found = generate(adapted, tokenizer, prompts, **OPTIONS)
+    found = generate(adapted, tokenizer, prompts, PLAIN, max_new_tokens=12)
     assert adapted.training
     assert adapted.get_base_model().generation_config is own
     own.repetition_penalty = None
@@ -231,6 +240,7 @@ def test_ranks_share_the_work_and_get_all_answers(model, tokenizer, prompts, tmp
 
             from accelerate import Accelerator
             from hf_dataselect.engines.forward.generation import generate
+            from hf_dataselect.engines.runtime.runtime import Runtime
             from tests.tiny import tiny_model, tiny_tokenizer
 
             out = Path(sys.argv[1])
@@ -244,9 +254,9 @@ def test_ranks_share_the_work_and_get_all_answers(model, tokenizer, prompts, tmp
                 return original(input_ids=input_ids, **kwargs)
             accelerator.unwrap_model(model).generate = spy
             prompts = json.loads((out / "prompts.json").read_text())
-            options = {"max_new_tokens": 12, "batch_tokens": 200, "accelerator": accelerator}
-            texts = generate(model, tokenizer, prompts, **options)
-            one = generate(model, tokenizer, prompts[:1], **options)
+            runtime = Runtime(accelerator, batch_tokens=200)
+            texts = generate(model, tokenizer, prompts, runtime, max_new_tokens=12)
+            one = generate(model, tokenizer, prompts[:1], runtime, max_new_tokens=12)
             result = {"texts": texts, "one": one, "rows": sum(rows), "training": model.training}
             (out / f"{accelerator.process_index}.json").write_text(json.dumps(result))
             """
@@ -266,7 +276,7 @@ def test_ranks_share_the_work_and_get_all_answers(model, tokenizer, prompts, tmp
     )
     assert run.returncode == 0, run.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
-    expected = generate(model, tokenizer, prompts, **OPTIONS)
+    expected = generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     assert first["texts"] == second["texts"] == expected
     assert first["one"] == second["one"] == expected[:1]
     assert min(first["rows"], second["rows"]) > 3

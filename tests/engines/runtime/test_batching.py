@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_dataselect.engines.runtime import batching
-from hf_dataselect.engines.runtime.batching import batches_by_tokens, map_batches
+from hf_dataselect.engines.runtime import runtime as batching
+from hf_dataselect.engines.runtime.batching import batches_by_tokens
+from hf_dataselect.engines.runtime.runtime import Runtime
 
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 20.00 MiB"
@@ -92,9 +93,9 @@ def test_only_the_asked_rows_are_cut_into_batches():
 
 def test_results_stand_at_their_rows_and_rows_not_asked_for_are_nan():
     lengths = some_lengths(50)
-    np.testing.assert_array_equal(map_batches(squares, lengths, 2, batch_tokens=60), squares(np.arange(50)))
+    np.testing.assert_array_equal(Runtime(batch_tokens=60).map(squares, lengths, 2), squares(np.arange(50)))
     rows = np.array([40, 2, 7])
-    found = map_batches(squares, lengths, 2, batch_tokens=60, rows=rows)
+    found = Runtime(batch_tokens=60).map(squares, lengths, 2, rows=rows)
     np.testing.assert_array_equal(found[rows], squares(rows))
     assert np.isnan(np.delete(found, rows, 0)).all()
 
@@ -109,7 +110,7 @@ def test_every_rank_gets_the_whole_result_and_computes_only_its_share(world):
             seen[accelerator.process_index] += batch.tolist()
             return squares(batch)
 
-        return map_batches(compute, lengths, 2, batch_tokens=40, accelerator=accelerator)
+        return Runtime(batch_tokens=40, accelerator=accelerator).map(compute, lengths, 2)
 
     for result in on_ranks(world, work):
         np.testing.assert_array_equal(result, squares(np.arange(60)))
@@ -119,7 +120,7 @@ def test_every_rank_gets_the_whole_result_and_computes_only_its_share(world):
 
 
 def test_more_ranks_than_batches_is_no_error():
-    for result in on_ranks(4, lambda one: map_batches(squares, [5, 5], 2, batch_tokens=99, accelerator=one)):
+    for result in on_ranks(4, lambda one: Runtime(batch_tokens=99, accelerator=one).map(squares, [5, 5], 2)):
         np.testing.assert_array_equal(result, squares(np.arange(2)))
 
 
@@ -132,7 +133,7 @@ def test_nan_and_infinite_results_of_one_rank_reach_all_and_spoil_no_other_row()
             return values
 
         rows = np.arange(1, 40)
-        return map_batches(compute, [4] * 40, 1, batch_tokens=8, accelerator=accelerator, rows=rows)
+        return Runtime(batch_tokens=8, accelerator=accelerator).map(compute, [4] * 40, 1, rows=rows)
 
     expected = np.arange(40.0)
     expected[::5], expected[7] = np.nan, np.inf
@@ -144,7 +145,7 @@ def test_whole_numbers_survive_the_sum_over_ranks_exactly():
     def work(accelerator):
         big = np.array([2**31 - 1, -5, 3, 2**24 + 1], np.int32)
         compute = lambda batch: big[batch, None]  # noqa: E731
-        return map_batches(compute, [1] * 4, 1, batch_tokens=1, accelerator=accelerator, dtype=np.int32)
+        return Runtime(batch_tokens=1, accelerator=accelerator).map(compute, [1] * 4, 1, dtype=np.int32)
 
     for result in on_ranks(3, work):
         assert result.dtype == np.int32 and result[:, 0].tolist() == [2**31 - 1, -5, 3, 2**24 + 1]
@@ -163,7 +164,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(room, error, monkeypa
             raise error
         return squares(batch)
 
-    found = map_batches(compute, lengths, 2, batch_tokens=500)
+    found = Runtime(batch_tokens=500).map(compute, lengths, 2)
     fits = lengths <= room
     np.testing.assert_array_equal(found[fits], squares(np.flatnonzero(fits)))
     assert np.isnan(found[~fits]).all()
@@ -186,7 +187,7 @@ def test_what_did_not_fit_in_memory_is_let_go_before_the_next_try():
             raise RuntimeError(OUT_OF_MEMORY)
         return squares(batch)
 
-    map_batches(compute, [3] * 4, 2, batch_tokens=99)
+    Runtime(batch_tokens=99).map(compute, [3] * 4, 2)
     assert held
 
 
@@ -195,7 +196,7 @@ def test_any_other_error_is_raised():
         raise RuntimeError("the model is broken")
 
     with pytest.raises(RuntimeError, match="the model is broken"):
-        map_batches(compute, [3] * 4, 2, batch_tokens=6)
+        Runtime(batch_tokens=6).map(compute, [3] * 4, 2)
 
 
 def test_on_batch_is_called_once_a_row_with_its_results_also_after_halving():
@@ -210,7 +211,7 @@ def test_on_batch_is_called_once_a_row_with_its_results_also_after_halving():
         np.testing.assert_array_equal(results, squares(rows))
         told.extend(rows.tolist())
 
-    map_batches(compute, [3] * 40, 2, batch_tokens=30, on_batch=on_batch)
+    Runtime(batch_tokens=30).map(compute, [3] * 40, 2, on_batch=on_batch)
     assert sorted(told) == list(range(40))
 
 
@@ -221,7 +222,7 @@ def test_on_batch_hears_of_a_batch_before_the_next_one_starts():
         events.append("compute")
         return squares(batch)
 
-    map_batches(compute, [3] * 4, 2, batch_tokens=6, on_batch=lambda *_: events.append("kept"))
+    Runtime(batch_tokens=6).map(compute, [3] * 4, 2, on_batch=lambda *_: events.append("kept"))
     assert events == ["compute", "kept"] * 2
 
 
@@ -233,7 +234,7 @@ def test_a_row_that_never_fits_is_not_reported_as_a_result():
             raise MemoryError
         return squares(batch)
 
-    found = map_batches(compute, [3] * 4, 2, batch_tokens=3, on_batch=lambda rows, _: told.extend(rows.tolist()))
+    found = Runtime(batch_tokens=3).map(compute, [3] * 4, 2, on_batch=lambda rows, _: told.extend(rows.tolist()))
     assert np.isnan(found[0]).all() and sorted(told) == [1, 2, 3]
 
 
@@ -246,11 +247,11 @@ def test_only_the_main_process_shows_a_progress_bar_and_it_ends_at_all_rows(monk
 
     tqdm = batching.tqdm
     monkeypatch.setattr(batching, "tqdm", bar)
-    on_ranks(2, lambda one: map_batches(squares, [4] * 21, 2, batch_tokens=8, accelerator=one, progress="Scoring"))
+    on_ranks(2, lambda one: Runtime(batch_tokens=8, accelerator=one).map(squares, [4] * 21, 2, label="Scoring"))
     assert sorted(disabled for _, disabled in bars) == [False, True]
     assert [bar.n for bar, disabled in bars if not disabled] == [21]
     bars.clear()
-    map_batches(squares, [4] * 21, 2, batch_tokens=8)
+    Runtime(batch_tokens=8).map(squares, [4] * 21, 2)
     assert bars[0][1], "no label, no bar"
     bars.clear()
 
@@ -259,5 +260,5 @@ def test_only_the_main_process_shows_a_progress_bar_and_it_ends_at_all_rows(monk
             raise MemoryError
         return squares(batch)
 
-    map_batches(compute, [4] * 21, 2, batch_tokens=8, progress="Scoring")
+    Runtime(batch_tokens=8).map(compute, [4] * 21, 2, label="Scoring")
     assert bars[0][0].n == 21, "a row that never fits is done with too"

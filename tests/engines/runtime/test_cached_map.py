@@ -8,6 +8,7 @@ from torch import nn
 
 from hf_dataselect.engines.runtime import cached_map as measuring
 from hf_dataselect.engines.runtime.cached_map import measured
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.row_store import RowStore
 
@@ -35,7 +36,7 @@ def rows_of(*ids) -> TokenRows:
     return TokenRows.from_lists([list(row) for row in ids], [[(1, len(row))] for row in ids])
 
 
-def sums(rows: TokenRows, clock: Clock, cache_dir=None, batch_tokens: int = 6):
+def sums(rows: TokenRows, clock: Clock, cache_dir=None):
     """Sum and length of each row, a second a token; and the rows that were computed, batch by batch."""
     batches = []
 
@@ -48,8 +49,8 @@ def sums(rows: TokenRows, clock: Clock, cache_dir=None, batch_tokens: int = 6):
 
         return compute
 
-    found = measured(MODEL, rows, 2, {"engine": "sums"}, (), begin, batch_tokens=batch_tokens, cache_dir=cache_dir)
-    return found, batches
+    runtime = Runtime(batch_tokens=6, cache_dir=cache_dir)
+    return measured(MODEL, rows, runtime, 2, {"engine": "sums"}, begin), batches
 
 
 @pytest.mark.parametrize("kept", [False, True])
@@ -58,7 +59,7 @@ def test_equal_rows_are_computed_once(kept, clock, tmp_path):
     found, batches = sums(rows, clock, tmp_path if kept else None)
     np.testing.assert_array_equal(found.values, [[3, 2], [12, 3], [3, 2], [7, 1], [12, 3], [3, 2]])
     assert sorted(row for batch in batches for row in batch) == [0, 1, 3], "the first of equal rows"
-    assert (found.computed, found.cached, found.computed_tokens, found.cached_seconds) == (3, 3, 6, 0)
+    assert (found.computed, found.cached, found.tokens, found.cached_seconds) == (3, 3, 6, 0)
 
 
 def test_the_same_tokens_with_other_spans_are_another_row(clock):
@@ -76,6 +77,39 @@ def test_seconds_once_spent_come_back_with_the_rows_that_took_them(clock, tmp_pa
     assert batches == [] and all_known.cached_seconds == pytest.approx(5)
 
 
+def test_what_this_run_computed_is_no_earlier_run_s(clock, tmp_path):
+    runtime = Runtime(cache_dir=tmp_path)
+
+    def seconds(ids):
+        rows = rows_of(*ids)
+
+        def compute(batch):
+            clock.now += len(batch)
+            return np.zeros((len(batch), 1))
+
+        return measured(MODEL, rows, runtime, 1, {"engine": "zeros"}, lambda todo: compute).cached_seconds
+
+    assert [seconds([[1], [2]]), seconds([[2], [3]]), runtime.account.cached_seconds] == [0, 0, 0]
+    runtime = Runtime(cache_dir=tmp_path)
+    assert [seconds([[1], [2], [4]]), seconds([[4], [1]])] == [2, 0] and clock.now == 4
+
+
+def test_what_other_ranks_of_this_run_computed_is_no_earlier_run_s(tmp_path):
+    """Each rank writes a file of its own; all are this run's."""
+    theirs, keys = Runtime(cache_dir=tmp_path), rows_of([1], [2]).keys()
+    theirs.store({}, 1).append(keys, np.zeros((2, 1)), 3)
+
+    class Ranks(Runtime):
+        world, rank = 2, 0
+        gather = staticmethod(lambda value: [value, [*theirs.account.cache_files]])
+        broadcast_arrays = staticmethod(lambda *arrays: arrays)
+
+    ours = Ranks(cache_dir=tmp_path)
+    assert not ours.find(ours.store({}, 1), keys).earlier.any() and theirs.account.cache_files
+    later = Runtime(cache_dir=tmp_path)
+    assert later.find(later.store({}, 1), keys).earlier.tolist() == [3, 3]
+
+
 def test_seconds_before_the_first_batch_are_shared_by_the_rows(clock, tmp_path, monkeypatch):
     @contextmanager
     def slow(model, dtype):
@@ -88,24 +122,21 @@ def test_seconds_before_the_first_batch_are_shared_by_the_rows(clock, tmp_path, 
 
     monkeypatch.setattr(measuring, "cast", slow)
     for rows, seconds in ((rows_of([1], [2], [3]), 0), (rows_of([1], [3], [1]), 4)):
-        found = measured(MODEL, rows, 1, {}, (), begin, batch_tokens=2, cache_dir=tmp_path)
+        found = measured(MODEL, rows, Runtime(batch_tokens=2, cache_dir=tmp_path), 1, {}, begin)
         assert found.cached_seconds == pytest.approx(seconds)
     assert clock.now == 6
 
 
 def test_batches_are_kept_as_they_come(clock, tmp_path, monkeypatch):
     kept, append = [], RowStore.append
-    monkeypatch.setattr(
-        RowStore, "append", lambda self, keys, values: (kept.append(len(keys)), append(self, keys, values))
-    )
+    monkeypatch.setattr(RowStore, "append", lambda self, keys, *_: (kept.append(len(keys)), append(self, keys, *_)))
     _, batches = sums(rows_of([1, 2, 3], [4, 5, 6], [7, 8, 9]), clock, tmp_path)
     assert kept == [2, 1] == list(map(len, batches))
 
 
 def test_nothing_begins_where_all_is_known(clock, tmp_path):
     sums(rows_of([1, 2]), clock, tmp_path)
-    options = {"batch_tokens": 6, "cache_dir": tmp_path}
-    found = measured(MODEL, rows_of([1, 2]), 2, {"engine": "sums"}, (), None, **options)
+    found = measured(MODEL, rows_of([1, 2]), Runtime(cache_dir=tmp_path), 2, {"engine": "sums"}, None)
     assert found.computed == 0
 
 

@@ -1,3 +1,4 @@
+import ast
 import json
 import logging
 import os
@@ -11,14 +12,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from peft import LoraConfig, get_peft_model
 
+import hf_dataselect
 from hf_dataselect.engines.forward.likelihood import likelihood
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store import row_store as cache
 from hf_dataselect.engines.store.files import check_writable, write_atomic
-from hf_dataselect.engines.store.identity import digest, model_identity
 from hf_dataselect.engines.store.row_store import RowStore
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -35,9 +36,14 @@ def stored(folder, n=20, seed=0, namespace=None, width=3):
     """A store with `n` rows in one file, their keys and values."""
     values = np.random.default_rng(seed + 1).normal(size=(n, width))
     store = RowStore(folder, namespace or NAMESPACE, width)
-    store.append(keys(n, seed), values)
+    store.append(keys(n, seed), values, np.arange(n))
     store.close()
     return store, keys(n, seed), values
+
+
+def load(store, some):
+    """Values of rows, and which are known."""
+    return store.find(some)[:2]
 
 
 def only_part(store):
@@ -52,57 +58,81 @@ def test_rows_come_back_exactly_under_their_keys_in_any_order(tmp_path):
     store, known, values = stored(tmp_path)
     values_of = RowStore(tmp_path, NAMESPACE, 3)
     order = np.random.default_rng(5).permutation(20)
-    found, is_known = values_of.load(known[order])
+    found, is_known = load(values_of, known[order])
     assert is_known.all()
     np.testing.assert_array_equal(found, values[order])
-    mixed, is_known = values_of.load(np.concatenate([keys(3, seed=9), known[:2]]))
+    mixed, is_known = load(values_of, np.concatenate([keys(3, seed=9), known[:2]]))
     assert is_known.tolist() == [False] * 3 + [True] * 2
     assert np.isnan(mixed[:3]).all() and (mixed[3:] == values[:2]).all()
+
+
+def test_of_several_records_of_a_row_the_fullest_counts(tmp_path):
+    for values in ([1, np.nan, np.nan], [1, 2, np.nan], [9, np.nan, np.nan]):
+        store = RowStore(tmp_path, NAMESPACE, 3)
+        store.append(keys(1), np.array([values]), 1)
+        store.close()
+    assert load(RowStore(tmp_path, NAMESPACE, 3), keys(1))[0].tolist() == [[1, 2, pytest.approx(np.nan, nan_ok=True)]]
+
+
+def test_seconds_of_this_run_are_no_earlier_run_s(tmp_path):
+    first, known, _ = stored(tmp_path)
+    ours = first.files
+    found = first.find(known)
+    assert found.seconds.tolist() == list(range(20)) and not found.earlier.any()
+    again = RowStore(tmp_path, NAMESPACE, 3, files=ours).find(known)
+    assert again.seconds.tolist() == list(range(20)) and not again.earlier.any(), "another store of the same run"
+    later = RowStore(tmp_path, NAMESPACE, 3).find(np.concatenate([known[[3]], keys(1, seed=9)]))
+    assert later.seconds.tolist() == later.earlier.tolist() == [3, 0]
+    files = {}
+    reads = [
+        RowStore(tmp_path, NAMESPACE, 3, files=files).find(known[rows]).earlier.tolist() for rows in ([1, 2], [2, 3])
+    ]
+    assert reads == [[1, 2], [0, 3]], "rows that one run reads twice count once"
 
 
 def test_special_values_and_repeated_keys_come_back(tmp_path):
     store = RowStore(tmp_path, NAMESPACE, 2)
     some = keys(3)
     special = np.array([[np.nan, -0.0], [np.inf, 5e-324], [-np.inf, 1e308]])
-    store.append(some, special)
-    store.append(some, special)
+    store.append(some, special, 0)
+    store.append(some, special, 0)
     store.close()
-    found, known = store.load(some[[2, 0, 0, 1]])
+    found, known = load(store, some[[2, 0, 0, 1]])
     assert known.all()
     assert found.tobytes() == special[[2, 0, 0, 1]].tobytes()
 
 
 def test_an_empty_store_knows_nothing(tmp_path):
-    found, known = RowStore(tmp_path, NAMESPACE, 2).load(keys(4))
+    found, known = load(RowStore(tmp_path, NAMESPACE, 2), keys(4))
     assert np.isnan(found).all() and not known.any()
-    found, known = stored(tmp_path)[0].load(keys(0))
+    found, known = load(stored(tmp_path)[0], keys(0))
     assert len(found) == len(known) == 0
 
 
 def test_without_a_folder_nothing_is_kept_and_nothing_fails():
     store, known, _ = stored(None)
-    assert not store.load(known)[1].any()
+    assert not store.find(known).known.any()
 
 
-@pytest.mark.parametrize("torn", [1, 30, 43])
+@pytest.mark.parametrize("torn", [1, 30, 51])
 def test_a_torn_last_record_is_lost_and_no_other(tmp_path, torn):
     store, known, values = stored(tmp_path)
     part = only_part(store)
     part.write_bytes(part.read_bytes()[:-torn])
-    found, is_known = store.load(known)
+    found, is_known = load(store, known)
     assert is_known.tolist() == [True] * 19 + [False]
     np.testing.assert_array_equal(found[:19], values[:19])
 
 
-@pytest.mark.parametrize("byte", [0, 15, 16, 39, 40, 43])
+@pytest.mark.parametrize("byte", [0, 15, 16, 39, 40, 48, 51])
 def test_a_record_with_a_flipped_bit_is_never_read(tmp_path, byte):
     store, known, values = stored(tmp_path)
     part = only_part(store)
     data = bytearray(part.read_bytes())
-    assert len(data) == 20 * 44
-    data[7 * 44 + byte] ^= 4
+    assert len(data) == 20 * 52
+    data[7 * 52 + byte] ^= 4
     part.write_bytes(bytes(data))
-    found, is_known = store.load(known)
+    found, is_known = load(store, known)
     assert np.flatnonzero(~is_known).tolist() == [7]
     np.testing.assert_array_equal(np.delete(found, 7, 0), np.delete(values, 7, 0))
 
@@ -110,10 +140,10 @@ def test_a_record_with_a_flipped_bit_is_never_read(tmp_path, byte):
 def test_a_file_of_zeros_or_of_noise_is_no_rows(tmp_path):
     store, known, _ = stored(tmp_path)
     part = only_part(store)
-    for content in (b"", b"\0" * 20 * 44, np.random.default_rng(0).bytes(20 * 44)):
+    for content in (b"", b"\0" * 20 * 52, np.random.default_rng(0).bytes(20 * 52)):
         part.write_bytes(content)
-        assert not store.load(known)[1].any()
-    assert not store.load(np.zeros(2, "V16"))[1].any()
+        assert not store.find(known).known.any()
+    assert not store.find(np.zeros(2, "V16")).known.any()
 
 
 APPEND = """
@@ -127,7 +157,7 @@ store = RowStore(folder, {"engine": "test", "model": "a"}, 3)
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(200):
-    store.append(np.frombuffer(draw.bytes(16 * 5), "V16"), np.full((5, 3), float(seed)))
+    store.append(np.frombuffer(draw.bytes(16 * 5), "V16"), np.full((5, 3), float(seed)), 0.5)
 """
 
 
@@ -155,14 +185,14 @@ def test_two_processes_append_at_the_same_time_and_nothing_is_lost(tmp_path):
     assert len(list(store.folder.glob("*.rows"))) == 2
     for seed in (1, 2):
         draw = np.random.default_rng(seed)
-        found, known = store.load(np.concatenate([np.frombuffer(draw.bytes(80), "V16") for _ in range(200)]))
+        found, known = load(store, np.concatenate([np.frombuffer(draw.bytes(80), "V16") for _ in range(200)]))
         assert known.all() and (found == seed).all()
 
 
 def test_results_of_another_namespace_are_never_read(tmp_path):
     _, known, _ = stored(tmp_path)
     for other in ({**NAMESPACE, "model": "b"}, {**NAMESPACE, "dtype": "bfloat16"}, {"engine": "test"}):
-        assert not RowStore(tmp_path, other, 3).load(known)[1].any()
+        assert not RowStore(tmp_path, other, 3).find(known).known.any()
 
 
 def test_a_namespace_is_written_in_plain_json_beside_its_rows(tmp_path):
@@ -185,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_refused_by_the_name_of_the_option(tm
     with pytest.raises(ValueError, match="`selection_cache_dir=.*can't be written.*or 'none'"):
         RowStore(folder[place], NAMESPACE, 3)
     with pytest.raises(ValueError, match="selection_cache_dir"):
-        likelihood(tiny(), some_rows(2), cache_dir=folder[place])
+        likelihood(tiny(), some_rows(2), Runtime(cache_dir=folder[place]))
 
 
 def test_the_probe_of_a_folder_leaves_nothing_behind(tmp_path):
@@ -195,11 +225,11 @@ def test_the_probe_of_a_folder_leaves_nothing_behind(tmp_path):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, caplog):
-    expected = likelihood(tiny(), some_rows(), dtype="float32", batch_tokens=20)
+    expected = likelihood(tiny(), some_rows(), Runtime(dtype="float32", batch_tokens=20))
     full = lambda *_, **options: open("/dev/full", "ab", **options)  # noqa: E731, SIM115
     monkeypatch.setattr(cache, "open", full, raising=False)
     with caplog.at_level(logging.WARNING, logger="hf_dataselect"):
-        found = likelihood(tiny(), some_rows(), dtype="float32", batch_tokens=20, cache_dir=tmp_path)
+        found = likelihood(tiny(), some_rows(), Runtime(dtype="float32", batch_tokens=20, cache_dir=tmp_path))
     np.testing.assert_array_equal(found.loss, expected.loss)
     assert [record.message for record in caplog.records] == [
         message for message in caplog.messages if "can't be saved" in message and "No space left" in message
@@ -209,17 +239,17 @@ def test_a_full_disk_is_a_warning_and_the_run_goes_on(tmp_path, monkeypatch, cap
 
 def test_a_record_that_was_written_in_part_stops_the_saving(tmp_path, monkeypatch, caplog):
     def almost_full(*args, **options):
-        """A file on a disk with room for 50 bytes, and then, because someone else makes room, for any number."""
-        file, room = open(*args, **options), [10_000, 50]  # noqa: SIM115
+        """A file on a disk with room for 60 bytes, and then, because someone else makes room, for any number."""
+        file, room = open(*args, **options), [10_000, 60]  # noqa: SIM115
         return SimpleNamespace(write=lambda data: file.write(data[: room.pop()]), close=file.close)
 
     monkeypatch.setattr(cache, "open", almost_full, raising=False)
     store = RowStore(tmp_path, NAMESPACE, 3)
     with caplog.at_level(logging.WARNING, logger="hf_dataselect"):
-        store.append(keys(2), np.zeros((2, 3)))
-        store.append(keys(2, seed=1), np.ones((2, 3)))
+        store.append(keys(2), np.zeros((2, 3)), 0)
+        store.append(keys(2, seed=1), np.ones((2, 3)), 0)
     assert "can't be saved" in caplog.text
-    found, known = RowStore(tmp_path, NAMESPACE, 3).load(np.concatenate([keys(2), keys(2, seed=1)]))
+    found, known = load(RowStore(tmp_path, NAMESPACE, 3), np.concatenate([keys(2), keys(2, seed=1)]))
     assert known.tolist() == [True, False, False, False] and (found[0] == 0).all()
 
 
@@ -236,14 +266,7 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_text() == "old"
 
 
-def test_a_digest_does_not_depend_on_the_order_of_keys_or_sets():
-    one, other = {0, 8}, {8, 0}
-    assert list(one) != list(other), "the test needs two orders of one set"
-    assert digest({"a": 1, "b": one}) == digest({"b": other, "a": 1})
-    assert len({digest(value) for value in (1, "1", [1], {"1": 1}, None, {0, 9})}) == 6
-
-
-# --- the identity of a model ---
+# --- scores out of the cache ---
 
 
 def tiny(seed=0, **options):
@@ -260,100 +283,9 @@ def with_lora(seed=0, **options):
     return model
 
 
-def changed(model, change):
-    with torch.no_grad():
-        change(model)
-    return model_identity(model)
-
-
-def test_a_copy_that_was_saved_and_loaded_is_the_same_model(tmp_path):
-    model = tiny()
-    model.save_pretrained(tmp_path / "model")
-    assert model_identity(AutoModelForCausalLM.from_pretrained(tmp_path / "model")) == model_identity(model)
-    adapted = with_lora()
-    adapted.save_pretrained(tmp_path / "adapter")
-    assert model_identity(PeftModel.from_pretrained(tiny(), tmp_path / "adapter")) == model_identity(adapted)
-
-
-def test_what_changes_no_number_changes_no_identity():
-    model = tiny()
-    identity = model_identity(model)
-    model.train().requires_grad_(False)
-    model.config.use_cache = False
-    model.config._name_or_path = "elsewhere"
-    model.gradient_checkpointing_enable()
-    model.lm_head.weight.data = model.lm_head.weight.data.clone().t().contiguous().t()  # other strides, same matrix
-    model.double().float()
-    model(input_ids=torch.tensor([[3, 4, 5]])).logits.sum()
-    assert model_identity(model) == identity
-
-
 def one_ulp(model, name="model.layers.1.mlp.up_proj.weight", place=(3, 5)):
     weight = model.get_parameter(name)
     weight[place] = torch.nextafter(weight[place], torch.tensor(torch.inf))
-
-
-@pytest.mark.parametrize("name, place", [("lm_head.weight", (-1, -1)), ("model.norm.weight", (7,))])
-def test_one_weight_changed_by_the_least_possible_amount_changes_the_identity(name, place):
-    assert changed(tiny(), lambda model: one_ulp(model, name, place)) != model_identity(tiny())
-
-
-@pytest.mark.parametrize("hidden", [32, 1024])
-@pytest.mark.parametrize("pair", [(1, 2), (5, 30)])
-def test_two_rows_of_a_matrix_exchanged_change_the_identity(hidden, pair):
-    def exchange(model):
-        weight = model.lm_head.weight
-        weight[list(pair)] = weight[list(pair[::-1])].clone()
-
-    model = tiny(layers=1, hidden=hidden)
-    identity = model_identity(model)
-    assert changed(model, exchange) != identity
-
-
-def test_the_identity_of_half_precision_and_of_odd_shapes_can_be_told(tmp_path):
-    model = tiny()
-    for name, tensor in {"none": torch.zeros(0, 5), "flat": torch.zeros(0), "scalar": torch.tensor(3.0)}.items():
-        model.register_buffer(name, tensor)
-    model.register_buffer("flags", torch.tensor([[True], [False]]))
-    identities = {model_identity(model), model_identity(model.bfloat16())}
-    model.flags[1] = True
-    assert len(identities | {model_identity(model), model_identity(model.half())}) == 4
-
-
-@pytest.mark.parametrize(
-    "option, value", [("rope_parameters", {"rope_type": "default", "rope_theta": 500.0}), ("rms_norm_eps", 1e-3)]
-)
-def test_a_changed_configuration_changes_the_identity(option, value):
-    assert changed(tiny(), lambda model: setattr(model.config, option, value)) != model_identity(tiny())
-
-
-def test_adapters_count_with_their_weights_settings_and_activity():
-    model = with_lora()
-    seen = [model_identity(tiny()), model_identity(model), model_identity(with_lora(seed=1))]
-    seen += [model_identity(with_lora(lora_alpha=9)), model_identity(with_lora(use_rslora=True))]
-    model.add_adapter("other", LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
-    seen.append(model_identity(model))
-    model.set_adapter("other")
-    seen.append(model_identity(model))
-    assert len(set(seen)) == len(seen)
-    model.set_adapter("default")
-    model.delete_adapter("other")
-    assert model_identity(model) == seen[1]
-
-
-def test_telling_the_identity_of_a_quantized_model_changes_nothing(tmp_path):
-    tiny(hidden=128).save_pretrained(tmp_path)
-    options = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
-    model = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=options, device_map="cpu").eval()
-    ids = torch.arange(3, 40)[None]
-    with torch.no_grad():
-        logits = model(input_ids=ids).logits  # some CPUs repack the weights now
-        identity = model_identity(model)
-        torch.testing.assert_close(model(input_ids=ids).logits, logits, rtol=0, atol=0)
-    assert model_identity(model) == identity
-
-
-# --- scores out of the cache ---
 
 
 def some_rows(n=12):
@@ -361,21 +293,22 @@ def some_rows(n=12):
 
 
 def counted(model, rows, cache_dir, **options):
-    """`likelihood`, and how many rows went through the model; the probe of the engine is one row."""
+    """`likelihood`, how many rows went through the model (the probe of the engine is one row), and what was booked."""
     seen = []
     embedding = model.get_input_embeddings()
     handle = embedding.register_forward_pre_hook(lambda module, args: seen.append(len(args[0])))
-    found = likelihood(model, rows, cache_dir=cache_dir, dtype="float32", batch_tokens=60, **options)
+    runtime = Runtime(cache_dir=cache_dir, **{"dtype": "float32", "batch_tokens": 60, **options})
+    found = likelihood(model, rows, runtime)
     handle.remove()
-    return found, max(0, sum(seen) - 2)
+    return found, max(0, sum(seen) - 2), runtime.account.passes
 
 
 @pytest.mark.parametrize("build", [tiny, with_lora])
 def test_a_second_call_computes_nothing_and_gives_the_same(tmp_path, build):
-    first, computed = counted(build(), some_rows(), tmp_path)
-    assert computed == 12 and first.cached == 0
-    second, computed = counted(build(), some_rows(), tmp_path)
-    assert computed == 0 and second.cached == 12
+    first, computed, passes = counted(build(), some_rows(), tmp_path)
+    assert computed == passes["forward_rows"] == 12 and passes["cached_rows"] == 0
+    second, computed, passes = counted(build(), some_rows(), tmp_path)
+    assert computed == passes["forward_rows"] == 0 and passes["cached_rows"] == 12
     np.testing.assert_array_equal(np.stack(second[:3]), np.stack(first[:3]))
 
 
@@ -387,9 +320,9 @@ def test_a_changed_row_is_computed_and_no_other(tmp_path):
         (ids[:5] + [[*ids[5][:-1], 3]] + ids[6:], spans),
         (ids, spans[:5] + [[(4, 8)]] + spans[6:]),
     ):
-        found, computed = counted(tiny(), TokenRows.from_lists(changed_ids, changed_spans), tmp_path)
-        assert computed == 1 and found.cached == 11
-    found, computed = counted(tiny(), TokenRows.from_lists(ids[::-1], spans[::-1]), tmp_path)
+        _, computed, passes = counted(tiny(), TokenRows.from_lists(changed_ids, changed_spans), tmp_path)
+        assert computed == 1 and passes["cached_rows"] == 11
+    _, computed, _ = counted(tiny(), TokenRows.from_lists(ids[::-1], spans[::-1]), tmp_path)
     assert computed == 0, "another order is no change"
 
 
@@ -399,16 +332,36 @@ def test_a_changed_model_computes_all(tmp_path):
     with torch.no_grad():
         one_ulp(model)
     for other in (model, with_lora(), tiny(seed=1)):
-        found, computed = counted(other, some_rows(), tmp_path)
-        assert computed == 12 and found.cached == 0
+        _, computed, passes = counted(other, some_rows(), tmp_path)
+        assert computed == 12 and passes["cached_rows"] == 0
 
 
-def test_a_changed_formula_or_dtype_computes_all(tmp_path, monkeypatch):
+def test_a_changed_formula_or_dtype_computes_all_and_another_release_nothing(tmp_path, monkeypatch):
     counted(tiny(), some_rows(), tmp_path)
-    assert likelihood(tiny(), some_rows(), cache_dir=tmp_path, dtype="bfloat16").cached == 0
-    assert counted(tiny(), some_rows(), tmp_path)[0].cached == 12
-    monkeypatch.setattr("hf_dataselect.engines.runtime.cached_map.code_version", lambda *_: "another version")
-    assert counted(tiny(), some_rows(), tmp_path)[0].cached == 0
+    assert counted(tiny(), some_rows(), tmp_path, dtype="bfloat16")[1] == 12
+    assert counted(tiny(), some_rows(), tmp_path)[1] == 0
+    for module in (hf_dataselect, sys.modules[likelihood.__module__]):
+        monkeypatch.setattr(module, "__version__", "9.9", raising=False)
+        monkeypatch.setattr(module, "__doc__", "Edited.")
+    assert counted(tiny(), some_rows(), tmp_path)[1] == 0
+    monkeypatch.setattr(f"{likelihood.__module__}.VERSION", 10**6)
+    assert counted(tiny(), some_rows(), tmp_path)[1] == 12
+
+
+def test_every_engine_names_the_version_of_its_formula_and_no_key_depends_on_source_or_release():
+    folder, engines = Path(hf_dataselect.__file__).parent, []
+    for path in folder.rglob("*.py"):
+        source = path.read_text()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Dict):
+                names = [key.value for key in node.keys if isinstance(key, ast.Constant)]
+                if "engine" in names:
+                    engines.append(path.stem)
+                    # The one of tuned losses is beside it, in `described`.
+                    assert "version" in names or path.stem == "tuned_loss" and '"version": ' in source, path
+        if path.parent.parent.name == "engines":
+            assert "getsource" not in source and "__version__" not in source, path
+    assert {"likelihood", "one_shot", "seq2seq", "cached_vectors", "collect", "neighbours"} <= {*engines}
 
 
 def test_a_row_that_did_not_fit_in_memory_is_tried_again(tmp_path):
@@ -419,9 +372,9 @@ def test_a_row_that_did_not_fit_in_memory_is_tried_again(tmp_path):
             raise MemoryError
 
     handle = model.model.embed_tokens.register_forward_pre_hook(refuse)
-    first, _ = counted(model, some_rows(), tmp_path)
+    first, _, _ = counted(model, some_rows(), tmp_path)
     handle.remove()
-    second, computed = counted(model, some_rows(), tmp_path)
+    second, computed, _ = counted(model, some_rows(), tmp_path)
     assert 0 < np.isnan(first.loss).sum() == computed
     assert not np.isnan(second.loss).any()
 
@@ -429,14 +382,14 @@ def test_a_row_that_did_not_fit_in_memory_is_tried_again(tmp_path):
 SLOW = """
 import sys, time
 import torch
-from tests.engines.store.test_row_store import likelihood, some_rows, with_lora
+from tests.engines.store.test_row_store import Runtime, likelihood, some_rows, with_lora
 
 model = with_lora()
 def slow(module, args):
     print(len(args[0]), flush=True)
     time.sleep(0.2)
 model.get_input_embeddings().register_forward_pre_hook(slow)
-likelihood(model, some_rows(), cache_dir=sys.argv[1], dtype="float32", batch_tokens=60)
+likelihood(model, some_rows(), Runtime(cache_dir=sys.argv[1], dtype="float32", batch_tokens=60))
 """
 
 
@@ -449,11 +402,11 @@ def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_numbers(tm
         begun += 1
     process.send_signal(signal.SIGKILL)
     assert process.wait(60) == -signal.SIGKILL
-    whole, _ = counted(with_lora(), some_rows(), None)
-    found, computed = counted(with_lora(), some_rows(), tmp_path)
-    assert 0 < found.cached < 12 and computed == 12 - found.cached
+    whole, _, _ = counted(with_lora(), some_rows(), None)
+    found, computed, passes = counted(with_lora(), some_rows(), tmp_path)
+    assert 0 < passes["cached_rows"] < 12 and computed == 12 - passes["cached_rows"]
     np.testing.assert_allclose(found.loss, whole.loss, rtol=1e-6)
     np.testing.assert_array_equal(np.stack(found[1:3]), np.stack(whole[1:3]))
-    again, computed = counted(with_lora(), some_rows(), tmp_path)
+    again, computed, _ = counted(with_lora(), some_rows(), tmp_path)
     assert computed == 0
     np.testing.assert_array_equal(again.loss, found.loss)

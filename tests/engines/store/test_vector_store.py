@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from hf_dataselect.engines.forward.sentence_encoder import text_keys
+from hf_dataselect.engines.runtime import stored_vectors as computing
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store import vector_store as engine
-from hf_dataselect.engines.store.vector_store import VectorStore, check_room, record_of, stored_vectors
+from hf_dataselect.engines.store.row_store import RecordStore
+from hf_dataselect.engines.store.vector_store import VectorStore, check_room, vector_record
 from hf_dataselect.engines.subset.target_similarity import Similarity, Target, for_target, highest, round_robin
 from tests.engines.runtime.test_cached_map import Clock
 
@@ -16,12 +19,18 @@ from tests.engines.runtime.test_cached_map import Clock
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(engine, "time", clock)
+    monkeypatch.setattr(computing, "time", clock)
     return clock
 
 
 def store_in(folder, width=3, **options):
     return VectorStore(folder, {"engine": "test"}, width, **options)
+
+
+def stored_vectors(store, keys, compute, **options):
+    """What is found, and what was booked."""
+    runtime = Runtime()
+    return computing.stored_vectors(store, keys, compute, runtime, **options), runtime.account
 
 
 def vectors_of(keys):
@@ -35,15 +44,20 @@ def test_vectors_are_computed_once_and_found_again_by_content(tmp_path):
         asked.append(places.tolist())
         return vectors_of(keys[places])
 
-    found = stored_vectors(store_in(tmp_path), keys[:6], compute, chunk=4, on_rows=told.append)
+    found, account = stored_vectors(store_in(tmp_path), keys[:6], compute, chunk=4, on_rows=told.append)
     np.testing.assert_array_equal(found.vectors[:], vectors_of(keys[:6]))
-    assert asked == [[0, 1, 2, 3], [4, 5]] and told == [0, 4, 2] and found.cached == 0
+    assert asked == [[0, 1, 2, 3], [4, 5]] and told == [0, 4, 2] and account.passes["cached_rows"] == 0
     keys = keys[[9, 3, 0, 8, 3]]
-    found = stored_vectors(store_in(tmp_path), keys, compute)
+    found, account = stored_vectors(store_in(tmp_path), keys, compute)
     np.testing.assert_array_equal(found.vectors[:], vectors_of(keys))
     np.testing.assert_array_equal(found.vectors[1:3], vectors_of(keys[1:3]))
     np.testing.assert_array_equal(found.vectors[np.array([4, 0])], vectors_of(keys[[4, 0]]))
-    assert asked[2:] == [[0, 3]] and found.cached == 3 and found.cached_seconds > 0 and found.usable.all()
+    assert (
+        asked[2:] == [[0, 3]]
+        and account.passes["cached_rows"] == 3
+        and account.cached_seconds > 0
+        and found.usable.all()
+    )
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -54,14 +68,18 @@ def test_equal_rows_are_computed_once(kept, tmp_path):
         asked.append(places.tolist())
         return np.where((places == 1)[:, None], np.nan, vectors_of(keys[places]))
 
-    found = stored_vectors(store_in(tmp_path if kept else None), keys, compute)
-    assert asked == [[0, 1, 2]] and found.cached == 2 and found.usable.tolist() == [True, False, True, True, False]
+    found, account = stored_vectors(store_in(tmp_path if kept else None), keys, compute)
+    assert (
+        asked == [[0, 1, 2]]
+        and account.passes["cached_rows"] == 2
+        and found.usable.tolist() == [True, False, True, True, False]
+    )
     np.testing.assert_array_equal(found.vectors[[0, 2, 3]], vectors_of(keys[[0, 2, 3]]))
     assert np.isnan(found.vectors[[1, 4]]).all()
 
 
 def test_only_what_an_earlier_run_spent_counts_and_of_equal_rows_once(tmp_path, clock):
-    keys, this_run = text_keys(list("abcde")), set()
+    keys, this_run = text_keys(list("abcde")), {}
 
     def seconds(store, rows):
         asked = keys[rows]
@@ -70,11 +88,11 @@ def test_only_what_an_earlier_run_spent_counts_and_of_equal_rows_once(tmp_path, 
             clock.now += len(places)
             return vectors_of(asked[places])
 
-        return stored_vectors(store, asked, compute).cached_seconds
+        return stored_vectors(store, asked, compute)[1].cached_seconds
 
-    store = store_in(tmp_path, written=this_run)
+    store = store_in(tmp_path, files=this_run)
     assert seconds(store, [0, 1, 0]) == seconds(store, [0, 1]) == 0
-    assert seconds(store_in(tmp_path, written=this_run), [1, 2]) == 0, "another store of the same run"
+    assert seconds(store_in(tmp_path, files=this_run), [1, 2]) == 0, "another store of the same run"
     later = store_in(tmp_path)
     assert seconds(later, [0, 1, 2, 1, 3]) == pytest.approx(3) and seconds(later, [3, 4]) == 0
     assert clock.now == 5
@@ -83,8 +101,8 @@ def test_only_what_an_earlier_run_spent_counts_and_of_equal_rows_once(tmp_path, 
 def test_without_a_folder_they_are_held_and_nothing_is_kept():
     keys = text_keys(["a", "b"])
     for _ in range(2):
-        found = stored_vectors(store_in(None), keys, lambda places: vectors_of(keys[places]))
-        assert found.cached == 0 and found.usable.all()
+        found, account = stored_vectors(store_in(None), keys, lambda places: vectors_of(keys[places]))
+        assert account.passes["cached_rows"] == 0 and found.usable.all()
         np.testing.assert_array_equal(found.vectors, vectors_of(keys))
 
 
@@ -95,10 +113,10 @@ def test_what_did_not_fit_in_memory_is_tried_again(kept, tmp_path):
     def compute(places):
         return np.where((places == 2)[:, None], np.nan, vectors_of(keys[places]))
 
-    found = stored_vectors(store_in(folder), keys, compute)
+    found, account = stored_vectors(store_in(folder), keys, compute)
     assert found.usable.tolist() == [True, True, False, True] and np.isnan(found.vectors[2:3]).all()
-    again = stored_vectors(store_in(folder), keys, lambda places: vectors_of(keys[places]))
-    assert again.cached == 3 * kept and again.usable.all()
+    again, account = stored_vectors(store_in(folder), keys, lambda places: vectors_of(keys[places]))
+    assert account.passes["cached_rows"] == 3 * kept and again.usable.all()
 
 
 def test_what_a_kill_tore_or_a_disk_spoiled_is_computed_again(tmp_path):
@@ -116,24 +134,26 @@ def test_what_a_kill_tore_or_a_disk_spoiled_is_computed_again(tmp_path):
     size = len(data) // 4
     data[size + 20] ^= 1
     part.write_bytes(data[: 4 * size - 3])
-    vectors, _, known = store_in(tmp_path).find(keys)
+    vectors, known, *_ = store_in(tmp_path).find(keys)
     assert known.tolist() == [True, False, True, False, False, False]
     np.testing.assert_array_equal(vectors[known], vectors_of(keys[known]))
-    found = stored_vectors(store_in(tmp_path), keys, lambda places: vectors_of(keys[places]))
-    assert found.cached == 2 and np.array_equal(found.vectors[:], vectors_of(keys))
+    found, account = stored_vectors(store_in(tmp_path), keys, lambda places: vectors_of(keys[places]))
+    assert account.passes["cached_rows"] == 2 and np.array_equal(found.vectors[:], vectors_of(keys))
 
 
 def test_a_record_is_checked_once_and_what_others_add_is_seen(tmp_path, monkeypatch):
-    keys, checked, whole = text_keys([str(i) for i in range(40)]), [], VectorStore._whole
-    monkeypatch.setattr(VectorStore, "_whole", staticmethod(lambda record: checked.append(1) or whole(record)))
+    keys, checked, intact = text_keys([str(i) for i in range(40)]), [], RecordStore._intact
+    monkeypatch.setattr(
+        RecordStore, "_intact", staticmethod(lambda records: checked.append(len(records)) or intact(records))
+    )
     first, second = store_in(tmp_path), store_in(tmp_path)
     for start in range(0, 40, 10):
         part = keys[start : start + 10]
-        first.append(part, vectors_of(part), np.zeros((10, 1)))
-        vectors, _, known = second.find(keys)
+        first.append(part, vectors_of(part), 0)
+        vectors, known, *_ = second.find(keys)
         assert known.sum() == start + 10 and np.array_equal(vectors[: start + 10], vectors_of(keys[: start + 10]))
     second.find(keys[::-1])
-    assert len(checked) == 40
+    assert sum(checked) == 40
 
 
 def test_a_million_numbers_are_read_and_compared_in_blocks(tmp_path, monkeypatch):
@@ -143,7 +163,7 @@ def test_a_million_numbers_are_read_and_compared_in_blocks(tmp_path, monkeypatch
     keys = text_keys([str(i) for i in range(rows)])
     tracemalloc.start()
     try:
-        found = stored_vectors(store_in(tmp_path, width), keys, lambda places: matrix[places], chunk=100)
+        found, account = stored_vectors(store_in(tmp_path, width), keys, lambda places: matrix[places], chunk=100)
         similarity = Similarity(found.vectors, Target(target, np.arange(5), "max"))
         scores, chosen = highest(similarity), round_robin(similarity, 40)
         peak = tracemalloc.get_traced_memory()[1]
@@ -160,8 +180,8 @@ def test_a_disk_without_room_is_refused_before_anything_is_computed(tmp_path, mo
     keys = text_keys([str(i) for i in range(40)])
     with pytest.raises(ValueError, match="selection_cache_dir=.* has 0.0 GB left, and 40 vectors take 0.0 GB"):
         stored_vectors(store_in(tmp_path), keys, None)
-    check_room(tmp_path / "to" / "come", 20, record_of(3), "")
-    check_room(None, 10**9, record_of(3), "")
+    check_room(tmp_path / "to" / "come", 20, vector_record(3), "")
+    check_room(None, 10**9, vector_record(3), "")
 
 
 # What a target makes of them -----------------------------------------------------------------------------------------

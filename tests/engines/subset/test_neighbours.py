@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from hf_dataselect.engines.runtime.account import Account
+from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.engines.store.row_store import RowStore
 from hf_dataselect.engines.subset import neighbours
 from hf_dataselect.engines.subset.neighbours import nearest_distance
 
@@ -36,7 +39,7 @@ def test_distances_are_those_of_all_pairs(neighbour, rows, others, monkeypatch):
     monkeypatch.setattr(neighbours, "ROWS", rows)
     monkeypatch.setattr(neighbours, "OTHERS", others)
     vectors = cloud()
-    found = nearest_distance(vectors, neighbour).distance
+    found = nearest_distance(vectors, neighbour, Runtime())
     np.testing.assert_allclose(found, of_all_pairs(vectors, neighbour), rtol=1e-5, atol=5e-6)
 
 
@@ -44,33 +47,41 @@ def test_ranks_compare_their_part_of_the_rows_with_all(monkeypatch):
     monkeypatch.setattr(neighbours, "ROWS", 8)
     vectors, parts = cloud(), []
     for rank in range(2):
-        nearest_distance(vectors, 6, accelerator=rank_of(2, rank, parts))
+        nearest_distance(vectors, 6, Runtime(accelerator=rank_of(2, rank, parts)))
     assert not (parts[0][:, 0] * parts[1][:, 0]).any() and (parts[0][:, 0] > 0).sum() in range(30, 41)
-    np.testing.assert_allclose((parts[0] + parts[1])[:, 0], of_all_pairs(vectors, 6), rtol=1e-5, atol=5e-6)
+    different = np.unique(vectors, axis=0, return_index=True)[1]  # equal vectors are computed once
+    found = (parts[0] + parts[1])[different, 0]
+    np.testing.assert_allclose(found, of_all_pairs(vectors, 6)[different], rtol=1e-5, atol=5e-6)
 
 
 def test_a_killed_run_compares_what_is_missing_and_no_other_vectors_are_served(tmp_path, monkeypatch):
     monkeypatch.setattr(neighbours, "ROWS", 8)
     clock = SimpleNamespace(now=0.0, perf_counter=lambda: clock.now)
-    monkeypatch.setattr(neighbours, "time", clock)
-    vectors, append, kept = cloud(), neighbours.RowStore.append, []
+    monkeypatch.setattr("hf_dataselect.engines.runtime.cached_map.time", clock)
+    vectors, append, kept = cloud(), RowStore.append, []
 
-    def killed(store, keys, values):
-        append(store, keys, values)
+    def killed(store, keys, *values):
+        append(store, keys, *values)
         kept.append(len(keys))
         if len(kept) == 3:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(neighbours.RowStore, "append", killed)
+        patch.setattr(RowStore, "append", killed)
         with pytest.raises(KeyboardInterrupt):
-            nearest_distance(vectors, 6, cache_dir=tmp_path)
-    again = nearest_distance(vectors, 6, cache_dir=tmp_path)
-    assert again.cached == 24, "three blocks"
-    np.testing.assert_array_equal(again.distance, nearest_distance(vectors, 6).distance)
-    assert nearest_distance(vectors, 6, cache_dir=tmp_path).cached == 70
-    assert nearest_distance(vectors, 5, cache_dir=tmp_path).cached == 0
-    assert nearest_distance(vectors[:-1], 6, cache_dir=tmp_path).cached == 0
+            nearest_distance(vectors, 6, Runtime(cache_dir=tmp_path))
+    again, cached = with_cached(vectors, 6, tmp_path)
+    assert cached == 25, "three blocks, and a copy of a row"
+    np.testing.assert_array_equal(again, nearest_distance(vectors, 6, Runtime()))
+    assert with_cached(vectors, 6, tmp_path)[1] == 70
+    assert with_cached(vectors, 5, tmp_path)[1] <= 1, "the copy"
+    assert with_cached(vectors[:-1], 6, tmp_path)[1] <= 1
+
+
+def with_cached(vectors, neighbour, folder):
+    """Distances, and how many of them were read from the cache."""
+    runtime = Runtime(cache_dir=folder)
+    return nearest_distance(vectors, neighbour, runtime), runtime.account.passes["cached_rows"]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
@@ -78,9 +89,12 @@ def test_seconds_of_cached_distances_are_those_of_all_ranks(ranks, tmp_path, mon
     monkeypatch.setattr(neighbours, "ROWS", 10)
     clock = SimpleNamespace(now=0.0)
     clock.perf_counter = lambda: setattr(clock, "now", clock.now + 1) or clock.now
-    monkeypatch.setattr(neighbours, "time", clock)
+    monkeypatch.setattr("hf_dataselect.engines.runtime.cached_map.time", clock)
     for rank in range(ranks):
-        nearest_distance(cloud(), 6, accelerator=rank_of(ranks, rank), cache_dir=tmp_path / str(rank))
-    found = [nearest_distance(cloud(), 6, cache_dir=tmp_path / str(rank)) for rank in range(ranks)]
-    assert sum(part.cached for part in found) == 70
-    assert sum(part.cached_seconds for part in found) == pytest.approx(7 / ranks), "seven blocks of a second each"
+        nearest_distance(cloud(), 6, Runtime(accelerator=rank_of(ranks, rank), cache_dir=tmp_path / str(rank)))
+    accounts = [Account() for _ in range(ranks)]
+    for rank, account in enumerate(accounts):
+        nearest_distance(cloud(), 6, Runtime(cache_dir=tmp_path / str(rank), account=account))
+    assert sum(account.passes["cached_rows"] for account in accounts) in (70, 71), "one row is a copy"
+    seconds = sum(account.cached_seconds for account in accounts)
+    assert seconds == pytest.approx(7 / ranks + 1), "seven blocks of a second each, and one before the first"

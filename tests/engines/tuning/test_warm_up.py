@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hf_dataselect.engines.forward.likelihood import likelihood
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.engines.tuning import warm_up as warmup
@@ -106,7 +107,7 @@ def weights(model):
 
 def loss(model):
     """Mean loss of the tokens that the warm-up is on."""
-    found = likelihood(model, ROWS, dtype="float32")
+    found = likelihood(model, ROWS, Runtime(dtype="float32"))
     return found.loss.sum() / found.tokens.sum()
 
 
@@ -128,7 +129,7 @@ def borrowed(request, tmp_path_factory):
     expected = draws()
     seed_all(5)
     before, own, own_loss, identity = described(model), weights(model), loss(model), model_identity(model)
-    with warmed_up(model, TOKENIZER, ROWS, settings, cache_dir=folder) as tuned:
+    with warmed_up(model, TOKENIZER, ROWS, settings, Runtime(cache_dir=folder)) as tuned:
         tuned_loss = loss(tuned)
     drawn = draws()
     return SimpleNamespace(
@@ -172,7 +173,7 @@ def test_the_temporary_adapter_of_a_user_s_model_starts_as_a_copy_of_the_active_
     monkeypatch.setattr(warmup, "_train", lambda *_: None)
     model = user_adapter()
     own = loss(model)
-    with warmed_up(model, TOKENIZER, ROWS, SETTINGS) as tuned:
+    with warmed_up(model, TOKENIZER, ROWS, SETTINGS, Runtime()) as tuned:
         assert tuned.active_adapter not in ("mine", "other")
         assert loss(tuned) == pytest.approx(own, rel=1e-9)
         assert own != pytest.approx(loss(plain()), rel=1e-5)
@@ -210,7 +211,10 @@ def test_all_comes_back_after_an_exception(name, where, tmp_path, monkeypatch):
             raise RuntimeError("in the middle")
 
         monkeypatch.setattr(warmup, "_train", train)
-    with pytest.raises(RuntimeError, match="in the middle"), warmed_up(model, TOKENIZER, ROWS, settings) as tuned:
+    with (
+        pytest.raises(RuntimeError, match="in the middle"),
+        warmed_up(model, TOKENIZER, ROWS, settings, Runtime()) as tuned,
+    ):
         assert model_identity(tuned) != model_identity(build(tmp_path))
         raise RuntimeError("in the middle")
     assert len(calls) == 1
@@ -230,18 +234,69 @@ def test_a_second_entry_loads_the_tuned_weights_instead_of_training_again(kind, 
     for seed in (1, 2):
         model = build(tmp_path)
         seed_all(seed)
-        with warmed_up(model, TOKENIZER, ROWS, settings, cache_dir=tmp_path / "cache") as tuned:
+        with warmed_up(model, TOKENIZER, ROWS, settings, Runtime(cache_dir=tmp_path / "cache")) as tuned:
             found.append(weights(tuned))
     assert trainings == [1]
     assert list(found[0]) == list(found[1])
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
 
+def test_what_this_run_tuned_is_no_earlier_run_s(tmp_path, monkeypatch):
+    calls = pretend_to_train(monkeypatch)
+    first, later = Runtime(cache_dir=tmp_path), Runtime(cache_dir=tmp_path)
+    for runtime in (first, first, later):
+        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, runtime):
+            pass
+    assert len(calls) == 1 and first.account.passes == {"warmup_rows": len(ROWS)}
+    assert first.account.cached_seconds == 0 < later.account.cached_seconds and not later.account.passes
+
+
+def test_a_key_holds_versions_of_libraries_and_not_of_this_release(tmp_path, monkeypatch):
+    calls = pretend_to_train(monkeypatch)
+
+    def trainings():
+        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=tmp_path)):
+            pass
+        return len(calls)
+
+    assert trainings() == 1
+    monkeypatch.setattr("hf_dataselect.__version__", "9.9")
+    monkeypatch.setattr(warmup, "__doc__", "Edited.")
+    assert trainings() == 1
+    for library in ("torch", "transformers", "trl", "peft"):
+        monkeypatch.setattr(warmup, "version", lambda name, library=library: "9" if name == library else "1")
+        trainings()
+    monkeypatch.setattr(warmup, "VERSION", 10**6)
+    assert trainings() == 6
+
+
+def test_gradient_checkpointing_is_the_runtime_s_and_changes_no_key(tmp_path, monkeypatch):
+    seen = []
+
+    class Trainer:
+        def __init__(self, model, args, **kwargs):
+            seen.append(args.gradient_checkpointing)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("trl.SFTTrainer", Trainer)
+    for checkpointing in (True, False):
+        lent = warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(gradient_checkpointing=checkpointing))
+        with pytest.raises(KeyboardInterrupt), lent:
+            pass
+    monkeypatch.undo()
+    calls = pretend_to_train(monkeypatch)
+    for checkpointing in (True, False):
+        runtime = Runtime(cache_dir=tmp_path, gradient_checkpointing=checkpointing)
+        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, runtime):
+            pass
+    assert seen == [True, False] and len(calls) == 1
+
+
 def test_training_twice_gives_the_same_model(monkeypatch):
     found = []
     for seed in (1, 2):
         seed_all(seed)
-        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS) as tuned:
+        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime()) as tuned:
             found.append(weights(tuned))
     assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
 
@@ -250,7 +305,7 @@ def test_other_rows_settings_or_weights_are_trained_anew(tmp_path, monkeypatch):
     calls = pretend_to_train(monkeypatch)
 
     def enter(model=None, rows=ROWS, settings=SETTINGS):
-        with warmed_up(model or plain(), TOKENIZER, rows, settings, cache_dir=tmp_path):
+        with warmed_up(model or plain(), TOKENIZER, rows, settings, Runtime(cache_dir=tmp_path)):
             pass
         return len(calls)
 
@@ -266,7 +321,7 @@ def test_other_rows_settings_or_weights_are_trained_anew(tmp_path, monkeypatch):
 
 def test_the_kept_weights_are_the_tuned_ones_and_small_for_an_adapter(tmp_path, monkeypatch):
     pretend_to_train(monkeypatch)
-    with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, cache_dir=tmp_path):
+    with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=tmp_path)):
         pass
     (path,) = (tmp_path / "warmup").iterdir()
     kept = load_file(path)
@@ -282,7 +337,7 @@ def test_weights_that_cannot_be_kept_are_a_warning(error, tmp_path, monkeypatch,
         raise error
 
     monkeypatch.setattr(warmup, "save_file", full)
-    with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, cache_dir=tmp_path):
+    with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=tmp_path)):
         assert len(calls) == 1
     assert "No space left" in caplog.text and "can't be saved" in caplog.text
     assert not any((tmp_path / "warmup").iterdir())
@@ -294,7 +349,7 @@ def test_weights_that_there_is_no_room_for_do_not_fill_the_disk(tmp_path, monkey
     needed = sum(parameter.nbytes for parameter in model.parameters())
     for free, kept in ((needed - 1, 0), (needed, 1)):
         monkeypatch.setattr("shutil.disk_usage", lambda _, free=free: SimpleNamespace(free=free))
-        with warmed_up(model, TOKENIZER, ROWS, FULL, cache_dir=tmp_path):
+        with warmed_up(model, TOKENIZER, ROWS, FULL, Runtime(cache_dir=tmp_path)):
             pass
         assert len(list((tmp_path / "warmup").iterdir())) == kept
     assert caplog.text.count("can't be saved (they take 0.0 GB, and 0.0 GB are left)") == 1
@@ -303,7 +358,7 @@ def test_weights_that_there_is_no_room_for_do_not_fill_the_disk(tmp_path, monkey
 def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, monkeypatch):
     calls = pretend_to_train(monkeypatch)
     (tmp_path / "file").write_text("")
-    lent = warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, cache_dir=tmp_path / "file")
+    lent = warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=tmp_path / "file"))
     with pytest.raises(ValueError, match="selection_cache_dir"), lent:
         pass
     assert not calls
@@ -311,14 +366,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_training(tmp_path, mo
 
 def test_only_what_is_wrong_with_the_layers_is_blamed_on_them():
     for change, message in (({"lora_targets": ("c_attn",)}, "lora_targets"), ({"lora_dropout": 1.5}, "^dropout")):
-        lent = warmed_up(plain(), TOKENIZER, ROWS, WarmupSettings(**{**vars(SETTINGS), **change}))
+        lent = warmed_up(plain(), TOKENIZER, ROWS, WarmupSettings(**{**vars(SETTINGS), **change}), Runtime())
         with pytest.raises(ValueError, match=message), lent:
             pass
 
 
 def test_a_quantized_model_is_not_tuned_in_full(tmp_path, monkeypatch):
     calls = pretend_to_train(monkeypatch)
-    lent = warmed_up(quantized(tmp_path), TOKENIZER, ROWS, FULL)
+    lent = warmed_up(quantized(tmp_path), TOKENIZER, ROWS, FULL, Runtime())
     with pytest.raises(ValueError, match="quantized model can't be tuned in full.*'lora'"), lent:
         pass
     assert not calls
@@ -334,7 +389,7 @@ def test_only_counted_tokens_are_learned_and_rows_of_none_are_left_out():
 
 
 def test_rows_of_which_nothing_counts_are_refused():
-    lent = warmed_up(plain(), TOKENIZER, TokenRows.from_lists([[3, 4]], [[]]), SETTINGS)
+    lent = warmed_up(plain(), TOKENIZER, TokenRows.from_lists([[3, 4]], [[]]), SETTINGS, Runtime())
     with pytest.raises(ValueError, match="No row to warm up on has an answer"), lent:
         pass
 
@@ -342,6 +397,6 @@ def test_rows_of_which_nothing_counts_are_refused():
 def test_the_tokenizer_is_left_as_it_was():
     tokenizer = tiny_tokenizer(bos=True, pad=False)
     before = str(tokenizer.init_kwargs), tokenizer.pad_token, tokenizer.padding_side, tokenizer.chat_template
-    with warmed_up(plain(), tokenizer, ROWS, SETTINGS):
+    with warmed_up(plain(), tokenizer, ROWS, SETTINGS, Runtime()):
         pass
     assert (str(tokenizer.init_kwargs), tokenizer.pad_token, tokenizer.padding_side, tokenizer.chat_template) == before

@@ -8,21 +8,22 @@ import pytest
 import torch
 import yaml
 
-from hf_dataselect.cli.compare import CompareArguments, plan
 from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.evaluation.benchmark import Setting, as_json, benchmark_kinds, from_json, load_benchmarks
 from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.judging.win_rate import read_answers
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
 from hf_dataselect.runs.folder import plain
+from hf_dataselect.training.comparison import CompareArguments, plan
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.recipe import parse_recipe
 from tests.evaluation.benchmarks.test_multiple_choice import MMLU, write
 from tests.rows import alpaca
 from tests.shared_data import data_path
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer, write_recipe
 
 
@@ -34,7 +35,7 @@ SUMS = [
 
 def context(**options) -> Context:
     tokenizer = tiny_tokenizer()
-    return Context(tokenizer, tiny_model(tokenizer), dtype="float32", **options)
+    return context_of(tokenizer, tiny_model(tokenizer), dtype="float32", **options)
 
 
 @pytest.mark.parametrize(
@@ -44,24 +45,24 @@ def context(**options) -> Context:
             [{"kind": "multiple_choise", "dataset": "x"}],
             "`kind='multiple_choise'` does not exist; did you mean 'multi",
         ),
-        ([{"dataset": "x"}], "`kind=None` does not exist. Known: held_out, multiple_choice"),
+        ([{"dataset": "x"}], "`kind=None` does not exist. Known: generation, gsm8k"),
         ([{"kind": "gsm8k"}], r"`benchmarks\[0\]`: 'gsm8k' needs `dataset`"),
         ([{"kind": "gsm8k", "dataset": "x", "limt": 3}], "has no option 'limt'; did you mean 'limit'"),
         ([{"kind": "gsm8k", "dataset": "x", "limit": "many"}], "limit='many' must be"),
         ([{"kind": "gsm8k", "dataset": "x", "limit": 0}], "`limit=0` must be at least 1"),
         ([{"kind": "gsm8k", "dataset": "x", "max_new_tokens": 0}], "`max_new_tokens=0` must be at least 1"),
-        ([{"kind": "gsm8k", "dataset": "x", "template": "go"}], r"must have \{question\} in it"),
-        ([{"kind": "generation", "dataset": "x", "metrics": []}], "`metrics` names none"),
+        ([{"kind": "gsm8k", "dataset": "x", "template": "go"}], r"must contain \{question\}"),
+        ([{"kind": "generation", "dataset": "x", "metrics": []}], "`metrics` is empty"),
         ([{"kind": "generation", "dataset": "x", "columns": {"qestion": "a"}}], "did you mean 'question'"),
         ([{"kind": "multiple_choice", "dataset": "x", "answer_with": "word"}], "must be one of 'letter', 'text'"),
         ([{"kind": "multiple_choice", "dataset": "x", "shots": -1}], "`shots=-1` must be at least 0"),
         (
             [{"kind": "multiple_choice", "dataset": "x", "shots": 1, "split": "dev"}],
-            "is the split that is asked about",
+            "is the evaluated split",
         ),
-        ([{"kind": "held_out", "dataset": "x", "columns": {"question": "a"}}], "`columns` has no meaning"),
-        ([{"kind": "gsm8k", "dataset": "a/x.jsonl"}, {"kind": "gsm8k", "dataset": "b/x.jsonl"}], "is called 'x' too"),
-        ([{"kind": "gsm8k", "dataset": "x", "name": "a/b"}], "may have letters"),
+        ([{"kind": "held_out", "dataset": "x", "columns": {"question": "a"}}], "`columns` is not supported"),
+        ([{"kind": "gsm8k", "dataset": "a/x.jsonl"}, {"kind": "gsm8k", "dataset": "b/x.jsonl"}], "name 'x' is taken"),
+        ([{"kind": "gsm8k", "dataset": "x", "name": "a/b"}], "may only contain letters"),
         ("[{", "is not JSON"),
         ("3", "must be a list of mappings"),
         (["gsm8k"], "must be a list of mappings"),
@@ -161,10 +162,10 @@ def test_benchmarks_alone_are_enough_to_compare_on(tmp_path):
 
 def test_bad_benchmark_rows_are_refused_before_any_weights_load(tmp_path):
     path = write(tmp_path, [{"question": "?"}], "bad.jsonl")
-    for kind, message in (("multiple_choice", "none called answer"), ("gsm8k", "none called answer")):
+    for kind, message in (("multiple_choice", "not answer or"), ("gsm8k", "not answer or")):
         with pytest.raises(ValueError, match=message):
             tiny_trainer(tmp_path, model="no/such-model", benchmarks=[{"kind": kind, "dataset": path}])
-    with pytest.raises(ValueError, match="metric 'nothing' could not be loaded"):
+    with pytest.raises(ValueError, match="Metric 'nothing' could not be loaded"):
         benchmarks = [{"kind": "generation", "dataset": write(tmp_path, SUMS, "s.jsonl"), "metrics": ["nothing"]}]
         tiny_trainer(tmp_path, model="no/such-model", benchmarks=benchmarks)
     with pytest.raises(ValueError, match="`eval_dataset` is called 'mmlu' too"):
@@ -260,16 +261,16 @@ def test_generated_answers_are_scored_row_by_row(tmp_path):
         ctx.tokenizer(f"<|user|>\n{row['question']}</s>\n<|assistant|>\n", add_special_tokens=False)["input_ids"]
         for row in (*rows[:3], rows[5])
     ]
-    answers = generate(ctx.model, ctx.tokenizer, prompts, max_new_tokens=8, batch_tokens=1536)
+    answers = generate(ctx.model, ctx.tokenizer, prompts, Runtime(batch_tokens=1536), max_new_tokens=8)
     expected = score_texts("chrf", answers, [row["answer"] for row in (*rows[:3], rows[5])])["chrf"]
     examples = found["sums/chrf"].examples
     assert [examples[i] for i in (0, 1, 2, 5)] == expected.examples and np.isnan(examples[3:5]).all()
     assert found["sums/chrf"].score == expected.score
     assert np.isnan(found["sums/numeric_match"].examples[3:]).all()
     assert ctx.account.rows("unscorable") == {
-        "no prompt to generate from, or one that is too long": [3],
+        "the prompt is empty or too long": [3],
         "no reference answer": [4],
-        "the reference holds nothing that `numeric_match` can compare": [5],
+        "the reference has no value for `numeric_match`": [5],
     }
     kept = [json.loads(line)["answer"] for line in (tmp_path / "generated" / "sums.jsonl").read_text().splitlines()]
     assert [kept[i] for i in (0, 1, 2, 5)] == answers and kept[3] is None

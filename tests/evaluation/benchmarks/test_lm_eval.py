@@ -16,7 +16,7 @@ from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.evaluation.benchmark import load_benchmarks
 from tests.evaluation.benchmarks.test_multiple_choice import MMLU, plain_loss, write
 from tests.test_ranks import run
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer, write_recipe
 
 
@@ -83,7 +83,7 @@ def harness(*tasks: str, **options):
 
 def context(**options) -> Context:
     tokenizer = tiny_tokenizer()
-    return Context(tokenizer, tiny_model(tokenizer), dtype="float32", **options)
+    return context_of(tokenizer, tiny_model(tokenizer), dtype="float32", **options)
 
 
 def test_metrics_become_settings_with_direction_and_examples(tmp_path):
@@ -155,7 +155,7 @@ def test_the_protocol_knows_functions_by_their_source(tmp_path):
     ("options", "message"),
     [
         ({"tasks": ["no_such_task_at_all"]}, "no_such_task_at_all.*can't be loaded"),
-        ({"tasks": []}, "`tasks` names none"),
+        ({"tasks": []}, "`tasks` is empty"),
         ({"tasks": ["a"], "shots": -1}, "`shots=-1` must be at least 0"),
         ({"tasks": ["a"], "task": "b"}, "did you mean 'tasks'"),
     ],

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from hf_dataselect.context import Context
+from hf_dataselect.engines.llm.judge import Judge
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.replies import Reply
 from hf_dataselect.evaluation.benchmark import load_benchmarks
 from hf_dataselect.evaluation.benchmarks.mt_bench import read_grade, to_grade
@@ -14,7 +16,7 @@ from hf_dataselect.evaluation.questions import Question
 from tests.evaluation.benchmarks.test_multiple_choice import write
 from tests.rows import alpaca
 from tests.shared_data import data_path
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
 
 
@@ -30,17 +32,19 @@ ROWS = [
 ]
 
 
-class Scripted:
+class Scripted(Judge):
     """A judge that gives what it is told to, conversation by conversation, and remembers what it was asked."""
 
     def __init__(self, replies: list[str | None]):
+        super().__init__("scripted", Runtime())
         self.replies = replies
         self.asked: list[str] = []
 
-    def ask(self, conversations, *, max_new_tokens=512, progress=None):
-        assert all([message["role"] for message in chat] == ["system", "user"] for chat in conversations)
-        self.asked += [chat[1]["content"] for chat in conversations]
-        return [Reply(text, "no answer in time" if text is None else None) for text in self.replies]
+    def _answer(self, questions, max_new_tokens, label):
+        assert all([message["role"] for message in chat] == ["system", "user"] for chat in questions.values())
+        self.asked += [chat[1]["content"] for chat in questions.values()]
+        replies = [Reply(text, "no answer in time" if text is None else None) for text in self.replies]
+        return {key: self.record(key, reply) for key, reply in zip(questions, replies, strict=True)}
 
 
 def mt_bench(dataset: str, **options):
@@ -52,7 +56,7 @@ def mt_bench(dataset: str, **options):
 
 def context(judge, **options) -> Context:
     tokenizer = tiny_tokenizer()
-    return Context(tokenizer, tiny_model(tokenizer), dtype="float32", judge=judge, **options)
+    return context_of(tokenizer, tiny_model(tokenizer), dtype="float32", judge=judge, **options)
 
 
 def test_both_turns_are_answered_and_graded(tmp_path):
@@ -99,7 +103,7 @@ def test_the_second_turn_is_asked_behind_the_models_own_first_answer(tmp_path):
     for turn, answer in zip(ROWS[0]["turns"], kept, strict=True):
         text += f"<|user|>\n{turn}</s>\n<|assistant|>\n"
         ids = ctx.tokenizer(text, add_special_tokens=False)["input_ids"]
-        assert generate(ctx.model, ctx.tokenizer, [ids], max_new_tokens=6, batch_tokens=1536) == [answer]
+        assert generate(ctx.model, ctx.tokenizer, [ids], Runtime(batch_tokens=1536), max_new_tokens=6) == [answer]
         text += f"{answer}</s>\n"
 
 
@@ -121,7 +125,7 @@ def test_a_question_too_long_to_answer_is_not_sent_to_the_judge(tmp_path):
     ctx = context(judge)
     setting = mt_bench(write(tmp_path, rows, "mt.jsonl")).run(ctx)["mt/grade"]
     assert len(judge.asked) == 3 and setting.examples[0] == 7.0 and np.isnan(setting.examples[1:]).all()
-    assert ctx.account.rows("unscorable") == {"no prompt to generate from, or one that is too long": [1, 2]}
+    assert ctx.account.rows("unscorable") == {"the prompt is empty or too long": [1, 2]}
 
 
 @pytest.mark.parametrize(
@@ -160,8 +164,8 @@ def test_an_answer_cannot_write_the_marks_that_stand_around_it():
     ("judge", "message"),
     [
         (None, "`mt` needs `judge`"),
-        ("self", "another judge in each run"),
-        ("reward:x", "`mt` needs a judge that writes"),
+        ("self", "differs between runs"),
+        ("reward:x", "`mt` needs a judge that answers in words"),
         ("gpt", "must be 'openai:MODEL'"),
     ],
 )

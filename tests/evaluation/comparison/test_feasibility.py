@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from hf_dataselect.cli.cards import method_table
+from hf_dataselect.cli.methods import method_table
 from hf_dataselect.evaluation.comparison.feasibility import Facts, Feasibility, rank_by_feasibility
 from hf_dataselect.evaluation.comparison.published import published
 from hf_dataselect.registry import method_names, selector_class

@@ -18,7 +18,6 @@ from hf_dataselect.evaluation.comparison.pir import (
     bridged_pir,
     cost_warning,
     wins_pir,
-    wins_pir_of_counts,
 )
 from hf_dataselect.runs.folder import plain
 from tests.shared_data import golden
@@ -78,6 +77,11 @@ def test_nothing_to_compare_gives_nan():
     assert math.isnan(benchmark_pir({}, {"loss": lower(1.0)}).value)
 
 
+def wins_pir_of_counts(counts: dict[str, tuple[int, int, int]]) -> PIR:
+    """Of wins, ties and losses by test set."""
+    return wins_pir({name: np.repeat([1, 0, -1], number) for name, number in counts.items()})
+
+
 def of(values, higher_is_better: bool = True) -> Setting:
     return Setting.of(np.asarray(values, np.float64), higher_is_better)
 
@@ -91,10 +95,10 @@ def drawn(seed: int, n: int = 60, shift: float = 0.0) -> np.ndarray:
     [
         (1.01, 1.2, "better"),
         (0.5, 0.99, "worse"),
-        (0.9, 1.1, "no difference shown"),
-        (1.0, 1.0, "no difference shown"),
+        (0.9, 1.1, "no significant difference"),
+        (1.0, 1.0, "no significant difference"),
         (1.2, math.inf, "better"),
-        (NAN, NAN, "not known"),
+        (NAN, NAN, "unknown"),
     ],
 )
 def test_the_verdict_is_read_off_the_interval(low, high, verdict):
@@ -110,9 +114,9 @@ def test_two_copies_of_a_run_show_no_difference():
     run = {f"s{i}": of(drawn(i, n=37 + 2 * (i // 2)), i % 2 == 0) for i in range(7)}
     for sides in ((run, run), ([run, run], [run, run]), ([run] * 3, run)):
         pir = benchmark_pir(*sides)
-        assert (pir.value, pir.low, pir.high, pir.verdict) == (1, 1, 1, "no difference shown")
+        assert (pir.value, pir.low, pir.high, pir.verdict) == (1, 1, 1, "no significant difference")
     pir = wins_pir({"a": [0] * 30 + [1] * 20 + [-1] * 20})
-    assert pir.value == 1 and pir.low < 1 < pir.high and pir.verdict == "no difference shown"
+    assert pir.value == 1 and pir.low < 1 < pir.high and pir.verdict == "no significant difference"
 
 
 def resampled_naively(model: dict, baseline: dict, resamples: int = 2000, seed: int = 5) -> np.ndarray:
@@ -148,7 +152,7 @@ def test_the_bootstrap_is_that_of_the_plain_way():
     pir = benchmark_pir(model, baseline)
     assert (pir.low, pir.high) == pytest.approx(np.quantile(slow, (0.025, 0.975)), abs=0.3 * slow.std())
     assert pir.interval.startswith("paired bootstrap over 200 + 50 examples")
-    assert "chance between runs is not in it" in pir.interval and "without" not in pir.interval
+    assert pir.interval.endswith("; variance between runs is not included")
 
 
 def test_settings_of_the_same_rows_share_the_draw():
@@ -161,8 +165,8 @@ def test_settings_of_the_same_rows_share_the_draw():
     assert apart.high - apart.low == pytest.approx((once.high - once.low) / math.sqrt(2), rel=0.1)
 
 
-def test_row_weights_count_the_rows_drawn():
-    weights = resampling._row_weights(np.random.default_rng(0), 500, 30)
+def test_row_counts_count_the_rows_drawn():
+    weights = resampling._row_counts(np.random.default_rng(0), 500, 30)
     assert weights.shape == (500, 30) and (weights.sum(1) == 30).all() and (weights == np.round(weights)).all()
     # Multinomial: mean 1, variance 1 - 1/n, covariance -1/n.
     assert weights.mean(0) == pytest.approx(np.ones(30), abs=0.2)
@@ -233,7 +237,7 @@ def test_an_equal_model_is_seldom_called_better(monkeypatch):
     monkeypatch.setattr(resampling, "RESAMPLES", 500)
     draws = (np.random.default_rng(seed).choice([1, 0, -1], p=[0.2, 0.6, 0.2], size=(5, 80)) for seed in range(400))
     verdicts = [wins_pir({str(i): found for i, found in enumerate(outcomes)}).verdict for outcomes in draws]
-    assert verdicts.count("better") <= 0.045 * 400 and verdicts.count("no difference shown") >= 0.92 * 400
+    assert verdicts.count("better") <= 0.045 * 400 and verdicts.count("no significant difference") >= 0.92 * 400
 
 
 def test_runs_are_averaged_and_their_chance_widens_the_interval():
@@ -246,7 +250,7 @@ def test_runs_are_averaged_and_their_chance_widens_the_interval():
     one = benchmark_pir(model[1], other)
     assert one.low == pytest.approx(1.1) == one.high  # every row is a tenth higher
     single = benchmark_pir(model, other)
-    assert single.interval.endswith("3 + 1 runs; chance between runs is not in it on the side with one")
+    assert single.interval.endswith("3 + 1 runs; variance between runs is not included on the side with one")
 
 
 def test_a_setting_that_some_runs_lack_is_left_out():
@@ -271,14 +275,17 @@ def test_what_has_no_values_by_example_is_in_the_value_and_not_in_the_interval()
     alone = benchmark_pir({"loss": model["loss"]}, {"loss": other["loss"]})
     assert pir.value == pytest.approx((alone.value + 3 + 2 + 1) / 4) and (pir.low, pir.high) == (alone.low, alone.high)
     assert f"of the mean {alone.value:.3f} of loss, without" in pir.interval
-    assert all(name in pir.interval for name in ("bleu (no values", "sum (no values", "few (fewer than 10 examples)"))
+    assert all(
+        name in pir.interval
+        for name in ("bleu (no per-example", "sum (no per-example", "few (fewer than 10 examples)")
+    )
 
 
 def test_without_examples_there_is_no_interval():
     pir = benchmark_pir({"a": higher(2.0)}, {"a": higher(1.0)})
-    assert math.isnan(pir.low) and math.isnan(pir.high) and pir.verdict == "not known"
-    assert pir.interval == "no interval: without a (no values by example)"
-    assert benchmark_pir({}, {}).verdict == "not known"
+    assert math.isnan(pir.low) and math.isnan(pir.high) and pir.verdict == "unknown"
+    assert pir.interval == "no interval: without a (no per-example scores)"
+    assert benchmark_pir({}, {}).verdict == "unknown"
 
 
 def test_a_score_that_may_be_zero_has_no_upper_limit():
@@ -328,8 +335,8 @@ def test_only_wins_are_better_and_only_losses_worse():
     # Clopper-Pearson of 20 of 20: 2.5 % ** (1 / 20).
     assert won.low / (1 + won.low) == pytest.approx(0.025 ** (1 / 20))
     assert wins_pir_of_counts({"a": (3, 0, 0)}).verdict == wins_pir_of_counts({"a": (0, 0, 3)}).verdict
-    assert wins_pir_of_counts({"a": (3, 0, 0)}).verdict == "no difference shown"
-    assert wins_pir_of_counts({"a": (0, 30, 0)}).verdict == wins_pir_of_counts({}).verdict == "not known"
+    assert wins_pir_of_counts({"a": (3, 0, 0)}).verdict == "no significant difference"
+    assert wins_pir_of_counts({"a": (0, 30, 0)}).verdict == wins_pir_of_counts({}).verdict == "unknown"
 
 
 def test_examples_that_were_not_judged_are_counted():
@@ -366,7 +373,7 @@ def test_a_bridged_interval_keeps_the_verdict_of_the_benchmarks():
     run = {"a": of(drawn(0))}
     bridged = bridged_pir(benchmark_pir(run, run))
     assert bridged.value == bridged.low == bridged.high == pytest.approx(1.4437, abs=1e-4)
-    assert bridged.verdict == "no difference shown" and "line to the wins scale" in bridged.interval
+    assert bridged.verdict == "no significant difference" and "line to the wins scale" in bridged.interval
     assert "0.949 to 1.01 only" not in bridged.interval
     better = bridged_pir(PIR(1.2, low=1.1, high=1.3))
     assert better.verdict == "better" and "0.949 to 1.01 only" in better.interval and better.low < better.value

@@ -88,11 +88,11 @@ def test_what_is_no_labelled_pair_is_refused(tmp_path):
     with pytest.raises(ValueError, match="expected a question and one of"):
         load_pairs(written(tmp_path, [{"prompt": "p", "answer": "a"}]))
     row = {"input": "p", "output_1": "a", "output_2": "b", "label": 7}
-    with pytest.raises(ValueError, match="row 0 has the label 7; known are"):
+    with pytest.raises(ValueError, match="row 0 has the label 7, expected one of"):
         load_pairs(written(tmp_path, [row]))
-    with pytest.raises(ValueError, match="`replay='nothing'` is no column"):
+    with pytest.raises(ValueError, match="`replay='nothing'` is not a column"):
         load_pairs(written(tmp_path, [row]), replay="nothing")
-    with pytest.raises(ValueError, match="is the people's only verdict"):
+    with pytest.raises(ValueError, match="is the only human label"):
         load_pairs(written(tmp_path, [row]), replay="label")
 
 
@@ -153,7 +153,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         ([], "give either `--judge` or `--replay`"),
         (["--judge", "gpt"], "`judge='gpt'` must be"),
         (["--judge", "openai:m", "--judge_kwargs", '{"max_call": 1}'], "did you mean 'max_calls'"),
-        (["--replay", "x"], "is no column"),
+        (["--replay", "x"], "is not a column"),
     ):
         with pytest.raises(SystemExit) as refused:
             main(["judge-check", path, *wrong])

@@ -84,7 +84,7 @@ def test_the_verdict_names_the_best_run_and_compares_it_with_everything_and_with
         "interval 1.562 to 1.562 (some settings))."
     )
     text = to_markdown(sections(compare_runs(runs)))
-    assert "without token_accuracy (no values by example)" in text and "chance between runs is not in it" in text
+    assert "without token_accuracy (no per-example scores)" in text and "variance between runs is not included" in text
 
 
 def test_two_copies_of_a_run_show_no_difference(runs, tmp_path):
@@ -92,14 +92,14 @@ def test_two_copies_of_a_run_show_no_difference(runs, tmp_path):
     make_run(tmp_path / "full", noise=0.3)
     found = compare_runs(runs[:2])
     assert (found.groups[1].pir.low, found.groups[1].pir.high) == (1, 1)
-    assert "ifd, on 25.0% of the rows, shows no difference to training on everything" in verdict(runs[:2])
+    assert "ifd, on 25.0% of the rows, is not significantly different from training on everything" in verdict(runs[:2])
     assert "without a control" in verdict(runs[:2])
 
 
 def test_without_examples_the_number_alone_is_no_verdict(runs, tmp_path):
     bare = {"settings": as_json({"answer_loss": Setting(1.0, False)})}
     make_run(tmp_path / "ifd", "ifd", rows=[11, 10, 9], evaluation=bare)
-    assert "ifd, on 25.0% of the rows, can not be told from training on everything without an interval" in verdict(
+    assert "ifd, on 25.0% of the rows, cannot be compared with training on everything without an interval" in verdict(
         runs
     )
 
@@ -112,7 +112,7 @@ def test_a_control_of_another_size_is_no_control(runs, tmp_path):
 @pytest.mark.parametrize("loss, accuracy", [(math.nan, math.nan), (math.nan, 0.0)])
 def test_a_control_without_a_pir_is_not_compared_with(runs, tmp_path, loss, accuracy):
     make_run(tmp_path / "random", "random", loss, accuracy, rows=[0, 5, 7])
-    assert "it can not be told from as many random rows without an interval (no PIR" in verdict(runs)
+    assert "it cannot be compared with as many random rows without an interval (no PIR" in verdict(runs)
 
 
 def test_seeds_are_put_together_and_measured_against_the_baselines_of_all_seeds(tmp_path):
@@ -130,7 +130,7 @@ def test_seeds_are_put_together_and_measured_against_the_baselines_of_all_seeds(
     assert ifd.pir.settings["answer_loss"] == pytest.approx(2) and ifd.str_ratio == pytest.approx(0.1)
     assert ifd.pir.low < 2 < ifd.pir.high and "3 + 3 runs" in ifd.pir.interval
     text = to_markdown(sections(found))
-    assert "| seeds |" in text and "1.000 |" in text.split("## Do the methods")[1]
+    assert "| seeds |" in text and "1.000 |" in text.split("## Overlap of")[1]
     assert [picture.name for picture in draw(found)][:2] == ["ratios", "curves"]
 
 
@@ -151,7 +151,7 @@ def test_runs_that_chose_by_something_else_are_no_seeds_of_each_other(facts, tmp
 
     found = compare_runs([run(seed, fact) for seed, fact in enumerate(facts)])
     assert [len(group.runs) for group in found.groups] == [1, 1]
-    (rows,) = [section.table.rows for section in sections(found) if section.title == "To make it again"]
+    (rows,) = [section.table.rows for section in sections(found) if section.title == "Reproduction"]
     assert rows[0][-1] != rows[1][-1]
     alike = compare_runs([run(seed, facts[0]) for seed in (2, 3)])
     assert [len(group.runs) for group in alike.groups] == [2]
@@ -198,7 +198,7 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
     again = compare_runs(runs)  # from the folders, without a judge
     assert again.groups[1].wins == wins and again.groups[2].wins.verdict == "worse"
     text = to_markdown(sections(again))
-    assert "its answers against the baseline's, by the judge: better (PIR 3.333, wins rate" in text
+    assert "its answers compared with the baseline's by the judge: better (PIR 3.333, wins rate" in text
     assert "| PIR (wins rate) |" in text
     assert "ifd: answers compared by scripted." in text
     other = compare_runs([random, ifd], baseline=random)
@@ -209,7 +209,7 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
     unjudged = compare_runs(runs)
     add_wins(unjudged, Scripted())
     assert unjudged.groups[1].wins is not None and unjudged.groups[2].wins is None
-    assert "random: not judged: " in to_markdown(sections(unjudged)) and "holds no answers" in to_markdown(
+    assert "random: not judged: " in to_markdown(sections(unjudged)) and "has no answers" in to_markdown(
         sections(unjudged)
     )
     with pytest.raises(ValueError, match="no run of `full`"):
@@ -226,7 +226,7 @@ def test_wins_against_one_baseline_run_do_not_hold_its_chance(tmp_path):
     found = compare_runs(folders)
     add_wins(found, Scripted())
     wins = found.groups[1].wins
-    assert "2 runs" in wins.interval and wins.interval.endswith("chance between runs of the baseline is not in it")
+    assert "2 runs" in wins.interval and wins.interval.endswith("between runs of the baseline is not included")
 
 
 def test_failed_benchmarks_and_held_out_rows_without_a_score_are_named(runs, tmp_path):
@@ -234,7 +234,7 @@ def test_failed_benchmarks_and_held_out_rows_without_a_score_are_named(runs, tmp
     make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation=evaluation)
     text = to_markdown(sections(compare_runs(runs)))
     assert "ifd: the benchmark 'mt' failed: no server." in text
-    assert "held out, without a score: no answer" in text
+    assert "held out, unscorable: no answer" in text
 
 
 def test_a_column_of_many_values_is_counted_by_the_commonest(runs, monkeypatch):
@@ -250,13 +250,13 @@ def test_a_column_of_many_values_is_counted_by_the_commonest(runs, monkeypatch):
 
 def test_other_rows_of_the_same_number_are_refused(runs):
     rows = [{"instruction": "Another", "input": "", "output": "row"}] * ROWS
-    with pytest.raises(ValueError, match="other rows than these"):
+    with pytest.raises(ValueError, match="different rows"):
         add_rows(compare_runs(runs), Records(Dataset.from_list(rows)))
 
 
 def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[1], selection={"seconds": 101.0})
-    assert "ifd: selecting alone took 1.0 times as long as training on everything" in to_markdown(
+    assert "ifd: selection took 1.0 times as long as training on everything" in to_markdown(
         sections(compare_runs(runs))
     )
 
@@ -266,12 +266,12 @@ def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
     account["facts"] = {"judge": {"name": "x", "cost": {"calls": 7, "failed": 0}}}
     make_run(tmp_path / "ifd", "ifd", rows=[9], selection=account | {"seconds": 30.0, "cached_seconds": 12.0})
     text = to_markdown(sections(compare_runs(runs)))
-    accounted = text.split("## What became of the rows")[1]
+    accounted = text.split("## Row accounting")[1]
     lines = [" ".join(line.replace("|", " ").split()) for line in accounted.splitlines()]
     for line in ("ifd candidates 12", "ifd unscorable: empty answer 2", "ifd dropped: IFD above 1 1", "ifd kept 1"):
         assert line in lines
-    assert "ifd rows and tokens through models cached rows 24" in lines and "ifd asked of the judge x calls 7" in lines
-    assert "ifd: 24 scores came from the cache; it spared 12.0 of the 30.0 selection seconds" in text
+    assert "ifd rows and tokens through models cached rows 24" in lines and "ifd calls of the judge x calls 7" in lines
+    assert "ifd: 24 scores were read from the cache, which saved 12.0 of the 30.0 selection seconds" in text
 
 
 def test_several_full_runs_need_a_choice(runs, tmp_path):
@@ -314,7 +314,7 @@ def test_scores_of_zero_and_nan_are_left_out_of_pir_by_name(runs, tmp_path):
     found = compare_runs(runs)
     assert list(found.groups[1].pir.settings) == ["answer_loss"] and math.isnan(found.groups[2].pir.value)
     text = to_markdown(sections(found))
-    assert "ifd: left out of the PIR (benchmark ratio): token_accuracy: no ratio of 0.4 and 0." in text
+    assert "ifd: excluded from the PIR (benchmark ratio): token_accuracy: no ratio of 0.4 and 0." in text
     assert "| nan" not in text
 
 
@@ -322,7 +322,7 @@ def test_runs_evaluated_otherwise_have_no_pir(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[1], evaluation={"protocol": {"": {"rows": "others"}}})
     found = compare_runs(runs)
     assert math.isnan(found.groups[1].pir.value)
-    assert "ifd: left out of the PIR (benchmark ratio): all: evaluated on other rows" in to_markdown(sections(found))
+    assert "ifd: excluded from the PIR (benchmark ratio): all: evaluated on different" in to_markdown(sections(found))
 
 
 def test_other_training_or_rows_are_pointed_out(runs, tmp_path):
@@ -330,8 +330,8 @@ def test_other_training_or_rows_are_pointed_out(runs, tmp_path):
     make_run(tmp_path / "ifd", "ifd", rows=[1], learning_rate=1e-4, num_train_epochs=9)
     make_run(tmp_path / "random", "random", rows=[1], selection={"facts": {"dataset": "others"}})
     text = to_markdown(sections(compare_runs(runs)))
-    assert "ifd: differs from the baseline in more than the rows: `learning_rate`, `num_train_epochs`." in text
-    assert "random: differs from the baseline in more than the rows: the candidate rows." in text
+    assert "ifd: differs from the baseline not only in its rows: `learning_rate`, `num_train_epochs`." in text
+    assert "random: differs from the baseline not only in its rows: the candidate rows." in text
 
 
 def test_scores_before_training_are_shown_where_they_are_known(runs, tmp_path):
@@ -348,7 +348,7 @@ def test_tallies_and_examples_of_the_candidate_rows(runs):
     assert found.tallies["ifd"] == {"none": 0, "cut": 1, "false": 2}
     assert found.tallies["random"] == {"none": 2, "cut": 1, "false": 0}
     shown = found.examples["ifd"]
-    assert [f"{row['what']} {row['row']}" for row in shown] == ["kept 11", "kept 10", "left out 0", "left out 1"]
+    assert [f"{row['what']} {row['row']}" for row in shown] == ["kept 11", "kept 10", "not kept 0", "not kept 1"]
     assert (
         shown[0]["`fault`"] == "false"
         and shown[0]["prompt"] == "Question 11?"
@@ -364,14 +364,14 @@ def test_dropped_rows_are_shown_apart(runs, tmp_path):
     found = compare_runs(runs)
     add_rows(found, candidates(), examples=1)
     shown = [f"{row['what']} {row['row']}" for row in found.examples["ifd"]]
-    assert shown == ["kept 9", "left out 0", "dropped 2"]
+    assert shown == ["kept 9", "not kept 0", "dropped 2"]
 
 
 def test_other_rows_and_unknown_columns_are_refused(runs):
     found, records = compare_runs(runs), candidates()
     with pytest.raises(ValueError, match="no column 'colour'"):
         add_rows(found, records, "colour")
-    with pytest.raises(ValueError, match="chose from 12 rows, not from 3"):
+    with pytest.raises(ValueError, match="selected from 12 rows, not from these 3"):
         add_rows(found, Records(records.dataset.select(range(3))))
 
 

@@ -1,20 +1,32 @@
-"""The cards of the methods as text: `hf-dataselect methods` and the table in the README."""
+"""`hf-dataselect methods`: the cards of the methods, or one in full."""
 
+import argparse
 import dataclasses
 import inspect
+from collections.abc import Sequence
 
+from ..budget import Budget
 from ..registry import method_names, selector_class
 from ..selector import Selector, method_name
+from .console import checked
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command."""
+    parser = argparse.ArgumentParser("hf-dataselect methods", description=__doc__)
+    parser.add_argument("name", nargs="?", help="a method, or package.module:Class")
+    name = parser.parse_args(argv).name
+    print(method_table() if name is None else method_card(checked(selector_class, name)))
 
 
 def method_table() -> str:
-    """Markdown table of all methods; the README holds a copy, kept in step by a test."""
+    """Markdown table of all methods; a test compares the README's copy with it."""
     lines = [
         "| method | keeps | paper | features | quality label from | LLMs trained | model-free | dataset-free "
         "| feasibility rank (simplicity, flexibility) |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    # Among each other: a rank takes the cards of all, and a single card should show at once.
+    # Here, since ranks need the cards of all methods, and a single card should show at once.
     from ..evaluation.comparison.feasibility import Facts, rank_by_feasibility
 
     cards = {name: selector_class(name).card for name in method_names()}
@@ -37,11 +49,18 @@ def method_card(kind: type[Selector]) -> str:
     lines = [method_name(kind), "", inspect.cleandoc(inspect.getmodule(kind).__doc__ or ""), ""]
     for field in dataclasses.fields(card):
         value = getattr(card, field.name)
-        if isinstance(value, (tuple, frozenset)):
-            value = "; ".join(sorted(value) if isinstance(value, frozenset) else value) or "none"
+        if isinstance(value, tuple):
+            value = "; ".join(value) or "none"
         lines.append(f"{field.name.replace('_', ' ')}: {value}")
-    own = "the method's own" if kind.spreads_out else "by `selection_diversity`, behind the ranking"
-    lines.append(f"diversity: {'all rows are kept' if kind.fixed_budget else own}")
+    try:
+        selector = kind()
+    except (TypeError, ValueError):  # options without defaults
+        selector = None
+    if selector is not None:
+        own = "the method's own" if selector.spreads_out else "by `selection_diversity`, after the ranking"
+        lines.append(f"needs: {'; '.join(sorted(selector.needs())) or 'none'}")
+        lines.append(f"budget: {Budget.parse(selector.default_budget)}, where none is given")
+        lines.append(f"diversity: {'all rows are kept' if selector.fixed_budget else own}")
     lines += ["", "Options (`selection_kwargs`):"]
     if dataclasses.is_dataclass(kind):
         for field in dataclasses.fields(kind):

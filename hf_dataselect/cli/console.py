@@ -1,0 +1,32 @@
+"""What the commands say on the console: logs, and errors in one line."""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+
+def log_to_console() -> None:
+    """Log the package's messages to stderr, as the Hugging Face trainers do."""
+    package = logging.getLogger("hf_dataselect")
+    if not package.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("[hf_dataselect] %(message)s"))
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+
+
+def checked(function: Callable, *arguments: Any, **options: Any) -> Any:
+    """The result; a user error becomes one line and exit code 2, or raises where the log level is debug."""
+    try:
+        return function(*arguments, **options)
+    except (ValueError, TypeError, ImportError, OSError) as error:
+        if logging.getLogger("hf_dataselect").isEnabledFor(logging.DEBUG):
+            raise
+        refuse(str(error))
+
+
+def refuse(message: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    print(f"hf-dataselect: error: {message}", file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,49 @@
+"""What PEFT does not document. Imports PEFT only when asked: it takes seconds, and bitsandbytes with it."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from .installed import imported
+
+
+def lora_modules(model: Any) -> Iterator[tuple[str, Any]]:
+    """
+    Every LoRA layer by module name: modules of type `peft.tuners.lora.LoraLayer`. Seen on PEFT 0.21.2; raises
+    `ImportError` where it is missing.
+    """
+    kind = imported("peft", "peft.tuners.lora", "LoraLayer")
+    return ((name, module) for name, module in model.named_modules() if isinstance(module, kind))
+
+
+def lora_variant(layer: Any, adapter: str) -> str | None:
+    """
+    The variant (DoRA, ...) by which a LoRA layer applies the factors of an adapter, of its dictionary `lora_variant`;
+    `None` for plain LoRA. Seen on PEFT 0.21.2; PEFT before 0.16 has no such dictionary, and is below our bound.
+    """
+    variants = getattr(layer, "lora_variant", {})
+    return type(variants[adapter]).__name__ if adapter in variants else None
+
+
+def lora_factor(layer: Any, factor: str, adapter: str) -> Any:
+    """
+    The module of one factor, `lora_A` or `lora_B`, of an adapter; `None` where the layer has none (embeddings keep
+    theirs elsewhere). Seen on PEFT 0.21.2.
+    """
+    return dict(getattr(layer, factor).items()).get(adapter)
+
+
+def is_target_error(error: ValueError) -> bool:
+    """
+    Whether `get_peft_model` says that no module is named as `target_modules` are, by the words of its message. Seen on
+    PEFT 0.21.2; where the words change, its own error is shown instead of ours.
+    """
+    return "target module" in str(error).lower()
+
+
+def active_adapters(model: Any) -> list[str]:
+    """
+    Names of the active adapters: a property of [`~peft.PeftModel`], and a method of
+    [`~transformers.PreTrainedModel`]. Seen on PEFT 0.21.2, transformers 5.23.0.
+    """
+    active = model.active_adapters
+    return active() if callable(active) else active

@@ -1,0 +1,88 @@
+"""What transformers does not document."""
+
+import copy
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from .installed import attribute, imported
+
+
+#: Attributes that transformers keeps on modules for gradient checkpointing, and for the hooks by which adapters on
+#: embeddings get gradients. Seen on transformers 5.23.0; one that is missing is no attribute of any module.
+CHECKPOINTING_FLAGS = ("gradient_checkpointing", "_gradient_checkpointing_func")
+INPUT_GRADIENT_HOOKS = ("_require_grads_hook", "_require_grads_hooks")
+#: Set on a model whose hooks record hidden states; without the hooks, and with this flag, it returns none.
+CAPTURING_FLAG = "_output_capturing_hooks_installed"
+
+
+def attention_implementation(model: Any) -> str | None:
+    """
+    The attention that the model runs with, the private `_attn_implementation` of its config. Seen on transformers
+    5.23.0; `None` where it is missing: then it does not tell cached numbers apart.
+    """
+    return getattr(model.config, "_attn_implementation", None)
+
+
+def is_causal_lm(config: Any) -> bool:
+    """
+    Whether [`~transformers.AutoModelForCausalLM`] loads models of this config, by its private `_model_mapping`. Seen
+    on transformers 5.23.0; raises `ImportError` where it is missing.
+    """
+    from transformers import AutoModelForCausalLM
+
+    return type(config) in attribute("transformers", AutoModelForCausalLM, "_model_mapping")
+
+
+def base_class(config: Any) -> type | None:
+    """
+    The class that [`~transformers.AutoModel`] loads for this config, by `MODEL_MAPPING`; `None` for custom code. Seen
+    on transformers 5.23.0; raises `ImportError` where it is missing.
+    """
+    return imported("transformers", "transformers", "MODEL_MAPPING").get(type(config), None)
+
+
+def vocabulary(tokenizer: Any) -> Any:
+    """
+    All that decides the tokens of a tokenizer, for a hash: the JSON of its `backend_tokenizer`, without the truncation
+    and padding of its last call. Seen on transformers 5.23.0; the sorted vocabulary where there is no backend (a
+    tokenizer in Python).
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        return sorted(tokenizer.get_vocab().items())
+    return json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+
+
+def put_first(trainer: Any, callbacks: Sequence[Any]) -> None:
+    """
+    Let these callbacks run before all others, by the list `callback_handler.callbacks` of a
+    [`~transformers.Trainer`]; `add_callback` only appends. Seen on transformers 5.23.0; raises `ImportError` where it
+    is missing.
+    """
+    attribute("transformers", attribute("transformers", trainer, "callback_handler"), "callbacks")[:0] = callbacks
+
+
+def growing_cache(past: Any) -> Any:
+    """
+    `past` if its layers only grow by joining new keys and values behind the old ones, `DynamicLayer` and
+    `DynamicSlidingWindowLayer` of `transformers.cache_utils` (of a [`~transformers.Cache`] with `layers`); `None` for
+    every other cache. Seen on transformers 5.23.0; raises `ImportError` where they are missing.
+    """
+    module = "transformers.cache_utils"
+    growing = {imported("transformers", module, name) for name in ("DynamicLayer", "DynamicSlidingWindowLayer")}
+    cache = imported("transformers", module, "Cache")
+    return past if isinstance(past, cache) and {type(layer) for layer in past.layers} <= growing else None
+
+
+def cache_for_rows(past: Any, rows: int) -> Any:
+    """
+    A [`growing_cache`] of one row for several, by `keys` and `values` of its `layers`. Nothing is copied: the layers
+    grow by joining tensors, never in place. Seen on transformers 5.23.0.
+    """
+    shared = copy.copy(past)
+    shared.layers = [copy.copy(layer) for layer in past.layers]
+    for layer in shared.layers:
+        if layer.get_seq_length():  # layers that use another one's keep nothing
+            layer.keys, layer.values = (part.expand(rows, *part.shape[1:]) for part in (layer.keys, layer.values))
+    return shared

@@ -1,0 +1,145 @@
+"""What TRL does not document. Imports TRL's trainers only when asked."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from .installed import attribute, check_hook, imported
+
+
+#: The first parameters of `SFTTrainer.__init__`, which [`DataSelectingTrainer`] repeats.
+TRAINER_PARAMETERS = ("model", "args", "data_collator", "train_dataset", "eval_dataset", "processing_class")
+#: The parameters of `SFTTrainer._prepare_dataset`, which [`DataSelectingTrainer`] overrides.
+PREPARE_PARAMETERS = ("dataset", "processing_class", "args", "packing", "formatting_func", "dataset_name")
+
+
+def check_sft_trainer(kind: type) -> None:
+    """
+    Check the methods of [`~trl.SFTTrainer`] that [`DataSelectingTrainer`] overrides: `__init__`, and the private
+    `_prepare_dataset`, by which the candidates stay raw until the rows to keep are known. Seen on TRL 1.16.0; raises
+    `ImportError` where they are gone or take other parameters.
+    """
+    check_hook("trl", kind, "__init__", TRAINER_PARAMETERS)
+    check_hook("trl", kind, "_prepare_dataset", PREPARE_PARAMETERS)
+    tag_names(kind, [])
+
+
+def check_parser(kind: type) -> None:
+    """
+    Check the methods of [`~trl.TrlParser`] that refuse unknown options by overriding them: `set_defaults_with_config`
+    (gives the options of a YAML file that no dataclass has) and `parse_known_args`. Seen on TRL 1.16.0; raises
+    `ImportError` where they are gone.
+    """
+    check_hook("trl", kind, "set_defaults_with_config", ("kwargs",))
+    check_hook("trl", kind, "parse_known_args", ("args", "namespace"))
+
+
+def tag_names(kind: type, more: Sequence[str]) -> list[str]:
+    """
+    Tags of the model card, `_tag_names` of [`~trl.SFTTrainer`], and more. Seen on TRL 1.16.0; raises `ImportError`
+    where there are none.
+    """
+    return [*attribute("trl", kind, "_tag_names"), *more]
+
+
+def dict_fields(kind: type, more: Sequence[str]) -> list[str]:
+    """
+    Fields of a config that also take JSON, `_VALID_DICT_FIELDS` of [`~transformers.TrainingArguments`] and of
+    [`~trl.SFTConfig`], and more. Seen on TRL 1.16.0, transformers 5.23.0; raises `ImportError` where there are none.
+    """
+    return [*attribute("trl", kind, "_VALID_DICT_FIELDS"), *more]
+
+
+def skips_preparation(trainer: Any) -> bool:
+    """
+    Whether the dataset is trained on as it is (`dataset_kwargs`, or images that the collator reads), the private
+    `_skip_prepare_dataset` of [`~trl.SFTTrainer`]. Seen on TRL 1.16.0; raises `ImportError` where it is missing.
+    """
+    return attribute("trl", trainer, "_skip_prepare_dataset")
+
+
+def formatting_func_of(trainer: Any) -> Any:
+    """
+    The function that makes texts of rows, the private `_formatting_func` of [`~trl.SFTTrainer`]. Seen on TRL 1.16.0;
+    raises `ImportError` where it is missing.
+    """
+    return attribute("trl", trainer, "_formatting_func")
+
+
+def create_model(name: str, **options: Any) -> Any:
+    """
+    A model by name, of the class that its configuration names, as TRL's trainers load it:
+    `trl.trainer.utils.create_model_from_path`, which passes its options to `from_pretrained` and returns what that
+    returns. Seen on TRL 1.16.0; raises `ImportError` where it is missing.
+    """
+    return imported("trl", "trl.trainer.utils", "create_model_from_path")(name, **options)
+
+
+@contextmanager
+def models_loaded_by(load: Callable[..., Any]) -> Iterator[None]:
+    """
+    Let [`~trl.SFTTrainer`] load a model by name with `load(name, create, **options)`, where `create` is its own
+    `trl.trainer.sft_trainer.create_model_from_path`. Seen on TRL 1.16.0; raises `ImportError` where it is missing.
+    """
+    create = imported("trl", "trl.trainer.sft_trainer", "create_model_from_path")
+    module: Any = sys.modules["trl.trainer.sft_trainer"]
+    module.create_model_from_path = lambda name, **options: load(name, create, **options)
+    try:
+        yield
+    finally:
+        module.create_model_from_path = create
+
+
+def vision_collator(processor: Any, max_length: int | None) -> Any:
+    """
+    The collator by which [`~trl.SFTTrainer`] makes tokens, pixels and labels of prompts and completions with images:
+    `trl.trainer.sft_trainer.DataCollatorForVisionLanguageModeling`. Seen on TRL 1.16.0; raises `ImportError` where it
+    is missing.
+    """
+    kind = imported("trl", "trl.trainer.sft_trainer", "DataCollatorForVisionLanguageModeling")
+    return kind(processor, max_length, completion_only_loss=True)
+
+
+def is_vllm_available() -> bool:
+    """
+    Whether vLLM is installed in a version that TRL supports: `trl.import_utils.is_vllm_available`. Seen on TRL 1.16.0;
+    raises `ImportError` where it is missing.
+    """
+    return imported("trl", "trl.import_utils", "is_vllm_available")()
+
+
+def vllm_engine(model: Any, accelerator: Any, tokenizer: Any, memory: float, max_length: int) -> Any:
+    """
+    TRL's own vLLM integration, colocated and greedy, asleep between calls:
+    `trl.generation.vllm_generation.VLLMGeneration`; its window is `max_model_length`. Seen on TRL 1.16.0; raises
+    `ImportError` where it is missing.
+    """
+    kind = imported("trl", "trl.generation.vllm_generation", "VLLMGeneration")
+    return kind(
+        model,
+        accelerator,
+        tokenizer,
+        gpu_memory_utilization=memory,
+        max_model_length=max_length,
+        enable_sleep_mode=True,
+        temperature=0.0,
+        logprobs=None,
+    )
+
+
+def vllm_answers(
+    engine: Any, model: Any, prompts: list[list[int]], max_new_tokens: int, stops: Sequence[int]
+) -> list[list[int]]:
+    """
+    New token ids of each prompt by a [`vllm_engine`], with this model's weights. Sets `max_completion_length`,
+    `generation_kwargs` and `model` of the engine, and reads the second value of its `generate`. Seen on TRL 1.16.0.
+    """
+    engine.max_completion_length = max_new_tokens
+    # Only these ids end an answer, whatever the model's own settings say.
+    engine.generation_kwargs = {"stop_token_ids": list(stops), "ignore_eos": True, "detokenize": False}
+    engine.model = model
+    try:
+        return [list(ids) for ids in engine.generate(prompts, None, 1)[1]] if prompts else []
+    finally:
+        engine.model = None

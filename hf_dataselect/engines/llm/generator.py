@@ -1,0 +1,146 @@
+"""Model-generated responses: greedy replies of a local model to token ids, cached as they come."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+from tqdm.auto import tqdm
+
+from ..forward.generation import generate_ids, stop_ids
+from ..runtime.batching import batches_by_tokens
+from ..runtime.runtime import Runtime
+from ..store.identity import digest
+from ..store.replies import Reply
+from .local_model import QUESTIONS_AT_A_TIME, LocalModel
+from .metered import TextModel
+
+
+#: Batches that are generated before their replies are recorded.
+BATCHES_BETWEEN_RECORDS = 4
+
+
+def generated_replies(
+    model: TextModel,
+    local: LocalModel,
+    prompts: Iterable[tuple[str, Sequence[int] | None]],
+    max_new_tokens: int,
+    bar: tqdm,
+) -> dict[str, Reply]:
+    """
+    Greedy replies by key, recorded by `model` as they come.
+
+    Args:
+        prompts (`Iterable`):
+            Key and token ids of each prompt; `None` where the chat template refuses it.
+        bar ([`~tqdm.tqdm`]):
+            Advanced by one a reply.
+    """
+    runtime, tokenizer = model.runtime, local.tokenizer
+    replies, waiting, stops = {}, iter(prompts), set(stop_ids(local.unwrapped, tokenizer))
+    # Replies are kept after every few batches, so that a kill loses no more than these; vLLM makes its own.
+    at_once = runtime.batch_tokens * runtime.world * BATCHES_BETWEEN_RECORDS
+    at_once = at_once if runtime.vllm_memory is None else sys.maxsize
+    while block := dict(islice(waiting, QUESTIONS_AT_A_TIME)):
+        for key, ids in list(block.items()):
+            if problem := local.problem_of(ids, max_new_tokens):
+                replies[key] = model.record(key, Reply(None, problem))
+                del block[key]
+                bar.update()
+        keys = list(block)
+        for part in batches_by_tokens([len(block[key]) + max_new_tokens for key in keys], at_once):
+            answers = generate_ids(
+                local.model,
+                tokenizer,
+                [block[keys[place]] for place in part],
+                runtime,
+                max_new_tokens=max_new_tokens,
+                skip_oversized=True,
+            )
+            seconds = model.lap(len(part))
+            for place, ids in zip(part, answers, strict=True):
+                key, ended = keys[place], bool(ids) and ids[-1] in stops
+                if ids is None:
+                    why = "the prompt and a reply do not fit in memory"
+                    replies[key] = model.record(key, Reply(None, why), transient=True)
+                    continue
+                text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
+                text, problem = (text, None) if text.strip() else (None, "empty")
+                reply = Reply(text, problem, len(block[key]), len(ids), not ended, seconds)
+                replies[key] = model.record(key, reply)
+            bar.update(len(part))
+    return replies
+
+
+def generation_details(runtime: Runtime, current: bool) -> list[str]:
+    """What else decides the replies of a local model; `current` is `True` for the trainer's model."""
+    # Version 0.1.0 could leave the trainer's autocast on.
+    return (["without autocast"] if current else []) + (["vllm"] if runtime.vllm_memory is not None else [])
+
+
+class Generator(TextModel):
+    """
+    The current model, temporarily fine-tuned or not, responds to the very prompts that it is trained on.
+
+    Args:
+        model, tokenizer:
+            The model, on its device, and its tokenizer.
+        runtime ([`Runtime`]):
+            Ranks, batches, cache and account.
+        rendering (`str`):
+            Hash of how rows become token ids; part of the cache key, as the ids are.
+    """
+
+    booked_as: ClassVar[dict[str, str]] = {"answered_rows": "calls", "cached_rows": "cached"}
+
+    def __init__(self, model: nn.Module, tokenizer: Any, runtime: Runtime, rendering: str):
+        super().__init__("the tuned model", runtime)
+        self.local, self.rendering = LocalModel(model, tokenizer), rendering
+
+    def generate(
+        self, prompts: Iterable[Sequence[int]], *, max_new_tokens: int, label: str | None = None
+    ) -> list[Reply]:
+        """
+        Greedy responses to token ids, the same on all ranks.
+
+        Args:
+            prompts (`Iterable`):
+                Token ids, special tokens included.
+            max_new_tokens (`int`):
+                Length of a response at most; one whose prompt leaves fewer positions is shorter, see [`room`].
+            label (`str`, *optional*):
+                Label of the progress bar.
+
+        Returns:
+            `list[Reply]`: `problem` says why a response is missing.
+        """
+        return self._replies((np.asarray(ids, np.int32) for ids in prompts), max_new_tokens, label)
+
+    def room(self, prompt: Sequence[int]) -> float:
+        """Positions that a prompt leaves for a response."""
+        return self.local.window - max(1, len(prompt))
+
+    @property
+    def identity(self) -> str:
+        return digest(self._identity())
+
+    def _identity(self) -> Any:
+        return *self.local.described, *generation_details(self.runtime, current=True)
+
+    def _content(self, question: np.ndarray) -> Any:
+        # The form of version 0.1.0, so that its cached responses stay valid.
+        return [{"role": self.rendering, "content": " ".join(map(str, question.tolist()))}]
+
+    def _prompt_tokens(self, questions: Iterable[np.ndarray]) -> int:
+        return sum(map(len, questions))
+
+    def _answer(self, questions: dict[str, np.ndarray], max_new_tokens: int, label: str | None) -> dict[str, Reply]:
+        groups, replies = {}, {}
+        for key, ids in questions.items():
+            groups.setdefault(max(1, min(self.room(ids), max_new_tokens)), {})[key] = ids
+        with self.runtime.progress(len(questions), label, "call") as bar:
+            for length in sorted(groups, reverse=True):
+                replies |= generated_replies(self, self.local, groups[length].items(), length, bar)
+        return replies

@@ -1,0 +1,66 @@
+"""Expected ratings: the mean digit under the softmax over a causal model's next-token logits of the digits."""
+
+import copy
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from scipy.special import softmax
+
+from ..context import Context
+from ..data.text import default_chat_template
+from ..engines.llm.judge import Conversation
+from ..engines.llm.local_model import LocalModel, digit_ids
+from ..engines.runtime.runtime import Runtime
+from ..errors import SelectionError
+
+
+#: The scale of a scorer.
+DIGITS = ("1", "2", "3", "4", "5", "6")
+
+
+def load_scorer(name: str, ctx: Context) -> LocalModel:
+    """
+    A scorer by hub name or folder, or `"model"` for the context's model; without a chat template it gets the default.
+
+    Raises:
+        [`SelectionError`]: it can't be loaded, or its tokenizer lacks a token for a digit.
+    """
+    ctx = ctx if name == "model" else ctx.with_model(name)
+    tokenizer = copy.copy(ctx.tokenizer)
+    tokenizer.chat_template = tokenizer.chat_template or default_chat_template(tokenizer)
+    missing = [digit for digit, id in zip(DIGITS, digit_ids(tokenizer, DIGITS), strict=True) if id is None]
+    if missing:
+        raise SelectionError(
+            f"The scorer {name!r} can't rate: its tokenizer has no token of its own for {', '.join(missing)}. "
+            "Name another `complexity_scorer` or `quality_scorer`."
+        )
+    return LocalModel(ctx.model, tokenizer)
+
+
+def expected_ratings(
+    questions: Iterable[Conversation | str], scorer: LocalModel, runtime: Runtime, label: str | None = None
+) -> np.ndarray:
+    """
+    Expected digit after each question, from one forward pass each.
+
+    Args:
+        questions (`Iterable`):
+            Conversations, which the chat template renders, or texts that are taken as they are.
+        scorer ([`LocalModel`]):
+            See [`load_scorer`].
+        runtime ([`Runtime`]):
+            Ranks, batches, cache, account.
+        label (`str`, *optional*):
+            Label of the progress bar.
+
+    Returns:
+        `np.ndarray`: float64 `(n,)`, from 1 to 6; NaN for a question that is empty, longer than the scorer's window or
+        does not fit in memory.
+    """
+    logits = scorer.digit_logits(questions, DIGITS, runtime, label=label).values
+    return expected_rating(logits, [float(digit) for digit in DIGITS])
+
+
+def expected_rating(logits: np.ndarray, values: Sequence[float]) -> np.ndarray:
+    """Mean of `values` under the softmax of `logits` `(n, len(values))`, float64 `(n,)`; NaN if a logit is missing."""
+    return softmax(np.asarray(logits, np.float64), axis=1) @ np.asarray(values, np.float64)

@@ -1,0 +1,299 @@
+"""[`SelectionPlan`]: what is selected from what and how, checked before anything loads."""
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets import Dataset
+from transformers import ProcessorMixin
+
+from .budget import Budget
+from .context import Context
+from .data.images import other_images
+from .data.layouts import LAYOUTS
+from .data.records import Records, load_rows
+from .data.text import default_chat_template
+from .diversity import Diversity
+from .engines.llm.judge_options import JudgeOptions
+from .engines.llm.load import check_judge, load_judge
+from .engines.runtime.runtime import Runtime
+from .engines.store.files import check_writable
+from .engines.store.identity import digest
+from .pipeline import check_budget, check_diversity, select
+from .runs.folder import write_recipe, write_selection
+from .selection import Selection
+from .selector import Need, Selector, method_name
+
+
+if TYPE_CHECKING:
+    from .engines.llm.judge import Judge
+    from .engines.llm.reward_model import RewardModel
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class SelectionPlan:
+    """
+    What is selected from what, and how. Making it and [`check`]ing it loads no weights.
+
+    Args:
+        records ([`Records`]):
+            Candidate dataset.
+        selector ([`Selector`]):
+            The method.
+        budget ([`Budget`], `float`, `int` or `str`, *optional*):
+            How much to keep, see [`~hf_dataselect.budget`]; by default the method's own.
+        budget_by (`str` or `dict`, *optional*):
+            Groups among which the budget is shared out, see [`~hf_dataselect.budget.Groups`].
+        target ([`Records`], *optional*):
+            Target-task examples.
+        diversity ([`Diversity`], *optional*):
+            What follows the method's ranking.
+        judge (`str`, *optional*):
+            Spec of the judge.
+        judge_options ([`JudgeOptions`], *optional*):
+            Options of the judge.
+        seed (`int`, *optional*, defaults to `42`):
+            Same seed, same rows.
+        max_length (`int`, *optional*, defaults to `1024`):
+            Window in tokens, for scoring as for training.
+
+    Raises:
+        `ValueError`: a budget or a diversity that the method can't keep to.
+    """
+
+    records: Records
+    selector: Selector
+    budget: Any = None
+    budget_by: Any = None
+    target: Records | None = None
+    diversity: Diversity | None = None
+    judge: str | None = None
+    judge_options: JudgeOptions = field(default_factory=JudgeOptions)
+    seed: int = 42
+    max_length: int | None = 1024
+    #: Whether the tokenizer got the package's chat template.
+    default_template: bool = field(default=False, init=False)
+
+    def __post_init__(self):
+        check_diversity(self.diversity, self.selector)
+        given = {"selection_budget": self.budget, "selection_budget_by": self.budget_by}
+        for name, value in given.items() if self.selector.fixed_budget else ():
+            if value not in (None, self.selector.default_budget):
+                raise ValueError(
+                    f"`{name}={value}` has no effect on `{self.method}`, which keeps every row: remove it, or choose "
+                    "another `selection_method`."
+                )
+        own = self.selector.default_budget
+        self.budget = Budget.parse(own if self.budget is None else self.budget, self.budget_by)
+        check_budget(self.budget, self.selector, self.diversity)
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return method_name(self.selector)
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the method needs, and its diversity step."""
+        own = self.selector.needs()
+        return own | {"text", "model"} if self.diversity is not None and self.diversity.encoder == "model" else own
+
+    @property
+    def uses_model(self) -> bool:
+        """Whether selecting runs the model to be fine-tuned."""
+        return "model" in self.needs or ("judge" in self.needs and self.judge == "self")
+
+    def check(self, model: Any, cache_dir: Path | None = None, sharded: bool = False) -> None:
+        """
+        Refuse what can't be selected, before any weights load.
+
+        Args:
+            model (`Any`):
+                The model to be fine-tuned, or its name; `None` if none was given.
+            cache_dir (`Path`, *optional*):
+                Where results are kept.
+            sharded (`bool`, *optional*, defaults to `False`):
+                Whether the model is sharded across ranks.
+
+        Raises:
+            `ValueError`: rows of another layout than the method reads, a budget beyond them, no model, target or judge
+                for a method that needs it, a folder that does not exist or can't be written, or what the method
+                refuses.
+        """
+        records, needs = self.records, self.needs
+        if self.uses_model and sharded:
+            raise ValueError(
+                f"`selection_method={self.method!r}` runs the model before it is sharded, which DeepSpeed and FSDP do "
+                "not allow yet: run `hf-dataselect select` first and train on the subset it saves."
+            )
+        self.budget.rows(len(records))
+        if self.budget.groups is not None:
+            self.budget.groups.of(records.dataset)
+        if "text" in needs and records.layout == "tokens":
+            raise ValueError(f"`{self.method}` reads texts: give the rows untokenized.")
+        if "prompt" in needs and records.layout == "text":
+            known = "\n  ".join(LAYOUTS[name] for name in ("prompt-completion", "messages", "sharegpt", "alpaca"))
+            raise ValueError(
+                f"`{self.method}` needs prompts apart from the answers, and `{records.text_field}` "
+                f"holds both in one text. Remove it, or give one of these layouts:\n  {known}"
+            )
+        if "target" in needs and self.target is None:
+            raise ValueError(f"`{self.method}` needs `selection_target`: target-task examples.")
+        if records.images and "text" in needs and not self.selector.card.images:
+            logger.warning("`%s` reads the texts of rows only: their images are ignored.", self.method)
+        if others := other_images(records.dataset):
+            logger.warning(
+                "`%s` has images in %s, which are ignored: TRL reads one column `image` or `images`. Rename it.",
+                records.name,
+                ", ".join(map(repr, others)),
+            )
+        check_judge(self.judge, self.selector.needs(), self.method)
+        self.selector.check(records)
+        if self.diversity is not None:
+            self.diversity.check()
+        if cache_dir is not None and needs & {"model", "judge"}:
+            check_writable(cache_dir)
+        if self.uses_model and model is None:
+            raise ValueError(f"`{self.method}` needs `model`: the model to be fine-tuned, or its name.")
+        looks_local = isinstance(model, str) and (model.startswith(("/", "./", "../", "~")) or model.count("/") > 1)
+        if looks_local and not Path(model).expanduser().is_dir():
+            raise ValueError(f"`model`: the folder {model!r} does not exist.")
+
+    def complete(
+        self, processing_class: Any, eos_token: str | None = None, chat_template_path: str | None = None
+    ) -> None:
+        """
+        Give a tokenizer or processor without a chat template the package's default, if the rows are chats.
+
+        Args:
+            processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
+                The model's.
+            eos_token, chat_template_path (`str`, *optional*):
+                What the trainer sets, see [`~trl.SFTConfig`].
+
+        Raises:
+            `ValueError`: a missing or unknown end-of-sequence token, or rows with images and no processor or no chat
+                template.
+        """
+        images, is_processor = self.records.images, isinstance(processing_class, ProcessorMixin)
+        if images and not is_processor:
+            raise ValueError(
+                f"`{self.records.name}` has images (`{images}`), and `processing_class` is a "
+                f"{type(processing_class).__name__}, which takes texts only: give a vision-language model and its "
+                "processor, or remove the column."
+            )
+        tokenizer = tokenizer_of(processing_class)
+        if (eos_token or tokenizer.eos_token) is None:
+            raise ValueError(
+                "The tokenizer has no end-of-sequence token, so no model can learn to stop: set `eos_token`."
+            )
+        if eos_token is not None and eos_token not in tokenizer.get_vocab():
+            raise ValueError(f"`eos_token={eos_token!r}` is not in the vocabulary of the tokenizer.")
+        if is_processor and tokenizer.chat_template is None:  # methods read texts with the tokenizer
+            tokenizer.chat_template = processing_class.chat_template
+        chats = self.records.layout not in ("tokens", "text")
+        if not chats or processing_class.chat_template is not None or chat_template_path is not None:
+            return
+        if images:
+            raise ValueError(
+                "The processor has no chat template, which says where images go: set `chat_template_path`."
+            )
+        processing_class.chat_template = default_chat_template(tokenizer)
+        self.default_template = True
+        logger.warning("The tokenizer has no chat template: the default of hf_dataselect is set and saved with it.")
+
+    def load_judge(
+        self, runtime: Runtime, model: Any = None, processing_class: Any = None
+    ) -> "Judge | RewardModel | None":
+        """The judge, if the method needs one; `model` and `processing_class` are those of the judge `self`."""
+        if self.judge is None or "judge" not in self.needs:
+            return None
+        return load_judge(
+            self.judge, self.judge_options, runtime, model=model, tokenizer=tokenizer_of(processing_class)
+        )
+
+    def context(
+        self,
+        processing_class: Any,
+        model: Any,
+        runtime: Runtime,
+        model_id: str | None,
+        judge: "Judge | RewardModel | None" = None,
+    ) -> Context:
+        """What the selector may use."""
+        return Context(
+            tokenizer_of(processing_class),
+            model,
+            runtime,
+            model_id,
+            target=self.target,
+            judge=judge,
+            diversity=self.diversity,
+            seed=self.seed,
+            max_length=self.max_length,
+            processor=processing_class if isinstance(processing_class, ProcessorMixin) else None,
+        )
+
+    def select(self, ctx: Context, folder: Path | None, recipe: dict[str, Any]) -> Selection:
+        """
+        [`select`], with the facts that tell one selection from another.
+
+        Args:
+            ctx ([`Context`]):
+                From [`context`].
+            folder (`Path`, *optional*):
+                Run folder, written by the main process.
+            recipe (`dict`):
+                What its `recipe.yaml` holds.
+        """
+        selection = select(self.records, self.selector, self.budget, ctx)
+        template = getattr(ctx.tokenizer, "chat_template", None)
+        selection.facts |= {
+            "model": ctx.model_id,
+            "dataset": self.records.content_hash(),
+            "target": ctx.target and ctx.target.content_hash(),
+            "layout": self.records.layout,
+            "chat_template": digest(template) if template else None,
+            "default_chat_template": self.default_template,
+            "max_length": ctx.max_length,
+            "dtype": ctx.runtime.dtype,
+            "seed": ctx.seed,
+            "processes": ctx.runtime.world,
+            "judge": {"name": ctx.judge.name, "cost": dataclasses.asdict(ctx.judge.cost)} if ctx.judge else None,
+        }
+
+        def write(folder: Path) -> None:
+            write_recipe(folder, recipe)
+            write_selection(folder, selection)
+
+        if folder is not None:
+            ctx.runtime.on_main(partial(write, folder))
+        return selection
+
+
+def load_target(target: Dataset | str | None, records: Records) -> Records | None:
+    """
+    Target-task examples, read as the candidates are; by their formatting function, too, where the target has the
+    columns of the candidates.
+    """
+    if target is None or target == "":
+        return None
+    rows, formatting_func = load_rows(target) if isinstance(target, str) else target, records.formatting_func
+    if formatting_func is not None and not set(records.dataset.column_names) <= set(rows.column_names):
+        logger.warning(
+            "`selection_target` has other columns than `%s`: it is read without `formatting_func`, so its texts may "
+            "be formatted differently from those they are compared with.",
+            records.name,
+        )
+        formatting_func = None
+    return Records(rows, records.text_field, formatting_func, name="selection_target")
+
+
+def tokenizer_of(processing_class: Any) -> Any:
+    """The tokenizer of a processor; a tokenizer itself."""
+    return processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class

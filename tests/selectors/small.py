@@ -1,0 +1,21 @@
+"""Options that make a method small enough for a test, or that it can't do without; models by the name of a folder."""
+
+OPTIONS = {
+    "alpagasus": {"threshold": 2.0},
+    "column": {"name": "rating"},
+    "deita": {"complexity_scorer": "LLAMA", "quality_scorer": "LLAMA"},
+    "ifd": {"warmup_clusters": 2, "warmup_rows_per_cluster": 2},
+    "instag": {"min_count": 1, "similarity": 0, "support": 0},
+    "instruction_mining": {"reward_model": "REWARD", "evaluator": "EVALUATOR"},
+    "instructiongpt4": {"rule": "mean", "clip": "CLIP", "reward_model": "REWARD", "clusters": 3},
+    "less": {"lora_r": 4, "warmup_epochs": 2, "projection_dim": 256},
+    "mods": {
+        "reward_model": "REWARD",
+        "quality_threshold": -1e9,
+        "encoder": "model",
+        "warmup_epochs": 1,
+        "max_new_tokens": 4,
+    },
+    "nuggets": {"tasks": 4, "threshold": None},
+    "superfiltering": {"model": "LLAMA"},
+}
