@@ -11,6 +11,7 @@ from .data.records import Records
 from .data.text import TextFormat
 from .engines.runtime.account import Account
 from .engines.runtime.loading import load_pretrained
+from .engines.runtime.model_state import positions
 from .engines.runtime.runtime import Runtime
 from .engines.subset.choose import drawn_places, top_k
 from .errors import SelectionError
@@ -102,8 +103,7 @@ class Context:
             model, tokenizer = load_pretrained(AutoModelForCausalLM, name, self.runtime)
         except (OSError, ValueError) as error:
             raise SelectionError(f"Can't load the scoring model {name!r}: {error}") from error
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-        window = min(filter(None, (self.max_length, positions)), default=None)
+        window = min(filter(None, (self.max_length, positions(model))), default=None)
         return dataclasses.replace(self, model=model, tokenizer=tokenizer, model_id=name, max_length=window)
 
     def using(self, model: Any) -> "Context":

@@ -46,6 +46,10 @@ class Diversity:
     def __post_init__(self):
         check_declared(self, "selection_diversity")
 
+    def needs(self) -> frozenset[str]:
+        """What it needs besides what the method does, as [`~Selector.needs`] names it."""
+        return frozenset({"text", "model"} if self.encoder == "model" else ())
+
     def check(self) -> None:
         """Refuse, with a `ValueError`, an encoder that can't be loaded, before anything loads."""
         if self.encoder != "model":

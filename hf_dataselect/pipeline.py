@@ -13,6 +13,7 @@ from .budget import Budget
 from .context import Context
 from .data.records import Records
 from .diversity import Diversity
+from .engines.runtime.token_rows import token_counts
 from .engines.subset.choose import tied_at_the_cut
 from .errors import SelectionError
 from .selection import RESERVED, Selection
@@ -106,6 +107,11 @@ def select(
     )
 
 
+def needs_of(selector: Selector, diversity: Diversity | None) -> frozenset[str]:
+    """What the method needs, and its diversity step."""
+    return selector.needs() if diversity is None else selector.needs() | diversity.needs()
+
+
 def check_budget(budget: Budget, selector: Selector, diversity: Diversity | None) -> None:
     """
     Refuse a budget that a choice of rows can't be cut to.
@@ -144,8 +150,7 @@ def _unchanged(selector: Selector, ctx: Context):
     Check by a hash that all ranks score with the same model, and that the selector left its weights unchanged; yields
     the hash, `None` where the model is not used.
     """
-    own_encoder = ctx.diversity is not None and ctx.diversity.encoder == "model"
-    if ctx.model is None or not ("model" in selector.needs() or own_encoder):
+    if ctx.model is None or "model" not in needs_of(selector, ctx.diversity):
         yield None
         return
     from .engines.store.identity import identities_remembered, model_identity, note_identity
@@ -203,7 +208,7 @@ def _checked_rows(rows: Any, scores: np.ndarray, k: int, method: str) -> np.ndar
 def _trained_tokens(records: Records, ctx: Context) -> np.ndarray:
     """Tokens of each row in the window of the training, int64 `(n,)`."""
     if records.layout == "tokens":
-        lengths = np.array([len(ids) for ids in records.dataset.with_format(None)["input_ids"]], np.int64)
+        lengths = token_counts(records.dataset)
         return np.minimum(lengths, ctx.max_length or lengths.max(initial=0))
     return np.asarray(ctx.encode(records, ctx.text_format(end_of_turn=True)).tokens.lengths, np.int64)
 

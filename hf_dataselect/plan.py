@@ -22,10 +22,10 @@ from .engines.llm.load import check_judge, load_judge
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_writable
 from .engines.store.identity import digest
-from .pipeline import check_budget, check_diversity, select
+from .pipeline import check_budget, check_diversity, needs_of, select
 from .runs.folder import write_recipe, write_selection
 from .selection import Selection
-from .selector import Need, Selector, method_name
+from .selector import Selector, method_name
 
 
 if TYPE_CHECKING:
@@ -98,10 +98,9 @@ class SelectionPlan:
         return method_name(self.selector)
 
     @property
-    def needs(self) -> frozenset[Need]:
+    def needs(self) -> frozenset[str]:
         """What the method needs, and its diversity step."""
-        own = self.selector.needs()
-        return own | {"text", "model"} if self.diversity is not None and self.diversity.encoder == "model" else own
+        return needs_of(self.selector, self.diversity)
 
     @property
     def uses_model(self) -> bool:

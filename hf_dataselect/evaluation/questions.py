@@ -12,6 +12,7 @@ from ..context import Context
 from ..data.layouts import Record
 from ..data.text import TextFormat
 from ..engines.forward.generation import generate
+from ..engines.runtime.model_state import positions
 from ..engines.store.files import write_atomic
 from ..engines.store.identity import digest
 from .benchmark import Setting
@@ -136,9 +137,8 @@ def question_format(ctx: Context) -> TextFormat:
     How questions are rendered: with the chat template if the tokenizer has one, else as plain text. The window is that
     of the model, not of training: a benchmark must not depend on training options.
     """
-    positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None)
     style = "chat" if ctx.tokenizer.chat_template else "plain"
-    return TextFormat(ctx.tokenizer, max_length=positions, style=style)
+    return TextFormat(ctx.tokenizer, max_length=positions(ctx.model), style=style)
 
 
 def prompt_ids(text_format: TextFormat, turns: Sequence[str], answers: Sequence[str] = ()) -> list[int]:
@@ -159,8 +159,7 @@ def greedy_answers(
     Greedy answers to the prompts that fit the model and `window` together with the longest answer; `None` for the
     others. Empty and too long prompts are recorded as unscorable, prompts that are `None` are not.
     """
-    positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-    room = min(window, positions - max_new_tokens)
+    room = min(window, (positions(ctx.model) or 2**31) - max_new_tokens)
     wanted = [row for row, ids in enumerate(prompts) if ids is not None]
     asked = [row for row in wanted if 0 < len(prompts[row]) <= room]
     ctx.account.note("unscorable", TOO_LONG, set(wanted) - set(asked))

@@ -9,7 +9,7 @@ from ..data.records import Records
 from ..data.text import TextFormat
 from ..engines.forward.hidden_states import NO_LOSS
 from ..engines.forward.likelihood import likelihood
-from .hidden_states import cached_states
+from .hidden_states import cached_states, note_unusable
 
 
 class AnswerLoss(NamedTuple):
@@ -58,16 +58,13 @@ def answer_loss(
     loss, tokens, hits = (np.bincount(encoded.row, column, minlength=n) for column in sums)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(tokens > 0, loss / tokens, np.nan)
-    for reason, rows in encoded.problems.items():
-        ctx.account.note("unscorable", reason, rows)
-        mean[rows] = np.nan
-    noted = np.zeros(n, bool)
-    noted[[row for rows in encoded.problems.values() for row in rows]] = True
+    note_unusable(encoded, ctx)
+    problematic = encoded.problematic
+    mean[problematic] = np.nan
     ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(np.isnan(tokens)))
-    ctx.account.note("unscorable", "nothing to score", np.flatnonzero((tokens == 0) & ~noted))
+    ctx.account.note("unscorable", "nothing to score", np.flatnonzero((tokens == 0) & ~problematic))
     ctx.account.note("unscorable", "the loss is not finite", np.flatnonzero((tokens > 0) & ~np.isfinite(loss)))
     mean[~np.isfinite(mean)] = np.nan
-    ctx.account.note("truncated", "the answer is longer than the window", np.flatnonzero(encoded.truncated))
     return AnswerLoss(mean, tokens, hits)
 
 

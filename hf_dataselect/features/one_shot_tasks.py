@@ -11,10 +11,11 @@ from ..data.records import Records
 from ..data.text import TextFormat, adds_bos
 from ..engines.forward.likelihood import likelihood
 from ..engines.forward.one_shot import one_shot_loss
+from ..engines.runtime.model_state import positions
 from ..engines.runtime.token_rows import TokenRows
 from ..engines.subset.clusters import central_rows
 from ..errors import SelectionError
-from .hidden_states import prompt_vectors
+from .hidden_states import note_unusable, prompt_vectors
 
 
 class Tasks(NamedTuple):
@@ -84,18 +85,13 @@ def task_losses(
         ctx.model, tasks.zero_shot, ctx.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
     ).loss
     encoded = ctx.encode(records, text_format)
-    usable = np.ones(len(records), bool)
-    for reason, rows in encoded.problems.items():
-        ctx.account.note("unscorable", reason, rows)
-        usable[rows] = False
-    positions = getattr(ctx.model.config.get_text_config(), "max_position_embeddings", None)
-    if positions is not None:
-        long = usable & (encoded.tokens.lengths + tasks.one_shot.lengths.max() > positions)
-        ctx.account.note(
-            "unscorable", f"the row and a task need more than {positions} positions", np.flatnonzero(long)
-        )
+    note_unusable(encoded, ctx)
+    usable = ~encoded.problematic
+    limit = positions(ctx.model)
+    if limit is not None:
+        long = usable & (encoded.tokens.lengths + tasks.one_shot.lengths.max() > limit)
+        ctx.account.note("unscorable", f"the row and a task need more than {limit} positions", np.flatnonzero(long))
         usable &= ~long
-    ctx.account.note("truncated", "the answer is longer than the window", np.flatnonzero(encoded.truncated))
     one_shot = one_shot_loss(
         ctx.model,
         encoded.tokens,

@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyarrow.compute as pc
 from datasets import Dataset
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..context import Context
 from ..engines.runtime.model_state import preserved
+from ..engines.runtime.token_rows import token_counts
 from ..engines.store.files import write_atomic
 from ..engines.store.identity import weights_identity
 from ..errors import JudgeError
@@ -226,8 +226,7 @@ def _tokens(dataset: Any) -> int | None:
     """Tokens of the rows trained on in one epoch, after truncation."""
     if not isinstance(dataset, Dataset) or "input_ids" not in dataset.column_names:
         return None
-    batches = dataset.select_columns("input_ids").with_format("arrow").iter(10_000)
-    return sum(pc.sum(pc.list_value_length(batch["input_ids"])).as_py() or 0 for batch in batches)
+    return int(token_counts(dataset).sum())
 
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:

@@ -9,7 +9,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...compat.accelerate import out_of_memory
-from ..runtime.model_state import evaluating
+from ..runtime.model_state import evaluating, positions
 from ..runtime.runtime import Runtime
 from .vllm import vllm_ids
 
@@ -66,7 +66,7 @@ def generate_ids(
             )
         model = accelerator.unwrap_model(model, keep_torch_compile=False)
     prompts = [tuple(map(int, prompt)) for prompt in prompts]
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    limit = positions(model)
     for row, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"`prompts[{row}]` has no tokens")

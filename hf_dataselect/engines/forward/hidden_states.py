@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import is_peft_model
 from torch import nn
 
+from ..runtime.batching import padded
 from ..runtime.model_state import cast, evaluating, scoring_dtype
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
@@ -44,25 +45,25 @@ def hidden_state(
     columns = width + with_loss
 
     def compute(batch: np.ndarray) -> np.ndarray:
-        ids = [torch.from_numpy(ids.astype(np.int64)) for ids, _ in rows.take(batch)]
-        padded = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(device)
+        ids = [ids for ids, _ in rows.take(batch)]
+        filled = padded(ids).to(device)
         lengths = torch.tensor([[len(row)] for row in ids])
-        if padded.shape[1] == 0:
+        if filled.shape[1] == 0:
             return np.full((len(ids), columns), np.nan, np.float32)
-        positions = torch.arange(padded.shape[1])
+        positions = torch.arange(filled.shape[1])
         losses = torch.zeros((len(ids), 0))
         if with_loss:
             states, predicts = [], positions < lengths - 1
-            indices, targets = predicts.flatten().nonzero()[:, 0].to(device), padded.roll(-1, 1).flatten()
+            indices, targets = predicts.flatten().nonzero()[:, 0].to(device), filled.roll(-1, 1).flatten()
             parts = [
                 token_losses(logits, targets[indices[part]].to(logits.device))[0]
-                for logits, part in logits_of(padded, indices, 0, states=states)
+                for logits, part in logits_of(filled, indices, 0, states=states)
             ]
             (hidden,), token_loss = states, torch.zeros(predicts.shape, dtype=torch.float64)
             token_loss[predicts] = torch.cat([part.double().cpu() for part in parts] or [token_loss[predicts]])
             losses = torch.where(lengths > 1, token_loss.sum(1, keepdim=True) / (lengths - 1), NO_LOSS).float()
         else:
-            hidden = inner.base_model(input_ids=padded, use_cache=False).last_hidden_state
+            hidden = inner.base_model(input_ids=filled, use_cache=False).last_hidden_state
         weights = (positions == lengths - 1 if pool == "last" else positions < lengths).float()
         weights = (weights * (positions + 1) if pool == "position" else weights).to(hidden.device)
         total = (hidden.float() * weights[..., None]).sum(1)

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
 from ...errors import SelectionError
+from ..runtime.batching import padded
 from ..runtime.cached_map import measured
 from ..runtime.loading import load_pretrained
 from ..runtime.runtime import Runtime
@@ -75,11 +76,10 @@ def yes_probability(
     answers, device = _answers(tokenizer), next(model.parameters()).device
 
     def compute(batch: np.ndarray) -> np.ndarray:
-        parts = [torch.from_numpy(ids.astype(np.int64)) for ids, _ in rows.take(batch)]
-        padded = nn.utils.rnn.pad_sequence(parts, batch_first=True).to(device)
-        mask = nn.utils.rnn.pad_sequence([torch.ones_like(part) for part in parts], batch_first=True).to(device)
-        decoder_start = torch.full((len(parts), 1), model.config.decoder_start_token_id, device=device)
-        logits = model(input_ids=padded, attention_mask=mask, decoder_input_ids=decoder_start).logits[:, 0, answers]
+        taken = [ids for ids, _ in rows.take(batch)]
+        filled, mask = padded(taken).to(device), padded([np.ones_like(ids) for ids in taken]).to(device)
+        decoder_start = torch.full((len(taken), 1), model.config.decoder_start_token_id, device=device)
+        logits = model(input_ids=filled, attention_mask=mask, decoder_input_ids=decoder_start).logits[:, 0, answers]
         return logits.double().softmax(-1)[:, :1].cpu().numpy()
 
     # Raise the version when the probability of an unchanged text and model changes by more than rounding.

@@ -14,6 +14,7 @@ from accelerate.utils import gather_object, is_peft_model
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...compat.trl import is_vllm_available, vllm_answers, vllm_engine
+from ..runtime.model_state import positions
 from ..runtime.runtime import Runtime
 
 
@@ -93,7 +94,6 @@ def _engine(
     key = (model.name_or_path, memory)
     if key not in _kept or _kept[key].max_model_length < tokens:
         _kept.clear()
-        positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**31
-        window = min(positions, 1 << (tokens - 1).bit_length())
+        window = min(positions(model) or 2**31, 1 << (tokens - 1).bit_length())
         _kept[key] = vllm_engine(model, accelerator, tokenizer, memory, window)
     return _kept[key]

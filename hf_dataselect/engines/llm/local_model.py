@@ -14,7 +14,9 @@ from jinja2 import TemplateError
 from torch import nn
 
 from ..forward.likelihood import common_prefix, logits_at
+from ..runtime.batching import padded
 from ..runtime.cached_map import Mapped, measured
+from ..runtime.model_state import positions
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
 from ..store.identity import identity_of
@@ -52,8 +54,7 @@ class LocalModel:
     @property
     def window(self) -> float:
         """Positions of the model."""
-        positions = getattr(self.unwrapped.config.get_text_config(), "max_position_embeddings", None)
-        return (self._bounded and positions) or math.inf
+        return (self._bounded and positions(self.unwrapped)) or math.inf
 
     def prompt_ids(self, question: Conversation | str, reply: bool = True) -> list[int] | None:
         """
@@ -206,9 +207,3 @@ def _next_token(
         return result
 
     return compute
-
-
-def padded(rows: Sequence[np.ndarray], filler: int) -> torch.Tensor:
-    """Rows in one int64 tensor, filled on the right."""
-    tensors = [torch.from_numpy(row.astype(np.int64)) for row in rows]
-    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=filler)

@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import nn
 
+from ..runtime.batching import padded
 from ..runtime.loading import check_pretrained
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
 from ..store.identity import digest
 from .judge import Conversation, checked_conversation
 from .judge_options import JudgeOptions
-from .local_model import LocalModel, padded
+from .local_model import LocalModel
 from .metered import MeteredModel
 
 

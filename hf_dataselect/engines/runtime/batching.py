@@ -1,11 +1,13 @@
-"""Length-sorted batches by token budget, and dataset maps shared by the ranks."""
+"""Length-sorted batches by token budget, padded batches, and dataset maps shared by the ranks."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import torch
 from accelerate import PartialState
 from datasets import Dataset
+from torch import nn
 
 from ...compat.accelerate import several_processes
 
@@ -50,3 +52,9 @@ def batches_by_tokens(lengths: Sequence[int], batch_tokens: int, rows: np.ndarra
         batches.append(rows[start : start + size])
         start += size
     return batches
+
+
+def padded(rows: Sequence[np.ndarray], filler: int = 0) -> torch.Tensor:
+    """Rows in one int64 tensor, filled on the right."""
+    tensors = [torch.from_numpy(row.astype(np.int64)) for row in rows]
+    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=filler)

@@ -1,4 +1,4 @@
-"""Restore a model after scoring: modes, flags, hooks, `requires_grad`, dtype and random state."""
+"""The window of a model, and its state restored after scoring: modes, flags, hooks, `requires_grad`, dtype, seeds."""
 
 import random
 from collections import OrderedDict
@@ -18,6 +18,11 @@ from ...compat.transformers import CAPTURING_FLAG, CHECKPOINTING_FLAGS, INPUT_GR
 
 _FLAGS = ("training", "forward", *HOOKS, *CHECKPOINTING_FLAGS, *INPUT_GRADIENT_HOOKS, CAPTURING_FLAG, *PREPARED)
 _ABSENT = object()
+
+
+def positions(model: nn.Module) -> int | None:
+    """Positions that a model has; `None` where its config names no limit."""
+    return getattr(model.config.get_text_config(), "max_position_embeddings", None)
 
 
 @contextmanager

@@ -13,6 +13,13 @@ from datasets import Dataset, Features, List, Value, concatenate_datasets
 TOKEN_FEATURES = Features({"input_ids": List(Value("int32")), "spans": List(Value("int32"))})
 
 
+def token_counts(dataset: Dataset) -> np.ndarray:
+    """Number of `input_ids` of each row, int64 `(n,)`; 0 for a row without any."""
+    batches = dataset.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
+    counts = [pc.list_value_length(batch["input_ids"]).fill_null(0).to_numpy().astype(np.int64) for batch in batches]
+    return np.concatenate([np.zeros(0, np.int64), *counts])
+
+
 class TokenRows:
     """
     A view over an Arrow table of token ids and label spans; ids stay on disk where the table is memory-mapped.
@@ -28,10 +35,7 @@ class TokenRows:
         self._parts: tuple[np.ndarray, np.ndarray] | None = None
         self.dataset = dataset.select_columns(["input_ids", "spans"]).with_format("arrow")
         #: Number of tokens of each row, int64 `(n,)`.
-        self.lengths = np.concatenate(
-            [np.zeros(0, np.int64)]
-            + [pc.list_value_length(ids).to_numpy().astype(np.int64) for ids in self._column("input_ids")]
-        )
+        self.lengths = token_counts(self.dataset)
 
     @classmethod
     def from_lists(cls, input_ids: Sequence[Sequence[int]], spans: Sequence[Sequence[tuple[int, int]]]) -> "TokenRows":
