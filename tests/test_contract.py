@@ -25,10 +25,10 @@ from hf_dataselect.selector import Card, Scores, Selector
 from hf_dataselect.selectors.length import Length
 from hf_dataselect.testing import check_selector, tiny_context
 from tests.engines.llm.test_local import reward_model
+from tests.processes import launch
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
 from tests.selectors.small import OPTIONS
-from tests.test_ranks import launch
 from tests.tiny import context_of, tiny_evaluator, tiny_model, tiny_tokenizer
 from tests.tiny_vision import save_clip
 

@@ -1,7 +1,6 @@
 """Several ranks, and kills: the same rows, and nothing scored twice."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -10,35 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import environment, run
 from tests.tiny_training import write_recipe
 
 
-ROOT = Path(__file__).parents[1]
 SMALL = {"selection_budget": 0.25, "selection_dtype": "float32", "selection_batch_tokens": 256}
 GENERATED = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 4}
-
-
-def environment(**extra: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **extra}
-
-
-def run(processes: int, recipe: Path, *options: str, command: str = "train") -> subprocess.CompletedProcess:
-    return launch(processes, "hf_dataselect", command, "--config", str(recipe), *options, cwd=recipe.parent)
-
-
-def launch(processes: int, module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
-    """A module as so many processes, to its end."""
-    command = [sys.executable, "-m"]
-    if processes > 1:
-        # Without MPI, `accelerate launch` starts several processes only with `--multi_gpu`; `use_cpu` keeps them here.
-        command += ["accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-        command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-        command += ["--main_process_port", "0", "-m"]
-    done = subprocess.run(
-        [*command, module, *arguments], env=environment(), capture_output=True, text=True, timeout=600, cwd=cwd
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
 
 
 def selection(folder: Path) -> dict:

@@ -3,8 +3,18 @@
 import dataclasses
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from hf_dataselect.context import Context
 from hf_dataselect.engines.runtime.runtime import Runtime
@@ -88,6 +98,23 @@ def tiny_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM(config).eval()
+
+
+def tiny_gpt2() -> GPT2LMHeadModel:
+    """Random GPT-2, seeded: learned positions, and convolutions in place of linear layers."""
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4))
+
+
+def with_lora(model: torch.nn.Module, std: float, seed: int = 0, **options) -> PeftModel:
+    """The model with a LoRA adapter whose B is not zero."""
+    torch.manual_seed(seed)
+    options = {"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options}
+    model = get_peft_model(model, LoraConfig(**options))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=std)
+    return model
 
 
 def tiny_evaluator(tokenizer: PreTrainedTokenizerFast) -> T5ForConditionalGeneration:

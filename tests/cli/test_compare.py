@@ -14,7 +14,7 @@ from hf_dataselect.cli.main import main
 from hf_dataselect.training.comparison import CompareArguments, _last_whole_checkpoint, plan
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.trainer import DataSelectingTrainer
-from tests.test_ranks import environment, run
+from tests.processes import environment, run
 from tests.tiny_training import write_recipe
 
 

@@ -17,9 +17,10 @@ from hf_dataselect.features.judgements import turns_of
 from hf_dataselect.fitted.scorers.scorer_prompts import SCORER_MARK, card_template, fill, own_question
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.deita import DEITA
+from tests.processes import run
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
-from tests.test_ranks import SMALL, run, selection
+from tests.test_ranks import SMALL, selection
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import answer_ends, write_recipe
 

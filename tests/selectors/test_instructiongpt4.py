@@ -33,9 +33,9 @@ from hf_dataselect.fitted.rules.rule import load_rule
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 from tests.engines.llm.test_local import reward_model
+from tests.processes import launch
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
-from tests.test_ranks import launch
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
 from tests.tiny_vision import captions, image_rows, save_clip, save_siglip, tiny_idefics, tiny_vlm

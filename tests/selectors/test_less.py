@@ -25,8 +25,9 @@ from hf_dataselect.features.tuning import tuning_rows
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.less import LESS
 from tests.engines.gradients.test_collect import naive, quantized
+from tests.processes import environment, run
 from tests.rows import LAYOUTS, alpaca, layout
-from tests.test_ranks import environment, run, selection
+from tests.test_ranks import selection
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import scored_rows, tiny_trainer, watch_training, write_recipe
 

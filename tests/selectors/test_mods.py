@@ -23,9 +23,10 @@ from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selectors.mods import MoDS
 from tests.engines.llm.test_local import reward_model
+from tests.processes import run
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_arrays
-from tests.test_ranks import run, selection
+from tests.test_ranks import selection
 from tests.tiny import CHAT_TEMPLATE, context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer, write_recipe
 

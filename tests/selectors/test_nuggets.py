@@ -29,9 +29,9 @@ from hf_dataselect.features.one_shot_tasks import task_tokens
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.nuggets import Nuggets, Plan
 from tests.engines.forward.test_likelihood import MODELS
+from tests.processes import launch
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
-from tests.test_ranks import launch
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.parity import CASES
-from tests.test_ranks import launch
+from tests.processes import launch
 
 
 @pytest.mark.parametrize("part", range(3))

@@ -1,12 +1,7 @@
 import copy
 import json
 import logging
-import os
 import random
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,6 +9,7 @@ import torch
 
 from hf_dataselect.engines.forward.generation import generate, generate_ids, stop_ids
 from hf_dataselect.engines.runtime.runtime import Runtime
+from tests.processes import on_two_ranks
 from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 
@@ -231,10 +227,9 @@ def test_peft_model(tokenizer, prompts):
 
 
 def test_ranks_share_the_work_and_get_all_answers(model, tokenizer, prompts, tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(
-        textwrap.dedent(
-            """
+    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
+    on_two_ranks(
+        """
             import json, sys
             from pathlib import Path
 
@@ -259,22 +254,9 @@ def test_ranks_share_the_work_and_get_all_answers(model, tokenizer, prompts, tmp
             one = generate(model, tokenizer, prompts[:1], runtime, max_new_tokens=12)
             result = {"texts": texts, "one": one, "rows": sum(rows), "training": model.training}
             (out / f"{accelerator.process_index}.json").write_text(json.dumps(result))
-            """
-        )
+            """,
+        tmp_path,
     )
-    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
-    root = str(Path(__file__).parents[3])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    run = subprocess.run(
-        [*command, str(script), str(tmp_path)],
-        check=False,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     expected = generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     assert first["texts"] == second["texts"] == expected

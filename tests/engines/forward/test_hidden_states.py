@@ -3,8 +3,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, GPT2Config
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
@@ -17,7 +15,7 @@ from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.features.row_vectors import RowVectors
 from tests.rows import alpaca
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_gpt2, tiny_model, tiny_tokenizer, with_lora
 
 
 def tiny():
@@ -25,17 +23,7 @@ def tiny():
 
 
 def adapted():
-    torch.manual_seed(0)
-    model = get_peft_model(tiny(), LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
-    return model
-
-
-def gpt2():
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4))
+    return with_lora(tiny(), std=0.2)
 
 
 def some_rows(n=13, seed=0):
@@ -60,7 +48,7 @@ def embedded(model, rows, **options):
     return hidden_state(model, rows, Runtime(**{"dtype": "float32", "batch_tokens": 100, **options}), pool="mean")
 
 
-@pytest.mark.parametrize("build", [tiny, adapted, gpt2])
+@pytest.mark.parametrize("build", [tiny, adapted, tiny_gpt2])
 def test_equals_the_naive_twin_padding_left_out(build):
     model = build().eval()
     found = embedded(model, some_rows())
@@ -68,7 +56,7 @@ def test_equals_the_naive_twin_padding_left_out(build):
     np.testing.assert_allclose(found, naive(model, some_rows()), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("build", [tiny, adapted, gpt2])
+@pytest.mark.parametrize("build", [tiny, adapted, tiny_gpt2])
 def test_the_last_state_is_that_of_the_last_token_of_each_row(build):
     model = build().eval()
     found = hidden_state(model, some_rows(), Runtime(dtype="float32", batch_tokens=100), pool="last")

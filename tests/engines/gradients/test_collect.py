@@ -1,8 +1,6 @@
 """Batched per-example gradients against one backward pass a row, and against the numbers of LESS's own code."""
 
 import dataclasses
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GPT2Config, OPTConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, OPTConfig
 
 from hf_dataselect.engines.gradients import collect as engine
 from hf_dataselect.engines.gradients import per_example
@@ -26,9 +24,9 @@ from hf_dataselect.engines.store.vector_store import VectorStore
 from hf_dataselect.engines.subset.target_similarity import Target
 from hf_dataselect.errors import SelectionError
 from tests.engines.runtime.test_cached_map import Clock
+from tests.processes import on_two_ranks
 from tests.shared_data import golden, golden_path, smollm2_path
-from tests.test_ranks import environment
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_gpt2, tiny_model, tiny_tokenizer, with_lora
 
 
 EXACT = {"dtype": "float32", "project": Projection("none", dtype="float32"), "batch_tokens": 120}
@@ -57,19 +55,7 @@ def plain(**options):
 
 
 def adapted(model=None, seed=0, **options):
-    """A LoRA adapter whose B is not zero."""
-    torch.manual_seed(seed)
-    options = {"r": 4, "target_modules": "all-linear", "task_type": "CAUSAL_LM", **options}
-    model = get_peft_model(plain() if model is None else model, LoraConfig(**options))
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.1)
-    return model
-
-
-def gpt2():
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(GPT2Config(vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4))
+    return with_lora(plain() if model is None else model, 0.1, seed, **options)
 
 
 def tied():
@@ -166,7 +152,7 @@ MODELS = {
     "tied embeddings, on the head too": lambda folder: adapted(tied(), target_modules=["up_proj", "lm_head"]),
     "a user's, loaded": loaded_adapter,
     "4-bit": lambda folder: adapted(quantized(folder)),
-    "GPT-2": lambda folder: adapted(gpt2(), target_modules=["c_attn", "c_proj"], fan_in_fan_out=True),
+    "GPT-2": lambda folder: adapted(tiny_gpt2(), target_modules=["c_attn", "c_proj"], fan_in_fan_out=True),
     "Gemma 2": lambda folder: adapted(softcapped()),
     "OPT, whose layers drop out by themselves": lambda folder: adapted(opt(), target_modules=["q_proj", "fc1"]),
 }
@@ -530,7 +516,7 @@ from hf_dataselect.engines.runtime.stored_vectors import stored_vectors
 from tests.engines.gradients.test_collect import STORED, adapted, booked, some_rows
 from tests.engines.store.test_vector_store import vectors_of
 
-accelerator, (kept, held) = Accelerator(cpu=True), sys.argv[1:]
+accelerator, (kept, held) = Accelerator(cpu=True), (f"{sys.argv[1]}/{name}" for name in ("kept", "held.npy"))
 for folder, name in ((None, held), (kept, f"{kept}.npy")):
     for again in (False, True):
         found, account = booked(adapted(), some_rows(), cache_dir=folder, accelerator=accelerator, **STORED)
@@ -550,14 +536,7 @@ for folder, cached in ((None, 0), (None, 0), (f"{kept}-vectors", 0), (f"{kept}-v
 
 
 def test_two_ranks_give_the_store_of_one(tmp_path):
-    (tmp_path / "on_ranks.py").write_text(ON_RANKS)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    launch += [str(tmp_path / "on_ranks.py"), str(tmp_path / "kept"), str(tmp_path / "held.npy")]
-    done = subprocess.run(
-        launch, env=environment(ACCELERATE_USE_CPU="true"), capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    on_two_ranks(ON_RANKS, tmp_path)
     model, rows = adapted(), some_rows()
     alone = gradients(model, rows, **STORED).vectors
     for name in ("held.npy", "kept.npy"):

@@ -25,6 +25,7 @@ from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.replies import Reply, ReplyStore
 from hf_dataselect.errors import JudgeError
 from tests.faulty_server import FAULTS, FaultyServer, first_calls_fail
+from tests.processes import on_two_ranks
 
 
 pytest.importorskip("openai")
@@ -402,9 +403,7 @@ def test_memory_is_bounded(judged, monkeypatch):
 
 
 def test_two_ranks_call_the_server_once(tmp_path):
-    (tmp_path / "ranks.py").write_text(
-        textwrap.dedent(
-            """
+    two_ranks = """
             import json, sys
             from dataclasses import asdict
             from pathlib import Path
@@ -427,19 +426,8 @@ def test_two_ranks_call_the_server_once(tmp_path):
             (Path(sys.argv[1]) / f"{accelerator.process_index}.json").write_text(json.dumps(found))
             accelerator.end_training()
             """
-        )
-    )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     with FaultyServer(first_calls_fail(0.2)) as server:
-        shared = {**process_environment(server), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-        run = subprocess.run(
-            [*command, str(tmp_path / "ranks.py"), str(tmp_path)],
-            env=shared,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert run.returncode == 0, run.stderr[-3000:]
+        on_two_ranks(two_ranks, tmp_path, OPENAI_BASE_URL=server.url)
         assert set(server.answers.values()) == {1} and len(server.answers) == 20
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert [reply["text"] for reply in first["replies"]] == [str(i) for i in range(20)] * 2

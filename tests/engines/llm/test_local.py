@@ -1,11 +1,6 @@
 """Judges that run here: words as generated one by one, digit logits and rewards as of one plain forward a row."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +17,7 @@ from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.errors import JudgeError
 from hf_dataselect.features.ratings import expected_rating
+from tests.processes import on_two_ranks
 from tests.rows import alpaca_rows
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -287,9 +283,8 @@ def test_a_reward_model_of_trl(tokenizer, tmp_path):
 
 
 def test_ranks_share_the_work_and_agree(tokenizer, tmp_path):
-    (tmp_path / "ranks.py").write_text(
-        textwrap.dedent(
-            """
+    on_two_ranks(
+        """
             import json, sys
             from dataclasses import asdict
             from pathlib import Path
@@ -310,20 +305,9 @@ def test_ranks_share_the_work_and_agree(tokenizer, tmp_path):
             found["cost"] = [judge.cost.calls, reward.cost.calls]
             (Path(sys.argv[1]) / f"{accelerator.process_index}.json").write_text(json.dumps(found))
             accelerator.end_training()
-            """
-        )
+            """,
+        tmp_path,
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    root = str(Path(__file__).parents[3])
-    environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    run = subprocess.run(
-        [*command, str(tmp_path / "ranks.py"), str(tmp_path)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     judge = LocalJudge("", tiny_model(tokenizer), tokenizer, Runtime(cache_dir=tmp_path / "cache", **PLAIN))

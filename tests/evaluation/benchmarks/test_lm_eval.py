@@ -15,7 +15,7 @@ from hf_dataselect.engines.runtime.model_state import preserved
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.evaluation.benchmark import load_benchmarks
 from tests.evaluation.benchmarks.test_multiple_choice import MMLU, plain_loss, write
-from tests.test_ranks import run
+from tests.processes import run
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer, write_recipe
 
