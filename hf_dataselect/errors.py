@@ -2,7 +2,7 @@
 
 
 class SelectionError(ValueError):
-    """The rows or the run at hand leave nothing to select or to resume: for the user to mend."""
+    """Nothing can be selected from these rows, or resumed: user error, and the message says what to change."""
 
 
 class JudgeError(RuntimeError):

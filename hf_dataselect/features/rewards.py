@@ -36,8 +36,8 @@ def answer_rewards(
             Answers to score in place of the rows' own; `None` for a row without an answer.
 
     Returns:
-        `np.ndarray`: NaN for a row without an answer or a finite reward. With the rows' own answers these are entered
-        in `ctx.account`.
+        `np.ndarray`: NaN for a row without an answer or a finite reward; without `answers`, these rows are entered in
+        `ctx.account`.
     """
     model = load_reward_model(reward_model, ctx.runtime) if isinstance(reward_model, str) else reward_model
     asked, own = [], answers is None
