@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .data.encoding import Encoded, encode, encode_answers
+from .data.encoded import Encoded
+from .data.encoding import encode, encode_answers
+from .data.preparation import Preparation, trained_rows
 from .data.records import Records
 from .data.text import TextFormat
 from .engines.runtime.account import Account
@@ -43,6 +45,8 @@ class Context:
             Window in tokens, for scoring as for training.
         processor ([`~transformers.ProcessorMixin`], *optional*):
             That of a vision-language model: what makes tokens and pixels of its rows.
+        preparation ([`Preparation`], *optional*):
+            How TRL makes tokens and labels of rows.
     """
 
     tokenizer: Any
@@ -55,6 +59,7 @@ class Context:
     seed: int = 42
     max_length: int | None = 1024
     processor: Any = None
+    preparation: Preparation = field(default_factory=Preparation)
 
     def __post_init__(self):
         if self.judge is not None and self.judge.runtime.account is not self.account:
@@ -78,16 +83,23 @@ class Context:
         return self.runtime.broadcast(value)
 
     def text_format(self, **options: Any) -> TextFormat:
-        """[`TextFormat`] with this context's tokenizer and window."""
+        """[`TextFormat`] with this context's tokenizer and window, and the chat template that is trained with."""
         if self.tokenizer is None:
             raise ValueError("`tokenizer` is required: tokens are counted or scored.")
-        return TextFormat(self.tokenizer, **{"max_length": self.max_length, **options})
+        trained = {"truncation": self.preparation.truncation, "chat_template": self.preparation.chat_template}
+        return TextFormat(self.tokenizer, **{"max_length": self.max_length, **trained, **options})
 
     def encode(self, records: Records, text_format: TextFormat | None = None, unconditional: bool = False) -> Encoded:
         """Token rows of records, or of their answers without prompts, see [`~data.encoding.encode`]."""
         text_format = text_format or self.text_format()
         encoded = encode_answers if unconditional else encode
         return encoded(records, text_format, num_proc=self.runtime.num_proc)
+
+    def trained(self, records: Records) -> Encoded:
+        """Token rows with the labels that TRL trains on, see [`~data.preparation.trained_rows`]."""
+        processing_class = self.processor or self.tokenizer
+        options = self.preparation, processing_class, self.runtime.num_proc
+        return trained_rows(records, self.text_format(), *options)
 
     def with_model(self, name: str) -> "Context":
         """
@@ -104,7 +116,9 @@ class Context:
         except (OSError, ValueError) as error:
             raise SelectionError(f"Can't load the scoring model {name!r}: {error}") from error
         window = min(filter(None, (self.max_length, positions(model))), default=None)
-        return dataclasses.replace(self, model=model, tokenizer=tokenizer, model_id=name, max_length=window)
+        preparation = dataclasses.replace(self.preparation, chat_template=None)
+        changed = {"tokenizer": tokenizer, "model_id": name, "max_length": window, "preparation": preparation}
+        return dataclasses.replace(self, model=model, **changed)
 
     def using(self, model: Any) -> "Context":
         """The same context with another loaded model (a fine-tuned one)."""

@@ -56,7 +56,8 @@ def select(
     check_budget(budget, selector, ctx.diversity)
     k, groups = budget.rows(n), None if budget.groups is None else budget.groups.of(records.dataset)
     started = time.perf_counter()
-    unreadable = records.unreadable()
+    has_template = getattr(ctx.tokenizer, "chat_template", None) is not None
+    unreadable = records.unreadable(ctx.text_format() if has_template else None, ctx.runtime.num_proc)
     for reason, rows in unreadable.items():
         ctx.account.note("dropped", reason, rows)
     with preserved(ctx.model), unprepared(ctx.model), _unchanged(selector, ctx) as identity:
@@ -210,7 +211,8 @@ def _trained_tokens(records: Records, ctx: Context) -> np.ndarray:
     if records.layout == "tokens":
         lengths = token_counts(records.dataset)
         return np.minimum(lengths, ctx.max_length or lengths.max(initial=0))
-    return np.asarray(ctx.encode(records, ctx.text_format(end_of_turn=True)).tokens.lengths, np.int64)
+    encoded = ctx.encode(records, ctx.text_format(end_of_turn=True))
+    return np.bincount(encoded.row, encoded.tokens.lengths, len(records)).astype(np.int64)
 
 
 def _describe_cut(scores: np.ndarray, chosen: np.ndarray, budget: Budget, groups: Any, ctx: Context) -> None:

@@ -12,10 +12,11 @@ from transformers import ProcessorMixin
 
 from .budget import Budget
 from .context import Context
+from .data.chat_template import default_chat_template, tokenizer_of
 from .data.images import other_images
 from .data.layouts import LAYOUTS
+from .data.preparation import Preparation, try_preparation
 from .data.records import Records, load_rows
-from .data.text import default_chat_template
 from .diversity import Diversity
 from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
@@ -61,6 +62,8 @@ class SelectionPlan:
             Same seed, same rows.
         max_length (`int`, *optional*, defaults to `1024`):
             Window in tokens, for scoring as for training.
+        preparation ([`Preparation`], *optional*):
+            How TRL makes tokens and labels of rows.
 
     Raises:
         `ValueError`: a budget or a diversity that the method can't keep to.
@@ -76,6 +79,7 @@ class SelectionPlan:
     judge_options: JudgeOptions = field(default_factory=JudgeOptions)
     seed: int = 42
     max_length: int | None = 1024
+    preparation: Preparation = field(default_factory=Preparation)
     #: Whether the tokenizer got the package's chat template.
     default_template: bool = field(default=False, init=False)
 
@@ -206,6 +210,19 @@ class SelectionPlan:
         self.default_template = True
         logger.warning("The tokenizer has no chat template: the default of hf_dataselect is set and saved with it.")
 
+    def try_preparation(self, processing_class: Any) -> None:
+        """
+        Try TRL's own preparation on some rows, and find the chat template that it trains with.
+
+        Raises:
+            `ValueError`: TRL refuses the options or the rows.
+        """
+        if self.records.layout not in ("tokens", "text"):
+            self.preparation = self.preparation.for_tokenizer(processing_class)
+        if self.records.images is None:  # TRL prepares no rows with images
+            text_format = self.context(processing_class, None, Runtime(), None).text_format()
+            try_preparation(self.records, text_format, self.preparation, processing_class)
+
     def load_judge(
         self, runtime: Runtime, model: Any = None, processing_class: Any = None
     ) -> "Judge | RewardModel | None":
@@ -236,6 +253,7 @@ class SelectionPlan:
             seed=self.seed,
             max_length=self.max_length,
             processor=processing_class if isinstance(processing_class, ProcessorMixin) else None,
+            preparation=self.preparation,
         )
 
     def select(self, ctx: Context, folder: Path | None, recipe: dict[str, Any]) -> Selection:
@@ -251,7 +269,7 @@ class SelectionPlan:
                 What its `recipe.yaml` holds.
         """
         selection = select(self.records, self.selector, self.budget, ctx)
-        template = getattr(ctx.tokenizer, "chat_template", None)
+        template = ctx.preparation.chat_template or getattr(ctx.tokenizer, "chat_template", None)
         selection.facts |= {
             "model": ctx.model_id,
             "dataset": self.records.content_hash(),
@@ -260,6 +278,7 @@ class SelectionPlan:
             "chat_template": digest(template) if template else None,
             "default_chat_template": self.default_template,
             "max_length": ctx.max_length,
+            "truncation": ctx.preparation.truncation,
             "dtype": ctx.runtime.dtype,
             "seed": ctx.seed,
             "processes": ctx.runtime.world,
@@ -291,8 +310,3 @@ def load_target(target: Dataset | str | None, records: Records) -> Records | Non
         )
         formatting_func = None
     return Records(rows, records.text_field, formatting_func, name="selection_target")
-
-
-def tokenizer_of(processing_class: Any) -> Any:
-    """The tokenizer of a processor; a tokenizer itself."""
-    return processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class

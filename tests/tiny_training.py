@@ -76,9 +76,10 @@ def watch_training(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     return seen
 
 
-def scored_rows(records: Records, ctx: Context) -> list[tuple]:
-    """The same of the rows that are scored, the end of each turn among what counts."""
-    rows = encode(records, ctx.text_format(end_of_turn=True)).tokens.take(range(len(records)))
+def trained_rows(records: Records, ctx: Context) -> list[tuple]:
+    """The same of rows as TRL prepares them for training."""
+    tokens = ctx.trained(records).tokens
+    rows = tokens.take(range(len(tokens)))
     counted = [[place for start, end in spans for place in range(max(1, start), end)] for _, spans in rows]
     return [(tuple(ids.tolist()), tuple(places)) for (ids, _), places in zip(rows, counted, strict=True) if places]
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 from .installed import attribute, check_hook, imported
@@ -51,20 +52,51 @@ def dict_fields(kind: type, more: Sequence[str]) -> list[str]:
     return [*attribute("trl", kind, "_VALID_DICT_FIELDS"), *more]
 
 
+def prepare_dataset(
+    dataset: Any,
+    processing_class: Any,
+    *,
+    chat_template: str | None,
+    completion_only_loss: bool,
+    packing: bool,
+    text_field: str = "text",
+    num_proc: int | None = None,
+    **options: Any,
+) -> Any:
+    """
+    Tokens and labels of rows as [`~trl.SFTTrainer`] makes them, by its private `_prepare_dataset` without a trainer;
+    `options` are those of [`~trl.SFTConfig`] that it reads. Seen on TRL 1.16.0; raises `ImportError` where it is
+    missing.
+    """
+    prepare = attribute("trl", imported("trl", "trl", "SFTTrainer"), "_prepare_dataset")
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    trainer = SimpleNamespace(
+        _tokenizer=tokenizer, chat_template=chat_template, completion_only_loss=completion_only_loss
+    )
+    args = SimpleNamespace(
+        dataset_text_field=text_field, dataset_num_proc=num_proc, shuffle_dataset=False, seed=0, **options
+    )
+    return prepare(trainer, dataset, processing_class, args, packing, None, "train")
+
+
+def training_template(processing_class: Any) -> str | None:
+    """
+    The chat template that [`~trl.SFTTrainer`] trains with under `assistant_only_loss`, `None` for the tokenizer's own:
+    `trl.chat_template_utils.get_training_chat_template`. Seen on TRL 1.16.0; raises `ImportError` where it is missing,
+    and what TRL raises where it has no such template.
+    """
+    name = "trl.chat_template_utils"
+    if imported("trl", name, "has_generation_markers")(processing_class.chat_template):
+        return None
+    return imported("trl", name, "get_training_chat_template")(processing_class)
+
+
 def skips_preparation(trainer: Any) -> bool:
     """
     Whether the dataset is trained on as it is (`dataset_kwargs`, or images that the collator reads), the private
     `_skip_prepare_dataset` of [`~trl.SFTTrainer`]. Seen on TRL 1.16.0; raises `ImportError` where it is missing.
     """
     return attribute("trl", trainer, "_skip_prepare_dataset")
-
-
-def formatting_func_of(trainer: Any) -> Any:
-    """
-    The function that makes texts of rows, the private `_formatting_func` of [`~trl.SFTTrainer`]. Seen on TRL 1.16.0;
-    raises `ImportError` where it is missing.
-    """
-    return attribute("trl", trainer, "_formatting_func")
 
 
 def create_model(name: str, **options: Any) -> Any:

@@ -1,17 +1,14 @@
 """Tokenize each record once: its token row, the spans of its answers, and the start of each answer's header."""
 
-import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-from datasets import Dataset, Features, List, Value
 
 from ..compat.datasets import fingerprint
 from ..engines.runtime.batching import main_process_first
-from ..engines.runtime.token_rows import TOKEN_FEATURES, TokenRows
 from ..engines.store.identity import digest
+from .encoded import COLUMNS, Encoded
 from .layouts import Record
 from .records import Records
 from .text import TextFormat
@@ -19,103 +16,10 @@ from .tokenized_texts import TokenizedTexts
 
 
 #: Raise it whenever this module or `text.py` gives different tokens, so that stored encodings are not reused.
-VERSION = 3
+VERSION = 4
 
-_COLUMNS = Features(
-    {
-        **TOKEN_FEATURES,
-        "row": Value("int64"),
-        "truncated": Value("bool"),
-        "problem": Value("string"),
-        "headers": List(Value("int32")),
-    }
-)
-
-
-class Encoded:
-    """
-    Token rows of a dataset, and the records that could not be encoded.
-
-    Args:
-        dataset ([`~datasets.Dataset`]):
-            The columns that [`encode_batch`] returns.
-        records (`int`):
-            Number of records that the token rows come from.
-    """
-
-    def __init__(self, dataset: Dataset, records: int):
-        self.tokens = TokenRows(dataset)
-        self._columns = dataset.select_columns(["spans", "headers"]).with_format("arrow")
-        columns = dataset.select_columns(["row", "truncated", "problem"]).with_format("arrow")
-        parts = {name: [] for name in ("row", "truncated")}
-        #: Unscorable records, by reason.
-        self.problems: dict[str, list[int]] = {}
-        for table in columns.iter(10_000):
-            for name, column in parts.items():
-                column.append(table[name].to_numpy())
-            if any(table["problem"].unique().to_pylist()):
-                for row, problem in zip(table["row"].to_pylist(), table["problem"].to_pylist(), strict=True):
-                    if problem:
-                        self.problems.setdefault(problem, []).append(row)
-        #: Record of each token row, int64.
-        self.row = np.concatenate(parts["row"]).astype(np.int64)
-        #: Whether answer tokens of a record were cut off, bool `(records,)`.
-        self.truncated = np.zeros(records, bool)
-        self.truncated[self.row[np.concatenate(parts["truncated"]).astype(bool)]] = True
-
-    @property
-    def problematic(self) -> np.ndarray:
-        """Unscorable records, bool `(records,)`."""
-        mask = np.zeros(len(self.truncated), bool)
-        mask[[row for rows in self.problems.values() for row in rows]] = True
-        return mask
-
-    def prompts(self) -> TokenRows:
-        """The prompt of each row, up to its first answer; all tokens are label tokens."""
-        ends = self.tokens.lengths.copy()
-        first = 0
-        for spans in self._column("spans"):
-            offsets = spans.offsets.to_numpy()
-            filled = np.flatnonzero(np.diff(offsets))
-            ends[first + filled] = spans.values.to_numpy()[offsets[filled]]
-            first += len(spans)
-        starts = np.zeros_like(ends)
-        return self.tokens.cut(np.arange(len(ends)), starts, ends, starts)
-
-    def label_tokens(self) -> np.ndarray:
-        """Number of label tokens of each token row, int64."""
-        counts = [np.zeros(0, np.int64)]
-        for spans in self._column("spans"):
-            edges, offsets = spans.flatten().to_numpy().reshape(-1, 2), spans.offsets.to_numpy()
-            total = np.append(0, np.cumsum(edges[:, 1] - edges[:, 0], dtype=np.int64))
-            counts.append(np.diff(total[(offsets - offsets[0]) // 2]))
-        return np.concatenate(counts)
-
-    def _column(self, name: str) -> Iterator[pa.ListArray]:
-        for table in self._columns.iter(10_000):
-            yield table[name].combine_chunks()
-
-    def answers(self, begin: Sequence[int]) -> "tuple[Encoded, np.ndarray]":
-        """
-        Each answer without its prompt, after the header that precedes it in its row.
-
-        Args:
-            begin (`Sequence[int]`):
-                Token ids to put before the header.
-
-        Returns:
-            `tuple`: the answers, and the records, int64, that are excluded since a header differs from the template's.
-        """
-        spans = np.concatenate([part.flatten().to_numpy() for part in self._column("spans")]).reshape(-1, 2)
-        headers = np.concatenate([part.flatten().to_numpy() for part in self._column("headers")]).astype(np.int64)
-        counts = np.concatenate([np.diff(part.offsets.to_numpy()) for part in self._column("headers")])
-        rows, (start, end) = np.repeat(np.arange(len(counts)), counts), spans.astype(np.int64).T
-        excluded = np.unique(rows[headers < 0])
-        kept = ~np.isin(rows, excluded)
-        rows, headers, start, end = (column[kept] for column in (rows, headers, start, end))
-        answers = copy.copy(self)
-        answers.tokens, answers.row = self.tokens.cut(rows, headers, end, start - headers, begin), self.row[rows]
-        return answers, self.row[excluded]
+#: Why a row has no label tokens, by what is encoded of a row that is longer than the window.
+_OUTSIDE = {"keep_start": "the prompt fills the window"}
 
 
 def encode(
@@ -140,7 +44,7 @@ def encode(
             batched=True,
             with_indices=True,
             remove_columns=records.texts.column_names,
-            features=_COLUMNS,
+            features=COLUMNS,
             num_proc=num_proc,
             new_fingerprint=digest([fingerprint(records.texts), key]) if records.formatting_func is None else None,
             desc="Tokenizing answers" if unconditional else "Tokenizing rows",
@@ -177,8 +81,7 @@ def encode_batch(text_format: TextFormat, records: Iterable[Record], uncondition
         `problem` (why there are no label tokens; empty if there are) and `headers` (for each span, the start of its
         answer's header; -1 where it is not the template's).
     """
-    columns = {name: [] for name in _COLUMNS}
-    window = text_format.max_length or np.iinfo(np.int32).max
+    columns = {name: [] for name in COLUMNS}
     texts = [_rendered(text_format, record) for record in records]
     groups = {}  # by whether the tokenizer adds special tokens
     for i, (record, *_) in enumerate(texts):
@@ -194,20 +97,50 @@ def encode_batch(text_format: TextFormat, records: Iterable[Record], uncondition
         # Where tokens merge across the boundary, a prompt can have more tokens without its answer.
         pairs = zip(boundaries[::2], boundaries[1::2], strict=True)
         spans = [(min(start, len(ids)), max(min(start, len(ids)), min(end, len(ids)))) for start, end in pairs]
+        windows = _windows(text_format, len(ids))
         if unconditional:
-            answers[i] = [(first, text[start:end]) for (start, end), (first, _) in zip(ranges, spans, strict=True)]
+            answers[i] = [
+                (text[slice(*place)], *part)
+                for place, span in zip(ranges, spans, strict=True)
+                for part in _parts(span, windows) or [(0, 0)]
+            ]
             continue
-        within = [place for place, (start, _) in enumerate(spans) if start < window]
-        cut = [(spans[place][0], min(spans[place][1], window)) for place in within]
-        headers = [_header(text_format, text, ranges[place], specials) for place in within]
-        if problem is None and not cut:
-            problem = "the prompt fills the window"
-        elif problem is None and not any(max(start, 1) < end for start, end in cut):
+        headers = [_header(text_format, text, place, specials) for place in ranges]
+        kept = [_within(window, spans, headers) for window in windows]
+        if problem is None and not any(cut for cut, _ in kept):
+            problem = _OUTSIDE.get(text_format.truncation, "no answer in the window")
+        elif problem is None and not any(max(start, 1) < end for cut, _ in kept for start, end in cut):
             problem = "nothing to score"
-        _add(columns, record.index, ids[:window], cut, any(end > window for _, end in spans), problem, headers)
+        truncated = any(start < windows[0][0] or end > windows[-1][1] for start, end in spans)
+        for (begin, stop), (cut, own) in zip(windows, kept, strict=True):
+            _add(columns, record.index, ids[begin:stop], cut, truncated, problem, own)
+            problem = None  # once a record
     if unconditional:
-        _encode_answers(text_format, columns, texts, answers, groups, window)
+        _encode_answers(text_format, columns, texts, answers, groups)
     return columns
+
+
+def _windows(text_format: TextFormat, length: int) -> list[tuple[int, int]]:
+    """The parts of a row of so many tokens that are trained on, `[start, end)`; the last may end after the row."""
+    window = text_format.max_length or np.iinfo(np.int32).max
+    if text_format.truncation == "split":
+        return [(start, start + window) for start in range(0, max(length, 1), window)]
+    start = max(0, length - window) if text_format.truncation == "keep_end" else 0
+    return [(start, start + window)]
+
+
+def _parts(span: tuple[int, int], windows: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The tokens `[start, end)` of an answer that are in a window, from its own first on, for each that has any."""
+    start, end = span
+    return [(max(a - start, 0), b - start) for a, b in windows if start < b and max(end, start + 1) > a]
+
+
+def _within(window: tuple[int, int], spans: list, headers: list[int]) -> tuple[list, list[int]]:
+    """Spans and headers in a window, from its start on. An answer whose beginning is cut off has no header."""
+    a, b = window
+    within = [(*span, header) for span, header in zip(spans, headers, strict=True) if _parts(span, [window])]
+    cut = [(max(start, a) - a, min(end, b) - a) for start, end, _ in within]
+    return cut, [header - a if min(header, start) >= a else -1 for start, _, header in within]
 
 
 def _rendered(text_format: TextFormat, record: Record) -> tuple[Record, str, list[tuple[int, int]], str | None]:
@@ -224,21 +157,26 @@ def _rendered(text_format: TextFormat, record: Record) -> tuple[Record, str, lis
     return record, text, [] if problem else ranges, problem
 
 
-def _encode_answers(text_format, columns, texts, answers, groups, window) -> None:
-    """Add one token row per answer, given as `(its first token after the prompt, its text)`, for [`encode_batch`]."""
+def _encode_answers(text_format, columns, texts, answers, groups) -> None:
+    """
+    Add one token row per answer, or part of one, given as `(text, first token, last token)`, for [`encode_batch`]. The
+    window leaves an answer the tokens that its prompt leaves it; a part without the answer's beginning has no header.
+    """
     encoded = {}
     for special_tokens, members in groups.items():
         header = (text_format.response_header or "") if special_tokens else text_format.assistant_header
         begin = len(text_format.tokenize([header], special_tokens)[0])
-        answer_texts = [header + answer for i in members for _, answer in answers[i]]
+        answer_texts = [header + answer for i in members for answer, *_ in answers[i]]
         ids = iter(text_format.tokenize(answer_texts, special_tokens))
         encoded |= {i: [(begin, next(ids)) for _ in answers[i]] for i in members}
     for i, (record, _, _, problem) in enumerate(texts):
-        for (first, _), (begin, ids) in zip(answers[i], encoded[i], strict=True):
+        for (_, first, stop), (begin, ids) in zip(answers[i], encoded[i], strict=True):
             extra = max(begin, 1) if text_format.header_tokens is None else text_format.header_tokens
-            limit = max(window - first, 0) + extra if first < window else 0
-            span = [(begin, min(len(ids), limit))] if begin < min(len(ids), limit) else []
-            _add(columns, record.index, ids[:limit], span, len(ids) > limit, None, [])
+            part = ids[begin + first : begin + stop] if first else ids[: stop + extra if stop else 0]
+            start = 1 if first else begin
+            span = [(start, len(part))] if start < len(part) else []
+            cut = text_format.truncation != "split" and len(part) < len(ids)
+            _add(columns, record.index, part, span, cut, None, [])
         if not answers[i]:
             _add(columns, record.index, [], [], False, problem, [])
 

@@ -1,8 +1,7 @@
-"""The layouts of instruction data, and the parser that turns a row of any of them into a [`Record`]."""
+"""The layouts of instruction data, and [`Record`], a row of any of them."""
 
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -16,12 +15,15 @@ LAYOUTS = {
     "alpaca": "`instruction`, `output` (or `response`), and optionally `input` (or `context`)",
 }
 
-_ROLES = {
-    **dict.fromkeys(("system",), "system"),
-    **dict.fromkeys(("human", "user", "prompter"), "user"),
-    **dict.fromkeys(("gpt", "assistant", "chatgpt", "model", "bot", "function_call"), "assistant"),
-    **dict.fromkeys(("tool", "observation", "function", "function_response", "ipython"), "tool"),
+#: Other names of roles, as in ShareGPT turns, and what chat templates call them. A role that is not here is the
+#: template's own (`developer` ...).
+ROLES = {
+    **dict.fromkeys(("human", "prompter"), "user"),
+    **dict.fromkeys(("gpt", "chatgpt", "model", "bot", "function_call"), "assistant"),
+    **dict.fromkeys(("observation", "function", "function_response", "ipython"), "tool"),
 }
+#: Roles of turns that the model writes. Rows that TRL reads keep the names that they have.
+_ANSWERS = {"assistant", "tool_call"} | {name for name, role in ROLES.items() if role == "assistant"}
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Record:
         index (`int`):
             Row number in the candidate dataset.
         messages (`tuple[dict]`):
-            Turns as `{"role": ..., "content": ...}` with role system, user, assistant or tool.
+            Turns as `{"role": ..., "content": ...}`, as TRL hands them to the chat template.
         first_answer (`int`, *optional*, defaults to `0`):
             Assistant turns before this one are context (the prompt of a prompt-completion row).
         chat (`bool`, *optional*, defaults to `True`):
@@ -42,6 +44,8 @@ class Record:
             Tool descriptions for the chat template.
         problem (`str`, *optional*):
             Why the row can't be read; such a row is neither scored nor kept.
+        template_kwargs (`dict`, *optional*):
+            Further arguments of the chat template.
     """
 
     index: int
@@ -50,12 +54,13 @@ class Record:
     chat: bool = True
     tools: list | None = None
     problem: str | None = None
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     @property
     def answer_turns(self) -> list[int]:
-        """Indices in `messages` of the turns that the model is trained on: all assistant turns of all rounds."""
+        """Indices in `messages` of the turns that the model writes: all assistant turns of all rounds."""
         turns = range(self.first_answer, len(self.messages))
-        return [i for i in turns if self.messages[i]["role"] == "assistant"]
+        return [i for i in turns if self.messages[i]["role"] in _ANSWERS]
 
     @property
     def answer(self) -> str:
@@ -94,150 +99,3 @@ def find_layout(columns: set[str], text_field: str = "text", formatting_func: Ca
     if text_field in columns:
         return "text"
     return "alpaca" if "instruction" in columns and {"output", "response"} & columns else None
-
-
-@dataclass(frozen=True)
-class RowParser:
-    """
-    Parses rows of one layout to [`Record`]s. Holds no data, so that it is cheap to pickle and to fingerprint.
-
-    Args:
-        layout (`str`):
-            A key of `LAYOUTS`.
-        text_field (`str`, *optional*, defaults to `"text"`):
-            Column of plain text.
-        formatting_func (`Callable`, *optional*):
-            Row -> text.
-        images (`bool`, *optional*, defaults to `False`):
-            Whether rows have images. TRL puts them before the first prompt, so that LLaVA's `<image>` placeholders in
-            ShareGPT turns are removed.
-    """
-
-    layout: str
-    text_field: str = "text"
-    formatting_func: Callable | None = None
-    images: bool = False
-
-    def parse(self, batch: dict[str, list], indices: Sequence[int]) -> list[Record]:
-        """Records of a batch of columns, as [`~datasets.Dataset.map`] passes it."""
-        rows = (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True))
-        return [self._parse_row(row, int(index)) for row, index in zip(rows, indices, strict=True)]
-
-    def _parse_row(self, row: dict[str, Any], index: int) -> Record:
-        try:
-            return _PARSERS[self.layout](self, row, index)
-        except (_Unreadable, AttributeError, TypeError, KeyError) as error:
-            if self.layout == "text" and not isinstance(error, _Unreadable):
-                raise  # a bug in the user's `formatting_func`
-            reason = str(error) if isinstance(error, _Unreadable) else f"malformed {self.layout} row"
-            return Record(index, problem=reason)
-
-    def _parse_tokens(self, row, index):
-        return Record(index, problem="already tokenized: no text to read")
-
-    def _parse_prompt_completion(self, row, index):
-        prompt, completion = row["prompt"], row["completion"]
-        for column in ("prompt", "completion"):
-            if row[column] is None:
-                raise _Unreadable(f"missing value in `{column}`")
-        if isinstance(prompt, list) and isinstance(completion, list):
-            messages = _messages(prompt) + _messages(completion)
-            return Record(index, messages, len(prompt), tools=_tools(row))
-        return Record(
-            index,
-            (
-                {"role": "user", "content": _text(prompt, "prompt")},
-                {"role": "assistant", "content": _text(completion, "completion")},
-            ),
-            chat=False,
-        )
-
-    def _parse_messages(self, row, index):
-        return Record(index, _messages(row["messages"]), tools=_tools(row))
-
-    def _parse_sharegpt(self, row, index):
-        turns = row["conversations"]
-        if turns and all(isinstance(turn, str) for turn in turns):
-            turns = [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
-        messages = _messages(turns)
-        if self.images:
-            messages = tuple({**message, "content": _unmarked(message["content"])} for message in messages)
-        return Record(index, messages, tools=_tools(row))
-
-    def _parse_text(self, row, index):
-        text = self.formatting_func(row) if self.formatting_func is not None else row[self.text_field]
-        return Record(index, ({"role": "assistant", "content": _text(text, self.text_field)},), chat=False)
-
-    def _parse_alpaca(self, row, index):
-        answer = "output" if "output" in row else "response"
-        prompt = _text(row["instruction"], "instruction")
-        extra = row.get("input") or row.get("context")
-        return Record(
-            index,
-            (
-                {"role": "user", "content": f"{prompt}\n{extra}" if extra else prompt},
-                {"role": "assistant", "content": _text(row[answer], answer)},
-            ),
-            first_answer=1,
-        )
-
-    def as_chats(self, batch: dict[str, list]) -> dict[str, list]:
-        """Columns that TRL trains on: chat prompt-completion for Alpaca rows, messages for ShareGPT rows."""
-        records = self.parse(batch, range(len(next(iter(batch.values())))))
-        if self.layout == "alpaca":
-            parts = {"prompt": slice(0, 1), "completion": slice(1, 2)}
-            return {name: [list(record.messages[part]) for record in records] for name, part in parts.items()}
-        return {"messages": [list(record.messages) for record in records]}
-
-
-_PARSERS = {
-    "tokens": RowParser._parse_tokens,
-    "prompt-completion": RowParser._parse_prompt_completion,
-    "messages": RowParser._parse_messages,
-    "sharegpt": RowParser._parse_sharegpt,
-    "text": RowParser._parse_text,
-    "alpaca": RowParser._parse_alpaca,
-}
-
-
-class _Unreadable(Exception):
-    pass
-
-
-def _text(value: Any, column: str) -> str:
-    if value is None:
-        raise _Unreadable(f"missing value in `{column}`")
-    if not isinstance(value, str):
-        raise _Unreadable(f"`{column}` is not text")
-    return value
-
-
-def _unmarked(content: Any) -> Any:
-    """A text without LLaVA's image placeholders."""
-    return content.replace("<image>", "").strip() if isinstance(content, str) and "<image>" in content else content
-
-
-def _messages(turns: list[dict] | None) -> tuple[dict[str, Any], ...]:
-    if not turns:
-        raise _Unreadable("no turns")
-    messages = []
-    for turn in turns:
-        name = turn.get("role") or turn.get("from")
-        if name not in _ROLES:
-            raise _Unreadable(f"unknown role {name!r}")
-        content = turn.get("content", turn.get("value"))
-        if content is None and not turn.get("tool_calls"):
-            raise _Unreadable("missing content in a turn")
-        if not isinstance(content, (str, list, type(None))):
-            raise _Unreadable("the content of a turn is not text")
-        rest = {k: v for k, v in turn.items() if k not in ("role", "from", "content", "value") and v is not None}
-        messages.append({"role": _ROLES[name], "content": content, **rest})
-    return tuple(messages)
-
-
-def _tools(row: dict[str, Any]) -> list | None:
-    tools = row.get("tools") or None
-    try:
-        return (json.loads(tools) if isinstance(tools, str) else tools) or None
-    except json.JSONDecodeError as error:
-        raise _Unreadable("`tools` is not valid JSON") from error

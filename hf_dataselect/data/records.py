@@ -4,24 +4,47 @@ Rows of a Hugging Face dataset as [`Record`]s: who says what, and which turns ar
 [`Records`] is a lazy view over Arrow: a million rows stay on disk, and only the current batch becomes Python objects.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
+from datasets import (
+    Dataset,
+    DatasetDict,
+    Features,
+    IterableDataset,
+    LargeList,
+    List,
+    Value,
+    load_dataset,
+    load_from_disk,
+)
 
-from ..compat.datasets import stored_column
+from ..compat.datasets import fingerprint, stored_column
 from ..engines.runtime.batching import main_process_first
 from ..engines.store.identity import digest
 from .images import as_image_lists, image_column, image_key, lacks_images, no_image, stored_images, undecodable
-from .layouts import LAYOUTS, Record, RowParser, find_layout
-from .rows_hash import rows_hash
+from .layouts import LAYOUTS, Record, find_layout
+from .parser import RowParser
+from .rows_hash import is_text, rows_hash
+from .text import TextFormat
 
 
+logger = logging.getLogger(__name__)
+
+#: Raise it whenever rows are read or rendered differently, so that what was found of them is not reused.
+VERSION = 1
+#: Columns that TRL takes for the layout of a row.
+TURN_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages", "conversations")
+#: Columns of arguments of the chat template.
+TEMPLATE_COLUMNS = {"tools", "chat_template_kwargs"}
+#: Columns of part of the prompt, which become turns where rows are converted.
+_PROMPT_COLUMNS = {"system", "history"}
 #: Images and formatted texts that enter the hash of a dataset.
 HASH_SAMPLE = 256
 
@@ -62,6 +85,8 @@ class Records(Sequence):
             raise TypeError(f"`{name}` must be a `datasets.Dataset`, got `{type(dataset).__name__}`.")
         if len(dataset) == 0:
             raise ValueError(f"`{name}` has no rows.")
+        if dataset.format["type"] == "custom":
+            raise ValueError(f"`{name}` has a transform (`with_transform`), which TRL does not read: use `map`.")
         if image_column(dataset.column_names) and no_image(dataset):  # all null
             dataset = dataset.remove_columns(image_column(dataset.column_names))
         self.dataset = dataset
@@ -76,7 +101,19 @@ class Records(Sequence):
         self.layout = layout
         #: Image column, `image` or `images`; `None` without images.
         self.images = image_column(columns)
-        self.parser = RowParser(self.layout, text_field, formatting_func, self.images is not None)
+        template_kwargs = dataset.features.get("chat_template_kwargs")
+        self.parser = RowParser(
+            layout,
+            text_field,
+            formatting_func,
+            images=self.images is not None,
+            native=_is_native(dataset.features, layout, formatting_func),
+            template_fields=tuple(template_kwargs) if isinstance(template_kwargs, dict) else (),
+        )
+        if self.parser.native and (ignored := sorted(_PROMPT_COLUMNS & columns)) and layout == "messages":
+            logger.warning(
+                "`%s`: TRL does not read the column %s beside `messages`.", name, ", ".join(f"`{c}`" for c in ignored)
+            )
         #: Key and token rows of the last encoding, see [`encode`].
         self.encoded: tuple[str, Any] | None = None
         #: The dataset without its images, so that reading a row decodes none.
@@ -100,13 +137,18 @@ class Records(Sequence):
         """A view of some rows, in this order, renumbered from 0."""
         return Records(self.dataset.select(rows), self.text_field, self.formatting_func, self.name)
 
-    def unreadable(self) -> dict[str, np.ndarray]:
+    def unreadable(self, text_format: TextFormat | None = None, num_proc: int | None = None) -> dict[str, np.ndarray]:
         """
-        Rows that neither a selector nor the trainer can use, by reason: a missing value in a column of the layout, a
-        chat without turns, or an image that can't be decoded. Arrow's own null counts and lengths tell most; only
-        images and ShareGPT rows, of which each turn has to become a message, are read.
+        Rows that neither a selector nor the trainer can use, by reason: a missing value, a chat without turns, `tools`
+        that are not JSON, turns that the chat template refuses, an image that can't be decoded.
+
+        Args:
+            text_format ([`TextFormat`], *optional*):
+                Chat template; without one, rows are read but not rendered.
+            num_proc (`int`, *optional*):
+                Processes that read and render.
         """
-        problems = self._unreadable_texts()
+        problems = {} if self._is_text else self._unreadable_texts(text_format, num_proc)
         if len(self.undecodable):
             problems["an image can't be decoded"] = self.undecodable
         return problems
@@ -116,39 +158,49 @@ class Records(Sequence):
         """Rows with an image that can't be decoded, int64; all images are decoded to find them, once."""
         return undecodable(self.dataset)
 
-    def _unreadable_texts(self) -> dict[str, np.ndarray]:
-        if self.layout == "sharegpt":
-            problems: dict[str, list[int]] = {}
-            for record in self:
-                if record.problem is not None:
-                    problems.setdefault(record.problem, []).append(record.index)
-            return {reason: np.array(rows) for reason, rows in problems.items()}
-        columns = {
-            "tokens": ["input_ids"],
-            "prompt-completion": ["prompt", "completion"],
-            "messages": ["messages"],
-            "text": [] if self.formatting_func is not None else [self.text_field],
-            "alpaca": ["instruction", "output" if "output" in self.dataset.column_names else "response"],
-        }[self.layout]
-        unreadable = {}
-        for column in columns:
-            table = self.dataset.select_columns([column]).with_format("arrow")
-            tests = {f"missing value in `{column}`": pc.is_null} if stored_column(table, column).null_count else {}
-            if self.layout != "tokens" and isinstance(table.features[column], List):
-                tests[f"no turns in `{column}`"] = _has_no_items
-            if self.layout == "messages" and "tool_calls" not in _turn_columns(table.features[column]):
-                tests["missing content in a turn"] = _has_no_content
-            for reason, test in tests.items():
-                failed = np.concatenate([test(part[column]).to_numpy() for part in table.iter(10_000)])
-                if failed.any():
-                    unreadable[reason] = np.flatnonzero(failed)
-        return unreadable
+    @property
+    def _is_text(self) -> bool:
+        """Whether rows are plain texts without nulls, so that none has to be read."""
+        columns = {"text": [self.text_field], "prompt-completion": ["prompt", "completion"]}.get(self.layout)
+        if columns is None or self.formatting_func is not None or TEMPLATE_COLUMNS & {*self.dataset.column_names}:
+            return False
+        stored = [stored_column(self.dataset, column) for column in columns]
+        return all(is_text(column.type) and not column.null_count for column in stored)
+
+    def _unreadable_texts(self, text_format: TextFormat | None, num_proc: int | None) -> dict[str, np.ndarray]:
+        if self.layout == "tokens":
+            parts = self.dataset.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
+            missing = np.flatnonzero(np.concatenate([pc.is_null(part["input_ids"]).to_numpy() for part in parts]))
+            return {"missing value in `input_ids`": missing} if len(missing) else {}
+        parser, text_format = self.parser, text_format and replace(text_format)  # without cached properties
+
+        def find(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+            records = parser.parse(batch, indices)
+            problems = [record.problem or (text_format and text_format.refusal(record)) for record in records]
+            found = [(index, problem) for index, problem in zip(indices, problems, strict=True) if problem]
+            return {"row": [index for index, _ in found], "problem": [problem for _, problem in found]}
+
+        key = digest([VERSION, self.text_field, text_format and text_format.key])
+        with main_process_first(self.texts):
+            found = self.texts.with_format(None).map(
+                find,
+                batched=True,
+                with_indices=True,
+                remove_columns=self.texts.column_names,
+                features=Features({"row": Value("int64"), "problem": Value("string")}),
+                num_proc=num_proc,
+                new_fingerprint=digest([fingerprint(self.texts), key]) if self.formatting_func is None else None,
+                desc="Reading rows",
+            )
+        rows, reasons = np.array(found["row"], np.int64), np.array(found["problem"], object)
+        return {reason: rows[reasons == reason] for reason in dict.fromkeys(reasons)}
 
     def for_training(self, indices: Sequence[int] | np.ndarray | None = None, num_proc: int | None = None) -> Dataset:
         """
-        Rows in a layout that TRL trains on: Alpaca columns become chat prompt-completion, ShareGPT columns become
-        messages; all others are returned unchanged. Images are not decoded; where some rows have none, the
-        column becomes `images`, a list per row.
+        Rows in a layout that TRL trains on. Alpaca rows become chat prompts and completions; ShareGPT rows, and turns
+        that are JSON or a struct of lists, become `messages`; all others are returned unchanged, without the columns
+        that TRL would take for another layout. Images are not decoded; where some rows have none, the column becomes
+        `images`, a list per row.
 
         Args:
             indices (`Sequence[int]`, *optional*):
@@ -157,19 +209,28 @@ class Records(Sequence):
         rows = self.dataset if indices is None else self.dataset.select(indices)
         if self.images and lacks_images(self.dataset):
             rows = as_image_lists(rows)  # TRL accepts a row without images only as an empty list
-        if self.layout not in ("alpaca", "sharegpt"):
-            return rows
+        parser, options = self.parser, {"batched": True, "num_proc": num_proc, "desc": "Converting rows"}
+        if not parser.native:
+            read = self.texts.column_names
 
-        kept = ("tools", "chat_template_kwargs", "image", "images")
-        dropped = [name for name in rows.column_names if name not in kept]
-        read, parser = self.texts.column_names, self.parser
+            def as_trained(*columns: list) -> dict[str, list]:
+                return parser.as_trained(dict(zip(read, columns, strict=True)))
 
-        def as_chats(*columns: list) -> dict[str, list]:
-            return parser.as_chats(dict(zip(read, columns, strict=True)))
+            dropped = [name for name in rows.column_names if name not in {*TEMPLATE_COLUMNS, "image", "images"}]
+            with main_process_first(rows):
+                return rows.map(as_trained, input_columns=read, remove_columns=dropped, **options)
+        own = {"prompt-completion": ("prompt", "completion"), "text": (self.text_field,)}.get(self.layout, self.layout)
+        others = {*TURN_COLUMNS, self.text_field}.difference(own if isinstance(own, tuple) else [own])
+        if self.layout != "tokens" and (mistaken := others & {*rows.column_names}):
+            rows = rows.remove_columns(sorted(mistaken))
+        if refused := [name for name in TEMPLATE_COLUMNS & {*rows.column_names} if _has_blanks(rows, name)]:
 
-        options = {"batched": True, "remove_columns": dropped, "num_proc": num_proc, "desc": "Converting to chats"}
-        with main_process_first(rows):
-            return rows.map(as_chats, input_columns=read, **options)
+            def as_template_columns(*columns: list) -> dict[str, list]:
+                return parser.template_columns(dict(zip(refused, columns, strict=True)))
+
+            with main_process_first(rows):
+                rows = rows.map(as_template_columns, input_columns=refused, **options)
+        return rows
 
     @cached_property
     def _content_hash(self) -> str:
@@ -189,23 +250,22 @@ class Records(Sequence):
         return self._content_hash
 
 
-def _turn_columns(feature: Any) -> set[str]:
-    """Fields of the turns of a chat column; `tool_calls` if its turns are not structs."""
-    return set(feature.feature) if isinstance(feature, List) and isinstance(feature.feature, dict) else {"tool_calls"}
+def _has_blanks(dataset: Dataset, name: str) -> bool:
+    """Whether a column of `TEMPLATE_COLUMNS` has values that TRL refuses: blank `tools`, a null mapping."""
+    column = stored_column(dataset, name)
+    if name != "tools":
+        return bool(column.null_count)
+    return is_text(column.type) and bool(pc.any(pc.equal(pc.utf8_trim_whitespace(column), "")).as_py())
 
 
-def _has_no_content(chats: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Whether the content of some turn of each chat is null."""
-    chats = chats.combine_chunks()
-    turns, missing = pc.list_flatten(chats), np.zeros(len(chats), bool)
-    if turns.type.get_field_index("content") >= 0:
-        null = pc.is_null(pc.struct_field(turns, "content")).to_numpy(zero_copy_only=False)
-        missing[pc.list_parent_indices(chats).to_numpy()[null]] = True
-    return pa.chunked_array([missing])
-
-
-def _has_no_items(lists: pa.ChunkedArray) -> pa.ChunkedArray:
-    return pc.equal(pc.list_value_length(lists), 0).fill_null(False)
+def _is_native(features: Features, layout: str, formatting_func: Callable | None) -> bool:
+    """Whether TRL reads the rows as they are."""
+    chats = {"messages": ["messages"], "prompt-completion": ["prompt", "completion"]}.get(layout, [])
+    lists = [features[name].feature for name in chats if isinstance(features[name], (List, LargeList))]
+    if layout == "messages" and not lists and isinstance(features["messages"], (Value, dict)):
+        return False  # JSON text, or a struct of lists
+    named = all("role" in turn for turn in lists if isinstance(turn, dict))
+    return named and layout not in ("alpaca", "sharegpt") and formatting_func is None
 
 
 _BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}

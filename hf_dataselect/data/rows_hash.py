@@ -23,6 +23,11 @@ def rows_hash(dataset: Dataset) -> str:
     return hashlib.blake2b(json.dumps([len(dataset), hashes]).encode(), digest_size=12).hexdigest()
 
 
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type is that of texts."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)
+
+
 def _feed(hasher, values: pa.Array) -> None:
     """Hash the validity bitmap, then the lengths where they vary, then the values."""
     if isinstance(values, pa.ChunkedArray):
@@ -40,7 +45,7 @@ def _feed(hasher, values: pa.Array) -> None:
     elif pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         hasher.update(pc.list_value_length(valid).cast(pa.int64()).to_numpy(zero_copy_only=False).tobytes())
         _feed(hasher, pc.list_flatten(valid))
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    elif is_text(kind):
         _feed(hasher, valid.cast(pa.large_binary()))
     elif pa.types.is_large_binary(kind):
         hasher.update(pc.binary_length(valid).to_numpy(zero_copy_only=False).tobytes())

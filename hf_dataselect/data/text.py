@@ -12,38 +12,19 @@ import re
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from os.path import commonprefix
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..compat.transformers import vocabulary
 from ..engines.store.identity import digest
+from .chat_template import adds_bos
 from .layouts import Record, content_text
-
-
-#: For a tokenizer without a chat template. Needs no special token besides the end-of-sequence token.
-DEFAULT_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'assistant' %}"
-    "{{ '### Assistant:\\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\\n' }}"
-    "{% else %}{{ '### ' + message['role'] | capitalize + ':\\n' + message['content'] + '\\n\\n' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '### Assistant:\\n' }}{% endif %}"
-)
 
 
 #: Placeholder for an answer: a private-use character that templates neither strip, split nor escape.
 _PLACEHOLDER = "\U000f1d5e"
-
-
-def default_chat_template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The default chat template; begins with the beginning-of-sequence token where the tokenizer adds one itself."""
-    return ("{{ bos_token }}" if adds_bos(tokenizer) else "") + DEFAULT_CHAT_TEMPLATE
-
-
-def adds_bos(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the tokenizer adds a beginning-of-sequence token to a text by itself."""
-    return tokenizer.bos_token_id is not None and tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
 
 
 @dataclass(frozen=True)
@@ -55,7 +36,12 @@ class TextFormat:
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             With a chat template, unless `style` is `"plain"`.
         max_length (`int`, *optional*):
-            Window in tokens; longer rows are truncated on the right, as in TRL.
+            Window in tokens.
+        truncation (`str`, *optional*, defaults to `"keep_start"`):
+            What of a longer row is encoded: `"keep_start"` and `"keep_end"`, as in TRL, or `"split"`, all of it in
+            several token rows, as packing that splits rows has it.
+        chat_template (`str`, *optional*):
+            By default the tokenizer's own; TRL trains with another one under `assistant_only_loss`.
         style (`str`, *optional*, defaults to `"chat"`):
             `"chat"`: chats are rendered with the chat template, string columns are concatenated. `"plain"`: the turns
             of a chat are joined by newlines, without template or headers (Superfiltering).
@@ -73,6 +59,8 @@ class TextFormat:
     tokenizer: PreTrainedTokenizerBase
     max_length: int | None = None
     style: str = "chat"
+    truncation: str = "keep_start"
+    chat_template: str | None = None
     end_of_turn: bool = False
     response_header: str | None = None
     header_tokens: int | None = None
@@ -81,23 +69,39 @@ class TextFormat:
     def key(self) -> str:
         """Hash of everything that determines the tokens."""
         tokenizer = self.tokenizer
-        options = [getattr(self, name) for name in self.__dataclass_fields__ if name != "tokenizer"]
+        trained = {"truncation": "keep_start", "chat_template": None}
+        options = [getattr(self, name) for name in self.__dataclass_fields__ if name not in {"tokenizer", *trained}]
+        options += [{name: value} for name, usual in trained.items() if (value := getattr(self, name)) != usual]
         special = [str(tokenizer.special_tokens_map), tokenizer.chat_template]
         return digest([vocabulary(tokenizer), special, options])
 
-    def apply_template(self, messages: tuple, tools: list | None, add_generation_prompt: bool = False) -> str:
-        return self.tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
-            tools=tools,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-        )
+    def apply_template(
+        self, messages: tuple, record: Record | None = None, add_generation_prompt: bool = False
+    ) -> str:
+        """Turns as the chat template renders them, with the tools and further arguments of a record."""
+        options: dict[str, Any] = {"chat_template": self.chat_template}
+        if record is not None:
+            options |= {"tools": record.tools, **record.template_kwargs}
+        options |= {"tokenize": False} | ({"add_generation_prompt": True} if add_generation_prompt else {})
+        return self.tokenizer.apply_chat_template([dict(message) for message in messages], **options)
+
+    def refusal(self, record: Record) -> str | None:
+        """Why the chat template refuses the turns of a record, or of its prompt."""
+        if self.style == "plain" or not record.chat:
+            return None
+        try:
+            self.apply_template(record.messages, record)
+            if record.first_answer:
+                self.apply_template(record.messages[: record.first_answer], record, add_generation_prompt=True)
+        except Exception as error:  # templates raise anything
+            return f"the chat template refuses the turns ({_first_line(error)})"
+        return None
 
     @cached_property
     def generation_prompt(self) -> str:
         """Text that the chat template puts before an answer."""
         turn = ({"role": "user", "content": "x"},)
-        before, whole = self.apply_template(turn, None), self.apply_template(turn, None, add_generation_prompt=True)
+        before, whole = self.apply_template(turn), self.apply_template(turn, add_generation_prompt=True)
         return whole[len(commonprefix([before, whole])) :]
 
     @cached_property
@@ -112,7 +116,7 @@ class TextFormat:
         """The BOS token, where both the chat template and the tokenizer add one."""
         if self.tokenizer.chat_template is None:
             return ""
-        whole, start = self.apply_template(({"role": "user", "content": "x"},), None), self.tokenizer.bos_token or ""
+        whole, start = self.apply_template(({"role": "user", "content": "x"},)), self.tokenizer.bos_token or ""
         return start if start and whole.startswith(start) and adds_bos(self.tokenizer) else ""
 
     @cached_property
@@ -184,7 +188,7 @@ class TextFormat:
             raise ValueError(f"the chat template refuses the turns ({_first_line(error)})") from error
 
     def _render_chat(self, record: Record) -> tuple[str, list[tuple[int, int]]]:
-        whole = self.apply_template(record.messages, record.tools)
+        whole = self.apply_template(record.messages, record)
         return whole, [self._answer_range(whole, record, turn) for turn in record.answer_turns]
 
     def _answer_range(self, whole: str, record: Record, turn: int) -> tuple[int, int]:
@@ -199,15 +203,16 @@ class TextFormat:
         if not content and not calls:
             return 0, 0
         later = messages[turn + 1 :]
-        if not calls and not (self.end_of_turn and later) and isinstance(message["content"], str):
+        if not calls and not (self.end_of_turn and later) and isinstance(message.get("content"), str):
             # Content that occurs once in the chat, after an answer's header, needs no placeholder.
             start, header = whole.find(content), self.known_header
             if header and whole.rfind(content) == start >= 0 and whole.endswith(header, 0, start):
                 end = start + len(content)
                 return start, _end_of_turn(whole, end, len(whole), self._added) if self.end_of_turn else end
         marked = {**message, "content": _PLACEHOLDER}
-        marked.pop("tool_calls", None)
-        text = self.apply_template((*messages[:turn], marked, *later), record.tools)
+        if calls:
+            del marked["tool_calls"]
+        text = self.apply_template((*messages[:turn], marked, *later), record)
         before, placeholder, after = text.partition(_PLACEHOLDER)
         if not placeholder:
             raise ValueError("it leaves the text of an answer out")
@@ -218,7 +223,7 @@ class TextFormat:
             end = answer_end = _around(whole, end, added)[0]
         elif whole[start:end].strip() != content:
             # The template rewrites the answer, or the generation prompt holds its beginning (an opening thought tag).
-            prompt = self.apply_template(messages[:turn], record.tools, add_generation_prompt=True) if turn else before
+            prompt = self.apply_template(messages[:turn], record, add_generation_prompt=True) if turn else before
             header = min(start, _common_prefix(prompt, whole))
             index = whole.find(content, header, end)
             if index >= 0:
@@ -230,7 +235,7 @@ class TextFormat:
         if self.end_of_turn and start < end:
             stop = len(whole)
             if later:
-                suffix = self.apply_template((*messages[:turn], marked), record.tools).partition(_PLACEHOLDER)[2]
+                suffix = self.apply_template((*messages[:turn], marked), record).partition(_PLACEHOLDER)[2]
                 token, stop = _around(whole, answer_end + _common_prefix(suffix, whole[answer_end:]), added)
                 stop = token if whole[answer_end:token].strip() else stop
             end = _end_of_turn(whole, end, stop, added)
@@ -242,7 +247,7 @@ class TextFormat:
         if self.style == "plain" or not record.chat:
             text = ("\n" if record.chat else "").join(map(content_text, before))
             return self.tokenize([text], special_tokens=True)[0]
-        text = self.apply_template(before, record.tools, add_generation_prompt=True)
+        text = self.apply_template(before, record, add_generation_prompt=True)
         return self.tokenize([text], special_tokens=False)[0]
 
     def tokenize(self, texts: list[str], special_tokens: bool) -> list[list[int]]:

@@ -33,9 +33,10 @@ class TokenizedTexts:
 
     def __init__(self, text_format: TextFormat, texts: list[str], special_tokens: bool):
         self.format, self.special_tokens = text_format, special_tokens
-        self.texts = [text[: _enough(text, text_format.max_length)] for text in texts]
+        window = text_format.max_length if text_format.truncation == "keep_start" else None
+        self.texts = [text[: _enough(text, window)] for text in texts]
         self.ids = text_format.tokenize(self.texts, special_tokens)
-        enough = (text_format.max_length or 0) + MARGIN
+        enough = (window or 0) + MARGIN
         short = [i for i, ids in enumerate(self.ids) if len(self.texts[i]) < len(texts[i]) and len(ids) < enough]
         for i, ids in zip(short, text_format.tokenize([texts[i] for i in short], special_tokens), strict=True):
             self.texts[i], self.ids[i] = texts[i], ids

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from ..context import Context
-from ..data.encoding import Encoded
+from ..data.encoded import Encoded
 from ..engines.gradients.adam import AdamFeature, AdamState
 from ..engines.gradients.collect import check_room_for_gradients, gradients, reduced_gradients
 from ..engines.gradients.layers import left_out, linear_layers, lora_layers

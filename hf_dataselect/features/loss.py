@@ -84,7 +84,7 @@ def prompt_features(records: Records, ctx: Context, rows: np.ndarray) -> PromptF
     section 2.1).
     """
     encoded = ctx.encode(records)
-    prompts = encoded.prompts().select(rows)
+    prompts = encoded.leading.prompts().select(rows)
     states = cached_states(prompts, ctx, "Embedding and scoring prompts", pool="mean", with_loss=True)
     vectors = states.vectors[:]
     vectors[~states.usable] = np.nan

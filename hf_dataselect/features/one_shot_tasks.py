@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..context import Context
+from ..data.chat_template import adds_bos
 from ..data.layouts import Record
 from ..data.records import Records
-from ..data.text import TextFormat, adds_bos
+from ..data.text import TextFormat
 from ..engines.forward.likelihood import likelihood
 from ..engines.forward.one_shot import one_shot_loss
 from ..engines.runtime.model_state import positions
@@ -84,7 +85,7 @@ def task_losses(
     zero_shot = likelihood(
         ctx.model, tasks.zero_shot, ctx.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
     ).loss
-    encoded = ctx.encode(records, text_format)
+    encoded = ctx.encode(records, text_format).leading
     note_unusable(encoded, ctx)
     usable = ~encoded.problematic
     limit = positions(ctx.model)
@@ -157,8 +158,8 @@ def task_tokens(records: Records, text_format: TextFormat, bos: bool = True) -> 
 def _following(text_format: TextFormat, record: Record, text: str, places: list) -> tuple[str, list]:
     """Text and answer spans of a chat as the template renders it after another chat."""
     try:
-        before = text_format.apply_template(_EXEMPLAR, None)
-        whole = text_format.apply_template((*_EXEMPLAR, *record.messages), record.tools)
+        before = text_format.apply_template(_EXEMPLAR, record)
+        whole = text_format.apply_template((*_EXEMPLAR, *record.messages), record)
     except Exception:  # a template may refuse a second system turn
         before, whole = "", ""
     shift = len(whole) - len(before) - len(text)

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from ..context import Context
-from ..data.text import default_chat_template
+from ..data.chat_template import default_chat_template
 from ..engines.llm.judge import Conversation
 from ..engines.llm.local_model import LocalModel, digit_ids
 from ..engines.runtime.runtime import Runtime

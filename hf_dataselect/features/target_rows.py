@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from ..context import Context
-from ..data.encoding import Encoded
+from ..data.encoded import Encoded
 from ..data.records import Records
 from ..data.text import TextFormat
 from ..errors import SelectionError

@@ -37,7 +37,7 @@ class TunedLoss:
         #: What a loss depends on besides the rows.
         self.described = {
             # Raise it when the loss of unchanged rows, model and settings changes by more than rounding.
-            "version": 3,
+            "version": 4,
             "model": identity_of(ctx.model),
             "text": ctx.text_format(end_of_turn=True).key,
             "processor": [ctx.processor.to_json_string(), ctx.processor.chat_template] if records.images else None,
@@ -45,6 +45,7 @@ class TunedLoss:
             "held_out": held_out.content_hash(),
             "settings": asdict(settings),
             "max_length": ctx.max_length,
+            "preparation": asdict(ctx.preparation),
         } | ctx.runtime.described
 
     @property

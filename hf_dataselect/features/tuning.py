@@ -13,11 +13,8 @@ from ..engines.tuning.warm_up import WarmupSettings, warmed_up
 
 
 def tuning_rows(records: Records, rows: np.ndarray, ctx: Context) -> TokenRows:
-    """
-    Token rows for warm-up fine-tuning: the tokens that are scored, truncated at the window; label tokens are the
-    answers and the end of each turn, as in training.
-    """
-    return ctx.encode(records.subset(rows), ctx.text_format(end_of_turn=True)).tokens
+    """Token rows for warm-up fine-tuning: the tokens and labels that TRL trains on."""
+    return ctx.trained(records.subset(rows)).tokens
 
 
 @contextmanager

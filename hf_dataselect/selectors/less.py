@@ -24,7 +24,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 
 from ..context import Context
-from ..data.encoding import Encoded
+from ..data.encoded import Encoded
 from ..data.records import Records
 from ..engines.gradients.projection import Projection
 from ..engines.subset.target_similarity import Target, for_target, highest
@@ -104,11 +104,12 @@ class LESS(Selector):
         llm_uses=2,
         model_free=False,
         dataset_free=False,
-        multi_turn="the loss is the mean over the tokens of all assistant turns",
+        multi_turn="the loss is the mean over the label tokens of all turns",
         deviations=(
             "the projection is a sparse one unless `projection: rademacher`; neither is the code's random stream",
             "texts are rendered with the model's own chat template, not Tulu's",
             "warm-up in the precision of the run, gradients in that of `selection_dtype`, Adam's update in float32",
+            "candidates have the labels that TRL trains on: in `messages`, those of all turns, not of answers only",
             "a target without a column `subtask` is one subtask; examples without an answer in the window don't count",
             "of a user's adapter, only the factors of its linear layers count, not biases or `modules_to_save`",
         ),
@@ -120,8 +121,9 @@ class LESS(Selector):
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         if not self.layers:
             check_adapter(ctx)
-        text_format = ctx.text_format(end_of_turn=True)  # a label token too: it is trained on
-        examples, encoded = encode_target(ctx, text_format), ctx.encode(records, text_format)
+        # Of a candidate, the loss that it is trained by; of an example, that of its answers and their ends.
+        encoded = ctx.trained(records).leading
+        examples = encode_target(ctx, ctx.text_format(end_of_turn=True)).leading
         groups = subtasks(ctx.target)
         if groups is None:  # one subtask, or, to choose in turn, each example for itself
             groups = np.arange(len(ctx.target)) * (self.rule == "round_robin")

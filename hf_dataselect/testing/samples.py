@@ -10,8 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ..context import Context
+from ..data.chat_template import default_chat_template
 from ..data.records import Records
-from ..data.text import default_chat_template
 from ..engines.runtime.runtime import Runtime
 
 

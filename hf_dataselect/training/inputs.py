@@ -10,7 +10,9 @@ import numpy as np
 from datasets import Dataset
 
 from ..data.images import undecodable
+from ..data.preparation import Preparation
 from ..data.records import Records
+from ..data.text import TextFormat
 from ..evaluation.benchmark import Benchmark, load_benchmarks
 from ..evaluation.benchmarks.held_out import HeldOut
 from ..plan import SelectionPlan
@@ -59,6 +61,7 @@ def selection_plan(
         judge_options=args.judge_options,
         seed=args.seed,
         max_length=args.max_length,
+        preparation=Preparation.of(args),
     )
 
 
@@ -107,14 +110,16 @@ def prepare_benchmarks(
     return held_out + named
 
 
-def readable_rows(dataset: Any, args: DataSelectingConfig) -> Any:
+def readable_rows(
+    dataset: Any, args: DataSelectingConfig, text_format: TextFormat, formatting_func: Callable | None = None
+) -> Any:
     """Evaluation rows as TRL takes them; unreadable ones are excluded, and counted in the log."""
     if isinstance(dataset, dict):
-        return {name: readable_rows(rows, args) for name, rows in dataset.items()}
+        return {name: readable_rows(rows, args, text_format, formatting_func) for name, rows in dataset.items()}
     if not isinstance(dataset, Dataset):
         return dataset
-    records = Records(dataset, args.dataset_text_field, name="eval_dataset")
-    unreadable = records.unreadable()
+    records = Records(dataset, args.dataset_text_field, formatting_func, name="eval_dataset")
+    unreadable = records.unreadable(text_format, args.dataset_num_proc)
     kept = np.setdiff1d(np.arange(len(records)), np.concatenate([[], *unreadable.values()]))
     for reason, rows in unreadable.items():
         logger.warning("`eval_dataset`: %s rows are excluded: %s.", len(rows), reason)

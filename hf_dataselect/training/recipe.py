@@ -11,14 +11,14 @@ from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
-from transformers import AutoTokenizer
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from ..compat.trl import check_parser
+from ..data.chat_template import set_template
 from ..data.records import Records, load_rows
 from ..engines.runtime.loading import load_processing_class
 from ..options import documented
-from ..plan import SelectionPlan, load_target, tokenizer_of
+from ..plan import SelectionPlan, load_target
 from ..selection import Selection
 from ..selector import Selector
 from .config import DataSelectingConfig
@@ -187,25 +187,8 @@ def prepare_selection(recipe: Recipe) -> tuple[SelectionPlan, Callable[[], Selec
     plan.check(name, runtime.cache_dir)
     tokenizer = load_processing_class(name, revision=model.model_revision, trust_remote_code=args.trust_remote_code)
     plan.complete(tokenizer, args.eos_token, args.chat_template_path)
-    _set_template(tokenizer, args)
+    set_template(tokenizer, args.eos_token, args.chat_template_path)
+    plan.try_preparation(tokenizer)
     ctx = plan.context(tokenizer, None, runtime, name, plan.load_judge(runtime))
     choose = partial(plan.select, ctx, Path(args.output_dir), recipe.sources | args.given)
     return plan, choose, runtime.is_main
-
-
-def _set_template(processing_class: Any, args: DataSelectingConfig) -> None:
-    """`eos_token` and `chat_template_path` as TRL's trainer sets them, with the model's part left out."""
-    tokenizer, path = tokenizer_of(processing_class), args.chat_template_path
-    if args.eos_token is not None:
-        tokenizer.eos_token = args.eos_token
-    if path is None:
-        return
-    if path.endswith((".jinja", ".j2")) and Path(path).is_file():
-        processing_class.chat_template = Path(path).read_text(encoding="utf-8")
-        return
-    source = AutoTokenizer.from_pretrained(path)
-    processing_class.chat_template = source.get_chat_template()
-    tokenizer.add_tokens(
-        [token for token in source.added_tokens_decoder.values() if token.content not in tokenizer.vocab]
-    )
-    tokenizer.eos_token = source.eos_token

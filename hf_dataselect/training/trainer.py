@@ -1,5 +1,6 @@
 """[`DataSelectingTrainer`]: [`~trl.SFTTrainer`] that first selects the rows worth training on."""
 
+import copy
 import functools
 import logging
 import os
@@ -16,8 +17,9 @@ from trl import SFTTrainer
 
 from ..compat.accelerate import launched_sharded
 from ..compat.transformers import put_first
-from ..compat.trl import check_sft_trainer, formatting_func_of, models_loaded_by, skips_preparation, tag_names
+from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation, tag_names
 from ..context import Context
+from ..data.chat_template import set_template, tokenizer_of
 from ..data.records import Records
 from ..engines.llm.judge import Judge
 from ..engines.llm.load import load_judge
@@ -25,7 +27,7 @@ from ..engines.llm.reward_model import RewardModel
 from ..engines.runtime.loading import load_tuned_model
 from ..engines.runtime.model_state import broadcast_weights, unprepare
 from ..engines.store.identity import model_identity
-from ..plan import load_target, tokenizer_of
+from ..plan import load_target
 from ..registry import load_selector
 from ..runs.folder import write_recipe, write_selection, write_versions
 from ..runs.publish import selected_dataset, selection_card
@@ -116,15 +118,20 @@ class DataSelectingTrainer(SFTTrainer):
             revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
             processing_class = load_tokenizer_of(model, revision=revision, trust_remote_code=args.trust_remote_code)
         self.plan.complete(processing_class, args.eos_token, args.chat_template_path)
+        if not (args.dataset_kwargs or {}).get("skip_prepare_dataset"):
+            completed = copy.deepcopy(processing_class)  # the trainer sets what is left of the options itself
+            set_template(completed, args.eos_token, args.chat_template_path)
+            self.plan.try_preparation(completed)
         self._sample = self.records.for_training([sample_row(self.records)])
         self._evaluating = self._prepared = False
         benchmarks = prepare_benchmarks(args, eval_dataset, formatting_func)
+        self._text_format = self.plan.context(processing_class, None, args.runtime(None), None).text_format()
         if self.records.images:  # TRL prepares no rows with images
-            eval_dataset = readable_rows(eval_dataset, args)
+            eval_dataset = readable_rows(eval_dataset, args, self._text_format)
         evaluation = PIRCallback(self, benchmarks, args.baseline_dir)
         with models_loaded_by(load_tuned_model):  # which refuses one that lacks weights
             super().__init__(model, args, data_collator, self._sample, eval_dataset, processing_class, *more, **kwargs)
-        self.train_dataset = train_dataset
+        self.train_dataset = self._candidates = train_dataset
         # Weights that each rank draws by itself (a new adapter, added tokens) would differ until training begins.
         if self.replicated and not self.args.runtime(self.accelerator).agree(model_identity(self.model)):
             broadcast_weights(self.model)
@@ -137,9 +144,8 @@ class DataSelectingTrainer(SFTTrainer):
     def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
         if dataset is self._sample:  # the candidates are tokenized once the rows to keep are known
             return dataset
-        if formatting_func is None:
-            dataset = readable_rows(dataset, args)
-        return super()._prepare_dataset(dataset, processing_class, args, packing, formatting_func, dataset_name)
+        dataset = readable_rows(dataset, args, self._text_format, formatting_func)
+        return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
 
     @property
     def replicated(self) -> bool:
@@ -174,14 +180,16 @@ class DataSelectingTrainer(SFTTrainer):
 
         The model, its flags and the random state are restored afterwards, bit for bit.
         """
+        self._refuse_edited()
         self.selection = self.plan.select(self.context(), self.run_folder, self.recipe | self.args.given)
-        self._prepared = False
+        self.train_dataset, self._prepared = self._candidates, False
         return self.selection
 
     def prepare_subset(self) -> None:
         """Make the rows of `self.selection` (selected now if they are not yet) the training dataset, tokenized."""
         if self._prepared:
             return
+        self._refuse_edited()
         if self.selection is None:
             self.select()
         kept = np.sort(self.selection.indices)
@@ -189,7 +197,7 @@ class DataSelectingTrainer(SFTTrainer):
         subset = self.records.for_training(None if everything else kept, num_proc=self.args.dataset_num_proc)
         if not skips_preparation(self):
             prepared = super()._prepare_dataset(
-                subset, self.processing_class, self.args, self.args.packing, formatting_func_of(self), "train"
+                subset, self.processing_class, self.args, self.args.packing, None, "train"
             )
             masked = len(subset) - len(prepared)
             if not self.args.packing and masked:
@@ -203,6 +211,13 @@ class DataSelectingTrainer(SFTTrainer):
                 )
             subset = prepared
         self.train_dataset, self._prepared = subset, True
+
+    def _refuse_edited(self) -> None:
+        if not self._prepared and self.train_dataset is not self._candidates:
+            raise ValueError(
+                "`train_dataset` was replaced after the trainer was made, which has chosen from the one it was given: "
+                "make the trainer with the new rows. (Once trained, it holds the rows kept, and may be replaced.)"
+            )
 
     def get_train_dataloader(self):
         """Dataloader over the rows kept, selected now if they are not yet."""

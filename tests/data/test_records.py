@@ -9,10 +9,12 @@ import pytest
 from datasets import Dataset, DatasetDict, IterableDataset, concatenate_datasets
 from trl.data_utils import is_conversational
 
-from hf_dataselect.data import layouts as module
+from hf_dataselect.data import parser as module
 from hf_dataselect.data import rows_hash as arrow_hash
 from hf_dataselect.data.layouts import LAYOUTS, Record, content_text
 from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.text import TextFormat
+from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 
 CHAT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -29,6 +31,7 @@ def one(row, **options):
 
 
 SINGLE = [("user", "Hi"), ("assistant", "Hello")]
+HUMAN = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
 
 #: Layout, row, turns, and whether a chat template writes it.
 ROWS = {
@@ -87,6 +90,39 @@ ROWS = {
         True,
     ),
     "sharegpt of role and content": ("sharegpt", {"conversations": CHAT}, SINGLE, True),
+    "sharegpt as JSON": ("sharegpt", {"conversations": json.dumps(HUMAN)}, SINGLE, True),
+    "messages as JSON": ("messages", {"messages": json.dumps(CHAT)}, SINGLE, True),
+    "messages of from and value": ("messages", {"messages": HUMAN}, SINGLE, True),
+    "a struct of lists": (
+        "sharegpt",
+        {"conversations": {"from": ["human", "gpt"], "value": ["Hi", "Hello"]}},
+        SINGLE,
+        True,
+    ),
+    "sharegpt and a system column": (
+        "sharegpt",
+        {"conversations": HUMAN, "system": "Be brief."},
+        [("system", "Be brief."), *SINGLE],
+        True,
+    ),
+    "a system turn and a system column": (
+        "sharegpt",
+        {"conversations": [{"from": "system", "value": "s"}, *HUMAN], "system": "Be brief."},
+        [("system", "s"), *SINGLE],
+        True,
+    ),
+    "alpaca with system and history": (
+        "alpaca",
+        {"instruction": "Hi", "output": "Hello", "system": "Be brief.", "history": [["a", "b"], ["c", "d"]]},
+        [("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), *SINGLE],
+        True,
+    ),
+    "alpaca, an input of 0": (
+        "alpaca",
+        {"instruction": "Even?", "input": 0, "output": "Yes"},
+        [("user", "Even?\n0"), ("assistant", "Yes")],
+        True,
+    ),
     "strings taking turns": (
         "sharegpt",
         {"conversations": ["Hi", "Hello", "More?"]},
@@ -176,10 +212,11 @@ def test_tools_are_read(row, tools):
 
 
 def test_a_row_without_tools_has_none_and_tools_that_are_no_json_are_a_problem():
-    for empty in (None, [], "[]", ""):
-        record = Records(Dataset.from_list([{"messages": CHAT, "tools": empty}] * 2))[0]
-        assert record.tools is None and record.problem is None
+    for given, tools in ((None, None), ([], []), ("[]", []), ("", None), (" \n", None)):  # an empty list is one to TRL
+        record = Records(Dataset.from_list([{"messages": CHAT, "tools": given}] * 2))[0]
+        assert record.tools == tools and record.problem is None
     assert one({"messages": CHAT, "tools": "[{"}).problem == "`tools` is not valid JSON"
+    assert one({"messages": CHAT, "tools": '{"name": "add"}'}).problem == "`tools` is not a list"
 
 
 def test_tool_calls_need_no_content_and_keep_their_arguments():
@@ -188,7 +225,8 @@ def test_tool_calls_need_no_content_and_keep_their_arguments():
     record = one({"messages": chat})
     assert record.problem is None and record.answer_turns == [1] and record.answer == ""
     assert record.messages[1]["tool_calls"] == calls
-    assert "tool_calls" not in record.messages[0], "a column of nothing is not handed to the chat template"
+    assert record.messages[0]["tool_calls"] is None, "as TRL hands it to the chat template"
+    assert "tool_calls" not in one({"conversations": chat}).messages[0]
 
 
 BAD = {
@@ -198,11 +236,25 @@ BAD = {
     "turns and text": ({"prompt": CHAT, "completion": "c"}, "`prompt` is not text"),
     "missing messages": ({"messages": None}, "no turns"),
     "no turns": ({"messages": []}, "no turns"),
-    "unknown role": ({"messages": [{"role": "narrator", "content": "x"}]}, "unknown role 'narrator'"),
-    "no role": ({"messages": [{"role": None, "content": "x"}]}, "unknown role None"),
+    "no role": ({"messages": [{"role": None, "content": "x"}]}, "no role in a turn"),
     "missing content": ({"messages": [{"role": "user", "content": None}]}, "missing content in a turn"),
     "content that is a number": ({"messages": [{"role": "user", "content": 5}]}, "the content of a turn is not text"),
-    "messages that are text": ({"messages": "Hi"}, "malformed messages row"),
+    "messages that are text": ({"messages": "Hi"}, "`messages` is not a list of turns, nor JSON of one"),
+    "messages that are a JSON number": ({"messages": "5"}, "`messages` is not a list of turns, nor JSON of one"),
+    "broken JSON": ({"conversations": '[{"from": '}, "`conversations` is not a list of turns, nor JSON of one"),
+    "blank JSON": ({"conversations": " "}, "no turns"),
+    "lists of two lengths": (
+        {"conversations": {"from": ["human"], "value": ["a", "b"]}},
+        "`conversations` has lists of different lengths",
+    ),
+    "history of single turns": (
+        {"instruction": "i", "output": "o", "history": [["a"]]},
+        "`history` is not a list of pairs of prompt and answer",
+    ),
+    "arguments that are text": (
+        {"messages": CHAT, "chat_template_kwargs": "x"},
+        "`chat_template_kwargs` is not a mapping",
+    ),
     "a missing turn": ({"conversations": ["a", None]}, "malformed sharegpt row"),
     "missing text": ({"text": None}, "missing value in `text`"),
     "text that is a number": ({"text": 5}, "`text` is not text"),
@@ -239,18 +291,18 @@ def test_rows_with_a_missing_or_empty_column_are_unreadable_for_selector_and_tra
     found = Records(Dataset.from_list(alpaca)).unreadable()
     assert {reason: rows.tolist() for reason, rows in found.items()} == {
         "missing value in `instruction`": [1],
-        "missing value in `output`": [1, 2],
+        "missing value in `output`": [2],
     }
 
 
 def test_a_sharegpt_row_that_cannot_become_messages_is_unreadable_and_the_others_are_converted():
     good, human = ROWS["sharegpt"][1], {"from": "human", "value": "Hi"}
-    bad = [[{"from": "narrator", "value": "x"}], [human, {"from": "gpt", "value": None}], [], None, [human, None]]
+    bad = [[{"from": None, "value": "x"}], [human, {"from": "gpt", "value": None}], [], None, [human, None]]
     rows = Dataset.from_list([good, *({"conversations": turns} for turns in bad), good])
     records = Records(rows)
     found = {reason: rows.tolist() for reason, rows in records.unreadable().items()}
     assert found == {
-        "unknown role 'narrator'": [1],
+        "no role in a turn": [1],
         "missing content in a turn": [2],
         "no turns": [3, 4],
         "malformed sharegpt row": [5],
@@ -345,7 +397,10 @@ def test_rows_that_trl_knows_are_handed_on_untouched(name):
     assert is_conversational(row) == ROWS[name][3]
 
 
-@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row[0] in ("alpaca", "sharegpt")])
+CONVERTED = [name for name, row in ROWS.items() if row[0] in ("alpaca", "sharegpt")]
+
+
+@pytest.mark.parametrize("name", [*CONVERTED, "messages as JSON", "messages of from and value"])
 def test_other_chats_become_what_trl_takes_for_one(name):
     _, row, expected, _ = ROWS[name]
     rows = Records(Dataset.from_list([row] * 3)).for_training()
@@ -366,6 +421,68 @@ def test_tools_and_template_arguments_go_along_to_the_trainer():
     row = {"conversations": CHAT, "tools": json.dumps([TOOL]), "chat_template_kwargs": {"a": 1}, "id": 3}
     (given,) = Records(Dataset.from_list([row])).for_training()
     assert given == {"messages": CHAT, "tools": row["tools"], "chat_template_kwargs": {"a": 1}}
+
+
+def test_columns_that_trl_would_take_for_another_layout_are_left_out():
+    extra = {"prompt": "p", "chosen": CHAT, "conversations": HUMAN, "id": 1}
+    (given,) = Records(Dataset.from_list([{"messages": CHAT, **extra}])).for_training()
+    assert given == {"messages": CHAT, "id": 1}
+    rows = Dataset.from_list([{"prompt": "p", "completion": "c", "messages": CHAT, "text": None}])
+    (given,) = Records(rows).for_training()
+    assert given == {"prompt": "p", "completion": "c"}
+    (given,) = Records(Dataset.from_list([{"text": "t", "prompt": "p"}])).for_training()
+    assert given == {"text": "t"}
+    rows = Dataset.from_list([{"messages": CHAT}])
+    assert Records(rows, formatting_func=lambda row: row["messages"][0]["content"]).for_training().to_list() == [
+        {"text": "Hi"}
+    ]
+
+
+def test_empty_arguments_of_the_template_are_what_trl_takes_for_none():
+    rows = [
+        {"messages": CHAT, "tools": "", "chat_template_kwargs": {"a": 1}},
+        {"messages": CHAT, "tools": "[]", "chat_template_kwargs": None},
+    ]
+    first, second = Records(Dataset.from_list(rows)).for_training()
+    assert (first["tools"], second["tools"]) == (None, "[]")
+    assert (first["chat_template_kwargs"], second["chat_template_kwargs"]) == ({"a": 1}, {"a": None})
+    records = list(Records(Dataset.from_list(rows)))
+    assert [record.template_kwargs for record in records] == [{"a": 1}, {"a": None}]
+
+
+def test_rows_that_the_chat_template_refuses_are_unreadable_with_it(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system turns') }}{% endif %}" + CHAT_TEMPLATE
+    )
+    system = [{"role": "system", "content": "s"}, *CHAT]
+    Dataset.from_list([{"messages": CHAT}, {"messages": system}, {"messages": []}]).save_to_disk(tmp_path)
+    for _ in range(2):  # found, then read back
+        records = Records(Dataset.load_from_disk(str(tmp_path)))
+        found = {reason: rows.tolist() for reason, rows in records.unreadable(TextFormat(tokenizer)).items()}
+        assert found == {"the chat template refuses the turns (no system turns)": [1], "no turns": [2]}
+    assert [*records.unreadable()] == ["no turns"]
+
+
+def test_a_column_of_the_prompt_that_trl_does_not_read_is_named(caplog):
+    Records(Dataset.from_list([{"messages": CHAT, "system": "s"}]))
+    assert "does not read the column `system` beside `messages`" in caplog.text
+
+
+def test_a_dataset_with_a_transform_is_refused():
+    rows = Dataset.from_list([{"messages": CHAT}]).with_transform(lambda batch: batch)
+    with pytest.raises(ValueError, match="`train_dataset` has a transform"):
+        Records(rows)
+
+
+@pytest.mark.parametrize("list_of", [pa.list_, pa.large_list])
+def test_large_lists_are_read_as_lists(list_of):
+    turn = pa.struct([("role", pa.large_string()), ("content", pa.large_string())])
+    chats = pa.array([CHAT, [{"role": "user", "content": None}], []], list_of(turn))
+    records = Records(Dataset(pa.table({"messages": chats})))
+    found = {reason: rows.tolist() for reason, rows in records.unreadable().items()}
+    assert found == {"missing content in a turn": [1], "no turns": [2]} and turns(records[0]) == SINGLE
+    assert records.for_training([0])[0]["messages"] == CHAT
 
 
 # --- identity of a dataset ---

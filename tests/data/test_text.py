@@ -9,10 +9,11 @@ from transformers import AddedToken
 from trl import SFTConfig, SFTTrainer
 
 from hf_dataselect.data import encoding as module
+from hf_dataselect.data.chat_template import default_chat_template
 from hf_dataselect.data.encoding import encode, encode_batch
 from hf_dataselect.data.layouts import Record
 from hf_dataselect.data.records import Records
-from hf_dataselect.data.text import TextFormat, default_chat_template
+from hf_dataselect.data.text import TextFormat
 from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 

@@ -17,7 +17,7 @@ from hf_dataselect.selectors.superfiltering import Superfiltering
 from tests.rows import alpaca, layout
 from tests.shared_data import golden_path, smollm2_path
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
-from tests.tiny_training import scored_rows, watch_training
+from tests.tiny_training import trained_rows, watch_training
 
 
 RUNS = [("tiny", 512), ("smollm2", 512)]
@@ -116,10 +116,10 @@ def test_rows_that_are_tuned_on_are_counted_where_they_are(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["alpaca", "messages", "sharegpt", "prompt-completion"])
-def test_the_warm_up_is_on_the_answers_that_are_scored(name, monkeypatch):
+def test_the_warm_up_is_on_rows_of_the_training(name, monkeypatch):
     records, ctx, trained_on = Records(layout(name, 12)), context(max_length=48), watch_training(monkeypatch)
     select(records, IFD(warmup_clusters=1, warmup_rows_per_cluster=50), 3, ctx)
-    assert 0 < len(trained_on) <= 12 and set(trained_on) <= set(scored_rows(records, ctx))
+    assert 0 < len(trained_on) <= 12 and set(trained_on) <= set(trained_rows(records, ctx))
 
 
 def test_warm_up_rows_are_diverse_and_of_middling_perplexity():

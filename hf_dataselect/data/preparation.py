@@ -1,0 +1,198 @@
+"""Rows as TRL trains on them: its own preparation, for warm-ups and gradients, and to see early what it refuses."""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+
+from ..compat.trl import prepare_dataset, training_template
+from ..engines.runtime.batching import main_process_first
+from .encoded import COLUMNS, Encoded
+from .encoding import encode
+from .records import TEMPLATE_COLUMNS, TURN_COLUMNS, Records
+from .text import TextFormat
+
+
+logger = logging.getLogger(__name__)
+
+#: Rows on which TRL's preparation is tried.
+SAMPLE = 16
+#: Columns that TRL takes for tokens' labels or masks.
+_TOKEN_COLUMNS = {"labels", "assistant_masks", "completion_mask"}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """
+    How TRL makes tokens and labels of rows: the options of [`~trl.SFTConfig`] that decide them, besides the window.
+
+    Args:
+        truncation_mode (`str`, *optional*, defaults to `"keep_start"`):
+            What is kept of a longer row.
+        packing (`bool`, *optional*, defaults to `False`):
+            Whether rows are packed.
+        packing_strategy (`str`, *optional*, defaults to `"bfd"`):
+            `"bfd"` truncates longer rows; `"bfd_split"` and `"wrapped"` split them.
+        assistant_only_loss (`bool`, *optional*, defaults to `False`):
+            Whether only the tokens that the chat template marks are labels.
+        completion_only_loss (`bool`, *optional*):
+            Whether only completions are labels; by default where rows have prompts and completions.
+        chat_template (`str`, *optional*):
+            The template that TRL trains with in place of the tokenizer's own, see [`for_tokenizer`].
+    """
+
+    truncation_mode: str = "keep_start"
+    packing: bool = False
+    packing_strategy: str = "bfd"
+    assistant_only_loss: bool = False
+    completion_only_loss: bool | None = None
+    chat_template: str | None = None
+
+    @classmethod
+    def of(cls, args: Any) -> "Preparation":
+        """That of an [`~trl.SFTConfig`]."""
+        names = ("truncation_mode", "packing", "packing_strategy", "assistant_only_loss", "completion_only_loss")
+        return cls(**{name: getattr(args, name) for name in names})
+
+    @property
+    def truncation(self) -> str:
+        """What of a longer row is trained on: `"keep_start"`, `"keep_end"`, or, in several parts, all (`"split"`)."""
+        if not self.packing:
+            return self.truncation_mode
+        return "split" if self.packing_strategy in ("bfd_split", "wrapped") else "keep_start"
+
+    def for_tokenizer(self, processing_class: Any) -> "Preparation":
+        """
+        With TRL's training template, where only the assistant's tokens are labels and the tokenizer's own template
+        does not mark them.
+
+        Raises:
+            `ValueError`: TRL has no such template for this tokenizer.
+        """
+        template = training_template(processing_class) if self.assistant_only_loss else None
+        return replace(self, chat_template=template)
+
+    def prepare(self, rows: Dataset, text_format: TextFormat, processing_class: Any, **options: Any) -> Dataset:
+        """TRL's tokens and labels of rows from [`~Records.for_training`]; other columns are kept."""
+        completion_only = self.completion_only_loss
+        if completion_only is None:
+            completion_only = {"prompt", "completion"} <= {*rows.column_names}
+        options = {"packing": False, "truncation_mode": self.truncation_mode} | options
+        return prepare_dataset(
+            rows,
+            processing_class,
+            chat_template=self.chat_template,
+            completion_only_loss=completion_only,
+            assistant_only_loss=self.assistant_only_loss,
+            packing_strategy=self.packing_strategy,
+            max_length=text_format.max_length if self.truncation != "split" or options["packing"] else None,
+            **options,
+        )
+
+
+def trained_rows(
+    records: Records,
+    text_format: TextFormat,
+    preparation: Preparation,
+    processing_class: Any,
+    num_proc: int | None = None,
+) -> Encoded:
+    """
+    Token rows with the tokens and labels that TRL trains on, by its own preparation. Rows that [`encode`] finds
+    unscorable, and those that TRL leaves out, have no tokens and a reason.
+
+    Args:
+        records ([`Records`]):
+            The rows.
+        text_format ([`TextFormat`]):
+            Tokenizer and window.
+        preparation ([`Preparation`]):
+            TRL's options.
+        processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
+            What TRL tokenizes with.
+        num_proc (`int`, *optional*):
+            Processes that tokenize.
+    """
+    encoded = encode(records, text_format, num_proc=num_proc)
+    problems = {row: reason for reason, rows in encoded.problems.items() for row in rows}
+    usable = np.setdiff1d(np.arange(len(records)), list(problems))
+    window = text_format.max_length if preparation.truncation == "split" else None
+
+    def with_spans(batch: dict[str, list]) -> dict[str, list]:
+        columns = {name: [] for name in COLUMNS}
+        for row, ids, labels in zip(batch["row"], batch["input_ids"], batch["labels"], strict=True):
+            for start in range(0, max(len(ids), 1), window or max(len(ids), 1)):
+                stop = min(start + (window or len(ids)), len(ids))
+                spans = _spans(np.array(labels[start:stop]) != -100)
+                values = ids[start:stop], spans, row, bool(encoded.truncated[row]), "", [-1] * (len(spans) // 2)
+                for name, value in zip(columns, values, strict=True):
+                    columns[name].append(value)
+        return columns
+
+    parts = []
+    if len(usable):
+        rows = records.for_training(usable, num_proc)
+        read = {*TURN_COLUMNS, *TEMPLATE_COLUMNS, records.text_field, "text"}
+        rows = rows.select_columns([name for name in rows.column_names if name in read]).add_column("row", usable)
+        options = {"text_field": "text" if records.formatting_func else records.text_field, "num_proc": num_proc}
+        mode = "keep_start" if preparation.packing else preparation.truncation_mode
+        prepared = preparation.prepare(rows, text_format, processing_class, truncation_mode=mode, **options)
+        with main_process_first(prepared):
+            parts.append(
+                prepared.map(with_spans, batched=True, remove_columns=prepared.column_names, features=COLUMNS)
+            )
+        problems |= dict.fromkeys(np.setdiff1d(usable, parts[0]["row"]).tolist(), "no label token in the window")
+    if problems:
+        empty = {"input_ids": [], "spans": [], "headers": []}
+        rest = [
+            empty | {"row": row, "truncated": bool(encoded.truncated[row]), "problem": reason}
+            for row, reason in problems.items()
+        ]
+        parts.append(Dataset.from_list(rest, features=COLUMNS))
+    rows = concatenate_datasets(parts)
+    return Encoded(rows.select(np.argsort(rows["row"], kind="stable")), len(records))
+
+
+def _spans(mask: np.ndarray) -> list[int]:
+    """Start, end, start, end, ... of the runs of true values."""
+    return np.flatnonzero(np.diff(np.concatenate([[0], mask, [0]]))).tolist()
+
+
+def try_preparation(
+    records: Records, text_format: TextFormat, preparation: Preparation, processing_class: Any
+) -> None:
+    """
+    Try TRL's preparation on some rows, before anything is scored; a warning names a row that would be scored with
+    other tokens than TRL trains on.
+
+    Raises:
+        `ValueError`: TRL refuses them, or would take a column for labels.
+    """
+    columns = records.dataset.column_names
+    if records.layout != "tokens" and (taken := sorted(_TOKEN_COLUMNS.intersection(columns))):
+        raise ValueError(
+            f"`{records.name}` has a column `{taken[0]}`, which TRL takes for that of tokens: rename or remove it."
+        )
+    rows = np.unique(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(np.int64))
+    if records.layout != "tokens":
+        found = [records[int(row)] for row in rows]
+        rows = [record.index for record in found if record.problem is None and text_format.refusal(record) is None]
+    if len(rows) == 0:
+        return
+    sample = records.subset(rows)
+    text_field = "text" if records.formatting_func else records.text_field
+    try:
+        options = {"packing": preparation.packing, "text_field": text_field}
+        preparation.prepare(sample.for_training(), text_format, processing_class, **options)
+    except Exception as error:  # TRL raises many kinds
+        said = str(error) or type(error).__name__
+        raise ValueError(f"TRL can't prepare the rows of `{records.name}`: {said}") from error
+    if records.layout == "tokens":
+        return
+    scored, trained = encode(sample, text_format), trained_rows(sample, text_format, preparation, processing_class)
+    pairs = zip(scored.tokens.take(range(len(scored.row))), trained.tokens.take(range(len(trained.row))), strict=False)
+    for row, ((own, _), (given, _)) in zip(scored.row, pairs, strict=False):
+        if len(given) and not np.array_equal(own, given):
+            logger.warning("Row %s of `%s` is scored with other tokens than TRL trains on.", rows[row], records.name)
