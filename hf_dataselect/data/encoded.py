@@ -10,8 +10,8 @@ from datasets import Dataset, Features, List, Value
 from ..engines.runtime.token_rows import TOKEN_FEATURES, TokenRows
 
 
-#: Token rows, and for each its record, whether answer tokens were cut off, why it has no label tokens, and the start of
-#: the header of each answer.
+#: Token rows, and for each its record, whether answer tokens were cut off, why it has no label tokens, and the start
+#: of the header of each answer.
 COLUMNS = Features(
     {
         **TOKEN_FEATURES,

@@ -176,9 +176,13 @@ def try_preparation(
             f"`{records.name}` has a column `{taken[0]}`, which TRL takes for that of tokens: rename or remove it."
         )
     rows = np.unique(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(np.int64))
+    chats = records.layout not in ("tokens", "text")
     if records.layout != "tokens":
         found = [records[int(row)] for row in rows]
-        rows = [record.index for record in found if record.problem is None and text_format.refusal(record) is None]
+        found = [record for record in found if record.problem is None and text_format.refusal(record) is None]
+        rows, chats = [record.index for record in found], all(record.chat for record in found)
+    if preparation.assistant_only_loss and not chats:
+        raise ValueError(f"`assistant_only_loss=True`: the rows of `{records.name}` are not chats. Remove it.")
     if len(rows) == 0:
         return
     sample = records.subset(rows)
