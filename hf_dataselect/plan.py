@@ -14,7 +14,8 @@ from .budget import Budget
 from .context import Context
 from .data.images import other_images
 from .data.layouts import LAYOUTS
-from .data.records import Records, load_rows
+from .data.load import load_rows
+from .data.records import Records
 from .data.text import default_chat_template
 from .diversity import Diversity
 from .engines.llm.judge_options import JudgeOptions

@@ -220,7 +220,8 @@ def _scored_columns(dataset: Any) -> Any:
     columns = dataset.features if isinstance(dataset, Dataset) else {}
     if not {"chosen", "rejected"} <= columns.keys():
         return dataset
-    is_text = {name: columns[name] == Value("string") for name in ("prompt", "chosen") if name in columns}
+    texts = (Value("string"), Value("large_string"))  # the second one from CSV files
+    is_text = {name: columns[name] in texts for name in ("prompt", "chosen") if name in columns}
     if is_text.get("prompt") == is_text["chosen"]:
         answer, dropped = "completion", {"rejected", "completion"}
     else:  # both answers are whole conversations, as TRL reads them too

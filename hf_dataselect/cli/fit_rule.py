@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.records import Records, load_rows
+from ..data.load import load_rows
+from ..data.records import Records
 from ..engines.tuning.warm_up import WarmupSettings
 from ..fitted.rules.fit_rule import METHODS, FitRuleArguments, fit_rule
 from ..fitted.rules.rule import FittedRule

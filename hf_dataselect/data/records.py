@@ -6,13 +6,12 @@ Rows of a Hugging Face dataset as [`Record`]s: who says what, and which turns ar
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, DatasetDict, IterableDataset, List, load_dataset, load_from_disk
+from datasets import Dataset, IterableDataset, List
 
 from ..compat.datasets import stored_column
 from ..engines.runtime.batching import main_process_first
@@ -206,34 +205,3 @@ def _has_no_content(chats: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _has_no_items(lists: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.equal(pc.list_value_length(lists), 0).fill_null(False)
-
-
-_BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
-
-
-def load_rows(name: str, config: str | None = None, split: str = "train") -> Dataset:
-    """
-    Load a dataset by hub name, local folder (saved with `save_to_disk`, or of data files), or path of a .json, .jsonl,
-    .parquet, .csv, .tsv or .txt file, also compressed (.gz).
-
-    Raises:
-        `ValueError`: no such file, split or dataset.
-    """
-    path = Path(name).expanduser()
-    suffix = next((suffix for suffix in reversed(path.suffixes) if suffix not in (".gz", ".zst", ".bz2", ".xz")), "")
-    try:
-        if path.is_file() and suffix in _BUILDERS:
-            options = {"sep": "\t"} if suffix == ".tsv" else {}
-            return load_dataset(_BUILDERS[suffix], data_files=str(path), split="train", **options)
-        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-            loaded = load_from_disk(str(path))
-            if isinstance(loaded, DatasetDict) and split not in loaded:
-                raise KeyError(f"it has the splits {', '.join(loaded)}")
-            return loaded[split] if isinstance(loaded, DatasetDict) else loaded
-        if suffix in _BUILDERS:
-            raise FileNotFoundError(f"there is no file {name!r}")
-        return load_dataset(name, config, split=split)
-    except Exception as error:  # `datasets` raises a dozen kinds
-        raise ValueError(
-            f"Can't load the dataset {name!r} (split {split!r}): {str(error) or type(error).__name__}"
-        ) from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..data.records import load_rows
+from ..data.load import load_rows
 from ..options import nearest
 from .benchmark import Benchmark
 

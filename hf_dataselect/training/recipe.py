@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
 
 from ..compat.trl import check_parser
-from ..data.records import Records, load_rows
+from ..data.load import load_rows
+from ..data.records import Records
 from ..engines.runtime.loading import load_processing_class
 from ..options import documented
 from ..plan import SelectionPlan, load_target, tokenizer_of

@@ -26,7 +26,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, TrlParser, get_peft_config
 
 from ...compat.transformers import is_causal_lm
-from ...data.records import Records, load_rows
+from ...data.load import load_rows
+from ...data.records import Records
 from ...data.text import default_chat_template
 from ...engines.llm.judge_options import JudgeOptions
 from ...engines.llm.load import check_judge, load_judge
