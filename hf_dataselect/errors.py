@@ -35,7 +35,7 @@ class Checks:
     def __init__(self):
         self.errors: list[Exception] = []
 
-    def __call__(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    def __call__(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
         try:
             return function(*arguments, **options)
         except UserErrors as several:

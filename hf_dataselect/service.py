@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset, Value
 
+from .data.load import load_target
 from .data.records import Records
 from .diversity import load_diversity
 from .engines.llm.judge_options import JudgeOptions
@@ -18,7 +19,7 @@ from .engines.runtime.model_state import preserved_accelerate_state
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import cache_folder, check_writable, default_cache_dir
 from .options import typed_options
-from .plan import SelectionPlan, load_target
+from .plan import SelectionPlan
 from .registry import load_selector
 from .runs.publish import selected_dataset
 from .selection import Selection

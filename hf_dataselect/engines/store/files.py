@@ -5,6 +5,10 @@ import uuid
 from pathlib import Path
 
 
+#: Bytes that prove that there is room.
+PROBE = 1 << 20
+
+
 def default_cache_dir() -> str:
     """Where results are kept by default: the environment's `HF_DATASELECT_CACHE`, or `~/.cache/hf_dataselect`."""
     return os.environ.get("HF_DATASELECT_CACHE") or "~/.cache/hf_dataselect"
@@ -17,7 +21,7 @@ def cache_folder(name: str | Path | None) -> Path | None:
 
 def check_writable(folder: Path | str, option: str = "selection_cache_dir") -> Path:
     """
-    Make the folder and prove that a file can be written there.
+    Make the folder and prove that a file of 1 MiB can be written there.
 
     Raises:
         `ValueError`: it can't be made or written.
@@ -26,7 +30,10 @@ def check_writable(folder: Path | str, option: str = "selection_cache_dir") -> P
     probe = folder / f".probe-{uuid.uuid4().hex}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"probe")
+        with open(probe, "wb") as file:  # to the disk: a full one may not refuse a few bytes that wait in memory
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
         probe.unlink()
     except OSError as error:
         probe.unlink(missing_ok=True) if folder.is_dir() else None
