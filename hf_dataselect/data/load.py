@@ -115,7 +115,7 @@ def check_exists(name: str) -> None:
     """
     local = name.startswith(("/", "./", "../", "~")) or name.count("/") > 1 or _kind(name) is not None
     if local and not Path(name).expanduser().exists():
-        raise FileNotFoundError(f"there is no file or folder {name!r}")
+        raise FileNotFoundError(f"there is no {'folder' if _kind(name) is None else 'file'} {name!r}")
 
 
 def take_split(splits: dict[str, Dataset], split: str) -> Dataset:

@@ -151,7 +151,7 @@ def load_sources(recipe: Recipe, evaluation: bool = True) -> tuple[Dataset, Data
     """
     checks = Checks()
     checks(check_model_folder, recipe.model.model_name_or_path)
-    checks(check_writable, recipe.args.output_dir, "output_dir")
+    checks(check_writable, recipe.args.output_dir, "output_dir", make=False)
     rows = checks(load_candidates, recipe)
     held_out = checks(load_held_out, recipe) if evaluation else None
     checks.finish()
@@ -231,7 +231,7 @@ def prepare_selection(recipe: Recipe) -> tuple[SelectionPlan, Callable[[], Selec
     plan.check(name, runtime.cache_dir)
     set_model_options(args, model)
     processing_class = load_processing_class_of(name, args)
-    plan.complete(processing_class, args.eos_token, args.chat_template_path, args.pad_token)
+    plan.complete(processing_class, args.eos_token, args.chat_template_path, getattr(args, "pad_token", None))
     _set_template(processing_class, args)
     ctx = plan.context(processing_class, None, runtime, name, plan.load_judge(runtime))
     choose = partial(plan.select, ctx, Path(args.output_dir), recipe.sources | args.given)
@@ -252,4 +252,4 @@ def _set_template(processing_class: Any, args: DataSelectingConfig) -> None:
             [token for token in source.added_tokens_decoder.values() if token.content not in tokenizer.vocab]
         )
         tokenizer.eos_token = source.eos_token
-    tokenizer.pad_token = args.pad_token or tokenizer.pad_token or tokenizer.eos_token
+    tokenizer.pad_token = getattr(args, "pad_token", None) or tokenizer.pad_token or tokenizer.eos_token

@@ -120,10 +120,10 @@ class DataSelectingTrainer(SFTTrainer):
         self.plan = selection_plan(args, self.records, load_target(args.selection_target, self.records), selector)
         sharded = bool(args.deepspeed or args.fsdp) or launched_sharded()
         self.plan.check(model, args.runtime(None).cache_dir, sharded)
-        check_writable(args.output_dir, "output_dir")
+        check_writable(args.output_dir, "output_dir", make=False)
         if processing_class is None:
             processing_class = load_processing_class_of(model, args)
-        self.plan.complete(processing_class, args.eos_token, args.chat_template_path, args.pad_token)
+        self.plan.complete(processing_class, args.eos_token, args.chat_template_path, getattr(args, "pad_token", None))
         self._sample = self.records.for_training([sample_row(self.records)])
         self._evaluating = self._prepared = False
         benchmarks = prepare_benchmarks(args, eval_dataset, formatting_func)

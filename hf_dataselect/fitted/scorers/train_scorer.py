@@ -106,7 +106,7 @@ def train_scorer(argv: Sequence[str]) -> None:
             checks.errors.append(ValueError(f"`{name}` is required."))
     judge_options = options and checks(typed_options, JudgeOptions, options.judge_kwargs, "judge_kwargs")
     checks.finish()
-    checks(check_writable, args.output_dir, "output_dir")
+    checks(check_writable, args.output_dir, "output_dir", make=False)
     hub = {"revision": model_options.model_revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = checks(checked_tokenizer, model_options.model_name_or_path, **hub)
     rows = checks(load_rows, options.dataset_name, options.dataset_config, options.dataset_train_split)
