@@ -15,7 +15,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 from trl import SFTConfig, SFTTrainer
 
-from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.load import load_rows
+from hf_dataselect.data.records import Records
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.trainer import DataSelectingTrainer
 

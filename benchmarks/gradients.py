@@ -23,7 +23,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from hf_dataselect.data.encoding import encode
-from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.load import load_rows
+from hf_dataselect.data.records import Records
 from hf_dataselect.data.text import TextFormat
 from hf_dataselect.engines.gradients import projection
 from hf_dataselect.engines.gradients.adam import AdamFeature, AdamState

@@ -18,7 +18,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from hf_dataselect.data.encoding import encode
-from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.load import load_rows
+from hf_dataselect.data.records import Records
 from hf_dataselect.data.text import TextFormat
 from hf_dataselect.engines.forward.likelihood import common_prefix, likelihood
 from hf_dataselect.engines.runtime.runtime import Runtime

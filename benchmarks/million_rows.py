@@ -27,7 +27,8 @@ from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 def resident() -> float:
     """Resident memory of this process, without pages of memory-mapped files, MB."""
-    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
     return int(fields["RssAnon"].split()[0]) / 1024
 
 

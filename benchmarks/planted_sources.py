@@ -21,7 +21,8 @@ from datasets import Dataset, disable_progress_bars
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from hf_dataselect.context import Context
-from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.load import load_rows
+from hf_dataselect.data.records import Records
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector

@@ -17,7 +17,8 @@ from scipy.stats import spearmanr
 from transformers import AutoModelForCausalLM, AutoTokenizer, logging
 
 from hf_dataselect.context import Context
-from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.load import load_rows
+from hf_dataselect.data.records import Records
 from hf_dataselect.engines.llm.local_model import LocalModel
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.features.judgements import turns_of

@@ -1,4 +1,7 @@
-"""Errors that are the user's to correct."""
+"""Errors that are the user's to correct, and how they are told."""
+
+from collections.abc import Callable
+from typing import Any
 
 
 class SelectionError(ValueError):
@@ -7,3 +10,57 @@ class SelectionError(ValueError):
 
 class JudgeError(RuntimeError):
     """A judge can't go on: user error, and the message says what to change. Replies so far are kept."""
+
+
+class UserErrors(ValueError):
+    """Several user errors, found at once: one a line, and each in `errors`."""
+
+    def __init__(self, errors: list[Exception]):
+        self.errors = errors
+        super().__init__("\n".join(map(explained, errors)))
+
+
+class Checks:
+    """
+    Independent checks: each is called, and [`finish`] raises what they refused, all of it at once.
+
+    ```python
+    checks = Checks()
+    selector = checks(load_selector, method, kwargs)  # `None` if it was refused
+    options = checks(typed_options, JudgeOptions, judge_kwargs, "judge_kwargs")
+    checks.finish()
+    ```
+    """
+
+    def __init__(self):
+        self.errors: list[Exception] = []
+
+    def __call__(self, function: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+        try:
+            return function(*arguments, **options)
+        except UserErrors as several:
+            self.errors += several.errors
+        except (ValueError, TypeError, ImportError, OSError) as error:
+            self.errors.append(error)
+        return None
+
+    def finish(self) -> None:
+        """Raise the error that was found, or [`UserErrors`] of several; the same message is not said twice."""
+        errors = list({explained(error): error for error in self.errors}.values())
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise UserErrors(errors)
+
+
+def explained(error: BaseException) -> str:
+    """
+    The message of an error, and that of the error at its root, which libraries wrap: "An error occurred while
+    generating the dataset" says nothing without its cause.
+    """
+    said = str(error).strip() or type(error).__name__
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    cause = (getattr(root, "strerror", None) or str(root).strip() or type(root).__name__).splitlines()[0]
+    return said if cause in said else f"{said} ({cause})"

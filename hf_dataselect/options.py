@@ -30,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from .errors import Checks
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -109,14 +111,15 @@ def check_declared(options: Any, option: str | None = None) -> None:
     Raises:
         `ValueError`: a value out of range; the message names the option, the value and the range.
     """
+    checks = Checks()
     for name, allowed in declared(type(options)).items():
         value = getattr(options, name)
         if value is None or value in allowed:
             continue
         what = f"`{option}`: {name}={value!r}" if option else f"`{name}={value!r}`"
-        if isinstance(allowed, tuple):
-            raise ValueError(f"{what} must be one of {', '.join(map(repr, allowed))}.")
-        raise ValueError(f"{what} must be {allowed}.")
+        choices = f"one of {', '.join(map(repr, allowed))}" if isinstance(allowed, tuple) else allowed
+        checks.errors.append(ValueError(f"{what} must be {choices}."))
+    checks.finish()
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -166,11 +169,14 @@ def typed_options(
     hints = typing.get_type_hints(kind)
     declared = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     fields = {field.name: hints[field.name] for field in declared if field.init}
-    options = {}
+    options, checks = {}, Checks()
     for name, value in _mapping(kwargs, option).items():
-        if name not in fields:
-            raise ValueError(f"`{option}`: {owner} no option {name!r}{nearest(name, fields)} {hint}".rstrip())
-        options[name] = _typed(value, fields[name], f"`{option}`: {name}")
+        if name in fields:
+            options[name] = checks(_typed, value, fields[name], f"`{option}`: {name}")
+        else:
+            said = f"`{option}`: {owner} no option {name!r}{nearest(name, fields)} {hint}"
+            checks.errors.append(ValueError(said.rstrip()))
+    checks.finish()
     return kind(**options)
 
 

@@ -7,19 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
 from transformers import ProcessorMixin
 
 from .budget import Budget
 from .context import Context
-from .data.chat_template import default_chat_template, tokenizer_of
+from .data.chat_template import check_tokens, default_chat_template
 from .data.images import other_images
 from .data.layouts import LAYOUTS
+from .data.leakage import described, reported_overlap
 from .data.preparation import Preparation, try_preparation
-from .data.records import Records, load_rows
+from .data.records import Records
 from .diversity import Diversity
 from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
+from .engines.runtime.loading import check_model_folder, tokenizer_of
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_writable
 from .engines.store.identity import digest
@@ -80,6 +81,9 @@ class SelectionPlan:
     seed: int = 42
     max_length: int | None = 1024
     preparation: Preparation = field(default_factory=Preparation)
+    #: What the trained model is evaluated on, by name: rows, or questions of benchmarks. Candidates among them are
+    #: reported, not removed.
+    held_out: dict[str, Any] = field(default_factory=dict, init=False)
     #: Whether the tokenizer got the package's chat template.
     default_template: bool = field(default=False, init=False)
 
@@ -163,12 +167,14 @@ class SelectionPlan:
             check_writable(cache_dir)
         if self.uses_model and model is None:
             raise ValueError(f"`{self.method}` needs `model`: the model to be fine-tuned, or its name.")
-        looks_local = isinstance(model, str) and (model.startswith(("/", "./", "../", "~")) or model.count("/") > 1)
-        if looks_local and not Path(model).expanduser().is_dir():
-            raise ValueError(f"`model`: the folder {model!r} does not exist.")
+        check_model_folder(model)
 
     def complete(
-        self, processing_class: Any, eos_token: str | None = None, chat_template_path: str | None = None
+        self,
+        processing_class: Any,
+        eos_token: str | None = None,
+        chat_template_path: str | None = None,
+        pad_token: str | None = None,
     ) -> None:
         """
         Give a tokenizer or processor without a chat template the package's default, if the rows are chats.
@@ -176,12 +182,12 @@ class SelectionPlan:
         Args:
             processing_class ([`~transformers.PreTrainedTokenizerBase`] or [`~transformers.ProcessorMixin`]):
                 The model's.
-            eos_token, chat_template_path (`str`, *optional*):
+            eos_token, chat_template_path, pad_token (`str`, *optional*):
                 What the trainer sets, see [`~trl.SFTConfig`].
 
         Raises:
-            `ValueError`: a missing or unknown end-of-sequence token, or rows with images and no processor or no chat
-                template.
+            `ValueError`: a missing or unknown end-of-sequence or padding token, no such template, or rows with images
+                and no processor or no chat template.
         """
         images, is_processor = self.records.images, isinstance(processing_class, ProcessorMixin)
         if images and not is_processor:
@@ -191,12 +197,7 @@ class SelectionPlan:
                 "processor, or remove the column."
             )
         tokenizer = tokenizer_of(processing_class)
-        if (eos_token or tokenizer.eos_token) is None:
-            raise ValueError(
-                "The tokenizer has no end-of-sequence token, so no model can learn to stop: set `eos_token`."
-            )
-        if eos_token is not None and eos_token not in tokenizer.get_vocab():
-            raise ValueError(f"`eos_token={eos_token!r}` is not in the vocabulary of the tokenizer.")
+        check_tokens(tokenizer, eos_token, chat_template_path, pad_token)
         if is_processor and tokenizer.chat_template is None:  # methods read texts with the tokenizer
             tokenizer.chat_template = processing_class.chat_template
         chats = self.records.layout not in ("tokens", "text")
@@ -268,6 +269,8 @@ class SelectionPlan:
             recipe (`dict`):
                 What its `recipe.yaml` holds.
         """
+        sets = self.held_out | ({} if self.target is None else {"selection_target": self.target})
+        found = ctx.runtime.broadcast(reported_overlap(self.records, sets) if ctx.runtime.is_main else None)
         selection = select(self.records, self.selector, self.budget, ctx)
         template = ctx.preparation.chat_template or getattr(ctx.tokenizer, "chat_template", None)
         selection.facts |= {
@@ -282,6 +285,7 @@ class SelectionPlan:
             "dtype": ctx.runtime.dtype,
             "seed": ctx.seed,
             "processes": ctx.runtime.world,
+            "also_in": described(found, selection.indices) or None,
             "judge": {"name": ctx.judge.name, "cost": dataclasses.asdict(ctx.judge.cost)} if ctx.judge else None,
         }
 
@@ -292,21 +296,3 @@ class SelectionPlan:
         if folder is not None:
             ctx.runtime.on_main(partial(write, folder))
         return selection
-
-
-def load_target(target: Dataset | str | None, records: Records) -> Records | None:
-    """
-    Target-task examples, read as the candidates are; by their formatting function, too, where the target has the
-    columns of the candidates.
-    """
-    if target is None or target == "":
-        return None
-    rows, formatting_func = load_rows(target) if isinstance(target, str) else target, records.formatting_func
-    if formatting_func is not None and not set(records.dataset.column_names) <= set(rows.column_names):
-        logger.warning(
-            "`selection_target` has other columns than `%s`: it is read without `formatting_func`, so its texts may "
-            "be formatted differently from those they are compared with.",
-            records.name,
-        )
-        formatting_func = None
-    return Records(rows, records.text_field, formatting_func, name="selection_target")

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset, Value
 
+from .data.load import load_target
 from .data.records import Records
 from .diversity import load_diversity
 from .engines.llm.judge_options import JudgeOptions
@@ -18,7 +19,7 @@ from .engines.runtime.model_state import preserved_accelerate_state
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import cache_folder, check_writable, default_cache_dir
 from .options import typed_options
-from .plan import SelectionPlan, load_target
+from .plan import SelectionPlan
 from .registry import load_selector
 from .runs.publish import selected_dataset
 from .selection import Selection
@@ -220,7 +221,8 @@ def _scored_columns(dataset: Any) -> Any:
     columns = dataset.features if isinstance(dataset, Dataset) else {}
     if not {"chosen", "rejected"} <= columns.keys():
         return dataset
-    is_text = {name: columns[name] == Value("string") for name in ("prompt", "chosen") if name in columns}
+    texts = (Value("string"), Value("large_string"))  # the second one from CSV files
+    is_text = {name: columns[name] in texts for name in ("prompt", "chosen") if name in columns}
     if is_text.get("prompt") == is_text["chosen"]:
         answer, dropped = "completion", {"rejected", "completion"}
     else:  # both answers are whole conversations, as TRL reads them too

@@ -22,6 +22,7 @@ ROOMS = {
     "errors": "",
     "options": "errors",
     "compat": "errors",
+    "parsing": "errors compat",
     "engines": "",
     "engines.store": "errors compat",
     "engines.runtime": "errors compat engines.store",
@@ -38,8 +39,8 @@ ROOMS = {
     "features": "errors compat context data engines.store engines.runtime engines.forward engines.gradients "
     "engines.tuning engines.subset engines.llm",
     "runs": "errors selection data engines.store",
-    "fitted": "errors compat options context data features engines.store engines.runtime engines.tuning engines.llm "
-    "engines.subset runs",
+    "fitted": "errors compat options parsing context data features engines.store engines.runtime engines.tuning "
+    "engines.llm engines.subset runs",
     "diversity": "errors options context data features engines.subset engines.forward",
     "selectors": "errors options context selector data features fitted diversity engines.subset engines.gradients "
     "engines.tuning engines.llm",
@@ -119,6 +120,36 @@ def test_methods_and_features_are_written_as_if_there_were_one_process(module):
     }
     said = names & PLUMBING
     assert not said, f"{module} speaks of {said}: leave that to an engine or to the context"
+
+
+def without_encoding(path: Path) -> list[str]:
+    """Calls that read or write text in the encoding of the locale."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or any(keyword.arg in ("encoding", None) for keyword in node.keywords):
+            continue
+        called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        owner = ast.unparse(getattr(node.func, "value", ast.Constant(None)))
+        modes = [*node.args[:2], *(keyword.value for keyword in node.keywords if keyword.arg == "mode")]
+        modes = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
+        text = called == "open" and owner not in ("os", "Image") and not any("b" in mode for mode in modes)
+        if text or called in ("read_text", "write_text"):
+            found.append(f"{path.name}, line {node.lineno}: {ast.unparse(node)}")
+    return found
+
+
+def test_text_is_read_and_written_as_utf_8_whatever_the_locale():
+    root = PACKAGE.parent
+    files = [
+        path for room in ("hf_dataselect", "benchmarks", "recipes") for path in sorted((root / room).rglob("*.py"))
+    ]
+    assert len(files) > 150 and not [line for path in files for line in without_encoding(path)]
+
+
+@pytest.mark.parametrize("line", ["open(p)", "open(p, 'a')", "p.open()", "p.read_text()", "gzip.open(p, mode='rt')"])
+def test_the_test_sees_a_file_opened_in_the_locale(tmp_path, line):
+    (tmp_path / "file.py").write_text(line, encoding="utf-8")
+    assert len(without_encoding(tmp_path / "file.py")) == 1
 
 
 def test_every_room_says_what_is_in_it():

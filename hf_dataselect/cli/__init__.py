@@ -1,1 +1,6 @@
-"""`hf-dataselect`: one file a command, each with a `run(argv)`. Imported by nothing."""
+"""`hf-dataselect`: one file a command, each with a `run(argv)`; [`main`] runs one. Imported by nothing else."""
+
+from .main import main
+
+
+__all__ = ["main"]

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from ..errors import UserErrors, explained
+
 
 def log_to_console() -> None:
     """Log the package's messages to stderr, as the Hugging Face trainers do."""
@@ -23,10 +25,12 @@ def checked(function: Callable, *arguments: Any, **options: Any) -> Any:
     except (ValueError, TypeError, ImportError, OSError) as error:
         if logging.getLogger("hf_dataselect").isEnabledFor(logging.DEBUG):
             raise
-        refuse(str(error))
+        refuse(error)
 
 
-def refuse(message: str) -> NoReturn:
-    """One line on stderr, exit code 2."""
-    print(f"hf-dataselect: error: {message}", file=sys.stderr)
+def refuse(error: Exception | str) -> NoReturn:
+    """One line on stderr for each error, with what caused it, and exit code 2."""
+    for one in error.errors if isinstance(error, UserErrors) else [error]:
+        message = explained(one) if isinstance(one, Exception) else one
+        print(f"hf-dataselect: error: {message}", file=sys.stderr)
     raise SystemExit(2)

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.records import Records, load_rows
+from ..data.records import Records
 from ..engines.tuning.warm_up import WarmupSettings
 from ..fitted.rules.fit_rule import METHODS, FitRuleArguments, fit_rule
 from ..fitted.rules.rule import FittedRule
 from ..options import require_extras
 from ..selector import method_name
-from ..training.recipe import Recipe, build_trainer, parse_recipe
+from ..training.recipe import Recipe, build_trainer, load_held_out, parse_recipe
 from .console import checked, log_to_console
 
 
@@ -38,7 +38,7 @@ def fit_rule_command(recipe: Recipe) -> tuple[FittedRule, Path]:
     # Fitting needs what computes the indicators.
     fitting.check = lambda records: sources.check(sources.possible(names, records))
     fitting.needs = lambda: frozenset({"text", "prompt", "model"} | ({"judge"} if "judge" in names else set()))
-    held_out = Records(load_rows(data.eval_dataset_name, split=data.dataset_test_split), name="eval_dataset")
+    held_out = Records(load_held_out(recipe), args.dataset_text_field, name="eval_dataset")
     trainer = build_trainer(recipe, selector=fitting, evaluation=False)
     settings = WarmupSettings(
         method=arguments.tuning,

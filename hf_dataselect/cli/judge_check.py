@@ -54,7 +54,7 @@ def _check(options: argparse.Namespace) -> None:
     if judge is None or judge.runtime.is_main:
         print(as_table(results))
         if options.output_file is not None:
-            options.output_file.write_text(as_json(results, judge, options.replay))
+            options.output_file.write_text(as_json(results, judge, options.replay), encoding="utf-8")
 
 
 def add_judge(parser: argparse.ArgumentParser, purpose: str) -> None:

@@ -1,5 +1,6 @@
 """The command `hf-dataselect`: each command is a file of this folder, whose `run` takes the arguments."""
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -34,13 +35,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if argv[0] not in COMMANDS:
         refuse(f"unknown command {argv[0]!r}; known: {', '.join(COMMANDS)}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a character must not end a run
     sys.path.insert(0, os.getcwd())  # for `selection_method: my_module:MyClass`, as under `python -m`
     from ..errors import JudgeError, SelectionError
 
     try:
         import_module(f".{argv[0].replace('-', '_')}", __package__).run(argv[1:])
     except (SelectionError, JudgeError) as error:
-        refuse(str(error))
+        refuse(error)
     _leave_ranks()
 
 

@@ -4,7 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..data.records import Records, load_rows
+from ..data.load import load_rows
+from ..data.records import Records
 from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
 from ..evaluation.report.report import to_markdown, write_report
 from ..evaluation.report.sections import sections

@@ -8,22 +8,11 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
-from datasets import (
-    Dataset,
-    DatasetDict,
-    Features,
-    IterableDataset,
-    LargeList,
-    List,
-    Value,
-    load_dataset,
-    load_from_disk,
-)
+from datasets import Dataset, Features, IterableDataset, LargeList, List, Value
 
 from ..compat.datasets import fingerprint, stored_column
 from ..engines.runtime.batching import main_process_first
@@ -266,34 +255,3 @@ def _is_native(features: Features, layout: str, formatting_func: Callable | None
         return False  # JSON text, or a struct of lists
     named = all("role" in turn for turn in lists if isinstance(turn, dict))
     return named and layout not in ("alpaca", "sharegpt") and formatting_func is None
-
-
-_BUILDERS = {".json": "json", ".jsonl": "json", ".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
-
-
-def load_rows(name: str, config: str | None = None, split: str = "train") -> Dataset:
-    """
-    Load a dataset by hub name, local folder (saved with `save_to_disk`, or of data files), or path of a .json, .jsonl,
-    .parquet, .csv, .tsv or .txt file, also compressed (.gz).
-
-    Raises:
-        `ValueError`: no such file, split or dataset.
-    """
-    path = Path(name).expanduser()
-    suffix = next((suffix for suffix in reversed(path.suffixes) if suffix not in (".gz", ".zst", ".bz2", ".xz")), "")
-    try:
-        if path.is_file() and suffix in _BUILDERS:
-            options = {"sep": "\t"} if suffix == ".tsv" else {}
-            return load_dataset(_BUILDERS[suffix], data_files=str(path), split="train", **options)
-        if (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
-            loaded = load_from_disk(str(path))
-            if isinstance(loaded, DatasetDict) and split not in loaded:
-                raise KeyError(f"it has the splits {', '.join(loaded)}")
-            return loaded[split] if isinstance(loaded, DatasetDict) else loaded
-        if suffix in _BUILDERS:
-            raise FileNotFoundError(f"there is no file {name!r}")
-        return load_dataset(name, config, split=split)
-    except Exception as error:  # `datasets` raises a dozen kinds
-        raise ValueError(
-            f"Can't load the dataset {name!r} (split {split!r}): {str(error) or type(error).__name__}"
-        ) from error

@@ -95,6 +95,10 @@ class Benchmark(ABC):
     def prepare(self) -> None:  # noqa: B027 (optional)
         """Load the rows and raise `ValueError` for unusable ones; called before any weights load."""
 
+    def asked(self) -> Any:
+        """Its rows ([`Records`]) or its questions (`list[str]`), if known; candidates among them are reported."""
+        return []
+
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
         """What must be equal for two evaluations to be comparable: row content and options that change scores."""

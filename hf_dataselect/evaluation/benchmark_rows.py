@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ..data.records import load_rows
+from ..data.load import load_rows, take_split
 from ..options import nearest
 from .benchmark import Benchmark
 
@@ -34,7 +34,8 @@ class RowsBenchmark(Benchmark):
         config (`str`, *optional*):
             Configuration of a dataset on the Hub.
         split (`str`, *optional*, defaults to `"test"`):
-            Split. In a file, the rows with this value in the column `split`; all rows if the file has no such column.
+            Split, or a slice of it. In a file, the rows with this value in the column `split`; a file without such a
+            column is all `test`.
         where (`dict`, *optional*):
             Only rows with this value, or one of these values, in a column: `{subject: [anatomy, virology]}`.
         limit (`int`, *optional*):
@@ -68,13 +69,15 @@ class RowsBenchmark(Benchmark):
             `ValueError`: Unknown dataset, split, or column in `where`; no rows.
         """
         what, split = f"`benchmarks` ({self.name})", split or self.split
-        rows = load_rows(self.dataset, self.config, split)
-        where = dict(self.where)
-        if Path(self.dataset).expanduser().is_file():
-            if "split" in rows.column_names:
-                where.setdefault("split", split)
-            elif split != self.split:
-                raise ValueError(f"{what}: {self.dataset!r} is a file without a column `split`, so without {split!r}.")
+        text, where = self.columns.values(), dict(self.where)
+        if not Path(self.dataset).expanduser().is_file():
+            rows = load_rows(self.dataset, self.config, split, "test", text)
+        elif "split" in (rows := load_rows(self.dataset, self.config, text_columns=text)).column_names:
+            where.setdefault("split", split)
+        elif split != self.split:
+            raise ValueError(f"{what}: {self.dataset!r} is a file without a column `split`, so without {split!r}.")
+        else:
+            rows = take_split({"train": rows, "test": rows}, split)
         for column, wanted in where.items():
             if column not in rows.column_names:
                 raise ValueError(f"{what}: `where`: no column {column!r}{nearest(column, rows.column_names)}")

@@ -72,6 +72,9 @@ class QuestionsBenchmark(RowsBenchmark):
                 f"`benchmarks` ({self.name}): no row of {self.dataset!r} has text in the columns {names}."
             )
 
+    def asked(self) -> list[str]:
+        return [turn for question in self.questions for turn in question.turns]
+
     def protocol(self) -> dict[str, Any]:
         described = {"rows": digest(self.questions), "template": self.template, "max_new_tokens": self.max_new_tokens}
         return {"kind": type(self).__name__} | described

@@ -94,7 +94,7 @@ def read_selection(folder: Path) -> Selection:
         `ValueError`: the folder holds none, or a broken one.
     """
     try:
-        described = json.loads((folder / "selection.json").read_text())
+        described = json.loads((folder / "selection.json").read_text(encoding="utf-8"))
         table = pq.read_table(folder / "scores.parquet")
         own = {name: table[name].to_numpy() for name in table.column_names if name not in RESERVED}
         known = Selection.__dataclass_fields__.keys() - {"scores", "columns"}
@@ -120,7 +120,7 @@ def read_evaluation(folder: Path | str, option: str = "baseline_dir") -> dict[st
             where the folder came from.
     """
     try:
-        evaluation = json.loads((Path(folder) / "eval.json").read_text())
+        evaluation = json.loads((Path(folder) / "eval.json").read_text(encoding="utf-8"))
         if not evaluation.get("ranks_agree", True) or may_have_diverged(Path(folder), evaluation.get("steps", 0)):
             raise ValueError(f"`{option}={str(folder)!r}`: {DIVERGED}")
         return evaluation
@@ -139,9 +139,9 @@ def may_have_diverged(folder: Path, step: int) -> bool:
     files = {name: folder / f"{name}.json" for name in ("versions", "selection", "eval")}
     if not all(path.is_file() for path in files.values()):
         return False
-    if json.loads(files["versions"].read_text()).get("hf_dataselect") != "0.1.0":
+    if json.loads(files["versions"].read_text(encoding="utf-8")).get("hf_dataselect") != "0.1.0":
         return False  # before the other files are read, which can be large
-    selection, evaluation = (json.loads(files[name].read_text()) for name in ("selection", "eval"))
+    selection, evaluation = (json.loads(files[name].read_text(encoding="utf-8")) for name in ("selection", "eval"))
     several = selection.get("facts", {}).get("processes", 1) > 1
     return several and any(entry["step"] < step for entry in evaluation.get("history", []))
 

@@ -15,7 +15,7 @@ from ..engines.runtime.model_state import preserved
 from ..engines.runtime.token_rows import token_counts
 from ..engines.store.files import write_atomic
 from ..engines.store.identity import weights_identity
-from ..errors import JudgeError
+from ..errors import JudgeError, explained
 from ..evaluation.benchmark import Benchmark, Setting, as_json, from_json
 from ..evaluation.comparison.pir import PIR, benchmark_pir, cost_warning, selection_to_tuning_ratio
 from ..runs.folder import plain, read_evaluation, write_evaluation
@@ -170,7 +170,7 @@ class PIRCallback(TrainerCallback):
                     new |= benchmark.run(ctx, trainer.run_folder)
                 except JudgeError as error:  # the trained model is worth more; the replies so far are kept
                     logger.error("The benchmark %r failed: %s", benchmark.name, error)
-                    self._failed[benchmark.name] = str(error)
+                    self._failed[benchmark.name] = explained(error)
                 before = f"{benchmark.name}: " if benchmark.name else ""
                 self._unscorable |= {before + why: rows for why, rows in ctx.account.rows("unscorable").items()}
         settings = self._settings = self._settings | new
@@ -236,4 +236,4 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
 def _seconds_at(args: TrainingArguments, state: TrainerState) -> float | None:
     """Training seconds up to the checkpoint that the state came from."""
     path = _checkpoint(args, state) / TRAIN_SECONDS
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

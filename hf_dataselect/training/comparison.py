@@ -20,18 +20,18 @@ from typing import Any
 import torch
 
 from ..budget import Budget
+from ..data.load import load_target
 from ..data.records import Records
 from ..engines.store.files import write_atomic
 from ..engines.store.identity import digest
 from ..evaluation.benchmark import load_benchmarks
 from ..evaluation.comparison.evaluated_runs import FREE
 from ..options import documented, nearest
-from ..plan import load_target
 from ..registry import load_selector
 from ..runs.folder import plain, read_evaluation
 from .config import DataSelectingConfig
 from .inputs import prepare_benchmarks, selection_plan
-from .recipe import Recipe, build_trainer, load_candidates, load_held_out
+from .recipe import Recipe, build_trainer, load_sources
 from .trainer import DataSelectingTrainer
 
 
@@ -198,11 +198,11 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
             raise ValueError(f"`{option}` is of a single run: a comparison has {instead}.")
     if root.exists() and not root.is_dir():
         raise ValueError(f"`output_dir={str(root)!r}` is a file.")
-    records = Records(load_candidates(recipe), args.dataset_text_field)
+    rows, held_out = load_sources(recipe)
+    records = Records(rows, args.dataset_text_field)
     columns = records.dataset.column_names
     if compared.count_by not in (None, *columns):
         raise ValueError(f"`count_by={compared.count_by!r}` is not a column{nearest(compared.count_by, columns)}")
-    held_out = load_held_out(recipe)
     if held_out is None and not load_benchmarks(args.benchmarks):
         raise ValueError(
             "`eval_dataset_name` is required, or `benchmarks`: nothing is compared without held-out rows."

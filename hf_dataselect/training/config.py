@@ -13,6 +13,7 @@ from ..engines.llm.judge_options import JudgeOptions
 from ..engines.llm.load import parse_spec
 from ..engines.runtime.runtime import Runtime
 from ..engines.store.files import cache_folder, default_cache_dir
+from ..errors import Checks
 from ..evaluation.benchmark import load_benchmarks
 from ..options import Fraction, PositiveInt, check_declared, documented, typed_options
 from ..pipeline import check_diversity
@@ -153,18 +154,24 @@ class DataSelectingConfig(SFTConfig):
     def __post_init__(self):
         # Read before anything is derived: what the user gave is what repeats the run.
         self._given = {item.name: getattr(self, item.name) for item in fields(self) if item.init}
-        _ = self.selector, self.judge_options, load_benchmarks(self.benchmarks)
+        checks = Checks()
+        selector, diversity = checks(lambda: self.selector), checks(lambda: self.diversity)
+        checks(lambda: self.judge_options)
+        checks(load_benchmarks, self.benchmarks)
         if str(self.baseline_dir).lower() == "none":
             self.baseline_dir = None
         if self.judge is not None:
-            parse_spec(self.judge)
-        super().__post_init__()
-        check_diversity(self.diversity, self.selector)
+            checks(parse_spec, self.judge)
+        checks(super().__post_init__)
+        if selector is not None:
+            checks(check_diversity, diversity, selector)
         if self.selection_budget is not None:
-            self.selection_budget = Budget.parse(self.selection_budget).plain
-        check_declared(self)
+            budget = checks(Budget.parse, self.selection_budget)
+            self.selection_budget = budget and budget.plain
+        checks(check_declared, self)
         if self.use_vllm:
-            check_vllm(self.vllm_gpu_memory_utilization)
+            checks(check_vllm, self.vllm_gpu_memory_utilization)
+        checks.finish()
 
     @property
     def selector(self) -> Selector:

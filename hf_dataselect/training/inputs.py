@@ -17,7 +17,7 @@ from ..evaluation.benchmark import Benchmark, load_benchmarks
 from ..evaluation.benchmarks.held_out import HeldOut
 from ..plan import SelectionPlan
 from ..selector import Selector, method_name
-from ..service import name_of
+from ..service import load_tokenizer_of, name_of
 from .config import DataSelectingConfig
 
 
@@ -63,6 +63,13 @@ def selection_plan(
         max_length=args.max_length,
         preparation=Preparation.of(args),
     )
+
+
+def load_processing_class_of(model: Any, args: DataSelectingConfig) -> Any:
+    """The tokenizer or processor of a model under these arguments, for selecting alone as for training."""
+    options = (args.model_init_kwargs or {}) if isinstance(model, str) else {}
+    trust = options.get("trust_remote_code", args.trust_remote_code)
+    return load_tokenizer_of(model, revision=options.get("revision"), trust_remote_code=trust)
 
 
 def sample_row(records: Records) -> int:

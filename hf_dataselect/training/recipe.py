@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,18 +10,22 @@ from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
-from trl import ModelConfig, ScriptArguments, TrlParser, get_peft_config, get_quantization_config
+from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
-from ..compat.trl import check_parser
 from ..data.chat_template import set_template
-from ..data.records import Records, load_rows
-from ..engines.runtime.loading import load_processing_class
+from ..data.load import check_exists, load_rows, load_target
+from ..data.records import Records
+from ..data.rows_hash import rows_hash
+from ..engines.runtime.loading import check_model_folder
+from ..engines.store.files import check_writable
+from ..errors import Checks
 from ..options import documented
-from ..plan import SelectionPlan, load_target
+from ..parsing import parse_options
+from ..plan import SelectionPlan
 from ..selection import Selection
 from ..selector import Selector
 from .config import DataSelectingConfig
-from .inputs import selection_plan
+from .inputs import load_processing_class_of, selection_plan
 from .trainer import DataSelectingTrainer
 
 
@@ -35,7 +38,14 @@ class DataArguments(ScriptArguments):
         default=None,
         metadata={
             "help": "Held-out rows: hub name, folder or file. Default: `dataset_test_split` of `dataset_name`, if "
-            "`eval_strategy` is not 'no'. More rows cost more time at every evaluation."
+            "`eval_strategy` is not 'no'. A single file is the split 'test'. More rows cost more time at every "
+            "evaluation."
+        },
+    )
+    eval_dataset_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "Its configuration. Default: `dataset_config`, if it is the same dataset as `dataset_name`."
         },
     )
 
@@ -73,61 +83,84 @@ class Recipe:
         return given
 
 
-check_parser(TrlParser)
-
-
-class _Parser(TrlParser):
-    """Refuses unknown options in the recipe and on the command line before any other error."""
-
-    def set_defaults_with_config(self, **kwargs) -> list[str]:
-        self._refuse(super().set_defaults_with_config(**kwargs))
-        return []
-
-    def parse_known_args(self, *args, **kwargs):
-        options, unknown = super().parse_known_args(*args, **kwargs)
-        self._refuse(unknown)
-        return options, unknown
-
-    def _refuse(self, unknown: list[str]) -> None:
-        known, said = [item.name for kind in self.dataclass_types for item in dataclasses.fields(kind)], []
-        for option in (item.removeprefix("--").partition("=")[0] for item in unknown if item.startswith("--")):
-            near = difflib.get_close_matches(option.replace("-", "_"), known, 1)
-            said.append(f"`{option}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
-        if unknown:
-            raise ValueError(f"Unknown options: {', '.join(said or unknown)}. `{self.prog} --help` lists all.")
-
-
 def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None = None) -> Recipe:
     """
     Parse the options of a command; `more` is a dataclass of its own options.
 
     Raises:
-        `ValueError`: an option is missing, unknown, or has a wrong value.
+        `ValueError`: options are missing, unknown, or have wrong values; all of them are named.
     """
-    kinds = (DataArguments, DataSelectingConfig, ModelConfig, *([more] if more else []))
-    recipe = Recipe(*_Parser(kinds, prog=f"hf-dataselect {command}").parse_args_and_config(argv))
-    if not recipe.data.dataset_name:
-        raise ValueError("`dataset_name` is required: a hub name, a local folder, or a file.")
-    if not recipe.model.model_name_or_path:
-        raise ValueError("`model_name_or_path` is required: a hub name or a local folder.")
-    if recipe.data.dataset_streaming:
-        raise ValueError("`dataset_streaming` can't be used: streamed rows can't be chosen from.")
+    kinds, checks = (DataArguments, DataSelectingConfig, ModelConfig, *([more] if more else [])), Checks()
+    recipe = Recipe(*parse_options(kinds, argv, f"hf-dataselect {command}", checks))
+    data, args, model = recipe.data, recipe.args, recipe.model
+    missing = {}
+    if data is not None:
+        missing["dataset_name"] = (data.dataset_name, "a hub name, a local folder, or a file")
+    if model is not None:
+        missing["model_name_or_path"] = (model.model_name_or_path, "a hub name or a local folder")
+    for option, (value, kind) in missing.items():
+        if not value:
+            checks.errors.append(ValueError(f"`{option}` is required: {kind}."))
+    if data is not None and data.dataset_streaming:
+        checks.errors.append(ValueError("`dataset_streaming` can't be used: streamed rows can't be chosen from."))
+    if checks.errors:  # then nothing will be loaded: what can be told without that
+        names = [data and data.dataset_name, data and data.eval_dataset_name, args and args.selection_target]
+        for name in filter(None, names):
+            checks(check_exists, name)
+        checks(check_model_folder, model and model.model_name_or_path)
+    checks.finish()
     return recipe
 
 
 def load_candidates(recipe: Recipe) -> Dataset:
     """The candidate dataset."""
-    return load_rows(recipe.data.dataset_name, recipe.data.dataset_config, recipe.data.dataset_train_split)
+    data, text = recipe.data, [recipe.args.dataset_text_field]
+    return load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split, text_columns=text)
 
 
 def load_held_out(recipe: Recipe) -> Dataset | None:
-    """The evaluation rows, if the recipe has any."""
-    data = recipe.data
+    """
+    The evaluation rows, if the recipe has any.
+
+    Raises:
+        `ValueError`: they can't be loaded, or the candidate dataset has no rows apart for evaluation.
+    """
+    data, text = recipe.data, [recipe.args.dataset_text_field]
     if data.eval_dataset_name:
-        return load_rows(data.eval_dataset_name, split=data.dataset_test_split)
-    if recipe.args.eval_strategy != "no":
-        return load_rows(data.dataset_name, data.dataset_config, data.dataset_test_split)
-    return None
+        same = data.eval_dataset_name == data.dataset_name
+        config = data.eval_dataset_config or (data.dataset_config if same else None)
+        return load_rows(data.eval_dataset_name, config, data.dataset_test_split, "test", text)
+    if recipe.args.eval_strategy == "no":
+        return None
+    try:
+        return load_rows(data.dataset_name, data.dataset_config, data.dataset_test_split, text_columns=text)
+    except ValueError as error:
+        raise ValueError(
+            f"`eval_strategy={recipe.args.eval_strategy.value!r}` needs held-out rows: set `eval_dataset_name`, or "
+            f"`dataset_test_split` to a split of `dataset_name` that is not trained on. {error}"
+        ) from error
+
+
+def load_sources(recipe: Recipe, evaluation: bool = True) -> tuple[Dataset, Dataset | None]:
+    """
+    The candidate dataset and the evaluation rows, before anything expensive starts.
+
+    Raises:
+        `ValueError`: rows that can't be loaded, held-out rows that are the candidates, a model folder that does not
+            exist, or an `output_dir` that can't be written; all of it at once.
+    """
+    checks = Checks()
+    checks(check_model_folder, recipe.model.model_name_or_path)
+    checks(check_writable, recipe.args.output_dir, "output_dir", make=False)
+    rows = checks(load_candidates, recipe)
+    held_out = checks(load_held_out, recipe) if evaluation else None
+    checks.finish()
+    if held_out is not None and len(rows) == len(held_out) and rows_hash(rows) == rows_hash(held_out):
+        raise ValueError(
+            f"The held-out rows (`eval_dataset_name={recipe.data.eval_dataset_name!r}`, `dataset_test_split="
+            f"{recipe.data.dataset_test_split!r}`) are the candidates: evaluate on rows that are not trained on."
+        )
+    return rows, held_out
 
 
 def build_trainer(
@@ -150,23 +183,33 @@ def build_trainer(
     if not evaluation:
         args = copy.copy(args)
         args.baseline_dir, args.benchmarks, args.eval_strategy = None, None, "no"
-    args.model_init_kwargs = {
-        "revision": model.model_revision,
-        "attn_implementation": model.attn_implementation,
-        "dtype": model.dtype,
-        **(args.model_init_kwargs or {}),
-    }
+    set_model_options(args, model)
+    held_out = None
+    if rows is None:
+        rows, held_out = load_sources(recipe, evaluation)
+    elif evaluation:
+        held_out = load_held_out(recipe)
     trainer = DataSelectingTrainer(
         model.model_name_or_path,
         args,
-        train_dataset=load_candidates(recipe) if rows is None else rows,
-        eval_dataset=load_held_out(recipe) if evaluation else None,
+        train_dataset=rows,
+        eval_dataset=held_out,
         quantization_config=get_quantization_config(model),
         peft_config=get_peft_config(model),
         selector=selector,
     )
     trainer.recipe = recipe.sources
     return trainer
+
+
+def set_model_options(args: DataSelectingConfig, model: ModelConfig) -> None:
+    """What the recipe says of loading the model, where the trainer looks for it."""
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(args.model_init_kwargs or {}),
+    }
 
 
 def prepare_selection(recipe: Recipe) -> tuple[SelectionPlan, Callable[[], Selection], bool]:
@@ -177,7 +220,8 @@ def prepare_selection(recipe: Recipe) -> tuple[SelectionPlan, Callable[[], Selec
         `tuple`: the plan; a function that selects, and writes the run folder; whether this is the main process.
     """
     args, model = recipe.args, recipe.model
-    records = Records(load_candidates(recipe), args.dataset_text_field)
+    rows, _ = load_sources(recipe, evaluation=False)
+    records = Records(rows, args.dataset_text_field)
     plan = selection_plan(args, records, load_target(args.selection_target, records))
     if plan.uses_model:
         trainer = build_trainer(recipe, rows=records.dataset, evaluation=False)
@@ -185,10 +229,11 @@ def prepare_selection(recipe: Recipe) -> tuple[SelectionPlan, Callable[[], Selec
     runtime = args.runtime(Accelerator(cpu=args.use_cpu))
     name = model.model_name_or_path
     plan.check(name, runtime.cache_dir)
-    tokenizer = load_processing_class(name, revision=model.model_revision, trust_remote_code=args.trust_remote_code)
-    plan.complete(tokenizer, args.eos_token, args.chat_template_path)
-    set_template(tokenizer, args.eos_token, args.chat_template_path)
-    plan.try_preparation(tokenizer)
-    ctx = plan.context(tokenizer, None, runtime, name, plan.load_judge(runtime))
+    set_model_options(args, model)
+    processing_class = load_processing_class_of(name, args)
+    plan.complete(processing_class, args.eos_token, args.chat_template_path, getattr(args, "pad_token", None))
+    set_template(processing_class, args)
+    plan.try_preparation(processing_class)
+    ctx = plan.context(processing_class, None, runtime, name, plan.load_judge(runtime))
     choose = partial(plan.select, ctx, Path(args.output_dir), recipe.sources | args.given)
     return plan, choose, runtime.is_main

@@ -46,7 +46,7 @@ def read_selection_back(plan: SelectionPlan, run_folder: Path, checkpoint: str |
         )
     selection = read_selection(folder)
     state = Path(checkpoint or "", "trainer_state.json")
-    if state.is_file() and may_have_diverged(folder, json.loads(state.read_text())["global_step"]):
+    if state.is_file() and may_have_diverged(folder, json.loads(state.read_text(encoding="utf-8"))["global_step"]):
         raise SelectionError(f"`resume_from_checkpoint={str(checkpoint)!r}`: {DIVERGED}")
     if selection.facts.get("dataset") != plan.records.content_hash():
         raise SelectionError(

@@ -19,24 +19,32 @@ from ..compat.accelerate import launched_sharded
 from ..compat.transformers import put_first
 from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation, tag_names
 from ..context import Context
-from ..data.chat_template import set_template, tokenizer_of
+from ..data.chat_template import set_template
+from ..data.load import load_target
 from ..data.records import Records
 from ..engines.llm.judge import Judge
 from ..engines.llm.load import load_judge
 from ..engines.llm.reward_model import RewardModel
-from ..engines.runtime.loading import load_tuned_model
+from ..engines.runtime.loading import load_tuned_model, tokenizer_of
 from ..engines.runtime.model_state import broadcast_weights, unprepare
+from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
-from ..plan import load_target
 from ..registry import load_selector
 from ..runs.folder import write_recipe, write_selection, write_versions
 from ..runs.publish import selected_dataset, selection_card
 from ..selection import Selection
 from ..selector import Selector
-from ..service import load_tokenizer_of, name_of
+from ..service import name_of
 from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
-from .inputs import as_config, prepare_benchmarks, readable_rows, sample_row, selection_plan
+from .inputs import (
+    as_config,
+    load_processing_class_of,
+    prepare_benchmarks,
+    readable_rows,
+    sample_row,
+    selection_plan,
+)
 from .resume import read_selection_back
 
 
@@ -114,17 +122,18 @@ class DataSelectingTrainer(SFTTrainer):
         self.plan = selection_plan(args, self.records, load_target(args.selection_target, self.records), selector)
         sharded = bool(args.deepspeed or args.fsdp) or launched_sharded()
         self.plan.check(model, args.runtime(None).cache_dir, sharded)
+        check_writable(args.output_dir, "output_dir", make=False)
         if processing_class is None:
-            revision = (args.model_init_kwargs or {}).get("revision") if isinstance(model, str) else None
-            processing_class = load_tokenizer_of(model, revision=revision, trust_remote_code=args.trust_remote_code)
-        self.plan.complete(processing_class, args.eos_token, args.chat_template_path)
+            processing_class = load_processing_class_of(model, args)
+        self.plan.complete(processing_class, args.eos_token, args.chat_template_path, getattr(args, "pad_token", None))
         if not (args.dataset_kwargs or {}).get("skip_prepare_dataset"):
             completed = copy.deepcopy(processing_class)  # the trainer sets what is left of the options itself
-            set_template(completed, args.eos_token, args.chat_template_path)
+            set_template(completed, args)
             self.plan.try_preparation(completed)
         self._sample = self.records.for_training([sample_row(self.records)])
         self._evaluating = self._prepared = False
         benchmarks = prepare_benchmarks(args, eval_dataset, formatting_func)
+        self.plan.held_out = {benchmark.name or "eval_dataset": benchmark.asked() for benchmark in benchmarks}
         self._text_format = self.plan.context(processing_class, None, args.runtime(None), None).text_format()
         if self.records.images:  # TRL prepares no rows with images
             eval_dataset = readable_rows(eval_dataset, args, self._text_format)

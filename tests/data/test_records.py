@@ -1,4 +1,3 @@
-import gzip
 import json
 import tracemalloc
 from datetime import datetime
@@ -12,7 +11,7 @@ from trl.data_utils import is_conversational
 from hf_dataselect.data import parser as module
 from hf_dataselect.data import rows_hash as arrow_hash
 from hf_dataselect.data.layouts import LAYOUTS, Record, content_text
-from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.records import Records
 from hf_dataselect.data.text import TextFormat
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
@@ -547,77 +546,3 @@ def test_the_content_hash_changes_with_columns_order_number_and_formatting():
     hashes = [Records(Dataset.from_list(rows)).content_hash() for rows in changed]
     hashes += [Records(Dataset.from_list(rows), formatting_func=lambda row: f"{row['n']}").content_hash()]
     assert len(set(hashes)) == len(hashes)
-
-
-# --- files ---
-
-
-TABLE = [{"prompt": f'p{row}, "x"\n', "completion": f"ä{row}"} for row in range(4)]
-
-
-def written(folder, name):
-    """A file or folder with the rows of `TABLE`."""
-    path, rows = folder / name, Dataset.from_list(TABLE)
-    if name.endswith(".json"):
-        path.write_text(json.dumps(TABLE, ensure_ascii=False), encoding="utf-8")
-    elif name.endswith(".jsonl"):
-        path.write_text("".join(json.dumps(row) + "\n" for row in TABLE), encoding="utf-8")
-    elif name.endswith(".jsonl.gz"):
-        path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in TABLE).encode()))
-    elif name.endswith(".parquet"):
-        rows.to_parquet(path)
-    elif name.endswith((".csv", ".tsv")):
-        rows.to_csv(path, index=False, sep="," if name.endswith(".csv") else "\t")
-    elif name == "dict":
-        DatasetDict({"train": rows, "test": rows.select([0])}).save_to_disk(path)
-    else:
-        rows.save_to_disk(path)
-    return str(path)
-
-
-@pytest.fixture
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
-
-
-FILES = ["rows.json", "rows.jsonl", "rows.v2.jsonl.gz", "rows.parquet", "rows.csv", "rows.tsv", "folder", "dict"]
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_rows_of_every_kind_of_file_are_loaded(tmp_path, name, own_cache):
-    rows = load_rows(written(tmp_path, name))
-    assert rows.to_list() == TABLE
-    assert Records(rows).layout == "prompt-completion"
-
-
-def test_a_text_file_is_a_row_a_line_and_a_home_folder_is_expanded(tmp_path, monkeypatch, own_cache):
-    (tmp_path / "rows.txt").write_text("one\ntwo\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert load_rows("~/rows.txt")["text"] == ["one", "two"]
-
-
-def test_a_folder_of_data_files_is_loaded(tmp_path, own_cache):
-    (tmp_path / "data").mkdir()
-    written(tmp_path / "data", "train.jsonl")
-    assert load_rows(str(tmp_path / "data")).to_list() == TABLE
-
-
-def test_a_split_of_a_saved_folder_is_taken(tmp_path):
-    assert load_rows(written(tmp_path, "dict"), split="test").to_list() == TABLE[:1]
-
-
-@pytest.mark.parametrize("name", ["missing.jsonl", "./missing.parquet", "nowhere/missing", "missing"])
-def test_a_missing_file_or_dataset_is_named(tmp_path, name, own_cache):
-    with pytest.raises(ValueError, match="Can't load the dataset .*missing"):
-        load_rows(str(tmp_path / name))
-
-
-def test_a_missing_split_is_named_beside_those_there_are(tmp_path):
-    with pytest.raises(ValueError, match=r"\(split 'validation'\).*train.*test"):
-        load_rows(written(tmp_path, "dict"), split="validation")
-
-
-def test_a_file_that_is_no_table_is_an_error_that_names_it(tmp_path, own_cache):
-    (tmp_path / "rows.parquet").write_text("this is no parquet")
-    with pytest.raises(ValueError, match="Can't load the dataset .*rows.parquet"):
-        load_rows(str(tmp_path / "rows.parquet"))

@@ -7,7 +7,8 @@ import pytest
 from datasets import Dataset
 
 from hf_dataselect.context import Context
-from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.load import load_rows
+from hf_dataselect.data.records import Records
 from hf_dataselect.engines.llm.local import LocalJudge
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.errors import SelectionError

@@ -1,6 +1,7 @@
 """Load models, tokenizers and processors by name; missing weights or tokenizer files are errors, not made up."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
@@ -10,6 +11,18 @@ from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixi
 
 from ...compat.trl import create_model
 from .runtime import Runtime
+
+
+def check_model_folder(model: Any) -> None:
+    """
+    Refuse a name that can only be that of a local folder, where there is none.
+
+    Raises:
+        `ValueError`: there is none.
+    """
+    local = isinstance(model, str) and (model.startswith(("/", "./", "../", "~")) or model.count("/") > 1)
+    if local and not Path(model).expanduser().is_dir():
+        raise ValueError(f"`model`: the folder {model!r} does not exist.")
 
 
 def check_pretrained(name: str, option: str, group: str = "selection_kwargs") -> Any:
@@ -46,7 +59,7 @@ def load_processing_class(name: str, kind: type = AutoProcessor, **hub: Any) -> 
     """
     config = AutoConfig.from_pretrained(name, **hub)
     processing_class = kind.from_pretrained(name, **hub)
-    tokenizer = processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class
+    tokenizer = tokenizer_of(processing_class)
     # A model may have more tokens than its tokenizer, since embeddings are padded.
     if 2 * len(tokenizer) < (tokens := getattr(config.get_text_config(), "vocab_size", 0)):
         raise ValueError(f"it has {len(tokenizer)} tokens, and the model {tokens}: save the model's tokenizer with it")
@@ -110,3 +123,8 @@ def load_tuned_model(name: str, create: Callable[..., Any] | None = None, **opti
         if PartialState().distributed_type != DistributedType.NO:  # each rank holds the whole model
             options["device_map"] = None
     return load_weights(create, name, f"`model`: {name!r}", **options)
+
+
+def tokenizer_of(processing_class: Any) -> Any:
+    """The tokenizer of a processor; a tokenizer itself."""
+    return processing_class.tokenizer if isinstance(processing_class, ProcessorMixin) else processing_class

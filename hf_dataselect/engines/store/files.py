@@ -5,6 +5,10 @@ import uuid
 from pathlib import Path
 
 
+#: Bytes that prove that there is room.
+PROBE = 1 << 20
+
+
 def default_cache_dir() -> str:
     """Where results are kept by default: the environment's `HF_DATASELECT_CACHE`, or `~/.cache/hf_dataselect`."""
     return os.environ.get("HF_DATASELECT_CACHE") or "~/.cache/hf_dataselect"
@@ -15,21 +19,26 @@ def cache_folder(name: str | Path | None) -> Path | None:
     return None if name is None or str(name).lower() == "none" else Path(name).expanduser()
 
 
-def check_writable(folder: Path | str, option: str = "selection_cache_dir") -> Path:
+def check_writable(folder: Path | str, option: str = "selection_cache_dir", make: bool = True) -> Path:
     """
-    Make the folder and prove that a file can be written there.
+    Make the folder and prove that a file of 1 MiB can be written there; without `make`, in the folder that it would be
+    made in, so that nothing is left of a run that is refused.
 
     Raises:
         `ValueError`: it can't be made or written.
     """
     folder = Path(folder)
-    probe = folder / f".probe-{uuid.uuid4().hex}"
+    there = folder if make else next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    probe = there / f".probe-{uuid.uuid4().hex}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"probe")
+        there.mkdir(parents=True, exist_ok=True)
+        with open(probe, "wb") as file:  # to the disk: a full one may not refuse a few bytes that wait in memory
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
         probe.unlink()
     except OSError as error:
-        probe.unlink(missing_ok=True) if folder.is_dir() else None
+        probe.unlink(missing_ok=True) if there.is_dir() else None
         raise ValueError(
             f"`{option}={str(folder)!r}` can't be written ({error.strerror or error}): choose a folder with room"
             + (", or 'none' to keep no results." if option == "selection_cache_dir" else ".")

@@ -79,7 +79,7 @@ class RecordStore:
         described = self.folder / "namespace.json"
         if not described.exists():
             write_atomic(described, text)
-        elif described.read_text() != text:
+        elif described.read_text(encoding="utf-8") != text:
             raise ValueError(f"`selection_cache_dir`: {self.folder} holds other results than it is named for.")
 
     def append(self, keys: np.ndarray, values: np.ndarray, seconds: np.ndarray | float, **more: np.ndarray) -> None:

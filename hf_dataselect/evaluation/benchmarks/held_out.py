@@ -70,6 +70,9 @@ class HeldOut(RowsBenchmark):
             raise ValueError(f"`benchmarks` ({self.name}): {self.dataset!r} is already tokenized: give the texts.")
         self._check()
 
+    def asked(self) -> Records:
+        return self.records
+
     def protocol(self) -> dict[str, Any]:
         return {
             "rows": self.records.content_hash(),

@@ -107,6 +107,10 @@ class MultipleChoice(RowsBenchmark):
                 )
             self.examples[subject] = known[subject][: self.shots]
 
+    def asked(self) -> list[str]:
+        rows = self.read()
+        return [question for question in rows[self.column(rows, "question")][:] if isinstance(question, str)]
+
     def protocol(self) -> dict[str, Any]:
         options = {"answer_with": self.answer_with, "normalization": self.normalization, "shots": self.shots}
         return {"kind": "multiple_choice", "rows": digest([self.items, list(self.examples.items())])} | options

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from sklearn.metrics import cohen_kappa_score
 
-from ...data.records import load_rows
+from ...data.load import load_rows
 from ...options import nearest
 from ...runs.folder import plain
 from ..benchmark_rows import COLUMNS

@@ -124,6 +124,9 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
         for run in group.runs:
             for name, error in run.failed.items():
                 yield f"{run.name}: the benchmark {name!r} failed: {error}"
+        for name, shared in (group.selection.facts.get("also_in") or {}).items():
+            kept = f"{shared['rows']:,} candidates are also in `{name}`, {shared['kept']:,} of them were kept"
+            yield f"{group.name}: {kept}."
         if cached := group.selection.passes.get("cached_rows"):
             seconds = f"{group.selection.cached_seconds:.1f} of the {group.selection.seconds:.1f} selection seconds"
             yield f"{group.name}: {cached:,} scores were read from the cache, which saved {seconds}."

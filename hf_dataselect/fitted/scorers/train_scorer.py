@@ -23,19 +23,22 @@ from accelerate import Accelerator
 from datasets import Dataset
 from scipy.stats import spearmanr
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, TrlParser, get_peft_config
+from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config
 
 from ...compat.transformers import is_causal_lm
 from ...data.chat_template import default_chat_template
-from ...data.records import Records, load_rows
+from ...data.load import load_rows
+from ...data.records import Records
 from ...engines.llm.judge_options import JudgeOptions
 from ...engines.llm.load import check_judge, load_judge
 from ...engines.llm.local_model import LocalModel, digit_ids
 from ...engines.runtime.loading import load_processing_class, load_weights
 from ...engines.runtime.runtime import Runtime
-from ...engines.store.files import cache_folder, default_cache_dir, write_atomic
+from ...engines.store.files import cache_folder, check_writable, default_cache_dir, write_atomic
+from ...errors import Checks
 from ...features.ratings import DIGITS, expected_ratings
 from ...options import typed_options
+from ...parsing import parse_options
 from .evolution import TEMPLATES, evolved_rows, seed_pairs
 from .scorer_prompts import SCORER_MARK
 
@@ -95,19 +98,20 @@ class ScorerArguments(ScriptArguments):
 
 def train_scorer(argv: Sequence[str]) -> None:
     """Evolve rows, score them together, fine-tune a scorer on them, measure and save it."""
-    parser = TrlParser((ScorerArguments, SFTConfig, ModelConfig), prog="hf-dataselect train-scorer")
-    options, args, model_options = parser.parse_args_and_config(list(argv))
-    for name, value in (
-        ("dataset_name", options.dataset_name),
-        ("model_name_or_path", model_options.model_name_or_path),
-        ("judge", options.judge),
-    ):
-        if not value:
-            raise ValueError(f"`{name}` is required.")
-    judge_options = typed_options(JudgeOptions, options.judge_kwargs, "judge_kwargs")
+    checks = Checks()
+    kinds = (ScorerArguments, SFTConfig, ModelConfig)
+    options, args, model_options = parse_options(kinds, argv, "hf-dataselect train-scorer", checks)
+    for part, name in ((options, "dataset_name"), (model_options, "model_name_or_path"), (options, "judge")):
+        if part is not None and not getattr(part, name):
+            checks.errors.append(ValueError(f"`{name}` is required."))
+    judge_options = options and checks(typed_options, JudgeOptions, options.judge_kwargs, "judge_kwargs")
+    checks.finish()
+    checks(check_writable, args.output_dir, "output_dir", make=False)
     hub = {"revision": model_options.model_revision, "trust_remote_code": args.trust_remote_code}
-    tokenizer = checked_tokenizer(model_options.model_name_or_path, **hub)
-    records = Records(load_rows(options.dataset_name, options.dataset_config, options.dataset_train_split))
+    tokenizer = checks(checked_tokenizer, model_options.model_name_or_path, **hub)
+    rows = checks(load_rows, options.dataset_name, options.dataset_config, options.dataset_train_split)
+    checks.finish()
+    records = Records(rows)
     pairs = seed_pairs(records, options.seed_rows, options.max_characters, args.seed)
     runtime = Runtime(Accelerator(cpu=args.use_cpu), cache_folder(options.selection_cache_dir))
     judge = load_judge(options.judge, judge_options, runtime)

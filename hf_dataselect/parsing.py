@@ -1,0 +1,112 @@
+"""Options of a command, from a YAML file and the command line; everything that is wrong is told at once."""
+
+import argparse
+import dataclasses
+import difflib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from trl import TrlParser
+
+from .compat.trl import check_parser
+from .errors import Checks
+
+
+check_parser(TrlParser)
+
+
+def parse_options(kinds: Sequence[type], argv: Sequence[str], prog: str, checks: Checks) -> list[Any]:
+    """
+    Parse `--config FILE`, a YAML file in UTF-8, and options that override it, as [`~trl.TrlParser`] does.
+
+    Args:
+        kinds (`Sequence[type]`):
+            Dataclasses, of which each field is an option.
+        argv (`Sequence[str]`):
+            The command line.
+        prog (`str`):
+            The command.
+        checks ([`Checks`]):
+            Collects every unknown option, value of the wrong type, and value that a dataclass refuses.
+
+    Returns:
+        `list`: an instance of each dataclass, `None` of one that was refused.
+
+    Raises:
+        `ValueError`: a file that can't be read.
+    """
+    parser = TrlParser(kinds, prog=prog, exit_on_error=False)
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config")
+    try:
+        config, rest = first.parse_known_args(list(argv))
+    except argparse.ArgumentError as error:
+        raise ValueError("`--config` needs a file.") from error
+    unknown = parser.set_defaults_with_config(**_read_config(config.config))
+    options, more = _parse(parser, rest, checks)
+    checks(_refuse_unknown, [*unknown, *more], parser)
+    return [checks(kind, **{field: getattr(options, field) for field in _defaults(kind)}) for kind in kinds]
+
+
+def _read_config(path: str | None) -> dict[str, Any]:
+    """The options of a YAML file; its mapping `env` sets environment variables."""
+    if path is None:
+        return {}
+    try:
+        config = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"`--config {path}` can't be read: {error}") from error
+    env = config.pop("env", {}) if isinstance(config, dict) else None
+    if not isinstance(env, dict):
+        raise ValueError(f"`--config {path}` must be a mapping of options in YAML, and `env` in it one of variables.")
+    os.environ.update({name: str(value) for name, value in env.items()})
+    return config
+
+
+def _parse(parser: TrlParser, argv: list[str], checks: Checks) -> tuple[argparse.Namespace, list[str]]:
+    """Parsed options and what is left over; an option of a wrong value counts as not given."""
+    defaults = {name: value for kind in parser.dataclass_types for name, value in _defaults(kind).items()}
+    for _ in range(len(defaults)):
+        try:
+            return parser.parse_known_args(argv)
+        except argparse.ArgumentError as error:
+            names = (error.argument_name or "").split("/")
+            option = names[0].removeprefix("--")
+            checks.errors.append(ValueError(f"`{option}`: {error.message}" if option else error.message))
+            if option not in defaults:
+                break
+            argv = _without(argv, names)
+            parser.set_defaults(**{option: defaults[option]})
+    checks.finish()
+    raise AssertionError("an option was refused without an error")
+
+
+def _without(argv: list[str], names: list[str]) -> list[str]:
+    """The command line without an option and its values."""
+    kept, given = [], False
+    for item in argv:
+        if item.startswith("--"):
+            given = item.partition("=")[0] in names
+        if not given:
+            kept.append(item)
+    return kept
+
+
+def _defaults(kind: type) -> dict[str, Any]:
+    return {
+        item.name: item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        for item in dataclasses.fields(kind)
+        if item.init
+    }
+
+
+def _refuse_unknown(unknown: list[str], parser: TrlParser) -> None:
+    known, said = [name for kind in parser.dataclass_types for name in _defaults(kind)], []
+    for option in (item.removeprefix("--").partition("=")[0] for item in unknown if item.startswith("--")):
+        near = difflib.get_close_matches(option.replace("-", "_"), known, 1)
+        said.append(f"`{option}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
+    if unknown:
+        raise ValueError(f"Unknown options: {', '.join(said or unknown)}. `{parser.prog} --help` lists all.")
