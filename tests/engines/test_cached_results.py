@@ -60,7 +60,11 @@ ENGINES = {
     "states of rows": (tiny_model, ends, []),
     "responses": (tiny_model, answers, [{"max_new_tokens": 4}, {"text": "another format"}]),
     "digits": (tiny_model, digits, [{"wanted": "456"}]),
-    "rewards": (reward_model, lambda model, runtime: RewardModel("r", model, tiny_tokenizer(), runtime).score(CHATS), []),
+    "rewards": (
+        reward_model,
+        lambda model, runtime: RewardModel("r", model, tiny_tokenizer(), runtime).score(CHATS),
+        [],
+    ),
     "yes or no": (
         tiny_evaluator,
         lambda model, runtime, **o: yes_probability(model, tiny_tokenizer(), ["a b", "c d e"], runtime, **o),
