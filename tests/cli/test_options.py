@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,11 +13,12 @@ import yaml
 from transformers import TrainerCallback
 from trl import ScriptArguments, SFTConfig
 
-from hf_dataselect.cli import compare, fit_rule, report
+from hf_dataselect.cli import compare, fit_rule, judge_check, report
 from hf_dataselect.cli.main import COMMANDS, main
 from hf_dataselect.data.records import Records, load_rows
 from hf_dataselect.diversity import Diversity
 from hf_dataselect.engines.llm.judge_options import JudgeOptions
+from hf_dataselect.evaluation.judging.judge_check import agreement
 from hf_dataselect.features.text_statistics import TEXT_FEATURES
 from hf_dataselect.fitted.rules.fit_rule import FitRuleArguments, draw_subset
 from hf_dataselect.fitted.rules.rule import AttentionRule
@@ -329,6 +331,7 @@ def test_options_of_judge_check_reach_the_judge_and_the_pairs(tmp_path, monkeypa
     for name, n in sets.items():
         rows = [{"input": f"p{i}", "output_1": f"a {i}", "output_2": "b 4", "label": 1, "mine": 2} for i in range(n)]
         (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    monkeypatch.setattr(judge_check, "agreement", partial(agreement, resamples=9))
     pairs, out = [str(tmp_path / f"{name}.jsonl") for name in sets], tmp_path / "out.json"
     options = {"judge": "model:some", "judge_kwargs": '{"max_calls": 9}', "cache_dir": str(tmp_path / "kept")}
     options |= {"max_new_tokens": "5", "limit": "4", "output_file": str(out)}
