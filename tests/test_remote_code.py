@@ -8,7 +8,7 @@ import pytest
 from hf_dataselect import DataSelectingConfig, DataSelectingTrainer, select_dataset
 from hf_dataselect.cli.main import main
 from hf_dataselect.engines.llm.load import load_judge
-from hf_dataselect.fitted.scorers.train_scorer import checked_tokenizer
+from hf_dataselect.fitted.scorers import train_scorer
 from hf_dataselect.selectors.deita import DEITA
 from hf_dataselect.selectors.mods import MoDS
 from hf_dataselect.selectors.superfiltering import Superfiltering
@@ -83,7 +83,16 @@ def trainer(folder: Path, trust: bool) -> None:
 
 
 def scorer(folder: Path, trust: bool) -> None:
-    checked_tokenizer(str(folder), revision=None, trust_remote_code=trust)
+    rows = [{"prompt": "p", "completion": "1", "row": row} for row in range(4)]
+    alpaca(4).to_json(folder.parent / "rows.jsonl")
+    given = {"model_name_or_path": folder, "dataset_name": folder.parent / "rows.jsonl", "judge": "model:some"}
+    given |= {"output_dir": folder.parent / "run", "use_cpu": "true", "bf16": "false"}
+    given |= {"trust_remote_code": "true"} if trust else {}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(pytest.fail.Exception, match="its weights"):
+        patch.setattr(train_scorer, "load_judge", lambda *given: None)
+        patch.setattr(train_scorer, "evolved_rows", lambda *given: (rows, {}))
+        patch.setattr(train_scorer, "SFTTrainer", lambda model, *given, **options: pytest.fail("with its weights"))
+        main(["train-scorer", *(part for name, value in given.items() for part in (f"--{name}", str(value)))])
 
 
 #: Where a user names the model to be fine-tuned, with the option.
