@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.processes import environment, run
 from tests.tiny_training import write_recipe
@@ -22,17 +24,27 @@ def selection(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("kwargs", [{"warmup": "none"}, {"warmup_clusters": 2, "warmup_batch_size": 1}], ids=str)
-def test_two_ranks_choose_the_rows_of_one(tmp_path, kwargs):
-    # A warm-up averages over both ranks' batches: with half the accumulation the updates are the same.
+def test_two_ranks_choose_the_rows_of_one_and_train_the_same_model(tmp_path, kwargs):
+    # Training and warm-up average over both ranks' batches: with half of them on a rank, the updates are the same.
     recipe = write_recipe(tmp_path, n=48, **SMALL, **GENERATED, selection_kwargs=kwargs, selection_cache_dir="none")
     for processes in (1, 2):
         given = kwargs | ({"warmup_gradient_accumulation": 16 // processes} if "warmup_clusters" in kwargs else {})
-        run(processes, recipe, "--output_dir", str(tmp_path / f"{processes}"), "--selection_kwargs", json.dumps(given))
+        options = {"output_dir": str(tmp_path / f"{processes}"), "selection_kwargs": json.dumps(given)}
+        options |= {"per_device_train_batch_size": str(4 // processes), "learning_rate": "0.01"}
+        run(processes, recipe, *(part for name, value in options.items() for part in (f"--{name}", value)))
     one, two = selection(tmp_path / "1"), selection(tmp_path / "2")
     assert two["facts"]["processes"] == 2 and one["facts"]["processes"] == 1
     assert one["indices"] == two["indices"] and one["dropped"] == two["dropped"]
+    model, alone, together = (load_file(tmp_path / name / "model.safetensors") for name in ("model", "1", "2"))
+    for name, before in model.items():
+        assert (alone[name] - before).abs().max() > 1e-3, "it is trained"
+        # Adam gives a gradient of nearly nothing, which is rounding, a whole step.
+        assert torch.isclose(together[name], alone[name], rtol=1e-3, atol=2e-4).double().mean() > 0.999
     evaluations = [json.loads((tmp_path / name / "eval.json").read_text()) for name in "12"]
-    assert evaluations[0]["settings"].keys() == evaluations[1]["settings"].keys() >= {"answer_loss", "exact_match"}
+    scores = [{name: setting["score"] for name, setting in run["settings"].items()} for run in evaluations]
+    assert scores[0].keys() == {"answer_loss", "token_accuracy", "exact_match"}
+    assert scores[1] == pytest.approx(scores[0], rel=1e-3)
+    assert [run["ranks_agree"] for run in evaluations] == [True, True]
 
 
 def test_a_killed_run_scores_only_what_is_missing(tmp_path):

@@ -26,12 +26,13 @@ def attention_implementation(model: Any) -> str | None:
 
 def is_causal_lm(config: Any) -> bool:
     """
-    Whether [`~transformers.AutoModelForCausalLM`] loads models of this config, by its private `_model_mapping`. Seen
-    on transformers 5.23.0; raises `ImportError` where it is missing.
+    Whether [`~transformers.AutoModelForCausalLM`] loads models of this config, by its private `_model_mapping` or, for
+    custom code, by what the config maps. Seen on transformers 5.23.0; raises `ImportError` where it is missing.
     """
     from transformers import AutoModelForCausalLM
 
-    return type(config) in attribute("transformers", AutoModelForCausalLM, "_model_mapping")
+    known = attribute("transformers", AutoModelForCausalLM, "_model_mapping")
+    return type(config) in known or "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
 
 
 def base_class(config: Any) -> type | None:

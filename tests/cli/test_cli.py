@@ -11,12 +11,14 @@ from pathlib import Path
 import pytest
 import yaml
 from datasets import Dataset
+from safetensors.torch import load_file
 
 from hf_dataselect.cli.console import checked
 from hf_dataselect.cli.main import main
 from hf_dataselect.cli.methods import method_table
 from hf_dataselect.registry import method_names
 from hf_dataselect.training.recipe import parse_recipe
+from tests.evaluation.report.test_report import tables
 from tests.rows import alpaca
 from tests.tiny_training import write_recipe
 
@@ -32,14 +34,24 @@ def test_train_select_and_report(recipe, tmp_path, capsys):
         + ["--selection_budget", "1.0", "--output_dir", str(tmp_path / "bm")]
     )
     main(["train", "--config", str(recipe), "--baseline_dir", str(tmp_path / "bm")])
-    run = json.loads((tmp_path / "run" / "eval.json").read_text())
-    compared = {**run["pir"]["settings"], **run["pir"]["left_out"]}  # a tiny model may hit no token at all
-    assert set(compared) == {"answer_loss", "token_accuracy"} and run["str"] > 0
-    assert (tmp_path / "run" / "model.safetensors").exists()
+    bm, run = (json.loads((tmp_path / name / "eval.json").read_text()) for name in ("bm", "run"))
+    ratio = bm["settings"]["answer_loss"]["score"] / run["settings"]["answer_loss"]["score"]
+    assert run["pir"]["settings"]["answer_loss"] == pytest.approx(ratio)
+    assert run["pir"]["settings"].keys() | run["pir"]["left_out"].keys() == {"answer_loss", "token_accuracy"}
+    selected = json.loads((tmp_path / "run" / "selection.json").read_text())
+    assert run["str"] == pytest.approx(selected["seconds"] / bm["train_seconds"])
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("bm", "run")]
+    assert any((weights[0][name] != weights[1][name]).any() for name in weights[0]), "trained on other rows"
     capsys.readouterr()
     main(["report", str(tmp_path / "run"), str(tmp_path / "bm"), "--output_dir", str(tmp_path / "report")])
-    printed = capsys.readouterr().out
-    assert "PIR" in printed and "ifd" in printed and (tmp_path / "report" / "report.json").exists()
+    shown = tables(capsys.readouterr().out)["Runs"]
+    assert [(row["run"], row["method"], row["rows kept"]) for row in shown] == [
+        ("bm (BM)", "full", "24"),
+        ("run", "ifd", "6"),
+    ]
+    assert shown[1]["STR"] == f"{run['str']:.3f}" and shown[1]["PIR (benchmark ratio)"] == f"{run['pir']['value']:.3f}"
+    written = json.loads((tmp_path / "report" / "report.json").read_text())["groups"]
+    assert [group["pir"] and group["pir"]["value"] for group in written] == [None, run["pir"]["value"]]
 
 
 def test_the_recipe_in_a_run_folder_repeats_the_run(recipe, tmp_path):

@@ -14,6 +14,7 @@ from hf_dataselect.cli.main import main
 from hf_dataselect.training.comparison import CompareArguments, _last_whole_checkpoint, plan
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.trainer import DataSelectingTrainer
+from tests.evaluation.report.test_report import tables
 from tests.processes import environment, run
 from tests.tiny_training import write_recipe
 
@@ -79,7 +80,8 @@ def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, mon
     main(["compare", "--config", str(recipe)])
     folder = tmp_path / "runs"
     assert set(made(folder)) == set(RUNS)
-    assert "## Verdict" in capsys.readouterr().out and (folder / "report" / "report.html").exists()
+    shown, written = tables(capsys.readouterr().out), tables((folder / "report" / "report.md").read_text())
+    assert shown == written and [row["rows kept"] for row in shown["Runs"]] == ["24", "6", "8", "6", "8"]
     assert not list(folder.glob("*/model.safetensors"))
     selections = {name: json.loads((folder / name / "selection.json").read_text()) for name in RUNS}
     assert [len(selections[name]["indices"]) for name in RUNS] == [24, 6, 8, 6, 8]
@@ -166,6 +168,16 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path):
 def test_two_ranks_make_the_same_comparison(recipe, tmp_path):
     run(2, recipe, "--budgets", "6", command="compare")
     runs = ["full-seed1", "random-6-seed1", "ifd-6-seed1"]
-    assert set(made(tmp_path / "runs")) == set(runs) and (tmp_path / "runs" / "report" / "report.md").exists()
-    facts = json.loads((tmp_path / "runs" / "ifd-6-seed1" / "selection.json").read_text())["facts"]
-    assert facts["processes"] == 2
+    assert set(made(tmp_path / "runs")) == set(runs)
+    for name in runs:
+        two = json.loads((tmp_path / "runs" / name / "selection.json").read_text())
+        evaluation = json.loads((tmp_path / "runs" / name / "eval.json").read_text())
+        assert two["facts"]["processes"] == 2 and evaluation["ranks_agree"] and evaluation["steps"] == 2
+        alone = str(tmp_path / "alone" / name)
+        main(["select", "--config", str(tmp_path / "runs" / name / "recipe.yaml"), "--output_dir", alone])
+        one = json.loads((tmp_path / "alone" / name / "selection.json").read_text())
+        assert one["indices"] == two["indices"] and one["facts"]["processes"] == 1
+    shown = tables((tmp_path / "runs" / "report" / "report.md").read_text())["Runs"]
+    assert [(row["run"].split()[0], row["rows kept"]) for row in shown] == list(
+        zip(runs, ["24", "6", "6"], strict=True)
+    )

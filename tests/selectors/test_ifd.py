@@ -90,14 +90,6 @@ def test_a_row_of_several_turns_is_one_ratio_of_means_over_all_answers():
     np.testing.assert_allclose(alone.mean, once.mean, rtol=1e-6)  # the same answer twice
 
 
-def test_the_ratio_of_perplexities_is_another_ranking():
-    ctx = context()
-    by_loss = select(alpaca(), IFD(warmup="none", drop_above_one=False), 1.0, ctx)
-    by_perplexity = select(alpaca(), IFD(warmup="none", drop_above_one=False, ratio="perplexity"), 1.0, ctx)
-    assert not np.allclose(by_loss.scores, by_perplexity.scores)
-    assert ((by_loss.scores > 1) == (by_perplexity.scores > 1)).all()
-
-
 def test_the_warmed_up_model_scores_and_the_own_one_comes_back():
     ctx = context()
     kwargs = {"warmup_clusters": 2, "warmup_learning_rate": 1e-2, "drop_above_one": False}
@@ -122,14 +114,6 @@ def test_the_warm_up_is_on_rows_of_the_training(name, monkeypatch):
     assert 0 < len(trained_on) <= 12 and set(trained_on) <= set(trained_rows(records, ctx))
 
 
-def test_warm_up_rows_are_diverse_and_of_middling_perplexity():
-    records, ctx = Records(alpaca(60)), context()
-    rows = IFD(warmup_clusters=3, warmup_rows_per_cluster=4)._warmup_rows(records, ctx)
-    assert len(rows) == len(set(rows.tolist())) and 3 <= len(rows) <= 12 and (np.diff(rows) > 0).all()
-    pooled = IFD(warmup_clusters=3, warmup_pool=10)._warmup_rows(records, ctx)
-    assert len(pooled) <= 10
-
-
 def test_prompts_are_embedded_and_scored_in_one_pass_and_once(tmp_path):
     records, rows = Records(alpaca(12)), np.arange(12)
     whole = prompt_features(Records(alpaca(12)), context(), rows)
@@ -145,28 +129,3 @@ def test_prompts_are_embedded_and_scored_in_one_pass_and_once(tmp_path):
 def test_superfiltering_needs_its_own_model_and_takes_no_other(tmp_path):
     with pytest.raises(ValueError, match="no-such-model"):
         select(alpaca(), Superfiltering(model=str(tmp_path / "no-such-model")), 3, context())
-
-
-def test_superfiltering_spreads_out_by_facility_location(tmp_path, monkeypatch):
-    tokenizer = tiny_tokenizer()
-    tiny_model(tokenizer).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    vectors = np.random.default_rng(0).normal(size=(24, 8))
-    seen = []
-
-    class Vectors:
-        def __init__(self, records, ctx, encoder):
-            assert encoder == Superfiltering().encoder
-
-        def __call__(self, rows):
-            seen.extend(rows)
-            return vectors[rows]
-
-        def close(self):
-            pass
-
-    monkeypatch.setattr("hf_dataselect.selectors.superfiltering.RowVectors", Vectors)
-    plain = select(alpaca(), Superfiltering(model=str(tmp_path)), 4, context()).indices.tolist()
-    selector = Superfiltering(model=str(tmp_path), diversity=True, diversity_pool=0.4)
-    spread = select(alpaca(), selector, 4, context()).indices.tolist()
-    assert len(spread) == 4 and len(seen) == 10 and set(spread) <= set(seen) and spread != plain

@@ -391,7 +391,7 @@ def recipe_of(folder, n, **options):
 
 
 def test_two_ranks_choose_the_rows_of_one(tmp_path):
-    recipe, found = recipe_of(tmp_path, 48, selection_batch_tokens=400), []
+    recipe, found, scores = recipe_of(tmp_path, 48, selection_batch_tokens=400), [], []
     for processes in (1, 2):
         # A warm-up averages over both ranks' batches: with half the accumulation the updates are the same (and with
         # dropout they never are).
@@ -405,8 +405,11 @@ def test_two_ranks_choose_the_rows_of_one(tmp_path):
         else:
             run(processes, recipe, *options, command="select")
         found.append(selection(folder))
+        scores.append(np.array(Dataset.from_parquet(str(folder / "scores.parquet"))["score"]))
         assert stored(cache, 512) == 2 * (48 + 6) and found[-1]["facts"]["processes"] == processes
     assert found[0]["indices"] == found[1]["indices"]
+    np.testing.assert_allclose(scores[1], scores[0], atol=2e-3)
+    assert np.ptp(scores[0]) > 0.02
 
 
 def stored(cache, width):

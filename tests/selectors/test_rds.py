@@ -48,14 +48,6 @@ def test_a_target_of_candidates_finds_them():
     np.testing.assert_allclose(everything.scores, 1, atol=1e-5)
 
 
-def test_subtasks_choose_in_turn_by_their_most_similar_row():
-    rows = alpaca(24)
-    target = rows.select([7, 3, 20, 11]).add_column("subtask", ["a", "a", "b", "a"])
-    found = select(rows, RDS(), 4, context(target)).indices.tolist()
-    # Three rows of `a` are candidates themselves, so its first is whichever of these comes first in the dataset.
-    assert found[:2] in ([3, 20], [7, 20], [11, 20]) and found[2] in (3, 7, 11)
-
-
 def test_padding_side_and_batches_change_nothing():
     rows, target = alpaca(24), alpaca(3, seed=4)
     found = []

@@ -1,17 +1,14 @@
 """`full`, `random`, `length`, `perplexity`, `column`: small methods with one promise each."""
 
 import numpy as np
-import pytest
 from datasets import Dataset
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
-from hf_dataselect.features.loss import answer_loss
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.column import Column
 from hf_dataselect.selectors.full import Full
 from hf_dataselect.selectors.length import Length
-from hf_dataselect.selectors.perplexity import Perplexity
 from hf_dataselect.selectors.random import Random
 from tests.rows import alpaca, layout
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
@@ -41,21 +38,6 @@ def test_length_counts_the_tokens_of_all_answers_beyond_the_window():
         answers = [[t["content"] for t in record.messages if t["role"] == "assistant"] for record in Records(rows)]
         counted = [sum(len(tokenizer(a, add_special_tokens=False)["input_ids"]) for a in turns) for turns in answers]
         assert scores.tolist() == counted
-
-
-@pytest.mark.parametrize("keep", ["top", "middle", "bottom"])
-def test_perplexity_keeps_the_end_it_is_told(keep):
-    ctx = context()
-    loss = answer_loss(Records(alpaca(25)), ctx).mean
-    order = np.argsort(loss)
-    kept = set(select(alpaca(25), Perplexity(keep=keep), 5, ctx).indices.tolist())
-    assert kept == set({"top": order[-5:], "bottom": order[:5], "middle": order[10:15]}[keep].tolist())
-
-
-def test_perplexity_is_exp_of_the_mean_loss():
-    ctx = context()
-    scores = select(alpaca(), Perplexity(keep="top"), 5, ctx).scores
-    np.testing.assert_allclose(scores, np.exp(answer_loss(Records(alpaca()), ctx).mean), rtol=1e-6)
 
 
 def test_a_column_ranks_and_thresholds():

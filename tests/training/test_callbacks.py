@@ -4,7 +4,9 @@ import json
 
 import pytest
 from datasets import Dataset
+from transformers import TrainerCallback
 
+from tests.engines.runtime.test_cached_map import Clock
 from tests.rows import alpaca
 from tests.tiny_training import tiny_trainer
 
@@ -25,7 +27,7 @@ def test_pir_is_logged_at_every_evaluation_and_at_the_end(tmp_path, baseline):
     trainer = tiny_trainer(tmp_path, "random", eval_strategy="steps", eval_steps=2, **options)
     trainer.train()
     assert len(entries(trainer, "pir")) == 2 == len(entries(trainer, "pir/answer_loss"))  # steps 2 and 3
-    assert entries(trainer, "sdf")[0] == 0.25 and entries(trainer, "str")[0] > 0
+    assert set(entries(trainer, "sdf")) == {0.25}
     assert len(entries(trainer, "pir_low")) == len(entries(trainer, "pir_high")) == 2
     mine = json.loads((tmp_path / "run" / "eval.json").read_text())
     other = json.loads((baseline / "eval.json").read_text())
@@ -36,9 +38,38 @@ def test_pir_is_logged_at_every_evaluation_and_at_the_end(tmp_path, baseline):
         assert mine["pir"]["settings"]["token_accuracy"] == pytest.approx(accuracy[0] / accuracy[1])
     else:
         assert "token_accuracy" in mine["pir"]["left_out"]
+    seconds = trainer.selection.seconds / other["train_seconds"]
+    assert other["train_seconds"] != mine["train_seconds"] and mine["str"] == pytest.approx(seconds)
+    assert entries(trainer, "str") == pytest.approx([seconds] * 2) and mine["sdf"] == 0.25
     assert [entry["step"] for entry in mine["history"]] == [2, 3]
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     assert len(lengths) == 6 and mine["train_tokens"] == sum(lengths) < other["train_tokens"]
+
+
+class Passes(TrainerCallback):
+    """A second for each step, and a hundred for each evaluation."""
+
+    def __init__(self, clock: Clock):
+        self.clock = clock
+
+    def on_step_end(self, *given, **options):
+        self.clock.now += 1
+
+    def on_evaluate(self, *given, **options):
+        self.clock.now += 100
+
+
+def test_evaluations_do_not_count_as_training_time(tmp_path, monkeypatch):
+    clock = Clock()
+    for module in ("callbacks", "trainer"):
+        monkeypatch.setattr(f"hf_dataselect.training.{module}.time", clock)
+    often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), callbacks=[Passes(clock)], **often)
+    trainer.evaluate()  # before the run
+    trainer.train()
+    assert clock.now == 4 + 500
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["train_seconds"] == 4
+    assert json.loads((tmp_path / "run" / "checkpoint-2" / "train_seconds.json").read_text()) == 2
 
 
 def test_selecting_that_costs_more_than_training_on_everything_is_warned_of(tmp_path, baseline, caplog):
@@ -102,7 +133,7 @@ def test_an_evaluation_before_any_selection_only_logs(tmp_path):
     trainer.evaluate()
     assert len(entries(trainer, "benchmark/answer_loss")) == 1 and not (tmp_path / "run" / "eval.json").exists()
     trainer.train()
-    assert (tmp_path / "run" / "eval.json").exists()
+    assert [e["step"] for e in json.loads((tmp_path / "run" / "eval.json").read_text())["history"]] == [0, 3]
 
 
 @pytest.mark.parametrize(

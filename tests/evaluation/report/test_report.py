@@ -2,14 +2,17 @@
 
 import json
 import math
+import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import Dataset
+from scipy.stats import spearmanr
 
 from hf_dataselect.cli.main import main
 from hf_dataselect.data.records import Records
@@ -77,14 +80,147 @@ def verdict(runs) -> str:
     return to_markdown(sections(compare_runs(runs))).split("\n\n")[1]
 
 
-def test_the_verdict_names_the_best_run_and_compares_it_with_everything_and_with_the_control(runs):
-    assert verdict(runs) == (
-        "ifd, on 25.0% of the rows, is better than training on everything (PIR 1.025, benchmark ratio, 95 % interval "
-        "1.250 to 1.250 (some settings)); it is better than as many random rows (PIR 1.181, benchmark ratio, 95 % "
-        "interval 1.562 to 1.562 (some settings))."
-    )
-    text = to_markdown(sections(compare_runs(runs)))
-    assert "without token_accuracy (no per-example scores)" in text and "variance between runs is not included" in text
+def tables(text: str) -> dict[str, list[dict[str, str]]]:
+    """The table of each section of a report in Markdown: rows of cells, each under its head."""
+    found = {}
+    for section in text.split("## ")[1:]:
+        lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+        head, _, *rows = [[cell.strip() for cell in line] for line in lines] or ([], [])
+        found[section.partition("\n")[0]] = [dict(zip(head, row, strict=True)) for row in rows]
+    return found
+
+
+#: Method, rows kept, selection seconds, training seconds, loss, accuracy, and scores of the judge.
+RUNS = {
+    "full": ("full", range(ROWS), 0.5, 100.0, 2.0, 0.5, [5] * 30),
+    "random": ("random", [0, 5, 7], 1.0, 21.0, 2.2, 0.45, None),
+    "best": ("ifd", [11, 10, 9], 30.0, 23.0, 1.6, 0.55, [9] * 20 + [5] * 4 + [1] * 6),
+    "random4": ("random", [0, 1, 2, 3], 2.0, 31.0, 2.1, 0.48, None),
+    "worst": ("length", [11, 10, 3, 2], 12.0, 34.0, 2.5, 0.4, [9] * 5 + [5] * 4 + [1] * 21),
+}
+
+
+@pytest.fixture
+def different(tmp_path) -> list[Path]:
+    """Two methods, each with a control of its size, and a baseline; no two of their numbers are equal."""
+    folders = []
+    for place, (name, (method, rows, seconds, train_seconds, loss, accuracy, judged)) in enumerate(RUNS.items()):
+        noise = np.random.default_rng(place).normal(0, 0.02, (2, 60))
+        noise -= noise.mean(1, keepdims=True)
+        settings = {
+            "answer_loss": Setting(loss, False, list(loss + noise[0])),
+            "token_accuracy": Setting(accuracy, True, list(accuracy + noise[1])),
+        }
+        evaluation = {"settings": as_json(settings), "train_seconds": train_seconds, "train_tokens": 1000 - place}
+        evaluation |= {"history": [{"step": 0, "benchmark/answer_loss": 3.0 + place}]}
+        scores = np.linspace(0, 1, ROWS) if method == "ifd" else np.arange(ROWS) % 5
+        scores = np.where(np.arange(ROWS) < 2, np.nan, scores)  # two rows have none
+        given = {"rows": rows, "scores": scores, "selection": {"seconds": seconds}, "evaluation": evaluation}
+        folders.append(make_run(tmp_path / name, method, **given))
+        if judged is not None:
+            answered(folders[-1], judged)
+    return folders
+
+
+def test_every_number_of_the_report_is_under_its_own_head(different, tmp_path):
+    found = compare_runs(different)
+    add_wins(found, Scripted())
+    add_rows(found, candidates(), "fault", examples=1)
+    groups = {group.name: group for group in found.groups}
+    assert list(groups) == list(RUNS)
+
+    def between(pir) -> str:
+        assert pir.low < pir.value < pir.high and not pir.partial
+        return f"{pir.low:.3f} to {pir.high:.3f}"
+
+    def ratio(name: str, other: str) -> float:
+        (*_, loss, accuracy, _), (*_, other_loss, other_accuracy, _) = RUNS[name], RUNS[other]
+        return (other_loss / loss + accuracy / other_accuracy) / 2
+
+    shown = tables(to_markdown(sections(found)))
+    names = {name: f"{name} (BM)" if name == "full" else name for name in RUNS}
+    wins = {"best": "3.333", "worst": "0.238"}
+    for name, control, row in zip(RUNS, ["", "", "random", "", "random4"], shown["Runs"], strict=True):
+        method, rows, seconds, train_seconds, *_ = RUNS[name]
+        group, compared = groups[name], name != "full"
+        assert row == {
+            "run": names[name],
+            "method": method,
+            "verdict": {"full": "", "best": "better"}.get(name, "worse"),
+            "rows kept": str(len(rows)),
+            "SDF": f"{len(rows) / ROWS:.3f}",
+            "PIR (benchmark ratio)": f"{ratio(name, 'full'):.3f}" if compared else "",
+            "95 % interval": between(group.pir) if compared else "",
+            "over control": f"{ratio(name, control):.3f} ({between(group.over_control)})" if control else "",
+            "STR": f"{seconds / 100:.3f}" if compared else "",
+            "selection s": f"{seconds:.1f}",
+            "training s": f"{train_seconds:.1f}",
+            "PIR (wins rate)": wins.get(name, ""),
+            "its interval": between(group.wins) if name in wins else "",
+        }
+    assert [list(row) for row in shown["Runs"]][0] == [
+        *("run", "method", "verdict", "rows kept", "SDF", "PIR (benchmark ratio)", "95 % interval", "over control"),
+        *("STR", "selection s", "training s", "PIR (wins rate)", "its interval"),
+    ]
+    scores = {name: RUNS[name][4:6] for name in RUNS}
+    assert shown["Held-out rows and benchmarks"] == [
+        {"setting": "answer_loss (lower is better)", "before training": "3.0000"}
+        | {
+            names[n]: f"{loss:.4f}" + (f" ({2.0 / loss:.3f})" if n != "full" else "")
+            for n, (loss, _) in scores.items()
+        },
+        {"setting": "token_accuracy (higher is better)", "before training": ""}
+        | {
+            names[n]: f"{hits:.4f}" + (f" ({hits / 0.5:.3f})" if n != "full" else "")
+            for n, (_, hits) in scores.items()
+        },
+    ]
+    mine = {row.pop("method"): row for row in shown["Efficiency"] if "(this comparison)" in row["method"]}
+    ranked = {item.point.name: item for item in found.efficiencies()}
+    for name in RUNS.keys() - {"full"}:
+        item = ranked[name]
+        assert mine[f"{name} (this comparison)"] == {
+            "SDF": f"{len(RUNS[name][1]) / ROWS:.3f}",
+            "PIR (wins scale)": wins.get(name) or f"{item.point.pir:.3f}",
+            "distance": f"{item.distance:.3f}",
+            "rank": str(item.rank),
+        }
+    overlaps = {(row.pop("run"), row.pop("and")): list(row.values()) for row in shown["Overlap of the selections"]}
+    alike = spearmanr(np.arange(2, ROWS), np.arange(2, ROWS) % 5).statistic
+    assert overlaps["best", "worst"] == ["0.400", f"{alike:+.3f}"]
+    assert overlaps["random", "random4"] == [f"{1 / 6:.3f}", ""]
+    counted = {row.pop("fault"): row for row in shown["Rows kept by `fault`"]}
+    assert counted["none"] == {
+        **{"candidates": "6 (50%)", "full (BM)": "6 (50%)", "random": "2 (67%)", "best": "0 (0%)"},
+        **{"random4": "4 (100%)", "worst": "2 (50%)"},
+    }
+    assert [list(row.values())[:4] for row in shown["Scores of worst"]] == [
+        ["kept", "11", "1.000", "false"],
+        ["not kept", "5", "0.000", "none"],
+    ]
+    said = {(row["run"], row["what"]): row["how much"] for row in shown["Row accounting"]}
+    assert said["worst", "candidates"] == "12" and said["worst", "kept"] == "4"
+    assert said["worst", "tokens of the rows kept"] == "996 (99.6% of the baseline's)"
+
+    cells = [
+        cell for part in sections(found) if part.table for row in (part.table.head, *part.table.rows) for cell in row
+    ]
+    (page,) = (path for path in write_report(found, tmp_path / "report") if path.suffix == ".html")
+    assert list(map(unescape, re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", page.read_text(), re.DOTALL))) == cells
+
+
+def test_the_verdict_is_that_of_the_best_run_in_the_words_of_its_interval(different):
+    def said(*names: str) -> str:
+        return verdict([different[list(RUNS).index(name)] for name in names])
+
+    assert said(*RUNS).startswith("best, on 25.0% of the rows, is better than training on everything (PIR 1.175,")
+    assert "; it is better than as many random rows (PIR 1.299," in said(*RUNS)
+    assert said(*RUNS).endswith(". It has the highest PIR of 2, which biases it upwards.")
+    alone = said("full", "random4", "worst")
+    assert alone.startswith("worst, on 33.3% of the rows, is worse than training on everything (PIR 0.800,")
+    assert "; it is worse than as many random rows (PIR 0.837," in alone and "highest" not in alone
+    assert said("full", "random").startswith("random, on 25.0% of the rows, is worse than training on everything")
+    assert "the number of rows may be the cause" in said("full", "worst") and "may be" not in said("full", "random")
 
 
 def test_two_copies_of_a_run_show_no_difference(runs, tmp_path):
