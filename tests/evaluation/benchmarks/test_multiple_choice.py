@@ -14,7 +14,13 @@ from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
 
 MMLU = [
-    {"subject": subject, "split": split, "question": f"Which is {word}?", "choices": choices, "answer": i % 3}
+    {
+        "subject": subject,
+        "split": split,
+        "question": f"Which {'was' if split == 'dev' else 'is'} {word}?",
+        "choices": choices,
+        "answer": i % 3,
+    }
     for subject in ("colours", "animals")
     for split in ("dev", "test")
     for i, (word, choices) in enumerate(
