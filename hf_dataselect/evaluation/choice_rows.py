@@ -5,7 +5,7 @@ import re
 from string import ascii_uppercase
 from typing import Any, NamedTuple
 
-from .question_rows import Unreadable
+from .question_rows import Unreadable, right_answers
 
 
 _OPTIONS = re.compile(r"\bOptions:\s*\n", re.IGNORECASE)
@@ -75,8 +75,7 @@ def big_bench(question: str, target: Any, targets: list[str], answer_with: str) 
         raise Unreadable(_NO_TEXTS)
     known = labels if len(labels) == len(texts) else texts
     choices = known if answer_with == "letter" else texts
-    target = str(target) if isinstance(target, numbers.Number) else target  # True, or 0 of 0 and 1
-    return f"{question}\nAnswer:", tuple(choices), _places(target, texts, known)
+    return f"{question}\nAnswer:", tuple(choices), _places(right_answers(target), texts, known)
 
 
 _NO_TEXTS = "an empty choice, or choices that are not a list of texts"

@@ -34,7 +34,7 @@ from ...engines.store.identity import digest
 from ..benchmark import Setting
 from ..benchmark_rows import RowsBenchmark
 from ..choice_rows import Item, big_bench, listed
-from ..question_rows import Unreadable, read_question, transcript
+from ..question_rows import Unreadable, read_question, right_answers, transcript
 from ..questions import question_format
 
 
@@ -177,8 +177,8 @@ class MultipleChoice(RowsBenchmark):
         asked = [read_question(row, place, names) for place, row in enumerate(given)]
         targets: dict[str | None, dict[str, None]] = defaultdict(dict)
         for row, question in zip(given, asked, strict=True):
-            if choices is None and row[answer] is not None:
-                targets[question.subject][str(row[answer])] = None
+            if choices is None:
+                targets[question.subject] |= dict.fromkeys(right_answers(row[answer]))
         items = []
         for row, question in zip(given, asked, strict=True):
             try:
