@@ -43,6 +43,7 @@ class HeldOut(RowsBenchmark):
 
     def __post_init__(self):
         super().__post_init__()
+        self.metrics = list(self.metrics)
         if self.max_new_tokens < 1:
             raise ValueError(f"`max_new_tokens={self.max_new_tokens}` must be at least 1.")
         if self.columns:

@@ -108,8 +108,8 @@ class MultipleChoice(RowsBenchmark):
                 )
             self.examples[subject] = known[subject][: self.shots]
         for row, item in enumerate(self.items):
-            systems = {shot.system for shot in self.examples.get(item.subject, ())} - {()}
-            if item.problem is None and systems - {item.system}:
+            shots = self.examples.get(item.subject, ())
+            if item.problem is None and any(shot.system not in ((), item.system) for shot in shots):
                 self.items[row] = item._replace(problem="its few-shot examples have another system turn")
 
     def protocol(self) -> dict[str, Any]:
