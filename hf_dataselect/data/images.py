@@ -1,4 +1,9 @@
-"""Images of rows: their column, their bytes for hashing, and their decoding."""
+"""
+Images of rows: their column, their bytes for hashing, and their decoding.
+
+They are decoded as in training: a column of [`~datasets.Image`] by its dataset, a column of strings (a path, an URL, a
+`data:` URL or base64 text) by [`~transformers.image_utils.load_image`], as the processor does.
+"""
 
 import hashlib
 from collections.abc import Collection, Iterator, Sequence
@@ -9,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Image, List
+from datasets import Dataset, Image, LargeList, List
 from tqdm.auto import tqdm
+from transformers.image_utils import load_image
 
 from ..compat.datasets import stored_column
 
@@ -31,8 +37,14 @@ def other_images(dataset: Dataset) -> list[str]:
     return [name for name, kind in kinds.items() if isinstance(kind, Image) and name != known]
 
 
+def image_mode(dataset: Dataset) -> str | None:
+    """The Pillow mode that the image column declares."""
+    feature = dataset.features[image_column(dataset.column_names)]
+    return getattr(getattr(feature, "feature", feature), "mode", None)
+
+
 def stored_images(dataset: Dataset, rows: Sequence[int] | np.ndarray) -> list[list[Any]]:
-    """Undecoded images of rows, as stored (`bytes` and `path`, or a path); an empty list for a row without images."""
+    """Undecoded images of rows, as stored (`bytes` and `path`, or a text); an empty list for a row without images."""
     name = image_column(dataset.column_names)
     column = dataset.select_columns([name]).with_format("arrow")[[int(row) for row in rows]][name].to_pylist()
     lists = (value if isinstance(value, list) else [value] for value in column)
@@ -53,7 +65,7 @@ def _with_image(dataset: Dataset, block: int) -> Iterator[np.ndarray]:
     name = image_column(dataset.column_names)
     for part in dataset.select_columns([name]).with_format("arrow").iter(block):
         column = part[name].combine_chunks()
-        if name == "image" or column.null_count == len(column):
+        if not _is_list(column.type) or column.null_count == len(column):
             yield pc.is_valid(column).to_numpy(zero_copy_only=False)
         else:
             rows = pc.list_parent_indices(column).filter(pc.is_valid(pc.list_flatten(column)))
@@ -61,18 +73,28 @@ def _with_image(dataset: Dataset, block: int) -> Iterator[np.ndarray]:
 
 
 def lacks_images(dataset: Dataset) -> bool:
-    """Whether the image column has nulls, or lists with nulls: TRL accepts neither."""
-    column = stored_column(dataset, image_column(dataset.column_names))
-    return bool(column.null_count or (pa.types.is_list(column.type) and pc.list_flatten(column).null_count))
+    """Whether the image column has nulls, lists with nulls, or images that are not decoded: TRL accepts none."""
+    name = image_column(dataset.column_names)
+    column, feature = stored_column(dataset, name), dataset.features[name]
+    feature = getattr(feature, "feature", feature)
+    undecoded = isinstance(feature, dict) or isinstance(feature, Image) and not feature.decode
+    return bool(undecoded or column.null_count or (_is_list(column.type) and pc.list_flatten(column).null_count))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
 def as_image_lists(dataset: Dataset) -> Dataset:
     """Convert the image column to `images`: one list per row without nulls, empty for a row without images."""
     name = image_column(dataset.column_names)
     feature, features = dataset.features[name], dataset.features.copy()
-    features["images"] = List(features.pop(name)) if name == "image" else feature
-    stored = _undecoded(feature.feature) if isinstance(feature, List) else _undecoded(feature)
-    dataset = dataset.cast_column(name, List(stored) if isinstance(feature, List) else stored)
+    lists = isinstance(feature, (List, LargeList))
+    kind = feature.feature if lists else feature
+    features.pop(name)
+    features["images"] = List(Image(mode=getattr(kind, "mode", None)) if isinstance(kind, (Image, dict)) else kind)
+    stored = _undecoded(kind)
+    dataset = dataset.cast_column(name, List(stored) if lists else stored)
 
     def listed(images: list) -> dict[str, list]:
         lists = (value if isinstance(value, list) else [value] for value in images)
@@ -109,12 +131,14 @@ def image_key(images: list[Any]) -> bytes:
 
 def picture(image: Any, mode: str | None = "RGB") -> "Picture | None":
     """
-    A stored image as its dataset decodes it, with its EXIF orientation applied, in a Pillow `mode` (`None`: its own).
-    `None` if it can't be decoded.
+    A stored image as it is decoded in training, with its EXIF orientation applied, in a Pillow `mode` (`None`: its
+    own; a text always gives RGB). `None` if it can't be decoded.
     """
-    stored = image if isinstance(image, dict) else {"path": image}
     try:
-        return Image(mode=mode).decode_example({"path": None, "bytes": None} | stored)
+        if isinstance(image, dict):
+            return Image(mode=mode).decode_example({"path": None, "bytes": None} | image)
+        decoded = load_image(image)
+        return decoded if mode is None else decoded.convert(mode)
     except ImportError:  # Pillow is missing; the image may be fine
         raise
     # Broken files raise anything, depending on their format: `struct.error`, `SyntaxError`, ...
@@ -123,12 +147,15 @@ def picture(image: Any, mode: str | None = "RGB") -> "Picture | None":
 
 
 def undecodable(dataset: Dataset, block: int = 100) -> np.ndarray:
-    """Rows with an image that can't be decoded, int64; empty for a dataset without images."""
+    """
+    Rows with an image that can't be decoded, int64; empty for a dataset without images. What is on the network counts
+    as decodable: training downloads it anew for each batch, and a check does not.
+    """
     if image_column(dataset.column_names) is None:
         return np.zeros(0, np.int64)
 
     def broken(images: list[Any]) -> bool:
-        return any(picture(image) is None for image in images)
+        return any(picture(image) is None for image in images if not _on_network(image))
 
     failed = np.zeros(len(dataset), bool)
     options = {"desc": "Checking images", "unit": "row", "disable": len(dataset) <= block}
@@ -138,3 +165,10 @@ def undecodable(dataset: Dataset, block: int = 100) -> np.ndarray:
             failed[start : start + block] = list(pool.map(broken, images))
             bar.update(len(images))
     return np.flatnonzero(failed)
+
+
+def _on_network(image: Any) -> bool:
+    if not isinstance(image, dict):
+        return str(image).startswith(("http://", "https://"))
+    path = image.get("path") if image.get("bytes") is None else None
+    return "://" in (source := str(path).split("::")[-1]) and not source.startswith("file://")

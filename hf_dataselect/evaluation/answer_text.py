@@ -2,6 +2,7 @@
 
 import unicodedata
 from decimal import Decimal
+from fractions import Fraction
 
 import regex
 
@@ -21,29 +22,84 @@ _THOUSANDS = regex.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # Punctuation except a decimal point and a minus sign: 3.5 is not 35 and -5 is not 5.
 _PUNCTUATION = regex.compile(r"(?!(?<![\p{L}.])\.(?=\d)|(?<![\p{L}\p{N}])-(?=\.?\d))\p{P}")
 
-# Digits with optional thousands separators, or a decimal point and digits; an optional exponent. A minus directly
-# before the number (or its currency) is its sign, unless a letter, digit or closing bracket precedes it (10-5).
+# Digits with thousands separators (also India's 12,34,567) or without, and decimals; or a decimal point and digits.
+_DIGITS = r"(?:(?:(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)"
+# A number with an optional exponent; before it the whole number of a mixed one (3 1/4), behind it the denominator of a
+# fraction (not in a date such as 3/4/2024) or minutes and seconds. A minus directly before the number (or its
+# currency) is its sign, unless a letter, digit or closing bracket precedes it (10-5).
 _NUMBER = regex.compile(
-    r"(?P<minus>(?<![\p{L}\p{N}\p{Pe}])-)?(?:\p{Sc}\s?)?"
-    r"(?P<digits>(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+)(?P<exponent>e[+-]?\d{1,3}(?![\p{L}\d]))?",
+    r"(?P<minus>(?<![\p{L}\p{N}\p{Pe}])-)?(?:\p{Sc}\s?)?(?:(?<![\d/.,:])(?P<whole>\d+)\s+(?:and\s+)?(?=\d+\s?/\s?\d))?"
+    rf"(?P<digits>{_DIGITS})(?P<exponent>e[+-]?\d{{1,3}}(?![\p{{L}}\d]))?"
+    rf"(?:(?<!/\s?[\d.,]{{1,24}})\s?/\s?(?P<under>-?{_DIGITS})(?!\.?\d|\s?/\s?\d)|(?P<sixtieths>(?::\d+)+))?",
     regex.IGNORECASE,
 )
+# What the compatibility normalization would write into the number beside it: 3½ is not 31/2, and 5² is not 52.
+_RAISED = r"[⁰¹²³⁴-⁹]"
+_BESIDE_DIGITS = [
+    (regex.compile(rf"(?<=\d)(?=[¼½¾⅐-⅞↉]|{_RAISED}+⁄)"), " "),
+    (regex.compile(rf"(?<=\d)(?=⁻?{_RAISED})(?!{_RAISED}+⁄)"), "^"),
+    (regex.compile(rf"(?<=[\p{{L}})])⁻?{_RAISED}+"), ""),
+    # Thousands separators of other notations.
+    (regex.compile(r"(?<=\d)(?:\{,\}|,\\!|\\[,!]|[\u00a0\u2009\u202f'’_])(?=\d{3}(?!\d))"), ""),
+]
+_BRACES = rf"(?:\{{\s*(-?{_DIGITS})\s*\}}|(\d))"
+_FRAC = regex.compile(rf"(\d)?\s*\\[dtc]?frac\s*{_BRACES}\s*{_BRACES}")
+_NOTATIONS = [
+    (_FRAC, lambda m: (f"{m[1]} " if m[1] else "") + f"{m[2] or m[3]}/{m[4] or m[5]}"),
+    (regex.compile(rf"(?<![\p{{L}}\d])\(\s*(-?{_DIGITS})\s*\)(?=\s?/)|(?<=/\s?)\(\s*(-?{_DIGITS})\s*\)"), r"\1\2"),
+    # Exponents of units and variables: 25 m^2 is not 2.
+    (regex.compile(r"(?<=[\p{L})])(?:\^|\*\*)\{?-?\d+\}?"), ""),
+    (regex.compile(r"(?<=(?<!\p{L})(?:[kcdmnμ]?m|ft|in|yd|mi))[23](?!\w)"), ""),
+    (regex.compile(r"(?<=\d)\s?(?:[x×*·⋅]|\\times|\\cdot)\s?10(?:\^|\*\*)\{?([+-]?\d{1,3})\}?(?!\d)"), r"e\1"),
+    (
+        regex.compile(r"(?<![\d.,])(\d{1,4})(?:\^|\*\*)(?:\{(-?\d{1,3})\}|(-?\d{1,3}))(?!\d)"),
+        lambda m: _power(int(m[1]), int(m[2] or m[3])),
+    ),
+]
 
 
-def last_number(text: str) -> Decimal | None:
-    """
+def _power(base: int, exponent: int) -> str:
+    return f"{base**exponent}" if exponent >= 0 else f"1/{base**-exponent}"
+
+
+def last_number(text: str) -> Fraction | None:
+    r"""
     The last number after the last `####` (GSM8K's marker), or of the whole text without a marker; `None` if there is
     no number.
 
     Commas separate thousands, a point separates decimals (`$1,234.50`); currency, percent signs, units and a trailing
-    full stop are ignored, digits of every script are read, and `5` equals `5.0`.
+    full stop are ignored, digits of every script are read, and `5` equals `5.0`. A fraction is one number (`3/4`, `¾`,
+    `\frac{3}{4}`), as are a mixed number (`3 1/4`), a power (`2^3`, `3 x 10^5`) and a time or ratio (`3:45`, by the
+    number of sixtieths). Other arithmetic, roots and symbols are not evaluated: `10 - 5` ends on 5.
     """
-    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").rpartition("####")[2]
+    text = text.rpartition("####")[2]
+    for pattern, written in _BESIDE_DIGITS:
+        text = pattern.sub(written, text)
+    text = regex.sub("[\u2044\u2215]", "/", regex.sub("[\u2212\u2013]", "-", unicodedata.normalize("NFKC", text)))
+    for pattern, written in _NOTATIONS:
+        text = pattern.sub(written, text)
     matches = list(_NUMBER.finditer(text))
-    if not matches:
-        return None
-    number = Decimal(matches[-1]["digits"].replace(",", "") + (matches[-1]["exponent"] or ""))
-    return -number if matches[-1]["minus"] else number
+    return _value(matches[-1]) if matches else None
+
+
+def _value(match: "regex.Match[str]") -> Fraction | None:
+    number, minus = _exact(match["digits"] + (match["exponent"] or "")), bool(match["minus"])
+    if match["under"]:
+        under = _exact(match["under"])
+        if not under:
+            return None
+        number /= under
+        if match["whole"] and number < 1:
+            number += _exact(match["whole"])
+        elif match["whole"]:  # two numbers, not a mixed one
+            minus = False
+    for place, part in enumerate((match["sixtieths"] or "").split(":")):
+        number += _exact(part or "0") / 60**place
+    return -number if minus else number
+
+
+def _exact(digits: str) -> Fraction:
+    return Fraction(Decimal(digits.replace(",", "")))  # `Decimal`, as Python limits the digits of an `int`
 
 
 def normalize(text: str) -> str:

@@ -15,6 +15,7 @@ Benchmarks: scores of a model by setting, each with a direction and, where defin
 kinds. A benchmark with `at_end` runs when training ends, the others at every evaluation.
 """
 
+import copy
 import importlib
 import inspect
 import json
@@ -164,7 +165,8 @@ def load_benchmarks(described: list[dict[str, Any]] | str | None) -> list[Benchm
         required = [item.name for item in fields(cls) if item.init and item.default is item.default_factory is MISSING]
         if missing := [name for name in required if name not in item]:
             raise ValueError(f"`{option}`: {kind!r} needs `{'` and `'.join(missing)}`.")
-        options = {key: value for key, value in item.items() if key != "kind"}
+        # A copy: the config keeps what it was given.
+        options = {key: copy.deepcopy(value) for key, value in item.items() if key != "kind"}
         benchmark = typed_options(cls, options, option, f"{kind!r} has")
         require_extras(f"kind: {kind}", benchmark.extras())
         benchmark.name = benchmark.name or benchmark.default_name()

@@ -1,13 +1,14 @@
 """Rows of a benchmark: dataset, split, filter and columns."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 
+from ..data.images import image_column, no_image
 from ..data.load import load_rows, take_split
 from ..options import nearest
 from .benchmark import Benchmark
@@ -16,8 +17,9 @@ from .benchmark import Benchmark
 #: Column names by role, in order of preference, case-insensitive; `columns` overrides them.
 COLUMNS = {
     "id": ("id", "question_id", "uid", "idx"),
-    "question": ("question", "instruction", "prompt", "turns", "text", "input", "conversations"),
-    "answer": ("answer", "target", "output", "response", "completion", "reference"),
+    "question": ("question", "instruction", "prompt", "turns", "text", "input", "conversations", "messages"),
+    "answer": ("answer", "answers", "target", "output", "response", "completion", "reference", "references"),
+    "system": ("system", "system_prompt"),
     "choices": ("choices", "options"),
     "subject": ("subject", "task", "category"),
 }
@@ -50,6 +52,8 @@ class RowsBenchmark(Benchmark):
     where: dict[str, Any] = field(default_factory=dict)
     limit: int | None = None
     columns: dict[str, str] = field(default_factory=dict)
+    #: Whether rows may have images.
+    with_images: ClassVar[bool] = False
 
     def __post_init__(self):
         if self.limit is not None and self.limit < 1:
@@ -66,29 +70,45 @@ class RowsBenchmark(Benchmark):
         The rows of a split, by default `self.split`.
 
         Raises:
-            `ValueError`: Unknown dataset, split, or column in `where`; no rows.
+            `ValueError`: Unknown dataset, split, or column in `where`; no rows, or rows with images.
         """
-        what, split = f"`benchmarks` ({self.name})", split or self.split
+        what, own = f"`benchmarks` ({self.name})", split is None
+        split = self.split if split is None else split
         text, where = self.columns.values(), dict(self.where)
         if not Path(self.dataset).expanduser().is_file():
             rows = load_rows(self.dataset, self.config, split, "test", text)
         elif "split" in (rows := load_rows(self.dataset, self.config, text_columns=text)).column_names:
-            where.setdefault("split", split)
-        elif split != self.split:
+            where["split"] = where.get("split", split) if own else split
+        elif not own:
             raise ValueError(f"{what}: {self.dataset!r} is a file without a column `split`, so without {split!r}.")
         else:
             rows = take_split({"train": rows, "test": rows}, split)
+        rows = rows.with_format(None)
         for column, wanted in where.items():
             if column not in rows.column_names:
                 raise ValueError(f"{what}: `where`: no column {column!r}{nearest(column, rows.column_names)}")
             wanted, values = wanted if isinstance(wanted, list) else [wanted], rows[column][:]
+            if isinstance(rows.features[column], ClassLabel):
+                wanted = [*wanted, *(i for i, name in enumerate(rows.features[column].names) if name in wanted)]
             rows = rows.select([i for i, value in enumerate(values) if value in wanted])
             if not len(rows):
                 known = sorted({str(value) for value in values})
                 raise ValueError(f"{what}: no row of {self.dataset!r} has {wanted} in `{column}`{nearest('', known)}")
         if not len(rows):
             raise ValueError(f"{what}: {self.dataset!r} has no rows.")
+        if not self.with_images and image_column(rows.column_names) and not no_image(rows):
+            raise ValueError(
+                f"{what}: {self.dataset!r} has images, and only `kind: held_out` shows them to the model."
+            )
         return rows
+
+    def plain(self, rows: Dataset, coded: Collection[str | None] = ()) -> Iterator[dict[str, Any]]:
+        """Rows in plain Python types, with the names of class labels, except in the columns `coded`."""
+        names = {name: kind.names for name, kind in rows.features.items() if isinstance(kind, ClassLabel)}
+        labels = {name: [*known, None] for name, known in names.items() if name not in coded}  # -1: no label
+        for row in rows:
+            given = {name: known[row[name]] for name, known in labels.items() if row[name] is not None}
+            yield {**row, **given}
 
     def column(self, rows: Dataset, role: str, required: bool = True) -> str | None:
         """

@@ -1,12 +1,15 @@
-"""Open-ended questions: parses rows, generates answers, and scores them with metrics."""
+"""Open-ended questions: generates answers, and scores them with metrics."""
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
+from datasets import LargeList, List
 
 from ..context import Context
 from ..data.layouts import Record
@@ -17,20 +20,12 @@ from ..engines.store.files import write_atomic
 from ..engines.store.identity import digest
 from .benchmark import Setting
 from .benchmark_rows import RowsBenchmark
+from .question_rows import Messages, Question, read_question, transcript
 
 
 TOO_LONG = "the prompt is empty or too long"
-
-
-class Question(NamedTuple):
-    """A question for the model."""
-
-    id: str
-    #: User messages; usually one. Empty if the row is unreadable.
-    turns: list[str]
-    #: Reference answers by turn, as far as the row has them.
-    references: list[str | None]
-    subject: str | None = None
+REFUSED = "the chat template refuses the turns"
+NO_REFERENCE = "no reference answer"
 
 
 @dataclass(kw_only=True)
@@ -42,7 +37,7 @@ class QuestionsBenchmark(RowsBenchmark):
         max_new_tokens (`int`, *optional*):
             Maximum length of an answer.
         template (`str`, *optional*, defaults to `"{question}"`):
-            Prompt; `{question}` is replaced by the row's question.
+            Prompt; `{question}` is replaced by the row's question, in a chat by the turns that are to be answered.
         at_end (`bool`, *optional*, defaults to `True`):
             Run only when training ends: generation costs far more than a likelihood.
     """
@@ -63,13 +58,16 @@ class QuestionsBenchmark(RowsBenchmark):
 
     def prepare(self) -> None:
         rows = self.read()
-        names = {role: self.column(rows, role, False) for role in ("id", "subject")}
+        names = {role: self.column(rows, role, False) for role in ("id", "subject", "system")}
         names["question"] = self.column(rows, "question")
-        names["answer"] = self.column(rows, "answer", self.with_answers)
-        self.questions = self.limited([read_question(row, i, names) for i, row in enumerate(rows.with_format(None))])
+        # A chat may end on its answer.
+        needed = self.with_answers and not isinstance(rows.features[names["question"]], (List, LargeList))
+        names["answer"] = self.column(rows, "answer", needed)
+        self.questions = self.limited([read_question(row, i, names) for i, row in enumerate(self.plain(rows))])
         if not any(question.turns for question in self.questions):
             raise ValueError(
-                f"`benchmarks` ({self.name}): no row of {self.dataset!r} has text in the columns {names}."
+                f"`benchmarks` ({self.name}): no row of {self.dataset!r} has text in the columns {names}: "
+                f"{self.questions[0].problem}."
             )
 
     def asked(self) -> list[str]:
@@ -79,60 +77,43 @@ class QuestionsBenchmark(RowsBenchmark):
         described = {"rows": digest(self.questions), "template": self.template, "max_new_tokens": self.max_new_tokens}
         return {"kind": type(self).__name__} | described
 
-    def ask(self, ctx: Context, said: Sequence[Sequence[str]] | None = None) -> list[str | None]:
+    def ask(self, ctx: Context) -> list[list[str | None]]:
         """
-        Greedy answers to one turn of each question, by default the first; `None` without an answer.
-
-        Args:
-            ctx ([`Context`]):
-                Context with the model.
-            said (`Sequence[Sequence[str]]`, *optional*):
-                Answers to the previous turns of each question. A question with a missing answer or without another
-                turn is skipped.
+        Greedy answers to the turns of each question, each turn asked after the model's answers to those before it;
+        `None` without an answer, and then for all later turns too. An unreadable question has one `None`.
         """
-        text_format, prompts = question_format(ctx), []
-        for question, answers in zip(self.questions, said or [()] * len(self.questions), strict=True):
-            if len(answers) >= max(1, len(question.turns)) or None in answers:
-                prompts.append(None)
-                continue
-            turns = [self.template.replace("{question}", turn) for turn in question.turns[: len(answers) + 1]]
-            prompts.append(prompt_ids(text_format, turns, answers) if turns else [])
-        return greedy_answers(prompts, ctx, self.max_new_tokens)
+        text_format = question_format(ctx)
+        answers: list[list[str | None]] = [[] for _ in self.questions]
+        for turn in range(max(len(question.turns) for question in self.questions)):
+            prompts, refused = [], []
+            for row, (question, said) in enumerate(zip(self.questions, answers, strict=True)):
+                prompt = None
+                if turn < len(question.turns) and None not in said:
+                    prompt = prompt_ids(text_format, question.messages(said, self.template))
+                    refused += [row] if prompt is None else []
+                elif not turn:
+                    ctx.account.note("unscorable", question.problem, [row])
+                prompts.append(prompt)
+            ctx.account.note("unscorable", REFUSED, refused)
+            for question, said, answer in zip(
+                self.questions, answers, greedy_answers(prompts, ctx, self.max_new_tokens), strict=True
+            ):
+                if turn < max(1, len(question.turns)):
+                    said.append(answer)
+        return answers
 
-    def keep(self, folder: Path | None, ctx: Context, answers: Sequence[str | None]) -> None:
-        """Write `NAME.jsonl`: `id`, `question` and `answer` (or null) of each row."""
-        rows = zip(self.questions, answers, strict=True)
-        lines = [{"id": q.id, "question": q.turns[0] if q.turns else "", "answer": answer} for q, answer in rows]
+    def keep(self, folder: Path | None, ctx: Context, answers: Sequence[Sequence[str | None]]) -> None:
+        """
+        Write `NAME.jsonl`: `id`, `question` and `answer` (or null) of each row; of a chat also its `messages`, of
+        several turns a list of answers.
+        """
+        lines = []
+        for question, said in zip(self.questions, answers, strict=True):
+            whole = question.whole
+            line = {"id": question.id, "question": transcript(whole)}
+            line |= {} if isinstance(whole, str) else {"messages": whole}
+            lines.append(line | {"answer": None if None in said else said[0] if len(said) == 1 else said})
         write_lines(folder, ctx, f"{self.name}.jsonl", lines)
-
-
-def read_question(row: dict[str, Any], place: int, names: dict[str, str | None]) -> Question:
-    """Parse a row of any layout; without a question in text it has no turns."""
-    said = _listed(row[names["question"]])
-    if all(isinstance(turn, dict) for turn in said):  # a chat: its first user message
-        said = [turn.get("content") or turn.get("value") for turn in said if _speaker(turn) in ("user", "human")][:1]
-    elif names["question"].lower() == "conversations":
-        said = said[:1]
-    turns = [turn.strip() for turn in said if isinstance(turn, str) and turn.strip()]
-    turns = turns if len(turns) == len(said) else []
-    if names["question"].lower() == "instruction":  # Alpaca and Self-Instruct keep the input in its own column
-        instances = row.get("instances") or [{name.lower(): value for name, value in row.items()}]
-        text = instances[0].get("input")
-        parts = [*turns, "" if text is None else str(text).strip()]
-        turns = ["\n\n".join(filter(None, parts))] if any(parts) else []
-    references = row[names["answer"]] if names["answer"] else None
-    references = [text if isinstance(text, str) else None for text in _listed(references)]
-    subject = row[names["subject"]] if names["subject"] else None
-    name = str(row[names["id"]]) if names["id"] else str(place)
-    return Question(name, turns, references[: len(turns)], None if subject is None else str(subject))
-
-
-def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [str(value) if isinstance(value, (int, float)) else value]
-
-
-def _speaker(turn: dict[str, Any]) -> str | None:
-    return turn.get("role") or turn.get("from")
 
 
 def question_format(ctx: Context) -> TextFormat:
@@ -144,15 +125,13 @@ def question_format(ctx: Context) -> TextFormat:
     return TextFormat(ctx.tokenizer, max_length=positions(ctx.model), style=style)
 
 
-def prompt_ids(text_format: TextFormat, turns: Sequence[str], answers: Sequence[str] = ()) -> list[int]:
-    """Token ids of a conversation up to the model's answer; empty if the chat template rejects it."""
-    messages = []
-    for turn, answer in zip(turns, [*answers, ""], strict=True):
-        messages += [{"role": "user", "content": turn}, {"role": "assistant", "content": answer}]
+def prompt_ids(text_format: TextFormat, messages: Messages) -> list[int] | None:
+    """Token ids of a conversation up to the model's answer; `None` if the chat template refuses it."""
+    turns = (*messages, {"role": "assistant", "content": ""})
     try:
-        return text_format.prompt_ids(Record(0, tuple(messages), first_answer=len(messages) - 1))
+        return text_format.prompt_ids(Record(0, turns, first_answer=len(messages)))
     except Exception:  # a template may raise any error
-        return []
+        return None
 
 
 def greedy_answers(
@@ -182,35 +161,57 @@ def greedy_answers(
 
 
 def score_answers(
-    metrics: Sequence[str], answers: Sequence[str | None], references: Sequence[str | None], ctx: Context
+    metrics: Sequence[str],
+    answers: Sequence[str | None],
+    references: Sequence[Sequence[str]],
+    ctx: Context,
+    taken: Collection[str] = (),
 ) -> dict[str, Setting]:
-    """Metrics of the answers; NaN for rows without answer or reference, or that a metric can't score."""
+    """
+    Metrics of the answers, each with the right answers of its row; NaN for rows without either, or that a metric can't
+    score. A setting is named after its value (`rouge1`); where that is the name of another metric's value, or `taken`,
+    the metric's name comes before it (`my_metric.score`).
+    """
     from .metrics import score_texts
 
-    ctx.account.note("unscorable", "no reference answer", [i for i, text in enumerate(references) if text is None])
-    rows = [row for row, pair in enumerate(zip(answers, references, strict=True)) if None not in pair]
-    settings = {}
-    for metric in metrics if rows else ():
-        scores = score_texts(metric, [answers[row] for row in rows], [references[row] for row in rows])
+    ctx.account.note("unscorable", NO_REFERENCE, [i for i, right in enumerate(references) if not right])
+    rows = [i for i, (said, right) in enumerate(zip(answers, references, strict=True)) if said is not None and right]
+    if not rows:
+        return {}
+    said, right = [answers[row] for row in rows], [references[row] for row in rows]
+    found = {metric: score_texts(metric, said, right) for metric in metrics}
+    shared = Counter([*taken, *(key for scores in found.values() for key in scores)])
+    stems = {metric: re.sub(":(lower|higher)$", "", metric) for metric in metrics}
+    short = Counter(Path(stem).stem for stem in stems.values())
+    settings: dict[str, Setting] = {}
+    for metric, scores in found.items():
+        owner = Path(stems[metric]).stem
+        owner = owner if short[owner] == 1 else stems[metric]
         for key, value in scores.items():
+            name = key if shared[key] == 1 else f"{owner}.{key}"
+            while name in settings or name in taken:
+                name = f"{owner}.{name}"
             examples = None
             if value.examples is not None:
                 examples = np.full(len(answers), np.nan)
                 examples[rows] = value.examples
                 unread = set(rows) & set(np.flatnonzero(np.isnan(examples)).tolist())
-                ctx.account.note("unscorable", f"the reference has no value for `{key}`", unread)
+                ctx.account.note("unscorable", f"the reference has no value for `{name}`", unread)
                 examples = examples.tolist()
-            settings[key] = Setting(value.score, value.higher_is_better, examples)
+            settings[name] = Setting(value.score, value.higher_is_better, examples)
     return settings
 
 
 def check_metrics(metrics: Sequence[str]) -> None:
-    """Raise for a metric that can't be loaded, before anything is computed."""
+    """Raise for a metric that can't be loaded, or that is named twice, before anything is computed."""
     if metrics:
         from .metrics import load_metric
 
         for metric in metrics:
             load_metric(metric)
+        stems = [re.sub(":(lower|higher)$", "", metric) for metric in metrics]
+        if twice := [stem for stem, count in Counter(stems).items() if count > 1]:
+            raise ValueError(f"`metrics={list(metrics)}` names {', '.join(map(repr, twice))} more than once.")
 
 
 def write_lines(folder: Path | None, ctx: Context, name: str, lines: Sequence[dict[str, Any]]) -> None:

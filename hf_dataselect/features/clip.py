@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from ..compat.transformers import base_class
 from ..context import Context
-from ..data.images import has_image, image_key, picture, stored_images
+from ..data.images import has_image, image_key, image_mode, picture, stored_images
 from ..data.records import Records
 from ..engines.forward.cached_vectors import CachedVectors
 from ..engines.forward.sentence_encoder import text_keys
@@ -151,6 +151,12 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     present = has_image(records.dataset)
     ctx.account.note("unscorable", _NO_IMAGE, np.flatnonzero(~present))
     present = np.setdiff1d(np.flatnonzero(present), records.undecodable)
+    mode = image_mode(records.dataset)
+
+    def of_training(image: Any) -> Any:
+        decoded = picture(image, mode)
+        return decoded and decoded.convert("RGB")
+
     keys = [
         image_key(images)
         for start in range(0, len(present), 1000)
@@ -161,8 +167,12 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
         def of_batch(batch: np.ndarray) -> np.ndarray:
             rows = stored_images(records.dataset, present[places[batch]])
             with ThreadPoolExecutor() as pool:
-                decoded = list(pool.map(picture, [image for row in rows for image in row]))
-            return _means(model.pictures(decoded), [len(row) for row in rows])
+                decoded = list(pool.map(of_training, [image for row in rows for image in row]))
+            vectors = np.full((len(decoded), model.width), np.nan, np.float32)
+            # An image on the network may be gone.
+            if here := [i for i, image in enumerate(decoded) if image is not None]:
+                vectors[here] = model.pictures([decoded[i] for i in here])
+            return _means(vectors, [len(row) for row in rows])
 
         return model.mapped(of_batch, len(places), model.patches)
 

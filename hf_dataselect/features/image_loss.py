@@ -8,7 +8,7 @@ import torch
 
 from ..compat.trl import vision_collator
 from ..context import Context
-from ..data.images import picture, stored_images
+from ..data.images import image_mode, picture, stored_images
 from ..data.records import Records
 from ..engines.runtime.model_state import cast, evaluating, scoring_dtype
 from .loss import AnswerLoss, answer_loss
@@ -79,7 +79,8 @@ def held_out_loss(records: Records, ctx: Context, label: str | None = None) -> A
 def _example(records: Records, row: int) -> dict[str, Any] | None:
     """A row up to its last answer, in TRL's format; `None` if it can't be read."""
     record = records[row]
-    pictures = [picture(image, mode=None) for image in stored_images(records.dataset, [row])[0]]
+    mode = image_mode(records.dataset)
+    pictures = [picture(image, mode) for image in stored_images(records.dataset, [row])[0]]
     if record.problem is not None or not record.answer_turns or None in pictures:
         return None
     turn = record.answer_turns[-1]

@@ -1,22 +1,26 @@
 """Rows with images: read without decoding them, handed on untouched, and known by their bytes."""
 
+import base64
 import io
+import socket
 
 import numpy as np
+import pyarrow as pa
 import pytest
-from datasets import Dataset, Features, Image, List, Value, load_dataset
+from datasets import Dataset, Features, Image, LargeList, List, Value, load_dataset
 from PIL import Image as Pillow
+from transformers.image_utils import load_image
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.encoding import encode
-from hf_dataselect.data.images import has_image, image_key, picture, stored_images
+from hf_dataselect.data.images import has_image, image_key, image_mode, picture, stored_images
 from hf_dataselect.data.records import Records
 from hf_dataselect.data.text import TextFormat
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 from hf_dataselect.runs.publish import selected_dataset
-from tests.tiny import tiny_tokenizer
-from tests.tiny_vision import captions, image_rows
+from tests.tiny import context_of, tiny_tokenizer
+from tests.tiny_vision import captions, image_rows, tiny_vlm
 
 
 @pytest.fixture
@@ -178,3 +182,100 @@ def test_marks_of_images_in_turns_go_as_the_images_are_put_in_anew():
     assert [turn["content"] for turn in records.for_training()[0]["messages"]] == ["What is this?", "A fox, not an ."]
     without = Records(Dataset.from_list([{"conversations": turns}]))
     assert without[0].prompt == "<image>\nWhat is this?"
+
+
+def _turned() -> Pillow.Image:
+    """A picture of noise whose EXIF says that it lies on its side."""
+    image = Pillow.effect_noise((24, 16), 50).convert("RGB")
+    image.getexif()[Pillow.ExifTags.Base.Orientation] = 6
+    return image
+
+
+def _texts(image: Pillow.Image, folder) -> dict[str, str]:
+    """An image as each text that a processor reads."""
+    image.save(buffer := io.BytesIO(), "PNG", exif=image.getexif())
+    (folder / "one.png").write_bytes(buffer.getvalue())
+    code = base64.b64encode(buffer.getvalue()).decode()
+    return {"path": str(folder / "one.png"), "url": f"data:image/png;base64,{code}", "base64": code}
+
+
+@pytest.mark.parametrize("column", ["image", "images"])
+@pytest.mark.parametrize("form", ["path", "url", "base64"])
+def test_images_that_are_texts_are_read_as_the_processor_reads_them(tmp_path, form, column):
+    text = _texts(_turned(), tmp_path)[form]
+    rows = [{"text": "a", column: [given] if column == "images" else given} for given in (text, text[:-80], text)]
+    if form == "path":
+        rows[1] = {"text": "a", column: ["gone.png"] if column == "images" else "gone.png"}
+    records = Records(Dataset.from_list(rows))
+    assert {why: found.tolist() for why, found in records.unreadable().items()} == {"an image can't be decoded": [1]}
+    (stored,) = stored_images(records.dataset, [0])[0]
+    assert np.array_equal(picture(stored), load_image(text)) and picture(stored).size == (16, 24)
+
+
+def test_an_image_column_is_read_as_its_dataset_reads_it(tmp_path):
+    path = _texts(_turned(), tmp_path)["path"]
+    for feature in (Image(), Image(mode="L"), List(Image()), LargeList(Image(mode="L"))):
+        many = not isinstance(feature, Image)
+        name = "images" if many else "image"
+        rows = {"text": ["a"], name: [[path] if many else path]}
+        dataset = Dataset.from_dict(rows, features=Features({"text": Value("string"), name: feature}))
+        trained = Records(dataset).for_training()[0][name]
+        read = picture(stored_images(dataset, [0])[0][0], image_mode(dataset))
+        trained = trained[0] if many else trained
+        assert np.array_equal(read, trained) and read.mode == trained.mode and read.size == (16, 24)
+
+
+@pytest.mark.parametrize("layout", [pa.list_, pa.large_list, lambda kind: pa.list_(kind, 2)])
+def test_every_kind_of_list_holds_images(tmp_path, layout):
+    text = _texts(captions(1)[0]["image"], tmp_path)["url"]
+    column = pa.array([[text, text], [None, text], None, [None, None], ["no image", text]], layout(pa.string()))
+    records = Records(Dataset(pa.table({"text": list("abcde"), "images": column})))
+    assert has_image(records.dataset).tolist() == [True, True, False, False, True]
+    assert records.undecodable.tolist() == [4]
+    assert [len(images) for images in records.for_training()["images"]] == [2, 1, 0, 0, 2]
+
+
+@pytest.mark.parametrize("feature", [{"bytes": Value("binary"), "path": Value("string")}, Image(decode=False)])
+@pytest.mark.parametrize("many", [True, False])
+def test_images_that_a_dataset_does_not_decode_are_decoded_for_training(feature, many):
+    image = captions(1)[0]["image"]
+    image.save(buffer := io.BytesIO(), "PNG")
+    stored = {"bytes": buffer.getvalue(), "path": None}
+    name = "images" if many else "image"
+    features = Features({"text": Value("string"), name: List(feature) if many else feature})
+    rows = Dataset.from_list([{"text": "a", name: [stored] if many else stored}], features=features)
+    records = Records(rows)
+    assert not records.unreadable() and records.for_training().features["images"] == List(Image())
+    assert np.array_equal(records.for_training()[0]["images"][0], image)
+
+
+def test_a_check_of_images_leaves_the_network_alone(monkeypatch, tmp_path):
+    def refuse(*given, **more):
+        raise AssertionError("an image was downloaded")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    url = "https://example.invalid/one.png"
+    assert not Records(Dataset.from_dict({"text": ["a"], "image": [url]})).unreadable()
+    features = Features({"text": Value("string"), "images": List(Image())})
+    for path in (url, "hf://datasets/no/one/one.png", f"zip://one.png::{url}"):
+        rows = Dataset.from_list([{"text": "a", "images": [{"bytes": None, "path": path}]}], features=features)
+        assert not Records(rows).unreadable()
+    local = Dataset.from_dict({"text": ["a", "b"], "image": [f"file://{tmp_path}/one.png", "ftp://one.png"]})
+    assert Records(local).undecodable.tolist() == [0, 1]
+
+
+def test_a_model_is_given_the_pixels_of_texts(tmp_path):
+    from hf_dataselect.features.image_loss import held_out_loss
+
+    model, processor = tiny_vlm()
+    rows, found = captions(3), []
+    for form in ("image", "path", "url", "base64"):
+        given = [
+            {**row, "image": row["image"] if form == "image" else _texts(row["image"], tmp_path / f"{i}")[form]}
+            for i, row in enumerate(rows)
+            if not (tmp_path / f"{i}").mkdir(exist_ok=True)
+        ]
+        ctx = context_of(processor.tokenizer, model, dtype="float32", processor=processor)
+        found.append(held_out_loss(Records(Dataset.from_list(given)), ctx).mean)
+    assert np.isfinite(found).all() and np.array_equal(found, [found[0]] * 4)

@@ -9,8 +9,10 @@ import warnings
 import evaluate
 import pytest
 
+from hf_dataselect.context import Context
 from hf_dataselect.evaluation.answer_text import last_number, normalize
-from hf_dataselect.evaluation.metrics import SHIPPED, load_metric, score_texts
+from hf_dataselect.evaluation.metrics import SHIPPED, check_references, load_metric, score_texts
+from hf_dataselect.evaluation.questions import check_metrics, score_answers
 from tests.shared_data import data_path
 
 
@@ -113,11 +115,81 @@ def test_exact_match():
         ("٤٢", 42),
         ("no number", None),
         ("", None),
+        ("12,34,567", 1234567),
+        ("1{,}234", 1234),
+        ("1\u202f234", 1234),
+        ("1'234", 1234),
+        ("50%", 50),
+        ("+5", 5),
+        ("\u20135", -5),
+        ("3\u20135", 5),
+        ("25 m²", 25),
+        ("25 m2", 25),
+        ("25 km/h^2", 25),
+        ("on 3/4/2024", 2024),
+        ("12 / 4 = 3", 3),
+        ("2020, 3/4", 0.75),
+        ("3/4 and 1/2", 0.5),
+        ("7 5/4", 1.25),
+        ("1.5E-3", 0.0015),
+        ("1/0", None),
+        ("9" * 5000, float("inf")),
     ],
 )
 def test_the_number_that_a_text_ends_on(text, number):
     found = last_number(text)
-    assert found == number if number is None else float(found) == number
+    if number == float("inf"):
+        assert found == 10**5000 - 1
+    else:
+        assert found == number if number is None else float(found) == number
+
+
+#: Ways to write one number, by line; no two lines are the same number.
+SAME = [
+    [
+        "1/4",
+        "0.25",
+        "¼",
+        ".25",
+        "1 / 4",
+        "2/8",
+        r"\frac{1}{4}",
+        r"\dfrac14",
+        r"\boxed{\frac{1}{4}}",
+        "(1)/(4)",
+        "１／４",
+    ],
+    ["3/4", "0.75", "¾", r"$\tfrac{3}{4}$", "**3/4**.", "The share is 3/4 cups"],
+    ["-1/4", "\u22121/4", r"-\frac{1}{4}", r"\frac{-1}{4}", "1/-4", "(-1)/4", "-0.25"],
+    ["3 1/4", "3¼", "3.25", "13/4", r"3\frac{1}{4}", r"3 \frac14", "3 and 1/4", "$3 1/4"],
+    ["-3 1/4", "-13/4", "-3.25"],
+    ["4 1/4", "17/4"],
+    ["31/4", "7.75"],
+    ["1,000/3", "1000/3"],
+    ["3 x 10^5", "3 × 10⁵", r"3 \times 10^{5}", "3e5", "300,000"],
+    ["7 × 10^5", "700000"],
+    ["3×10⁻²", "0.03", "3/100"],
+    ["2^3", "2³", "2**3", "8"],
+    ["3^3", "27"],
+    ["10^{-3}", "0.001", "1e-3"],
+    ["3:45"],
+    ["9:45"],
+    ["3:46"],
+]
+
+
+@pytest.mark.parametrize("line", range(len(SAME)))
+def test_the_same_number_is_right_however_it_is_written_and_another_is_not(line):
+    for text in SAME[line]:
+        others = [other for i, ways in enumerate(SAME) if i != line for other in ways]
+        same = score_texts("numeric_match", [text] * len(SAME[line]), SAME[line])["numeric_match"].examples
+        assert same == [1.0] * len(SAME[line]), text
+        assert not any(score_texts("numeric_match", [text] * len(others), others)["numeric_match"].examples), text
+
+
+def test_a_text_of_many_digits_takes_no_time():
+    for text in ("1,", "1.1", "1/", "(1", "10^", "1 and "):
+        last_number(text * 8000)
 
 
 def test_numeric_match_compares_the_last_numbers():
@@ -238,7 +310,7 @@ def test_unknown_metric_is_explained(monkeypatch):
             load_metric(name)
 
 
-def local_metric(folder, name, result):
+def local_metric(folder, name, result, references="text"):
     """A metric of the user: `folder/name/name.py`, whose `_compute` returns the expression `result`."""
     code = f"""
         import datasets
@@ -248,7 +320,7 @@ def local_metric(folder, name, result):
         class Local(evaluate.Metric):
             def _info(self):
                 text = datasets.Value("string")
-                features = datasets.Features({{"predictions": text, "references": text}})
+                features = datasets.Features({{"predictions": text, "references": {references}}})
                 return evaluate.MetricInfo(description="", citation="", features=features)
 
             def _compute(self, predictions, references):
@@ -283,3 +355,102 @@ def test_metric_without_a_number_is_refused(tmp_path):
     name = local_metric(tmp_path, "local_lists", "{'precisions': [1.0]}")
     with pytest.raises(ValueError, match=r"no number, only \['precisions'\]"):
         score_texts(name, ["a"], ["b"])
+
+
+SEVERAL = ["a quick fox", "a b c d e 4"], [["the cat", "a quick fox", "foxes 3"], ["a b c d f", "a b c d e 4"]]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_best_of_several_right_answers_counts_wherever_it_stands(name):
+    predictions, references = SEVERAL
+    for order in (1, -1):
+        found = score_texts(name, predictions, [right[::order] for right in references])
+        first = score_texts(name, predictions, [right[::order][0] for right in references])
+        for key, value in found.items():
+            if name == "numeric_match":
+                assert value.examples == [0, 1]
+            elif name != "bleu":
+                assert value.examples == pytest.approx([100 if name == "chrf" else 1] * 2)
+            else:
+                assert value.score == pytest.approx(100) and first[key].score < 100
+    one = score_texts(name, predictions, [[right[0]] for right in references])
+    same = score_texts(name, predictions, [right[0] for right in references])
+    assert repr(one) == repr(same)
+
+
+def test_several_references_are_those_of_the_libraries():
+    import sacrebleu
+    from rouge_score.rouge_scorer import RougeScorer
+
+    predictions = ["the cat sat on the mat today", "it is a small dog that barks"]
+    references = [["a cat sat on the mat", "the cat is on the mat today", "no"], ["it is a dog that barks a lot"]]
+    streams = [[references[0][i], (references[1] + ["", ""])[i] or None] for i in range(3)]
+    assert score_texts("bleu", predictions, references)["bleu"].score == pytest.approx(
+        sacrebleu.corpus_bleu(predictions, streams).score
+    )
+    expected = [sacrebleu.sentence_chrf(a, b).score for a, b in zip(predictions, references, strict=True)]
+    assert score_texts("chrf", predictions, references)["chrf"].examples == pytest.approx(expected)
+    scorer, pairs = RougeScorer(["rougeL"]), list(zip(references, predictions, strict=True))
+    expected = [max(scorer.score(text, said)["rougeL"].fmeasure for text in right) for right, said in pairs]
+    assert score_texts("rouge", predictions, references)["rougeL"].examples == pytest.approx(expected)
+
+
+def test_a_number_counts_where_only_some_right_answers_have_one():
+    found = score_texts("numeric_match", ["3", "3", "3"], [["three", "3"], ["three"], ["4", "5"]])["numeric_match"]
+    assert found.examples[0] == 1 and math.isnan(found.examples[1]) and found.examples[2] == 0
+    assert found.score == 0.5
+
+
+@pytest.mark.parametrize("right", [[], [1], None, ["a", None]])
+def test_references_that_are_no_texts_are_refused(right):
+    with pytest.raises(TypeError, match=r"`references\[1\]` is .*at least one"):
+        score_texts("exact_match", ["a", "b"], ["a", right])
+
+
+LISTS = "datasets.Sequence(text)"
+
+
+def test_a_metric_of_lists_gets_lists_and_one_of_texts_refuses_them(tmp_path):
+    result = "{'accuracy': sum(p in r for p, r in zip(predictions, references)) / len(references)}"
+    name = local_metric(tmp_path, "of_lists", result, references=LISTS)
+    assert score_texts(name, ["a", "ab"], [["b", "a"], ["abc"]])["accuracy"].score == 0.5
+    assert score_texts(name, ["a", "b"], ["a", "abc"])["accuracy"].score == 0.5  # "b" is no item of ["abc"]
+    check_references(name, [["a", "b"], ["a"]])
+    texts = local_metric(tmp_path, "of_texts", result)
+    assert score_texts(texts, ["a"], [["a"]])["accuracy"].score == 1
+    for refuse in (lambda: score_texts(texts, ["a"], [["a", "b"]]), lambda: check_references(texts, [["a", "b"]])):
+        with pytest.raises(
+            ValueError, match="of_texts' takes one reference for each example, and 1 examples have sev"
+        ):
+            refuse()
+    even = local_metric(tmp_path, "of_pairs", "{'accuracy': len({*map(len, references)}) > 1 and 1 / 0}", LISTS)
+    check_references(even, [["a", "b"], ["a", "c"]])
+    with pytest.raises(ValueError, match="of_pairs' can't score examples with 1 and with 2 answers: division"):
+        check_references(even, [["a", "b"], ["a"]])
+
+
+def named(metrics, **options):
+    ctx = Context(None)
+    found = score_answers(metrics, ["a", None, "a", "b"], [["a", "b"], ["a"], [], ["a"]], ctx, **options)
+    return {name: setting.score for name, setting in found.items()}, ctx.account.rows("unscorable")
+
+
+def test_values_of_one_name_are_named_with_their_metrics(tmp_path):
+    (tmp_path / "other").mkdir()
+    one = local_metric(tmp_path, "one_rate", "{'score': 0.25, 'own_rate': 1.0}", LISTS) + ":higher"
+    two = local_metric(tmp_path, "two_rate", "{'score': 0.75, 'exact_match': 0.5}", LISTS) + ":lower"
+    assert named([one])[0] == {"score": 0.25, "own_rate": 1.0}
+    assert named(["exact_match", one, two])[0] == {
+        "exact_match.exact_match": 0.5,
+        "one_rate.score": 0.25,
+        "own_rate": 1.0,
+        "two_rate.score": 0.75,
+        "two_rate.exact_match": 0.5,
+    }
+    twin = local_metric(tmp_path / "other", "one_rate", "{'score': 0.125, 'own_rate': 0.0}", LISTS) + ":higher"
+    assert set(named([one, twin])[0].values()) == {0.25, 1.0, 0.125, 0.0}
+    assert named([one], taken=("score",))[0] == {"one_rate.score": 0.25, "own_rate": 1.0}
+    assert named(["exact_match"]) == ({"exact_match": 0.5}, {"no reference answer": [2]})
+    for twice in (["rouge", "chrf", "rouge"], [one, one[: -len(":higher")]]):
+        with pytest.raises(ValueError, match="`metrics=.* more than once"):
+            check_metrics(twice)

@@ -3,8 +3,9 @@ Generated answers, scored against references.
 
 Works on any dataset with a question and an answer. The columns of GSM8K (`question`, `answer`), BIG-Bench Hard
 (`input`, `target`), Alpaca, prompt-completion data, and the test sets of Vicuna, Koala, WizardLM, Self-Instruct and
-LIMA are recognized; others are named with `columns`. The answers are written to `generated/NAME.jsonl` in the run
-folder.
+LIMA are recognized; others are named with `columns`. A list of answers, or a struct such as SQuAD's, holds several
+right ones. Of a question with several turns, the answer to the last is scored. The answers are written to
+`generated/NAME.jsonl` in the run folder.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any, ClassVar
 
 from ...context import Context
 from ..benchmark import Setting
+from ..metrics import check_references
 from ..questions import QuestionsBenchmark, check_metrics, score_answers
 
 
@@ -43,8 +45,11 @@ class Generation(QuestionsBenchmark):
     def prepare(self) -> None:
         check_metrics(self.metrics)
         super().prepare()
-        if not any(question.references and question.references[0] for question in self.questions):
+        references = [right for right in self._references() if right]
+        if not references:
             raise ValueError(f"`benchmarks` ({self.name}): no row of {self.dataset!r} has a reference answer.")
+        for metric in self.metrics:
+            check_references(metric, references)
 
     def protocol(self) -> dict[str, Any]:
         return super().protocol() | {"metrics": sorted(self.metrics)}
@@ -52,7 +57,9 @@ class Generation(QuestionsBenchmark):
     def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
         answers = self.ask(ctx)
         self.keep(folder and folder / "generated", ctx, answers)
-        return score_answers(self.metrics, answers, self._references(), ctx)
+        last = [None if None in said else said[-1] for said in answers]
+        return score_answers(self.metrics, last, self._references(), ctx)
 
-    def _references(self) -> Sequence[str | None]:
-        return [question.references[0] if question.references else None for question in self.questions]
+    def _references(self) -> Sequence[Sequence[str]]:
+        """Right answers to the last turn of each question."""
+        return [dict(enumerate(asked.references)).get(len(asked.turns) - 1, []) for asked in self.questions]

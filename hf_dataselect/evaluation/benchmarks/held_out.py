@@ -12,7 +12,7 @@ One forward pass gives both loss and token accuracy.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from ...data.records import Records
 from ...features.image_loss import held_out_loss
 from ..benchmark import Setting
 from ..benchmark_rows import RowsBenchmark
-from ..questions import check_metrics, greedy_answers, score_answers
+from ..questions import REFUSED, check_metrics, greedy_answers, score_answers
 
 
 @dataclass(kw_only=True)
@@ -39,9 +39,11 @@ class HeldOut(RowsBenchmark):
     metrics: list[str] = field(default_factory=list)
     max_new_tokens: int = 256
     records: Records = field(init=False, repr=False)
+    with_images: ClassVar[bool] = True
 
     def __post_init__(self):
         super().__post_init__()
+        self.metrics = list(self.metrics)
         if self.max_new_tokens < 1:
             raise ValueError(f"`max_new_tokens={self.max_new_tokens}` must be at least 1.")
         if self.columns:
@@ -96,8 +98,12 @@ class HeldOut(RowsBenchmark):
         prompts, references, text_format = [], [], ctx.text_format()
         for record in self.records:
             readable = record.problem is None and record.answer and record.answer_turns[-1] > 0
-            prompts.append(text_format.prompt_ids(record) if readable else [])
-            references.append(record.answer)
+            try:
+                prompts.append(text_format.prompt_ids(record) if readable else [])
+            except Exception:  # a template may raise any error
+                prompts.append(None)
+            references.append([record.answer] if record.answer else [])
+        ctx.account.note("unscorable", REFUSED, [row for row, prompt in enumerate(prompts) if prompt is None])
         # Prompt and answer must fit the training window.
         answers = greedy_answers(prompts, ctx, self.max_new_tokens, window=(ctx.max_length or 2**31) - 1)
-        return score_answers(self.metrics, answers, references, ctx)
+        return score_answers(self.metrics, answers, references, ctx, taken=("answer_loss", "token_accuracy"))

@@ -38,7 +38,8 @@ class Harness(Benchmark):
         tasks (`list[str]`):
             Names of tasks or groups, or paths of YAML files.
         shots (`int`, *optional*):
-            Number of few-shot examples; by default that of the task.
+            Number of few-shot examples; by default that of the task. Test questions are left out, with a
+            warning.
         limit (`int`, *optional*):
             Number of rows of each task, the first ones.
         batch_size (`int`, *optional*, defaults to `8`):
@@ -88,6 +89,24 @@ class Harness(Benchmark):
                 raise ValueError(f"`benchmarks` ({self.name}): the task {name!r} does not support `shots`.")
             task.set_config(key="num_fewshot", value=(own or 0) if self.shots is None else self.shots)
             task.set_fewshot_seed(seed=SHOTS_SEED)
+            self._keep_tests_out_of_shots(name, task)
+
+    def _keep_tests_out_of_shots(self, name: str, task: Any) -> None:
+        # The harness takes the test rows where a task has no others, and then shows a question its own answer.
+        shots, pool = task.get_config("num_fewshot"), task.sampler.fewshot_docs() if hasattr(task, "sampler") else []
+        if not shots or not pool:
+            return
+        tested = {" ".join(str(task.doc_to_text(row)).split()) for row in task.eval_docs}
+        kept = [row for row in pool if " ".join(str(task.doc_to_text(row)).split()) not in tested]
+        if len(kept) < len(pool):
+            left_out = f"{len(pool) - len(kept):,} of the {len(pool):,} rows for few-shot examples are test questions"
+            if len(kept) <= shots:  # the harness may draw one more, to replace the question itself
+                raise ValueError(
+                    f"`benchmarks` ({self.name}): {left_out} in the task {name!r}, which needs {shots} examples: give "
+                    "it a `fewshot_split` of its own, or set `shots: 0`."
+                )
+            logger.warning("`benchmarks` (%s): %s in the task %r, and left out.", self.name, left_out, name)
+            task.sampler.replace_df(kept)
 
     def protocol(self) -> dict[str, Any]:
         tasks = {

@@ -9,6 +9,7 @@ Deviations: the prompts are this project's own, and decoding is greedy for every
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,12 +17,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...context import Context
+from ...data.layouts import content_text
 from ...engines.llm.judge import Conversation
 from ...engines.llm.load import check_judge
 from ...engines.llm.prompts import delimited
 from ...engines.store.identity import digest
 from ..benchmark import Setting
-from ..questions import Question, QuestionsBenchmark, write_lines
+from ..question_rows import Question, transcript
+from ..questions import QuestionsBenchmark, write_lines
 
 
 TASK = """You grade one answer of an AI assistant. The turns of a conversation stand between marks such as <answer_1 \
@@ -43,7 +46,8 @@ _GRADE = re.compile(
 class MTBench(QuestionsBenchmark):
     """
     Two-turn questions, graded by the judge of the context; see the module docstring and [`QuestionsBenchmark`]. A row
-    has a list of questions (`turns`) and, optionally, a list of reference answers (`reference`).
+    has a list of questions (`turns`) and, optionally, a list of reference answers (`reference`), each a text or a list
+    of texts. The judge sees all turns up to the answer that it grades.
 
     Args:
         max_new_tokens (`int`, *optional*, defaults to `1024`):
@@ -71,10 +75,7 @@ class MTBench(QuestionsBenchmark):
         return super().protocol() | described
 
     def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
-        answers: list[list[str | None]] = [[] for _ in self.questions]
-        for _ in range(max(len(question.turns) for question in self.questions)):
-            for said, answer in zip(answers, self.ask(ctx, answers), strict=True):
-                said.append(answer)
+        answers = self.ask(ctx)
         asked = [
             (row, turn)
             for row, question in enumerate(self.questions)
@@ -93,7 +94,8 @@ class MTBench(QuestionsBenchmark):
             if np.isnan(grades[row][turn]):
                 ctx.account.note("unscorable", problem or "no reply from the judge", [row])
             question = self.questions[row]
-            graded = {"id": question.id, "turn": turn + 1, "question": question.turns[turn]}
+            asked_now = question.messages(answers[row][:turn]) if question.chat and not turn else question.turns[turn]
+            graded = {"id": question.id, "turn": turn + 1, "question": transcript(asked_now)}
             graded |= {"answer": answers[row][turn], "reply": reply.text, "grade": float(grades[row][turn])}
             lines.append(graded | {"grade": None if np.isnan(graded["grade"]) else graded["grade"]})
         write_lines(folder and folder / "grades", ctx, f"{self.name}.jsonl", lines)
@@ -107,11 +109,15 @@ class MTBench(QuestionsBenchmark):
 
 def to_grade(question: Question, answers: list[str], turn: int) -> Conversation:
     """The judge's prompt about the answer to one turn."""
-    texts = {}
-    for place in range(turn + 1):
-        texts |= {f"question_{place + 1}": question.turns[place], f"answer_{place + 1}": answers[place]}
-    if turn < len(question.references) and question.references[turn]:
-        texts["reference"] = question.references[turn]
+    texts: dict[str, str] = {}
+    places: Counter[str] = Counter()
+    for message in [*question.messages(answers[:turn]), {"role": "assistant", "content": answers[turn]}]:
+        name = {"user": "question", "assistant": "answer"}.get(message["role"], message["role"])
+        places[name] += 1
+        texts[f"{name}_{places[name]}"] = content_text(message)
+    references = question.references[turn] if turn < len(question.references) else []
+    for place, text in enumerate(references):
+        texts["reference" if len(references) == 1 else f"reference_{place + 1}"] = text
     return [{"role": "system", "content": TASK}, {"role": "user", "content": delimited(**texts)}]
 
 

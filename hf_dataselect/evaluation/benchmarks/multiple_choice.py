@@ -5,52 +5,40 @@ The prediction is the choice with the highest sum of token log-probabilities giv
 Two layouts are supported:
 
 - MMLU (arXiv 2009.03300): `question`, `choices` (a list of texts, or ARC's `{text, label}`), and `answer`: the index
-  of the correct choice, its letter, or its text. The choices are listed after the question by letter.
+  of the correct choice, its letter, or its text; of a list of them, any is correct. The choices are listed after the
+  question by letter.
 - BIG-Bench Hard (arXiv 2210.09261): `input`, which ends with its `Options:`, and `target`. The text is not changed. In
   a task without options whose targets have only two values (True and False), these are the choices; other rows without
   options are not multiple choice: use `kind: generation`.
 
 With a chat template, the question is the user message and the choice the assistant message; without one, the choice
-follows `Answer:` and a space. The window is that of the model, not of training.
+follows `Answer:` and a space. A question that is a chat is asked with all its turns. The window is that of the model,
+not of training.
 """
 
-import re
+import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import ascii_uppercase
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from datasets import Dataset
 
 from ...context import Context
 from ...data.encoding import encode_batch
-from ...data.layouts import Record
+from ...data.layouts import Record, content_text
 from ...engines.forward.likelihood import likelihood
 from ...engines.runtime.token_rows import TOKEN_FEATURES, TokenRows
 from ...engines.store.identity import digest
 from ..benchmark import Setting
 from ..benchmark_rows import RowsBenchmark
+from ..choice_rows import Item, big_bench, listed
+from ..question_rows import Unreadable, read_question, right_answers, transcript
 from ..questions import question_format
 
 
-_OPTIONS = re.compile(r"\bOptions:\s*\n", re.IGNORECASE)
-_OPTION = re.compile(r"^\s*(?:(\([A-Z]\))|-)[ \t]*(.*?)\s*$", re.MULTILINE)
-
-
-class Item(NamedTuple):
-    """A question with its choices."""
-
-    #: The prompt, with the choices if they are listed.
-    text: str = ""
-    #: Possible answers, letters or texts by `answer_with`.
-    choices: tuple[str, ...] = ()
-    #: Index of the correct choice.
-    right: int = 0
-    subject: str | None = None
-    #: Why the row is unscorable.
-    problem: str | None = None
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -67,6 +55,7 @@ class MultipleChoice(RowsBenchmark):
             choice, which removes the disadvantage of long texts.
         shots (`int`, *optional*, defaults to `0`):
             Number of few-shot examples: the first rows of `shots_split`, of the question's subject if rows have one.
+            Rows whose question, up to white space, is one of `split` are left out, with a warning.
         shots_split (`str`, *optional*, defaults to `"dev"`):
             Split of the few-shot examples.
     """
@@ -87,7 +76,8 @@ class MultipleChoice(RowsBenchmark):
             raise ValueError(f"`shots_split={self.shots_split!r}` is the evaluated split: name another one.")
 
     def prepare(self) -> None:
-        self.items = self.limited(self._items(self.read()))
+        tested = self._items(self.read())
+        self.items = self.limited(tested)
         if all(item.problem for item in self.items):
             raise ValueError(
                 f"`benchmarks` ({self.name}): no row of {self.dataset!r} is a multiple-choice question: "
@@ -95,17 +85,32 @@ class MultipleChoice(RowsBenchmark):
             )
         if not self.shots:
             return
-        known = defaultdict(list)
+        self._choose_examples({" ".join(item.question.split()) for item in tested})
+
+    def _choose_examples(self, tested: set[str]) -> None:
+        """Few-shot examples of each subject, none of them a tested question."""
+        known, leaked = defaultdict(list), 0
         for item in self._items(self.read(self.shots_split)):
-            if item.problem is None:
+            if item.problem is None and " ".join(item.question.split()) in tested:
+                leaked += 1
+            elif item.problem is None:
                 known[item.subject].append(item)
+        left_out = f"{leaked:,} rows of `shots_split={self.shots_split!r}` are questions of `split={self.split!r}`"
+        if leaked:
+            logger.warning("`benchmarks` (%s): %s and left out of the few-shot examples.", self.name, left_out)
         for subject in {item.subject: None for item in self.items if item.problem is None}:
             if len(known[subject]) < self.shots:
                 raise ValueError(
                     f"`benchmarks` ({self.name}): `shots={self.shots}`, and `shots_split={self.shots_split!r}` has "
-                    f"{len(known[subject])} examples" + (f" of {subject!r}." if subject is not None else ".")
+                    f"{len(known[subject])} examples"
+                    + (f" of {subject!r}" if subject is not None else "")
+                    + (f"; {left_out}." if leaked else ".")
                 )
             self.examples[subject] = known[subject][: self.shots]
+        for row, item in enumerate(self.items):
+            shots = self.examples.get(item.subject, ())
+            if item.problem is None and any(shot.system not in ((), item.system) for shot in shots):
+                self.items[row] = item._replace(problem="its few-shot examples have another system turn")
 
     def asked(self) -> list[str]:
         rows = self.read()
@@ -133,7 +138,7 @@ class MultipleChoice(RowsBenchmark):
             if self.normalization != "sum":
                 sizes = [len(choice.encode()) for choice in item.choices]
                 scores = scores / (losses.tokens[choices] if self.normalization == "tokens" else np.array(sizes))
-            examples[row] = float(np.argmax(scores) == item.right)
+            examples[row] = float(np.argmax(scores) in (item.right, *item.also))
         return {"accuracy": Setting.of(examples, True, [str(item.subject) for item in self.items])}
 
     def _encode(self, ctx: Context) -> tuple[TokenRows, np.ndarray, dict[int, str]]:
@@ -156,90 +161,41 @@ class MultipleChoice(RowsBenchmark):
 
     def _record(self, index: int, item: Item, choice: str, chat: bool) -> Record:
         shots = self.examples.get(item.subject, ())
-        asked = [*((shot.text, shot.choices[shot.right]) for shot in shots), (item.text, choice)]
+        asked = [*((shot, shot.choices[shot.right]) for shot in shots), (item, choice)]
         if chat:
-            turns = [(("user", text), ("assistant", answer)) for text, answer in asked]
-            messages = [{"role": role, "content": text} for pair in turns for role, text in pair]
+            messages = list(item.system)
+            for of, answer in asked:
+                messages += of.before[len(of.system) :]
+                messages += [{"role": "user", "content": of.text}, {"role": "assistant", "content": answer}]
             return Record(index, tuple(messages), first_answer=len(messages) - 1)
-        before = "".join(f"{text} {answer}\n\n" for text, answer in asked[:-1]) + item.text
+        texts = ["\n".join([*map(content_text, of.before), of.text]) for of, _ in asked]
+        before = "".join(f"{text} {shot[1]}\n\n" for text, shot in zip(texts, asked[:-1], strict=False)) + texts[-1]
         messages = ({"role": "user", "content": before}, {"role": "assistant", "content": f" {choice}"})
         return Record(index, messages, first_answer=1, chat=False)
 
     def _items(self, rows: Dataset) -> list[Item]:
-        question, answer = self.column(rows, "question"), self.column(rows, "answer")
-        choices, subject = self.column(rows, "choices", False), self.column(rows, "subject", False)
-        rows = rows.with_format(None)
-        subjects = [None if value is None else str(value) for value in rows[subject][:]] if subject else None
-        targets = defaultdict(dict)
-        if choices is None:
-            for place, target in enumerate(rows[answer][:]):
-                targets[subjects[place] if subjects else None][str(target)] = None
+        names = {role: self.column(rows, role) for role in ("question", "answer")}
+        names |= {role: self.column(rows, role, False) for role in ("choices", "subject", "system")}
+        answer, choices = names.pop("answer"), names.pop("choices")
+        given = list(self.plain(rows, coded=[answer] if choices else ()))  # a code is the index of a choice
+        asked = [read_question(row, place, names) for place, row in enumerate(given)]
+        targets: dict[str | None, dict[str, None]] = defaultdict(dict)
+        for row, question in zip(given, asked, strict=True):
+            if choices is None:
+                targets[question.subject] |= dict.fromkeys(right_answers(row[answer]))
         items = []
-        for place, row in enumerate(rows):
-            part = subjects[place] if subjects else None
+        for row, question in zip(given, asked, strict=True):
             try:
-                if not isinstance(row[question], str) or not row[question].strip():
-                    raise _Unreadable("no question")
+                if question.problem or len(question.turns) > 1:
+                    raise Unreadable(question.problem or "several turns without the answers to all but the last")
+                (text,) = question.turns
                 if choices is None:
-                    parsed = self._big_bench(row[question].strip(), row[answer], list(targets[part]))
+                    known = list(targets[question.subject])
+                    text, named, right = big_bench(text, row[answer], known, self.answer_with)
                 else:
-                    parsed = self._listed(row[question].strip(), row[choices], row[answer])
-                items.append(Item(*parsed, part))
-            except _Unreadable as error:
-                items.append(Item(subject=part, problem=str(error)))
+                    text, named, right = listed(text, row[choices], row[answer], self.answer_with)
+                whole = transcript(question.whole)
+                items.append(Item(text, named, right[0], question.subject, None, right[1:], question.chat[:-1], whole))
+            except Unreadable as error:
+                items.append(Item(subject=question.subject, problem=str(error)))
         return items
-
-    def _listed(self, question: str, choices: Any, answer: Any) -> tuple[str, tuple[str, ...], int]:
-        """A row of MMLU or ARC."""
-        labels = None
-        if isinstance(choices, dict):
-            choices, labels = choices.get("text"), choices.get("label")
-        if not isinstance(choices, list) or not all(isinstance(text, str) and text.strip() for text in choices):
-            raise _Unreadable("an empty choice, or choices that are not a list of texts")
-        if len(choices) < 2:
-            raise _Unreadable("fewer than two choices")
-        if len(choices) > len(ascii_uppercase):
-            raise _Unreadable("more than 26 choices")
-        texts, labels = [text.strip() for text in choices], list(labels or ascii_uppercase[: len(choices)])
-        right = _place(answer, texts, labels)
-        if self.answer_with == "text":
-            return f"{question}\nAnswer:", tuple(texts), right
-        lines = "\n".join(f"{label}. {text}" for label, text in zip(labels, texts, strict=True))
-        return f"{question}\n{lines}\nAnswer:", tuple(labels), right
-
-    def _big_bench(self, question: str, target: Any, targets: list[str]) -> tuple[str, tuple[str, ...], int]:
-        """A row of BIG-Bench Hard."""
-        start = list(_OPTIONS.finditer(question))
-        options = _OPTION.findall(question[start[-1].end() :]) if start else []
-        labels, texts = [label for label, _ in options if label], [text for _, text in options]
-        if not options:
-            if len(targets) != 2:
-                raise _Unreadable("no choices in the row")
-            texts = sorted(targets)
-        elif len(options) < 2:
-            raise _Unreadable("fewer than two choices")
-        elif not all(texts):
-            raise _Unreadable("an empty choice, or choices that are not a list of texts")
-        known = labels if len(labels) == len(texts) else texts
-        choices = known if self.answer_with == "letter" else texts
-        return f"{question}\nAnswer:", tuple(choices), _place(target, texts, known)
-
-
-class _Unreadable(Exception):
-    pass
-
-
-def _place(answer: Any, texts: list[str], labels: list[str]) -> int:
-    """Index of the correct choice, which a row gives as index, label, letter or text."""
-    if isinstance(answer, int) and not isinstance(answer, bool):
-        if not 0 <= answer < len(texts):
-            raise _Unreadable("the index of the answer is out of range")
-        return answer
-    answer = answer.strip() if isinstance(answer, str) else ""
-    letter, letters = answer.strip("().").upper(), [label.strip("()").upper() for label in labels]
-    places = {known.index(name) for known, name in ((texts, answer), (letters, letter)) if name in known}
-    if len(places) != 1:
-        raise _Unreadable(
-            "the answer is ambiguous between two choices" if places else "the answer is not one of the choices"
-        )
-    return places.pop()

@@ -15,7 +15,7 @@ from ...data.load import load_rows
 from ...options import nearest
 from ...runs.folder import plain
 from ..benchmark_rows import COLUMNS
-from ..questions import read_question
+from ..question_rows import Messages, read_question
 from .win_rate import judge_pairs
 
 
@@ -44,8 +44,10 @@ class LabelledPairs:
     Pairs of answers with human labels.
 
     Args:
-        questions, first, second (`list[str]`):
-            Requests and the two answers to each.
+        questions (`list[str]` or `list[list[dict]]`):
+            Requests, as texts or as messages.
+        first, second (`list[str]`):
+            The two answers to each.
         labels (`np.ndarray`):
             Labels of the first answer, float64 `(n,)`: 1 = better, 0 = equal, -1 = worse.
         undecided (`int`):
@@ -54,7 +56,7 @@ class LabelledPairs:
             Stored verdicts of a judge, coded as the labels; NaN = missing.
     """
 
-    questions: list[str]
+    questions: Sequence[str | Messages]
     first: list[str]
     second: list[str]
     labels: np.ndarray
@@ -102,10 +104,10 @@ def load_pairs(name: str, replay: str | None = None) -> LabelledPairs:
     verdicts = np.array([_decoded(rows[column], layout.codes, name) for column in annotators])
     votes = np.array([(verdicts == value).sum(axis=0) for value in (1, 0, -1)])
     decided = 2 * votes.max(axis=0) > len(annotators)
-    names = {"question": question, "answer": None, "subject": None, "id": None}
-    turns = [read_question(row, place, names).turns for place, row in enumerate(rows)]
+    names = {"question": question, "system": next((name for name in COLUMNS["system"] if name in columns), None)}
     texts = [
-        ["".join(turn[:1]), *(row[a] or "" for a in layout.answers)] for row, turn in zip(rows, turns, strict=True)
+        [read_question(row, place, names).whole, *("" if row[a] is None else str(row[a]) for a in layout.answers)]
+        for place, row in enumerate(rows.with_format(None))
     ]
     kept = np.flatnonzero(decided)
     questions, first, second = ([texts[row][part] for row in kept] for part in range(3))

@@ -26,12 +26,15 @@ import numpy as np
 
 from ...engines.llm.judge import Conversation, Judge
 from ...engines.llm.prompts import delimited, numbers
+from ..question_rows import Messages, transcript
 
 
 if TYPE_CHECKING:
     from ...engines.llm.reward_model import RewardModel
 
 
+#: A request, as a text or as messages; an answer, or the answers to the last turns of the messages.
+Request, Answer = str | Messages, str | list[str]
 #: Range of an answer's score.
 LOW, HIGH = 1, 10
 
@@ -99,7 +102,7 @@ def win_rate(
     first: Any,
     second: Any,
     judge: "Judge | RewardModel",
-    questions: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
+    questions: Sequence[Request] | Mapping[str, Sequence[Request]] | None = None,
     *,
     max_new_tokens: int = 128,
 ) -> dict[str, Verdicts]:
@@ -109,11 +112,13 @@ def win_rate(
     Args:
         first, second:
             Answers of the run whose wins count, and of the run it is compared with: a run folder, a file of answers
-            (see [`read_answers`]), or, with `questions`, the answers themselves (`None` = no answer).
+            (see [`read_answers`]), or, with `questions`, the answers themselves (`None` = no answer; a list answers
+            the last turns of a question one after the other).
         judge ([`Judge`] or [`RewardModel`]):
             The judge.
         questions (`Sequence[str]` or `dict[str, Sequence[str]]`, *optional*):
-            Questions of one test set, or of several by name; the answers have the same form.
+            Questions of one test set, or of several by name; the answers have the same form. A question is a text or a
+            list of messages.
         max_new_tokens (`int`, *optional*, defaults to `128`):
             Maximum length of a verdict; a reasoning model needs thousands.
 
@@ -141,10 +146,10 @@ def win_rate(
     return {name: verdicts.part(*borders[i : i + 2]) for i, name in enumerate(questions)}
 
 
-def read_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str | None]]]:
+def read_answers(path: Path) -> tuple[dict[str, list[Request]], dict[str, list[Answer | None]]]:
     """
     Questions and answers by test set, from a run folder's `answers/NAME.jsonl` or from one such file, with `question`
-    and `answer` (or null) on each line.
+    (and the `messages` of a chat) and `answer` (or null) on each line.
 
     Raises:
         `ValueError`: A missing file or a malformed line.
@@ -154,7 +159,7 @@ def read_answers(path: Path) -> tuple[dict[str, list[str]], dict[str, list[str |
     try:
         for file in files:
             lines = map(json.loads, filter(str.strip, file.read_text(encoding="utf-8").split("\n")))
-            pairs = [(line["question"], line["answer"]) for line in lines]
+            pairs = [(line.get("messages", line["question"]), line["answer"]) for line in lines]
             questions[file.stem], answers[file.stem] = ([pair[side] for pair in pairs] for side in (0, 1))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has no readable answers: {error!r}") from error
@@ -175,9 +180,9 @@ def _from_files(first: Any, second: Any) -> tuple[dict, dict, dict]:
 
 def judge_pairs(
     judge: "Judge | RewardModel",
-    questions: Sequence[str],
-    first: Sequence[str | None],
-    second: Sequence[str | None],
+    questions: Sequence[Request],
+    first: Sequence[Answer | None],
+    second: Sequence[Answer | None],
     *,
     max_new_tokens: int = 128,
 ) -> Verdicts:
@@ -210,10 +215,22 @@ def judge_pairs(
     return Verdicts(orders, {why: sorted(set(rows)) for why, rows in problems.items() if rows})
 
 
-def _prompt(question: str, shown_first: str, shown_second: str) -> Conversation:
-    texts = delimited(request=question, answer_1=shown_first, answer_2=shown_second)
+def _prompt(question: Request, shown_first: Answer, shown_second: Answer) -> Conversation:
+    shown = [_as_turns(answer) for answer in (shown_first, shown_second)]
+    texts = delimited(request=transcript(question), answer_1=transcript(shown[0]), answer_2=transcript(shown[1]))
     return [{"role": "system", "content": _RULES}, {"role": "user", "content": f"{texts}\n\n{_ASKED}"}]
 
 
-def _chat(question: str, answer: str) -> Conversation:
-    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+def _as_turns(answer: Answer) -> Request:
+    return answer if isinstance(answer, str) else [{"role": "assistant", "content": text} for text in answer]
+
+
+def _chat(question: Request, answer: Answer) -> Conversation:
+    """The request with each answer after the turn that it answers."""
+    messages = [{"role": "user", "content": question}] if isinstance(question, str) else question
+    answers = [answer] if isinstance(answer, str) else answer
+    pairs = zip(messages[-len(answers) :], answers, strict=True)
+    return [
+        *messages[: -len(answers)],
+        *(turn for asked, text in pairs for turn in (asked, {"role": "assistant", "content": text})),
+    ]

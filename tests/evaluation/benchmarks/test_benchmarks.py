@@ -21,6 +21,7 @@ from hf_dataselect.training.comparison import CompareArguments, plan
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.recipe import parse_recipe
 from tests.evaluation.benchmarks.test_multiple_choice import MMLU, write
+from tests.evaluation.test_metrics import local_metric
 from tests.rows import alpaca
 from tests.shared_data import data_path
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
@@ -222,6 +223,31 @@ def test_named_held_out_rows_are_scored_as_eval_dataset_rows(tmp_path):
     with pytest.raises(ValueError, match="has the columns"):
         bad = {"kind": "held_out", "dataset": write(tmp_path, [{"a": 1}], "bad.jsonl")}
         tiny_trainer(tmp_path, model="no/such-model", benchmarks=[bad])
+
+
+def test_a_metric_of_held_out_rows_takes_no_name_of_theirs(tmp_path):
+    metric = local_metric(tmp_path, "own_rate", "{'answer_loss': 0.5, 'other': 0.25}") + ":lower"
+    rows = alpaca(3, seed=7).to_list()
+    rows[1]["output"] = None
+    path = write(tmp_path, rows, "rows.jsonl")
+    (benchmark,) = load_benchmarks([{"kind": "held_out", "dataset": path, "metrics": [metric], "max_new_tokens": 4}])
+    benchmark.prepare()
+    ctx = context()
+    found = benchmark.run(ctx)
+    assert found.keys() == {
+        f"rows/{name}" for name in ("answer_loss", "token_accuracy", "own_rate.answer_loss", "other")
+    }
+    assert found["rows/own_rate.answer_loss"].score == 0.5 != found["rows/answer_loss"].score
+    assert ctx.account.rows("unscorable")["missing value in `output`"] == [1]
+
+
+def test_held_out_rows_with_a_list_of_answers_are_named(tmp_path):
+    rows = [{"instruction": "Why?", "output": ["a", "b"]}, {"instruction": "How?", "output": []}]
+    (benchmark,) = load_benchmarks([{"kind": "held_out", "dataset": write(tmp_path, rows, "rows.jsonl")}])
+    benchmark.prepare()
+    ctx = context()
+    assert np.isnan(benchmark.run(ctx)["rows/answer_loss"].examples).all()
+    assert ctx.account.rows("unscorable")["`output` is not text"] == [0, 1]
 
 
 def test_a_comparison_knows_the_rows_of_its_benchmarks(tmp_path):

@@ -213,3 +213,17 @@ def test_two_ranks_give_the_settings_of_one(tmp_path):
     for name in one:
         assert one[name]["score"] == pytest.approx(two[name]["score"], rel=1e-4), name
         assert (one[name]["examples"] or []) == pytest.approx(two[name]["examples"] or [], rel=1e-4), name
+
+
+def test_few_shot_examples_are_no_test_questions(tmp_path, caplog):
+    with pytest.raises(
+        ValueError, match="6 of the 6 rows for few-shot examples are test questions in the task 'which'"
+    ):
+        harness(choice_task(tmp_path), shots=1)
+    dev = [row for row in MMLU if row["split"] == "dev"]
+    files = {"test": write(tmp_path, TEST, "test.jsonl"), "dev": write(tmp_path, [*TEST[:2], *dev], "dev.jsonl")}
+    path = choice_task(tmp_path, dataset_kwargs={"data_files": files}, fewshot_split="dev")
+    task = harness(path, shots=2).loaded["which"]
+    assert [row["question"] for row in task.sampler.fewshot_docs()] == [row["question"] for row in dev]
+    assert "2 of the 8 rows for few-shot examples are test questions in the task 'which', and left out" in caplog.text
+    assert harness(path, shots=0).loaded["which"].sampler.fewshot_docs()

@@ -14,7 +14,13 @@ from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
 
 MMLU = [
-    {"subject": subject, "split": split, "question": f"Which is {word}?", "choices": choices, "answer": i % 3}
+    {
+        "subject": subject,
+        "split": split,
+        "question": f"Which {'was' if split == 'dev' else 'is'} {word}?",
+        "choices": choices,
+        "answer": i % 3,
+    }
     for subject in ("colours", "animals")
     for split in ("dev", "test")
     for i, (word, choices) in enumerate(
@@ -145,6 +151,88 @@ def test_the_right_choice_is_named_by_number_letter_or_text(tmp_path, answer, pl
             choices(write(tmp_path, [row]))
     else:
         assert choices(write(tmp_path, [row])).items[0].right == place
+
+
+@pytest.mark.parametrize(
+    ("choices_of", "answer", "places"),
+    [
+        (["Six", "Eight", "Seven"], ["A", "C"], (0, 2)),
+        (["Six", "Eight", "Seven"], [0, 2], (0, 2)),
+        (["Six", "Eight", "Seven"], ["Seven"], (2,)),
+        (["Six", "Eight", "Seven"], [], "no correct choice"),
+        (["Six", "Eight", "Seven"], ["A", "Nine"], "not one of the choices"),
+        (["Six", "Eight", "Seven"], 1.0, (1,)),
+        ([0, 1, 2], 0, (0,)),
+        ([0, 5, 7], 5, (1,)),
+        ([0, 5, 7], 2, (2,)),
+        ([5, 2, 0], 0, "ambiguous between two choices"),
+        ([0.5, 0.25], 0.25, (1,)),
+        ([False, True], True, (1,)),
+        (["no", "yes"], 0, (0,)),
+    ],
+)
+def test_several_right_choices_and_numbers_as_choices(tmp_path, choices_of, answer, places):
+    path = write(tmp_path, [{"question": "?", "choices": choices_of, "answer": answer}])
+    if isinstance(places, str):
+        with pytest.raises(ValueError, match=places):
+            choices(path)
+    else:
+        (item,) = choices(path).items
+        assert (item.right, *item.also) == places
+
+
+def test_any_of_the_right_choices_is_right(tmp_path):
+    ctx, found = context(), []
+    for right in ([0], [1], [2], [0, 1], [1, 2], [0, 1, 2]):
+        rows = [{**row, "answer": right} for row in MMLU if row["split"] == "test"]
+        found.append(choices(write(tmp_path, rows)).run(ctx)["mmlu/accuracy"].examples)
+    one, two, three, either, later, every = np.array(found)
+    assert (one + two + three == 1).all() and (every == 1).all()
+    assert (either == one + two).all() and (later == two + three).all()
+
+
+@pytest.mark.parametrize("columns", [{"label": [2, 3]}, {"label": ["1", "2"]}, {"label": []}])
+def test_labels_may_be_numbers_or_missing(tmp_path, columns):
+    row = {"question": "?", "choices": {"text": ["a", "b"], **columns}, "answer": "b"}
+    item = choices(write(tmp_path, [row])).items[0]
+    assert item.right == 1 and item.choices == tuple(map(str, columns["label"] or "AB"))
+
+
+def test_labels_of_another_number_are_named(tmp_path):
+    row = {"question": "?", "choices": {"text": ["a", "b"], "label": ["A", "B", "C"]}, "answer": "B"}
+    with pytest.raises(ValueError, match="choices and labels of different number"):
+        choices(write(tmp_path, [row]))
+
+
+def test_values_of_a_task_without_options_may_be_numbers_and_missing(tmp_path):
+    rows = [{"task": "bool", "input": f"not {i}", "target": [True, False, None][i]} for i in range(3)]
+    items = choices(write(tmp_path, rows)).items
+    assert [(item.choices, item.right) for item in items[:2]] == [(("False", "True"), 1), (("False", "True"), 0)]
+    assert items[2].problem == "no correct choice"
+    rows = [{"task": "count", "input": f"count {i}", "target": [0, 7][i]} for i in range(2)]
+    assert [item.right for item in choices(write(tmp_path, rows)).items] == [0, 1]
+
+
+def leaked(rows: list[dict]) -> list[dict]:
+    """The rows, and two for few-shot examples that differ from test questions by white space and the answer."""
+    others = [{**row, "question": f" {row['question'].replace(' ', '  ')}\n", "answer": 1} for row in rows[3:5]]
+    return [{**row, "split": "dev"} for row in others] + rows
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_few_shot_examples_are_no_test_questions(tmp_path, caplog, limit):
+    clean, path = write(tmp_path, MMLU, "clean.jsonl"), write(tmp_path, leaked(MMLU))
+    benchmark, expected = (choices(name, shots=3, limit=limit, name="a") for name in (path, clean))
+    assert benchmark.examples == expected.examples and "colours" in benchmark.examples
+    assert "2 rows of `shots_split='dev'` are questions of `split='test'` and left out" in caplog.text
+    with pytest.raises(ValueError, match=r"has 3 examples of 'colours'; 2 rows of `shots_split='dev'` are questions"):
+        choices(path, shots=4)
+
+
+def test_a_filter_by_split_does_not_make_test_rows_examples(tmp_path):
+    benchmark = choices(write(tmp_path, MMLU), shots=3, where={"split": "test"}, name="a")
+    assert benchmark.examples == choices(write(tmp_path, MMLU), shots=3, name="a").examples
+    assert all("was" in shot.question for shots in benchmark.examples.values() for shot in shots)
 
 
 def test_a_letter_that_may_mean_two_choices_is_not_guessed(tmp_path):
