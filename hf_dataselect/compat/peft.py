@@ -1,5 +1,6 @@
 """What PEFT does not document. Imports PEFT only when asked: it takes seconds, and bitsandbytes with it."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,10 +35,29 @@ def lora_factor(layer: Any, factor: str, adapter: str) -> Any:
 
 def is_target_error(error: ValueError) -> bool:
     """
-    Whether `get_peft_model` says that no module is named as `target_modules` are, by the words of its message. Seen on
-    PEFT 0.21.2; where the words change, its own error is shown instead of ours.
+    Whether `get_peft_model` says that no module is named as `target_modules` are, or that one of them takes no
+    adapter, by the words of its message. Seen on PEFT 0.21.2; where the words change, its own error is shown.
     """
-    return "target module" in str(error).lower()
+    return re.search("target[ _]module", str(error), re.IGNORECASE) is not None
+
+
+def refused_targets(model: Any) -> list[str]:
+    """
+    Names of modules that PEFT refuses to put LoRA on, although `"all-linear"` means them too (those of Mamba that its
+    kernels read the weights of): by `_check_lora_target_modules_mamba` of `peft.tuners.tuners_utils`. Seen on PEFT
+    0.21.2; none where it is missing, as PEFT then refuses none.
+    """
+    from peft import LoraConfig
+    from peft.tuners import tuners_utils
+
+    check = getattr(tuners_utils, "_check_lora_target_modules_mamba", lambda *_: None)
+    refused = []
+    for name in sorted({name.rpartition(".")[2] for name, _ in model.named_modules()}):
+        try:
+            check(LoraConfig(), model, name)
+        except ValueError:
+            refused.append(name)
+    return refused
 
 
 def active_adapters(model: Any) -> list[str]:

@@ -31,13 +31,13 @@ from ..store.files import check_writable
 from ..store.identity import digest, note_identity, weights_identity
 from ..store.vector_store import free_bytes
 from .checkpoints import Checkpoint, EpochRecorder, packed, unpacked
-from .temporary_weights import adapter_copy, all_weights, temporary_lora
+from .temporary_weights import all_weights, own_adapter, temporary_lora
 
 
 logger = logging.getLogger(__name__)
 
 #: Raise it when unchanged rows and settings give other tuned weights, or when the file format changes.
-VERSION = 1
+VERSION = 2
 #: Libraries whose versions decide the tuned weights too.
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 
@@ -170,7 +170,7 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
         described = [base, rows.keys().tobytes().hex(), asdict(settings), ranks, epochs is not None]
         key = digest([VERSION, [version(name) for name in _LIBRARIES], described])
         saved = check_writable(Path(runtime.cache_dir) / "warmup") / f"{key}.safetensors"
-    tunable = all_weights if settings.method == "full" else adapter_copy if is_peft_model(model) else temporary_lora
+    tunable = all_weights if settings.method == "full" else own_adapter if is_peft_model(model) else temporary_lora
     if tunable is temporary_lora:
         tunable = partial(tunable, images=isinstance(rows, ImageRows))
     with preserved(model), unprepared(model), tunable(model, settings) as (tuned, weights, put):
