@@ -19,6 +19,7 @@ from .data.text import default_chat_template
 from .diversity import Diversity
 from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
+from .engines.runtime.loading import check_causal_lm
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_writable
 from .engines.store.identity import digest
@@ -125,6 +126,7 @@ class SelectionPlan:
                 refuses.
         """
         records, needs = self.records, self.needs
+        check_causal_lm(model)
         if self.uses_model and sharded:
             raise ValueError(
                 f"`selection_method={self.method!r}` runs the model before it is sharded, which DeepSpeed and FSDP do "

@@ -9,11 +9,14 @@ from .installed import imported
 
 def lora_modules(model: Any) -> Iterator[tuple[str, Any]]:
     """
-    Every LoRA layer by module name: modules of type `peft.tuners.lora.LoraLayer`. Seen on PEFT 0.21.2; raises
-    `ImportError` where it is missing.
+    Every LoRA layer by module name: modules of type `peft.tuners.lora.LoraLayer`, but for `ParamWrapper` of
+    `peft.tuners.lora.layer`, which adds its factors to a parameter (of many experts) and never calls them. Seen on PEFT
+    0.21.2; raises `ImportError` where they are missing.
     """
     kind = imported("peft", "peft.tuners.lora", "LoraLayer")
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, kind))
+    uncalled = imported("peft", "peft.tuners.lora.layer", "ParamWrapper")
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, kind))
+    return ((name, module) for name, module in layers if not isinstance(module, uncalled))
 
 
 def lora_variant(layer: Any, adapter: str) -> str | None:
@@ -58,6 +61,19 @@ def refused_targets(model: Any) -> list[str]:
         except ValueError:
             refused.append(name)
     return refused
+
+
+def adapts_layers_only(model: Any) -> bool:
+    """
+    Whether the active adapters act inside of layers, so that parts of the model can be called by themselves: none that
+    learns a prompt, reads the row's tokens (`alora_invocation_tokens`), or has a forward of its own (X-LoRA, Shadow),
+    by `peft.tuners.tuners_utils.BaseTuner`. Seen on PEFT 0.21.2; raises `ImportError` where it is missing.
+    """
+    kind = imported("peft", "peft.tuners.tuners_utils", "BaseTuner")
+    if getattr(type(model.base_model), "forward", None) is not kind.forward:  # the base itself where a prompt is learned
+        return False
+    configs = [model.peft_config[name] for name in active_adapters(model)]
+    return not any(getattr(config, "alora_invocation_tokens", None) for config in configs)
 
 
 def active_adapters(model: Any) -> list[str]:

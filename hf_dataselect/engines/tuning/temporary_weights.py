@@ -5,20 +5,43 @@ tensors; settings are [`WarmupSettings`].
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from accelerate.utils import set_seed
+from accelerate.utils import is_peft_model, set_seed
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
 from ...compat.peft import is_target_error, refused_targets
 from ...errors import SelectionError
 from ..gradients.layers import linear_layers
+from ..runtime.model_state import preserved, unprepared
 
 
 _ADAPTER = "hf_dataselect_warmup"
+
+
+def temporary_weights(model: nn.Module, settings: Any, images: bool = False) -> AbstractContextManager:
+    """
+    The weights that the settings fine-tune, which are made inside the context.
+
+    Raises:
+        [`SelectionError`]: `method="full"` on a quantized model; inside, layers that can't be tuned.
+    """
+    if settings.method == "full":
+        if getattr(model, "is_quantized", False):
+            raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
+        return all_weights(model, settings)
+    return own_adapter(model, settings) if is_peft_model(model) else temporary_lora(model, settings, images)
+
+
+def check_tunable(model: nn.Module, settings: Any) -> None:
+    """Raise what [`temporary_weights`] raises, before anything is scored for it; the model is left as it is."""
+    weights = temporary_weights(model, settings)
+    if settings.method == "lora":  # the others copy all weights first
+        with preserved(model), unprepared(model), weights:
+            pass
 
 
 @contextmanager

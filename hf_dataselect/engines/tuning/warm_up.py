@@ -9,20 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils import is_peft_model
 from datasets import Dataset, Features, List, Value
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 
+from ...compat.transformers import keep_to
 from ...errors import SelectionError
 from ..runtime.model_state import preserved, unprepared
 from ..runtime.runtime import Runtime
@@ -31,7 +30,7 @@ from ..store.files import check_writable
 from ..store.identity import digest, note_identity, weights_identity
 from ..store.vector_store import free_bytes
 from .checkpoints import Checkpoint, EpochRecorder, packed, unpacked
-from .temporary_weights import all_weights, own_adapter, temporary_lora
+from .temporary_weights import temporary_weights
 
 
 logger = logging.getLogger(__name__)
@@ -162,18 +161,14 @@ def warmed_up_by_epoch(
 
 @contextmanager
 def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
-    if settings.method == "full" and getattr(model, "is_quantized", False):
-        raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
+    tunable = temporary_weights(model, settings, images=isinstance(rows, ImageRows))
     saved, base = None, runtime.identity(model)
     if runtime.cache_dir is not None and isinstance(rows, TokenRows):
         ranks = [runtime.world, runtime.precision]
         described = [base, rows.keys().tobytes().hex(), asdict(settings), ranks, epochs is not None]
         key = digest([VERSION, [version(name) for name in _LIBRARIES], described])
         saved = check_writable(Path(runtime.cache_dir) / "warmup") / f"{key}.safetensors"
-    tunable = all_weights if settings.method == "full" else own_adapter if is_peft_model(model) else temporary_lora
-    if tunable is temporary_lora:
-        tunable = partial(tunable, images=isinstance(rows, ImageRows))
-    with preserved(model), unprepared(model), tunable(model, settings) as (tuned, weights, put):
+    with preserved(model), unprepared(model), tunable as (tuned, weights, put):
 
         def load(state: dict[str, torch.Tensor]) -> None:
             put(state)
@@ -254,10 +249,7 @@ def _train(
         )
         # A copy: a tokenizer without a pad token is given one.
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
-        for callback in (ProgressCallback, PrinterCallback):
-            trainer.remove_callback(callback)
-        for callback in (_WarmupBar, *callbacks):
-            trainer.add_callback(callback)
+        keep_to(trainer, [_WarmupBar(), *callbacks])
         trainer.train()
 
 
