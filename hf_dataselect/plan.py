@@ -121,9 +121,8 @@ class SelectionPlan:
                 Whether the model is sharded across ranks.
 
         Raises:
-            `ValueError`: rows of another layout than the method reads, a budget beyond them, no model, target or judge
-                for a method that needs it, a folder that does not exist or can't be written, or what the method
-                refuses.
+            `ValueError`: a model that is no causal language model, rows of another layout than the method reads, no
+                model, target or judge for a method that needs it, a wrong budget or folder, what the method refuses.
         """
         records, needs = self.records, self.needs
         check_causal_lm(model)

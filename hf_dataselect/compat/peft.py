@@ -9,9 +9,9 @@ from .installed import imported
 
 def lora_modules(model: Any) -> Iterator[tuple[str, Any]]:
     """
-    Every LoRA layer by module name: modules of type `peft.tuners.lora.LoraLayer`, but for `ParamWrapper` of
-    `peft.tuners.lora.layer`, which adds its factors to a parameter (of many experts) and never calls them. Seen on PEFT
-    0.21.2; raises `ImportError` where they are missing.
+    Every LoRA layer by module name: modules of type `peft.tuners.lora.LoraLayer`. Not `ParamWrapper` of
+    `peft.tuners.lora.layer`, which multiplies its factors into a parameter (of all experts) and never calls them. Seen
+    on PEFT 0.21.2; raises `ImportError` where they are missing.
     """
     kind = imported("peft", "peft.tuners.lora", "LoraLayer")
     uncalled = imported("peft", "peft.tuners.lora.layer", "ParamWrapper")
@@ -70,7 +70,7 @@ def adapts_layers_only(model: Any) -> bool:
     by `peft.tuners.tuners_utils.BaseTuner`. Seen on PEFT 0.21.2; raises `ImportError` where it is missing.
     """
     kind = imported("peft", "peft.tuners.tuners_utils", "BaseTuner")
-    if getattr(type(model.base_model), "forward", None) is not kind.forward:  # the base itself where a prompt is learned
+    if getattr(type(model.base_model), "forward", None) is not kind.forward:
         return False
     configs = [model.peft_config[name] for name in active_adapters(model)]
     return not any(getattr(config, "alora_invocation_tokens", None) for config in configs)

@@ -89,8 +89,8 @@ def keep_to(trainer: Any, callbacks: Sequence[Any]) -> None:
     """
     Let only these callbacks run, after [`~transformers.DefaultFlowCallback`], which says when a step ends: no bar,
     table or tracker, whichever transformers chose for a console, a notebook or the environment. By the list
-    `callback_handler.callbacks` of a [`~transformers.Trainer`]. Seen on transformers 5.23.0; raises `ImportError` where
-    it is missing.
+    `callback_handler.callbacks` of a [`~transformers.Trainer`]. Seen on transformers 5.23.0; raises `ImportError`
+    where it is missing.
     """
     from transformers import DefaultFlowCallback
 

@@ -47,7 +47,8 @@ class RowVectors:
         keys, compute = self._of_model(rows) if self._encoder is None else self._of_encoder(rows)
         embedded = self._cached(keys, compute)
         unusable = rows[~embedded.usable]
-        ctx.account.note("dropped", "no embedding: the row is empty or did not fit in memory", unusable)
+        reason = "no finite embedding, or the row is empty or did not fit in memory"
+        ctx.account.note("dropped", reason, unusable)
         return embedded.vectors[:]
 
     def close(self) -> None:

@@ -256,7 +256,7 @@ def logits_at(
 
 def same_logits(own: torch.Tensor, other: torch.Tensor) -> bool:
     """
-    Whether logits equal the model's own, up to rounding, infinite ones included. With NaN among them nothing is proven.
+    Whether logits equal the model's own, up to rounding, infinite ones included. With NaN among them, they do not.
     """
     tolerance = 1e-4 if own.dtype == torch.float32 else 2e-2
     own, other = own.float(), other.to(own.device, torch.float32)

@@ -55,7 +55,7 @@ def _refuse_unless_causal(kind: type | None, config: Any) -> None:
         return
     raise ValueError(
         f"`model`: {kind.__name__ if kind else config.model_type} {reason}, and rows are selected for causal language "
-        "models, which `SFTTrainer` trains. Give a decoder-only model; a method that needs no model selects without one."
+        "models, which `SFTTrainer` trains. Give a decoder-only model, or none to a method that needs none."
     )
 
 

@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model, set_seed
+from accelerate.utils import set_seed
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
-from ...compat.peft import is_target_error, refused_targets
+from ...compat.peft import active_adapters, is_target_error, refused_targets
 from ...errors import SelectionError
 from ..gradients.layers import linear_layers
 from ..runtime.model_state import preserved, unprepared
@@ -33,7 +33,7 @@ def temporary_weights(model: nn.Module, settings: Any, images: bool = False) -> 
         if getattr(model, "is_quantized", False):
             raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
         return all_weights(model, settings)
-    return own_adapter(model, settings) if is_peft_model(model) else temporary_lora(model, settings, images)
+    return own_adapter(model, settings) if hasattr(model, "peft_config") else temporary_lora(model, settings, images)
 
 
 def check_tunable(model: nn.Module, settings: Any) -> None:
@@ -102,16 +102,17 @@ def _beyond_texts(model: nn.Module) -> list[str]:
 @contextmanager
 def own_adapter(model: nn.Module, settings: Any):
     """
-    What the user trains of a [`~peft.PeftModel`], whatever the kind of its adapter, with a copy in main memory. PEFT
-    makes no adapter here: many kinds change the weights of the base as they start (PiSSA, OLoRA, LoftQ, CorDA ...).
+    What the user trains of a model with an adapter, whatever its kind, with a copy in main memory. PEFT makes no
+    adapter here: many kinds change the weights of the base as they start (PiSSA, OLoRA, LoftQ, CorDA ...).
     """
+    (active, *_) = active_adapters(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):  # loaded for inference
-        model.set_adapter(model.active_adapter)
+        model.set_adapter(active)
     parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if not parameters:
         raise SelectionError(
-            f"`warmup: lora`: the adapter {model.active_adapter!r} ({model.active_peft_config.peft_type.value}) has no "
-            "trainable weights: load it with `is_trainable=True`, or set `warmup` to `none`."
+            f"`warmup: lora`: the adapter {active!r} ({model.peft_config[active].peft_type.value}) has no trainable "
+            "weights: load it with `is_trainable=True`, or set `warmup` to `none`."
         )
     with _restored(parameters) as load:
         yield model, lambda: parameters, load

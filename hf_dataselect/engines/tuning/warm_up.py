@@ -130,8 +130,8 @@ def warmed_up(
             the cached weights took.
 
     Raises:
-        [`SelectionError`]: `method="full"` on a quantized model, no row with label tokens, or ranks with different
-            weights afterwards.
+        [`SelectionError`]: `method="full"` on a quantized model, layers that take no adapter, no row with label
+            tokens, weights that are not finite afterwards, or ranks with different ones.
     """
     with _tuned(model, tokenizer, rows, settings, runtime) as tuned:
         yield tuned
@@ -199,6 +199,12 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
             recorder = None if epochs is None else EpochRecorder(tuned, weights, load, epochs)
             with preserved(tuned):
                 _train(tuned, tokenizer, rows, settings, runtime, *([recorder] if recorder else []))
+            if lost := [name for name, weight in weights().items() if not torch.isfinite(weight).all()]:
+                raise SelectionError(
+                    f"{len(lost)} weights are not finite after the warm-up ({lost[0]!r}, ...), as the loss or its "
+                    "gradient was not: repair the model's weights, load it in float32 or bfloat16, or lower the "
+                    "learning rate of the warm-up."
+                )
             runtime.book(warmup_rows=len(rows if isinstance(rows, TokenRows) else rows.dataset) * settings.epochs)
             if saved is not None and runtime.is_main:
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
