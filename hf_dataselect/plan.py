@@ -20,7 +20,7 @@ from .data.records import Records
 from .diversity import Diversity
 from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
-from .engines.runtime.loading import check_model_folder, tokenizer_of
+from .engines.runtime.loading import check_causal_lm, check_model_folder, tokenizer_of
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_writable
 from .engines.store.identity import digest
@@ -128,11 +128,11 @@ class SelectionPlan:
                 Whether the model is sharded across ranks.
 
         Raises:
-            `ValueError`: rows of another layout than the method reads, a budget beyond them, no model, target or judge
-                for a method that needs it, a folder that does not exist or can't be written, or what the method
-                refuses.
+            `ValueError`: a model that is no causal language model, rows of another layout than the method reads, no
+                model, target or judge for a method that needs it, a wrong budget or folder, what the method refuses.
         """
         records, needs = self.records, self.needs
+        check_causal_lm(model)
         if self.uses_model and sharded:
             raise ValueError(
                 f"`selection_method={self.method!r}` runs the model before it is sharded, which DeepSpeed and FSDP do "

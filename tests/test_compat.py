@@ -121,10 +121,16 @@ def test_a_cache_of_one_row_serves_several():
     assert past.get_seq_length() == 3 and past.layers[1].keys.shape == (1, 2, 3, 4), "the first is as it was"
 
 
-def test_put_first():
+def test_callbacks_of_a_trainer():
     trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=["a"]))
     of_transformers.put_first(trainer, ["b", "c"])
     assert trainer.callback_handler.callbacks == ["b", "c", "a"]
+    from transformers import DefaultFlowCallback, PrinterCallback
+
+    flow = DefaultFlowCallback()
+    trainer.callback_handler.callbacks = [PrinterCallback(), flow, "tracker"]
+    of_transformers.keep_to(trainer, ["b"])
+    assert trainer.callback_handler.callbacks == [flow, "b"]
     assert "self.callbacks = " in source(importlib.import_module("transformers.trainer_callback").CallbackHandler)
 
 
@@ -178,6 +184,32 @@ def test_peft():
         assert bool(of_peft.lora_variant(layer, "default")) is dora
         assert isinstance(of_peft.lora_factor(layer, "lora_A", "default"), nn.Linear)
         assert of_peft.lora_factor(layer, "lora_B", "another") is None
+
+
+def test_peft_refuses_some_layers_of_mamba_only():
+    from transformers import MambaConfig, MambaForCausalLM
+
+    model = MambaForCausalLM(MambaConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, state_size=2))
+    assert of_peft.refused_targets(model) == ["conv1d", "out_proj"]
+    assert of_peft.refused_targets(tiny_model(tiny_tokenizer())) == []
+
+
+def test_adapters_that_act_in_layers_only():
+    import peft
+
+    options = {"task_type": "CAUSAL_LM"}
+    layers = {"target_modules": ["q_proj"], **options}
+    kinds = [
+        (peft.LoraConfig(**layers), True),
+        (peft.IA3Config(feedforward_modules=[], **layers), True),
+        (peft.LoraConfig(alora_invocation_tokens=[5], **layers), False),
+        (peft.AdaLoraConfig(total_step=9, **layers), False),
+        (peft.PromptTuningConfig(num_virtual_tokens=2, **options), False),
+        (peft.PrefixTuningConfig(num_virtual_tokens=2, **options), False),
+    ]
+    for config, expected in kinds:
+        model = peft.get_peft_model(tiny_model(tiny_tokenizer()), config)
+        assert of_peft.adapts_layers_only(model) is expected, config
 
 
 def test_datasets():

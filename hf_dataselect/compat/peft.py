@@ -1,5 +1,6 @@
 """What PEFT does not document. Imports PEFT only when asked: it takes seconds, and bitsandbytes with it."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,11 +9,14 @@ from .installed import imported
 
 def lora_modules(model: Any) -> Iterator[tuple[str, Any]]:
     """
-    Every LoRA layer by module name: modules of type `peft.tuners.lora.LoraLayer`. Seen on PEFT 0.21.2; raises
-    `ImportError` where it is missing.
+    Every LoRA layer by module name: modules of type `peft.tuners.lora.LoraLayer`. Not `ParamWrapper` of
+    `peft.tuners.lora.layer`, which multiplies its factors into a parameter (of all experts) and never calls them. Seen
+    on PEFT 0.21.2; raises `ImportError` where they are missing.
     """
     kind = imported("peft", "peft.tuners.lora", "LoraLayer")
-    return ((name, module) for name, module in model.named_modules() if isinstance(module, kind))
+    uncalled = imported("peft", "peft.tuners.lora.layer", "ParamWrapper")
+    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, kind))
+    return ((name, module) for name, module in layers if not isinstance(module, uncalled))
 
 
 def lora_variant(layer: Any, adapter: str) -> str | None:
@@ -34,10 +38,42 @@ def lora_factor(layer: Any, factor: str, adapter: str) -> Any:
 
 def is_target_error(error: ValueError) -> bool:
     """
-    Whether `get_peft_model` says that no module is named as `target_modules` are, by the words of its message. Seen on
-    PEFT 0.21.2; where the words change, its own error is shown instead of ours.
+    Whether `get_peft_model` says that no module is named as `target_modules` are, or that one of them takes no
+    adapter, by the words of its message. Seen on PEFT 0.21.2; where the words change, its own error is shown.
     """
-    return "target module" in str(error).lower()
+    return re.search("target[ _]module", str(error), re.IGNORECASE) is not None
+
+
+def refused_targets(model: Any) -> list[str]:
+    """
+    Names of modules that PEFT refuses to put LoRA on, although `"all-linear"` means them too (those of Mamba that its
+    kernels read the weights of): by `_check_lora_target_modules_mamba` of `peft.tuners.tuners_utils`. Seen on PEFT
+    0.21.2; none where it is missing, as PEFT then refuses none.
+    """
+    from peft import LoraConfig
+    from peft.tuners import tuners_utils
+
+    check = getattr(tuners_utils, "_check_lora_target_modules_mamba", lambda *_: None)
+    refused = []
+    for name in sorted({name.rpartition(".")[2] for name, _ in model.named_modules()}):
+        try:
+            check(LoraConfig(), model, name)
+        except ValueError:
+            refused.append(name)
+    return refused
+
+
+def adapts_layers_only(model: Any) -> bool:
+    """
+    Whether the active adapters act inside of layers, so that parts of the model can be called by themselves: none that
+    learns a prompt, reads the row's tokens (`alora_invocation_tokens`), or has a forward of its own (X-LoRA, Shadow),
+    by `peft.tuners.tuners_utils.BaseTuner`. Seen on PEFT 0.21.2; raises `ImportError` where it is missing.
+    """
+    kind = imported("peft", "peft.tuners.tuners_utils", "BaseTuner")
+    if getattr(type(model.base_model), "forward", None) is not kind.forward:
+        return False
+    configs = [model.peft_config[name] for name in active_adapters(model)]
+    return not any(getattr(config, "alora_invocation_tokens", None) for config in configs)
 
 
 def active_adapters(model: Any) -> list[str]:

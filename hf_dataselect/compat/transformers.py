@@ -43,6 +43,28 @@ def base_class(config: Any) -> type | None:
     return imported("transformers", "transformers", "MODEL_MAPPING").get(type(config), None)
 
 
+def model_class(config: Any) -> type | None:
+    """
+    The class that a checkpoint of this config was saved as, by the name in `architectures`, by which TRL loads it too;
+    `None` for custom code.
+    """
+    import transformers
+
+    return getattr(transformers, (config.architectures or [""])[0], None)
+
+
+def attends_to_later_tokens(config: Any) -> bool:
+    """
+    Whether a model of this config is no decoder although its class has a head that generates: encoders (BERT, XLM) by
+    `MODEL_FOR_MASKED_LM_MAPPING`, `is_decoder` and `causal`; others by `is_causal` and `use_bidirectional_attention`.
+    Seen on transformers 5.23.0; raises `ImportError` where the mapping is missing.
+    """
+    if type(config) in imported("transformers", "transformers", "MODEL_FOR_MASKED_LM_MAPPING"):
+        return not (getattr(config, "is_decoder", False) or getattr(config, "causal", False))
+    everywhere = getattr(config, "use_bidirectional_attention", None) in (True, "all")
+    return everywhere or getattr(config, "is_causal", None) is False
+
+
 def vocabulary(tokenizer: Any) -> Any:
     """
     All that decides the tokens of a tokenizer, for a hash: the JSON of its `backend_tokenizer`, without the truncation
@@ -62,6 +84,19 @@ def put_first(trainer: Any, callbacks: Sequence[Any]) -> None:
     is missing.
     """
     attribute("transformers", attribute("transformers", trainer, "callback_handler"), "callbacks")[:0] = callbacks
+
+
+def keep_to(trainer: Any, callbacks: Sequence[Any]) -> None:
+    """
+    Let only these callbacks run, after [`~transformers.DefaultFlowCallback`], which says when a step ends: no bar,
+    table or tracker, whichever transformers chose for a console, a notebook or the environment. By the list
+    `callback_handler.callbacks` of a [`~transformers.Trainer`]. Seen on transformers 5.23.0; raises `ImportError`
+    where it is missing.
+    """
+    from transformers import DefaultFlowCallback
+
+    given = attribute("transformers", attribute("transformers", trainer, "callback_handler"), "callbacks")
+    given[:] = [callback for callback in given if isinstance(callback, DefaultFlowCallback)] + list(callbacks)
 
 
 def growing_cache(past: Any) -> Any:

@@ -128,9 +128,12 @@ def gradient_features(
 
     chosen = rows.tokens.select(tuned_on)
     with warmed_up_by_epoch(ctx.model, ctx.tokenizer, chosen, settings, ctx.runtime, check_room) as (model, epochs):
-        options, rates = {"layers": layers_of(model), "project": project}, sum(e.learning_rate for e in epochs)
-        if untouched := left_out(model, options["layers"]):
+        # Mamba reads the weights of some layers without calling them: an adapter there never gets a gradient.
+        known = set.intersection(*(set(epoch.adam.exp_avg) for epoch in epochs))
+        layers = {name: layer for name, layer in layers_of(model).items() if f"{name}.weight" in known}
+        if untouched := left_out(model, layers):
             logger.warning("%s trained weights are excluded from the gradients: %s.", len(untouched), untouched[:8])
+        options, rates = {"layers": layers, "project": project}, sum(e.learning_rate for e in epochs)
 
         def checkpoints() -> Iterator[GradientFeatures]:
             for number, epoch in enumerate(epochs, 1):

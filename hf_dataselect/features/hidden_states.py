@@ -6,7 +6,7 @@ from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
 from ..engines.forward.cached_vectors import CachedVectors
-from ..engines.forward.hidden_states import hidden_state
+from ..engines.forward.hidden_states import hidden_state, state_width
 from ..engines.runtime.model_state import scoring_dtype
 from ..engines.runtime.stored_vectors import Vectors
 from ..engines.runtime.token_rows import TokenRows
@@ -54,7 +54,7 @@ def cached_states(
     rows: TokenRows, ctx: Context, label: str, pool: str, scaled: bool = False, with_loss: bool = False
 ) -> Vectors:
     """[`hidden_state`] of rows, scaled to length 1 if `scaled`; read from the cache where known."""
-    width = ctx.model.config.get_text_config().hidden_size + with_loss
+    width = state_width(ctx.model) + with_loss
     described = {"pool": pool, "scaled": scaled, "dtype": str(scoring_dtype(ctx.model, ctx.runtime.dtype))}
     described |= {"loss": True} if with_loss else {}
 

@@ -9,6 +9,7 @@ from ..data.records import Records
 from ..data.text import TextFormat
 from ..engines.forward.hidden_states import NO_LOSS
 from ..engines.forward.likelihood import likelihood
+from ..errors import SelectionError
 from .hidden_states import cached_states, note_unusable
 
 
@@ -82,10 +83,19 @@ def prompt_features(records: Records, ctx: Context, rows: np.ndarray) -> PromptF
     """
     Embedding and perplexity of the prompts of some rows, from one forward pass (IFD, step 1: arXiv 2308.12032,
     section 2.1).
+
+    Raises:
+        [`SelectionError`]: there are prompts, and the model gives no finite numbers for any of them.
     """
     encoded = ctx.encode(records)
     prompts = encoded.leading.prompts().select(rows)
     states = cached_states(prompts, ctx, "Embedding and scoring prompts", pool="mean", with_loss=True)
+    asked = ~encoded.problematic[rows] & (prompts.lengths > 0)
+    if asked.any() and not states.usable[asked].any():
+        raise SelectionError(
+            f"None of {asked.sum()} prompts fits in memory and gets finite hidden states and a finite loss from the "
+            "model: check its weights, or score in another `selection_dtype`."
+        )
     vectors = states.vectors[:]
     vectors[~states.usable] = np.nan
     loss = vectors[:, -1].astype(np.float64)

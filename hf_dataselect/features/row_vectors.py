@@ -5,7 +5,7 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..engines.forward.cached_vectors import CachedVectors
-from ..engines.forward.hidden_states import hidden_state
+from ..engines.forward.hidden_states import hidden_state, state_width
 from ..engines.forward.sentence_encoder import load_sentence_encoder, sentence_embeddings, text_keys
 from ..engines.runtime.model_state import scoring_dtype
 from ..engines.runtime.token_rows import TokenRows
@@ -35,7 +35,7 @@ class RowVectors:
         if encoder == "model":
             self._tokens = ctx.encode(records).tokens
             options = {"pool": "last", "dtype": str(scoring_dtype(ctx.model, ctx.runtime.dtype))}
-            width = ctx.model.config.get_text_config().hidden_size
+            width = state_width(ctx.model)
             encoded_by = ctx.model
         else:
             self._encoder = load_sentence_encoder(encoder, ctx.runtime)
@@ -47,7 +47,8 @@ class RowVectors:
         keys, compute = self._of_model(rows) if self._encoder is None else self._of_encoder(rows)
         embedded = self._cached(keys, compute)
         unusable = rows[~embedded.usable]
-        ctx.account.note("dropped", "no embedding: the row is empty or did not fit in memory", unusable)
+        reason = "no finite embedding, or the row is empty or did not fit in memory"
+        ctx.account.note("dropped", reason, unusable)
         return embedded.vectors[:]
 
     def close(self) -> None:

@@ -66,4 +66,7 @@ def refuse_without_target(usable: np.ndarray, encoded: Encoded, ctx: Context) ->
             "`selection_target`: %s rows did not fit in memory or gave no finite numbers: %s.", len(lost), shown
         )
     if not usable.any():
-        raise SelectionError("`selection_target`: none of its rows fits in memory and gives finite numbers.")
+        raise SelectionError(
+            "`selection_target`: the model's logits or their gradients are not finite for any of its rows, or none "
+            "fits in memory. Check its weights, or score in another `selection_dtype`."
+        )

@@ -29,7 +29,7 @@ from ..context import Context
 from ..data.records import Records
 from ..errors import SelectionError
 from ..features.loss import answer_loss, prompt_features
-from ..features.tuning import tuned_on
+from ..features.tuning import check_warmup, tuned_on
 from ..options import NonNegativeInt, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Scores, Selector
 
@@ -107,6 +107,7 @@ class IFD(Selector):
         return frozenset({"text", "prompt", "model"})
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
+        check_warmup(ctx, self)
         rows = [] if self.warmup == "none" else self._warmup_rows(records, ctx)
         with tuned_on(records, rows, ctx, self) as ctx:
             conditional = answer_loss(records, ctx)

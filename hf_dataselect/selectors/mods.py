@@ -30,7 +30,7 @@ from ..features.generated_answers import generated_answers
 from ..features.hidden_states import prompt_embedding
 from ..features.rewards import answer_rewards
 from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
-from ..features.tuning import tuned_on
+from ..features.tuning import check_warmup, tuned_on
 from ..options import Interval, Number, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Selector
 
@@ -125,6 +125,7 @@ class MoDS(Selector):
             check_sentence_encoder(self.encoder)
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
+        check_warmup(ctx, self)
         return answer_rewards(records, ctx, self.reward_model)
 
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:

@@ -48,17 +48,27 @@ class SelectingTrainer(Protocol):
 
 
 class SelectionCallback(TrainerCallback):
-    """Logs `sdf`, `selection_seconds`, and the rows unscorable, dropped and truncated, when training begins."""
+    """
+    Logs `sdf`, `selection_seconds`, and the rows unscorable, dropped and truncated, once training has begun for every
+    callback: a tracker that is given numbers before would set itself up elsewhere than in the run folder.
+    """
 
     def __init__(self, trainer: SelectingTrainer):
-        self.trainer = trainer
+        self.trainer, self._logged = trainer, True
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        selection = self.trainer.selection
+        self._logged = False
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if self._logged:
+            return
+        self._logged, selection = True, self.trainer.selection
         logs = {"sdf": selection.sdf, "selection_seconds": selection.seconds}
         for kind in ("unscorable", "dropped", "truncated"):
             logs[f"selection_{kind}"] = sum(len(rows) for rows in getattr(selection, kind).values())
         self.trainer.log(logs)
+
+    on_train_end = on_epoch_begin  # of a resumed run that has no step left
 
 
 class PIRCallback(TrainerCallback):

@@ -57,3 +57,13 @@ def test_states_and_perplexities_of_prompts_come_from_one_forward_a_row(kept, tm
     np.testing.assert_allclose(found.perplexity[[1, 3, 4]], np.exp(loss[[1, 3, 4]]), rtol=1e-5)
     states = hidden_state(ctx.model, prompts, Runtime(dtype="float32"), "mean")
     np.testing.assert_allclose(found.embedding, states, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_without_finite_numbers_is_named_before_the_warm_up():
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(tokenizer)
+    with torch.no_grad():
+        model.lm_head.weight[9] = float("inf")
+    ctx = Context(tokenizer, model, runtime=Runtime(dtype="float32"))
+    with pytest.raises(ValueError, match="None of 3 prompts .* finite hidden states and a finite loss"):
+        prompt_features(Records(alpaca(4)), ctx, np.arange(3))

@@ -79,18 +79,42 @@ def test_selecting_that_costs_more_than_training_on_everything_is_warned_of(tmp_
     assert "times as long as training on everything (STR above 1)" in caplog.text
 
 
-def test_the_numbers_reach_tensorboard(tmp_path, baseline, monkeypatch):
+def test_the_numbers_reach_tensorboard_in_the_run_folder(tmp_path, baseline, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tb"))
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     options = {"baseline_dir": str(baseline), "eval_dataset": alpaca(12, seed=9), "selection_budget": 6}
     tiny_trainer(tmp_path, "random", **{"report_to": "tensorboard", **options}).train()
-    found = set()
-    for file in (tmp_path / "tb").rglob("events*"):
-        events = EventAccumulator(str(file))
-        events.Reload()
-        found |= set(events.Tags()["scalars"])
+    (file,) = tmp_path.rglob("events*")
+    assert file.is_relative_to(tmp_path / "run" / "runs")
+    events = EventAccumulator(str(file))
+    events.Reload()
+    found = set(events.Tags()["scalars"])
     assert {"train/pir", "train/sdf", "train/str", "train/pir/answer_loss", "train/selection_seconds"} <= found
+
+
+def test_every_tracker_is_set_up_before_it_is_given_numbers(tmp_path):
+    calls = []
+
+    class Tracker(TrainerCallback):
+        def on_train_begin(self, *args, **kwargs):
+            calls.append("begin")
+
+        def on_log(self, *args, logs, **kwargs):
+            calls.append("sdf" if "sdf" in logs else "log")
+
+        def on_train_end(self, *args, **kwargs):
+            calls.append("end")
+
+    trainer = tiny_trainer(tmp_path, "random", selection_budget=6, callbacks=[Tracker()])
+    trainer.add_callback(Tracker)
+    trainer.train()
+    first, second = calls[::2], calls[1::2]
+    assert first == second == ["begin", "sdf", *["log"] * 4, "end"]
+    trainer.train()
+    assert calls.count("sdf") == 4, "once a training"
 
 
 def test_several_sets_of_evaluation_rows_are_told_apart(tmp_path):

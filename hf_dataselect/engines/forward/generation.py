@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...compat.accelerate import out_of_memory
+from ...errors import SelectionError
 from ..runtime.model_state import evaluating, positions
 from ..runtime.runtime import Runtime
 from .vllm import vllm_ids
@@ -37,6 +38,17 @@ def _greedy(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
             yield
     finally:
         inner.generation_config = own
+
+
+class _NaN(LogitsProcessor):
+    """Notes the rows with NaN among the logits, which `argmax` takes for the largest."""
+
+    seen: torch.Tensor | None = None
+
+    def __call__(self, input_ids, scores):
+        nan = scores.isnan().any(-1)
+        self.seen = nan if self.seen is None else self.seen | nan
+        return scores
 
 
 def generate_ids(
@@ -100,7 +112,7 @@ def generate_ids(
 
     def answer(batch: np.ndarray) -> np.ndarray:
         """`(rows, max_new_tokens)` of token id + 1, 0 after the end."""
-        width = max(len(unique[i]) for i in batch)
+        width, nan = max(len(unique[i]) for i in batch), _NaN()
         ids = torch.full((len(batch), width), filler)
         mask = torch.zeros_like(ids)
         for row, i in enumerate(batch):
@@ -112,6 +124,7 @@ def generate_ids(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),
                 generation_config=config,
+                logits_processor=[nan],
                 synced_gpus=False,
             )
         except Exception as error:
@@ -124,6 +137,12 @@ def generate_ids(
                 f"`prompts[{row}]` ({width} tokens and `max_new_tokens` {max_new_tokens}) does not fit in memory even "
                 "alone. Shorten the prompt, lower `max_new_tokens`, or load the model in a smaller dtype."
             ) from error
+        if nan.seen is not None and nan.seen.any():
+            row = rows[unique[batch[int(nan.seen.nonzero()[0])]]]
+            raise SelectionError(
+                f"The model's logits are not finite (NaN) after `prompts[{row}]`, so no token is the most likely: "
+                "check its weights, or load it in another dtype."
+            )
         new = out[:, width:].cpu().numpy().astype(np.int32)
         ended = np.cumsum(np.isin(new, stops), axis=1)
         ended[:, 1:] = ended[:, :-1].copy()  # the stop token itself belongs to the response
@@ -182,6 +201,7 @@ def generate(
     Raises:
         `ValueError`: a prompt without tokens; one that, with `max_new_tokens`, is longer than the positions of the
             model; an option below 1; weights sharded across ranks.
+        [`SelectionError`]: logits are NaN.
         `RuntimeError`: a row that does not fit in memory even as a batch of one; the message names it.
     """
     answers = generate_ids(model, tokenizer, prompts, runtime, max_new_tokens=max_new_tokens, label=label)

@@ -8,7 +8,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 
 from ..runtime.batching import padded
-from ..runtime.model_state import cast, evaluating, scoring_dtype
+from ..runtime.model_state import cast, evaluating, scoring_dtype, unprepared
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
 from .likelihood import logits_at, token_losses
@@ -16,6 +16,17 @@ from .likelihood import logits_at, token_losses
 
 #: Loss of a row of one token, which has a hidden state but no label.
 NO_LOSS = -1.0
+
+
+def state_width(model: nn.Module) -> int:
+    """
+    Width of the last hidden states, from those of one token: configs name it differently, and some models (OPT-350m)
+    project the states that `hidden_size` is of.
+    """
+    inner = model.get_base_model() if is_peft_model(model) else model
+    token = torch.zeros((1, 1), dtype=torch.int64, device=next(model.parameters()).device)
+    with torch.no_grad(), evaluating(model), unprepared(model):
+        return inner.base_model(input_ids=token, use_cache=False).last_hidden_state.shape[-1]
 
 
 def hidden_state(
@@ -41,8 +52,7 @@ def hidden_state(
         memory.
     """
     inner = model.get_base_model() if is_peft_model(model) else model
-    device, width = next(model.parameters()).device, inner.config.get_text_config().hidden_size
-    columns = width + with_loss
+    device, columns = next(model.parameters()).device, state_width(model) + with_loss
 
     def compute(batch: np.ndarray) -> np.ndarray:
         ids = [ids for ids, _ in rows.take(batch)]

@@ -17,6 +17,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 from transformers import Cache
 
+from ...compat.peft import adapts_layers_only
 from ...compat.transformers import attention_implementation, cache_for_rows, growing_cache
 from ..runtime.cached_map import measured
 from ..runtime.runtime import Runtime
@@ -186,7 +187,7 @@ def logits_at(
 
     The fast way applies the head, and the scaling and soft-capping of the config, to the backbone's hidden states at
     the positions; the prefix comes from a KV cache. Both are used only if they match the model's own logits on a short
-    row; models that change the input (prompt learning) and unusual models run their own forward.
+    row; adapters that change more than layers (learned prompts) and unusual models run their own forward.
     """
     config = inner.config.get_text_config()
     head, backbone = inner.get_output_embeddings(), getattr(inner, "base_model", None)
@@ -241,20 +242,26 @@ def logits_at(
         probe = torch.cat([begin, torch.arange(3, 11, device=device) % config.vocab_size])[None]
         last = torch.arange(8, device=device)
         own = next(plain(probe, last + skipped))[0]
-        logits = next(fast(probe[:, skipped:], last, skipped))[0].to(own.device)
-        if not torch.isfinite(own).all():  # nothing to compare; the losses are not finite either
-            return not skipped
-        tolerance = 1e-4 if own.dtype == torch.float32 else 2e-2
-        return torch.allclose(own.float(), logits.float(), rtol=tolerance, atol=tolerance * float(own.abs().max()))
+        return same_logits(own, next(fast(probe[:, skipped:], last, skipped))[0])
 
-    learns_prompt = is_peft_model(model) and model.active_peft_config.is_prompt_learning
-    if learns_prompt or head is None or backbone is None or backbone is inner or not proves_equal(0):
+    whole = is_peft_model(model) and not adapts_layers_only(model)
+    if whole or head is None or backbone is None or backbone is inner or not proves_equal(0):
         return plain, 0
     if len(prefix):
         past = keys_and_values(model, prefix)
         if past is not None:
             return fast, len(prefix) if proves_equal(len(prefix)) else 0
     return fast, 0
+
+
+def same_logits(own: torch.Tensor, other: torch.Tensor) -> bool:
+    """
+    Whether logits equal the model's own, up to rounding, infinite ones included. With NaN among them, they do not.
+    """
+    tolerance = 1e-4 if own.dtype == torch.float32 else 2e-2
+    own, other = own.float(), other.to(own.device, torch.float32)
+    largest = own.abs().nan_to_num(0, posinf=0).max()
+    return torch.allclose(own, other, rtol=tolerance, atol=tolerance * float(largest))
 
 
 def keys_and_values(model: nn.Module, ids: np.ndarray) -> Cache | None:

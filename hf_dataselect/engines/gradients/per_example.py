@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from ...errors import SelectionError
-from ..forward.likelihood import LOGIT_BYTES, _logit_scale
+from ..forward.likelihood import LOGIT_BYTES, _logit_scale, same_logits
 from .adam import AdamFeature
 from .projection import Projector
 
@@ -222,8 +222,6 @@ def _losses_and_backward(model: nn.Module, layers: dict[str, nn.Linear]) -> Call
         return plain
     with torch.no_grad():
         probe = torch.arange(3, 11, device=device)[None] % config.vocab_size
-        own = model(input_ids=probe, use_cache=False).logits[0].float()
-        logits = logits_of(backbone(input_ids=probe, use_cache=False).last_hidden_state[0]).float().to(own.device)
-    tolerance = 1e-4 if next(head.parameters()).dtype == torch.float32 else 2e-2
-    equal = torch.allclose(own, logits, rtol=tolerance, atol=tolerance * float(own.abs().max()))
-    return fast if equal or not torch.isfinite(own).all() else plain
+        own = model(input_ids=probe, use_cache=False).logits[0]
+        logits = logits_of(backbone(input_ids=probe, use_cache=False).last_hidden_state[0])
+    return fast if same_logits(own, logits) else plain

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, is_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin
 
+from ...compat.transformers import attends_to_later_tokens, model_class
 from ...compat.trl import create_model
 from .runtime import Runtime
 
@@ -41,6 +42,34 @@ def check_pretrained(name: str, option: str, group: str = "selection_kwargs") ->
     except (OSError, ValueError) as error:
         raise ValueError(f"`{group}`: {option}={name!r} has no tokenizer of its own: {error}") from error
     return config
+
+
+def check_causal_lm(model: Any) -> None:
+    """
+    Refuse a model that [`~trl.SFTTrainer`] can't train, and whose losses of rows would mean nothing; one given by name
+    is checked as [`load_tuned_model`] loads it.
+
+    Raises:
+        `ValueError`: an encoder-decoder, a masked language model, a classifier, a model without a head.
+    """
+    if isinstance(model, nn.Module) and hasattr(model, "config"):
+        inner = model.get_base_model() if is_peft_model(model) else model
+        _refuse_unless_causal(type(inner), inner.config)
+
+
+def _refuse_unless_causal(kind: type | None, config: Any) -> None:
+    if getattr(config, "is_encoder_decoder", False):
+        reason = "is an encoder-decoder"
+    elif kind is not None and hasattr(kind, "can_generate") and not kind.can_generate():
+        reason = "has no head that predicts the next token"
+    elif attends_to_later_tokens(config):
+        reason = "attends to later tokens (an encoder: its configuration says neither `is_decoder` nor `causal`)"
+    else:
+        return
+    raise ValueError(
+        f"`model`: {kind.__name__ if kind else config.model_type} {reason}, and rows are selected for causal language "
+        "models, which `SFTTrainer` trains. Give a decoder-only model, or none to a method that needs none."
+    )
 
 
 def load_processing_class(name: str, kind: type = AutoProcessor, **hub: Any) -> Any:
@@ -116,8 +145,11 @@ def load_tuned_model(name: str, create: Callable[..., Any] | None = None, **opti
             `quantization_config` ...
 
     Raises:
-        `OSError`, `ValueError`: it can't be loaded, or weights are missing.
+        `OSError`, `ValueError`: it is not a causal language model, can't be loaded, or weights are missing.
     """
+    hub = {key: options[key] for key in ("revision", "trust_remote_code", "token", "cache_dir") if key in options}
+    config = AutoConfig.from_pretrained(name, **hub)
+    _refuse_unless_causal(model_class(config), config)
     if create is None:
         create = create_model
         if PartialState().distributed_type != DistributedType.NO:  # each rank holds the whole model

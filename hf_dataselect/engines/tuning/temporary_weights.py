@@ -1,11 +1,11 @@
 """
-Weights that are temporarily fine-tuned, then restored bit for bit: an adapter, or the model's own. Each context gives
-the model, a function that returns its tuned tensors by name, and one that loads such tensors; settings are
-[`WarmupSettings`].
+Weights that are temporarily fine-tuned, then restored bit for bit: a new adapter, the user's own, or the model's own
+weights. Each context gives the model, a function that returns its tuned tensors by name, and one that loads such
+tensors; settings are [`WarmupSettings`].
 """
 
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -13,12 +13,35 @@ from accelerate.utils import set_seed
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
-from ...compat.peft import is_target_error
+from ...compat.peft import active_adapters, is_target_error, refused_targets
 from ...errors import SelectionError
 from ..gradients.layers import linear_layers
+from ..runtime.model_state import preserved, unprepared
 
 
 _ADAPTER = "hf_dataselect_warmup"
+
+
+def temporary_weights(model: nn.Module, settings: Any, images: bool = False) -> AbstractContextManager:
+    """
+    The weights that the settings fine-tune, which are made inside the context.
+
+    Raises:
+        [`SelectionError`]: `method="full"` on a quantized model; inside, layers that can't be tuned.
+    """
+    if settings.method == "full":
+        if getattr(model, "is_quantized", False):
+            raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
+        return all_weights(model, settings)
+    return own_adapter(model, settings) if hasattr(model, "peft_config") else temporary_lora(model, settings, images)
+
+
+def check_tunable(model: nn.Module, settings: Any) -> None:
+    """Raise what [`temporary_weights`] raises, before anything is scored for it; the model is left as it is."""
+    weights = temporary_weights(model, settings)
+    if settings.method == "lora":  # the others copy all weights first
+        with preserved(model), unprepared(model), weights:
+            pass
 
 
 @contextmanager
@@ -26,27 +49,44 @@ def temporary_lora(model: nn.Module, settings: Any, images: bool = False):
     """A new adapter by the settings; without `images`, only on layers that texts reach."""
     set_seed(settings.seed)
     targets = list(settings.lora_targets)
+    every = targets == ["all-linear"]
+    excluded = [] if images else _beyond_texts(model)
     lora = LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha or 2 * settings.lora_r,
         lora_dropout=settings.lora_dropout,
-        target_modules="all-linear" if targets == ["all-linear"] else targets,
-        exclude_modules=None if images else _beyond_texts(model),
+        target_modules="all-linear" if every else targets,
+        exclude_modules=excluded + (refused_targets(model) if every else []) or None,
         task_type="CAUSAL_LM",
     )
+    with _same_modules(model):
+        try:
+            tuned = get_peft_model(model, lora, adapter_name=_ADAPTER)
+        except ValueError as error:
+            if not is_target_error(error):
+                raise
+            others = "" if every else "name other `lora_targets` (`[all-linear]` fits most models), or "
+            raise SelectionError(
+                f"`warmup: lora`: the layers of `lora_targets: [{', '.join(targets)}]` can't get an adapter; {others}"
+                f"set `warmup` to `full` or `none` where the method has it: {error}"
+            ) from error
+        yield (
+            tuned,
+            lambda: get_peft_model_state_dict(tuned, adapter_name=_ADAPTER),
+            lambda state: set_peft_model_state_dict(tuned, state, adapter_name=_ADAPTER),
+        )
+
+
+@contextmanager
+def _same_modules(model: nn.Module) -> Iterator[None]:
+    """Afterwards the model has the modules and attributes that it has now, also where PEFT stops halfway."""
     attributes = set(model.__dict__)
+    children = [(module, name, child) for module in model.modules() for name, child in module.named_children()]
     try:
-        tuned = get_peft_model(model, lora, adapter_name=_ADAPTER)
-    except ValueError as error:
-        if not is_target_error(error):
-            raise
-        raise SelectionError(
-            f"`lora_targets={targets}` do not fit the model; `[all-linear]` always does: {error}"
-        ) from error
-    try:
-        yield tuned, *_adapter_state(tuned)
+        yield
     finally:
-        tuned.unload()
+        for module, name, child in children:
+            setattr(module, name, child)
         for name in set(model.__dict__) - attributes:  # PEFT leaves `peft_config` and the like
             delattr(model, name)
 
@@ -60,29 +100,22 @@ def _beyond_texts(model: nn.Module) -> list[str]:
 
 
 @contextmanager
-def adapter_copy(model: nn.Module, settings: Any):
-    """A copy of the user's own adapter."""
-    own = model.active_adapter
-    start = get_peft_model_state_dict(model, adapter_name=own)
-    start = {name: tensor.detach().clone() for name, tensor in start.items()}
-    set_seed(settings.seed)
-    config = deepcopy(model.peft_config[own])
-    config.inference_mode = False
-    model.add_adapter(_ADAPTER, config)
-    try:
-        model.set_adapter(_ADAPTER)
-        set_peft_model_state_dict(model, start, adapter_name=_ADAPTER)
-        yield model, *_adapter_state(model)
-    finally:
-        model.set_adapter(own)
-        model.delete_adapter(_ADAPTER)
-
-
-def _adapter_state(tuned: nn.Module):
-    return (
-        lambda: get_peft_model_state_dict(tuned, adapter_name=_ADAPTER),
-        lambda state: set_peft_model_state_dict(tuned, state, adapter_name=_ADAPTER),
-    )
+def own_adapter(model: nn.Module, settings: Any):
+    """
+    What the user trains of a model with an adapter, whatever its kind, with a copy in main memory. PEFT makes no
+    adapter here: many kinds change the weights of the base as they start (PiSSA, OLoRA, LoftQ, CorDA ...).
+    """
+    (active, *_) = active_adapters(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):  # loaded for inference
+        model.set_adapter(active)
+    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not parameters:
+        raise SelectionError(
+            f"`warmup: lora`: the adapter {active!r} ({model.peft_config[active].peft_type.value}) has no trainable "
+            "weights: load it with `is_trainable=True`, or set `warmup` to `none`."
+        )
+    with _restored(parameters) as load:
+        yield model, lambda: parameters, load
 
 
 @contextmanager
@@ -91,6 +124,16 @@ def all_weights(model: nn.Module, settings: Any):
     parameters = dict(model.named_parameters())
     if settings.layers:
         parameters = {f"{name}.weight": layer.weight for name, layer in linear_layers(model, settings.layers).items()}
+    with _restored(parameters) as load:
+        model.requires_grad_(False)
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        yield model, lambda: parameters, load
+
+
+@contextmanager
+def _restored(parameters: dict[str, nn.Parameter]) -> Iterator[Any]:
+    """A function that loads values of these parameters by name; on exit they have those of now, and their dtype."""
     originals = {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
 
     def load(state: dict[str, torch.Tensor]) -> None:
@@ -99,9 +142,9 @@ def all_weights(model: nn.Module, settings: Any):
                 parameters[name].copy_(tensor)
 
     try:
-        model.requires_grad_(False)
-        for parameter in parameters.values():
-            parameter.requires_grad_(True)
-        yield model, lambda: parameters, load
+        yield load
     finally:
+        for name, parameter in parameters.items():
+            if parameter.dtype != originals[name].dtype:  # TRL casts an adapter on a quantized model
+                parameter.data = parameter.data.to(originals[name].dtype)
         load(originals)

@@ -9,20 +9,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from accelerate.utils import is_peft_model
 from datasets import Dataset, Features, List, Value
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import ProgressCallback, TrainerCallback
 
+from ...compat.transformers import keep_to
 from ...errors import SelectionError
 from ..runtime.model_state import preserved, unprepared
 from ..runtime.runtime import Runtime
@@ -31,13 +30,13 @@ from ..store.files import check_writable
 from ..store.identity import digest, note_identity, weights_identity
 from ..store.vector_store import free_bytes
 from .checkpoints import Checkpoint, EpochRecorder, packed, unpacked
-from .temporary_weights import adapter_copy, all_weights, temporary_lora
+from .temporary_weights import temporary_weights
 
 
 logger = logging.getLogger(__name__)
 
 #: Raise it when unchanged rows and settings give other tuned weights, or when the file format changes.
-VERSION = 1
+VERSION = 2
 #: Libraries whose versions decide the tuned weights too.
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 
@@ -131,8 +130,8 @@ def warmed_up(
             the cached weights took.
 
     Raises:
-        [`SelectionError`]: `method="full"` on a quantized model, no row with label tokens, or ranks with different
-            weights afterwards.
+        [`SelectionError`]: `method="full"` on a quantized model, layers that take no adapter, no row with label
+            tokens, weights that are not finite afterwards, or ranks with different ones.
     """
     with _tuned(model, tokenizer, rows, settings, runtime) as tuned:
         yield tuned
@@ -162,18 +161,14 @@ def warmed_up_by_epoch(
 
 @contextmanager
 def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
-    if settings.method == "full" and getattr(model, "is_quantized", False):
-        raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
+    tunable = temporary_weights(model, settings, images=isinstance(rows, ImageRows))
     saved, base = None, runtime.identity(model)
     if runtime.cache_dir is not None and isinstance(rows, TokenRows):
         ranks = [runtime.world, runtime.precision]
         described = [base, rows.keys().tobytes().hex(), asdict(settings), ranks, epochs is not None]
         key = digest([VERSION, [version(name) for name in _LIBRARIES], described])
         saved = check_writable(Path(runtime.cache_dir) / "warmup") / f"{key}.safetensors"
-    tunable = all_weights if settings.method == "full" else adapter_copy if is_peft_model(model) else temporary_lora
-    if tunable is temporary_lora:
-        tunable = partial(tunable, images=isinstance(rows, ImageRows))
-    with preserved(model), unprepared(model), tunable(model, settings) as (tuned, weights, put):
+    with preserved(model), unprepared(model), tunable as (tuned, weights, put):
 
         def load(state: dict[str, torch.Tensor]) -> None:
             put(state)
@@ -204,6 +199,12 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
             recorder = None if epochs is None else EpochRecorder(tuned, weights, load, epochs)
             with preserved(tuned):
                 _train(tuned, tokenizer, rows, settings, runtime, *([recorder] if recorder else []))
+            if lost := [name for name, weight in weights().items() if not torch.isfinite(weight).all()]:
+                raise SelectionError(
+                    f"{len(lost)} weights are not finite after the warm-up ({lost[0]!r}, ...), as the loss or its "
+                    "gradient was not: repair the model's weights, load it in float32 or bfloat16, or lower the "
+                    "learning rate of the warm-up."
+                )
             runtime.book(warmup_rows=len(rows if isinstance(rows, TokenRows) else rows.dataset) * settings.epochs)
             if saved is not None and runtime.is_main:
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
@@ -254,10 +255,7 @@ def _train(
         )
         # A copy: a tokenizer without a pad token is given one.
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
-        for callback in (ProgressCallback, PrinterCallback):
-            trainer.remove_callback(callback)
-        for callback in (_WarmupBar, *callbacks):
-            trainer.add_callback(callback)
+        keep_to(trainer, [_WarmupBar(), *callbacks])
         trainer.train()
 
 

@@ -263,3 +263,11 @@ def test_ranks_share_the_work_and_get_all_answers(model, tokenizer, prompts, tmp
     assert first["one"] == second["one"] == expected[:1]
     assert min(first["rows"], second["rows"]) > 3
     assert first["rows"] + second["rows"] == len(set(map(tuple, prompts))) + 1
+
+
+def test_logits_that_are_nan_are_named_and_no_answer_is_made_of_them(model, tokenizer):
+    with torch.no_grad():
+        model.model.embed_tokens.weight[7] = torch.nan
+    assert generate_ids(model, tokenizer, [[8, 9]], PLAIN, max_new_tokens=1) != [[0]]
+    with pytest.raises(ValueError, match=r"logits are not finite \(NaN\) after `prompts\[1\]`"):
+        generate_ids(model, tokenizer, [[8, 9], [8, 7, 9]], PLAIN, max_new_tokens=2)

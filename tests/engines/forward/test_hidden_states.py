@@ -3,11 +3,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import OPTConfig, OPTForCausalLM
 
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.cached_vectors import CachedVectors
-from hf_dataselect.engines.forward.hidden_states import hidden_state
+from hf_dataselect.engines.forward.hidden_states import hidden_state, state_width
 from hf_dataselect.engines.forward.sentence_encoder import sentence_embeddings, text_keys
 from hf_dataselect.engines.runtime import runtime as batching
 from hf_dataselect.engines.runtime.runtime import Runtime
@@ -24,6 +25,13 @@ def tiny():
 
 def adapted():
     return with_lora(tiny(), std=0.2)
+
+
+def projected():
+    """As OPT-350m: the last states are narrower than `hidden_size`."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 64, "num_hidden_layers": 1}
+    return OPTForCausalLM(OPTConfig(vocab_size=96, num_attention_heads=2, init_std=0.2, **sizes)).eval()
 
 
 def some_rows(n=13, seed=0):
@@ -148,3 +156,23 @@ def test_rows_get_their_vectors_in_any_order_and_from_the_cache(encoder, tmp_pat
     if encoder != "model":
         assert np.isnan(whole[3]).all() and np.isfinite(np.delete(whole, 3, 0)).all()
         assert list(ctx.account.rows("dropped").values()) == [[3]]
+
+
+@pytest.mark.parametrize(("build", "width"), [(projected, 16), (tiny_gpt2, 32), (adapted, 32)])
+def test_the_width_is_that_of_the_states_and_nothing_is_left_behind(build, width):
+    model = build().train()
+    before = torch.get_rng_state()
+    assert state_width(model) == width and all(module.training for module in model.modules())
+    assert torch.equal(torch.get_rng_state(), before) and all(p.grad is None for p in model.parameters())
+
+
+def test_states_that_are_projected_are_pooled_and_kept(tmp_path):
+    model, rows = projected(), some_rows()
+    expected = naive(model, rows)
+    for with_loss in (False, True):
+        found = hidden_state(model, rows, Runtime(dtype="float32"), "mean", with_loss=with_loss)
+        np.testing.assert_allclose(found[:, :16], expected, rtol=1e-4, atol=1e-5)
+    tokenizer = tiny_tokenizer()
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    ctx = Context(tokenizer, model, runtime=Runtime(dtype="float32", cache_dir=tmp_path))
+    assert RowVectors(Records(alpaca(4)), ctx, "model")(np.arange(4)).shape == (4, 16)

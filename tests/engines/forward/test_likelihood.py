@@ -462,3 +462,41 @@ def test_quantized_models_are_scored_and_left_as_they_are(bits, tmp_path):
     np.testing.assert_array_equal(found[:, 1], expected[:, 1])
     # The 8-bit product rounds activations, by a different scale a batch.
     np.testing.assert_allclose(found[:, 0], expected[:, 0], rtol=1e-5 if bits == 4 else 2e-2, atol=1e-5)
+
+
+def masked_vocabulary():
+    """Logits of some tokens are -inf, which only the model's own forward knows."""
+
+    class Masked(LlamaForCausalLM):
+        def forward(self, *args, **kwargs):
+            output = super().forward(*args, **kwargs)
+            output.logits[..., 50:] = -torch.inf
+            return output
+
+    model = llama()
+    model.__class__ = Masked
+    return model
+
+
+def activated():
+    """An adapter that acts only after certain tokens, which its own forward looks for."""
+    return adapted(LoraConfig(r=4, target_modules=["q_proj"], alora_invocation_tokens=[7, 8], task_type="CAUSAL_LM"))
+
+
+@pytest.mark.parametrize("build", [masked_vocabulary, activated])
+def test_what_only_the_whole_forward_knows_is_in_the_losses(build):
+    model, ids = build(), [[5, 6, 7, 8, 9, 10, 11, 12], [13, 14, 15, 16, 17, 18, 7, 8, 19, 20]]
+    found = likelihood(model, TokenRows.from_lists(ids, [[(2, len(row))] for row in ids]), Runtime(dtype="float32"))
+    for row, loss in zip(ids, found.loss, strict=True):
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([row])).logits[0, 1:-1]
+        expected = torch.nn.functional.cross_entropy(logits, torch.tensor(row[2:]), reduction="sum")
+        assert loss == pytest.approx(float(expected), rel=1e-5)
+
+
+def test_logits_are_the_same_up_to_rounding_with_infinite_ones_at_the_same_places():
+    own = torch.tensor([[1.0, -torch.inf, 3.0]])
+    assert engine.same_logits(own, own + 1e-5) and not engine.same_logits(own, own + 1e-2)
+    assert engine.same_logits(own.bfloat16(), own + 1e-2)
+    assert not engine.same_logits(own, torch.tensor([[1.0, 2.0, 3.0]]))
+    assert not engine.same_logits(torch.full((1, 3), torch.nan), torch.full((1, 3), torch.nan))

@@ -322,6 +322,20 @@ def test_rows_without_a_counted_token_or_a_finite_loss_are_nan_and_harm_no_other
     assert found.fits.all()
 
 
+def test_a_model_without_finite_logits_gives_no_gradient_and_no_riddle():
+    model = adapted()
+    with torch.no_grad():
+        model.get_base_model().lm_head.weight[9] = float("inf")
+    found = gradients(model, some_rows(), **EXACT)
+    assert np.isnan(found.norm).all() and np.isnan(found.vectors).all() and found.fits.all()
+
+
+def test_factors_that_multiply_into_a_parameter_are_no_layers():
+    options = {"target_modules": ["q_proj"], "target_parameters": ["down_proj.weight"], "task_type": "CAUSAL_LM"}
+    layers = lora_layers(get_peft_model(plain(), LoraConfig(r=4, **options)))
+    assert len(layers) == 4 and all(".q_proj." in name for name in layers)
+
+
 def test_a_gradient_of_zero_is_nan():
     model = adapted()
     with torch.no_grad():
