@@ -81,7 +81,7 @@ def test_trl():
 
 
 def test_transformers():
-    from transformers import modeling_utils
+    from transformers import ImageProcessingMixin, modeling_utils
     from transformers.utils import output_capturing
 
     tokenizer = tiny_tokenizer()
@@ -102,6 +102,8 @@ def test_transformers():
     for name in of_transformers.INPUT_GRADIENT_HOOKS:
         assert f"self.{name} = " in source(modeling_utils), f"transformers keeps no `{name}`"
     assert of_transformers.CAPTURING_FLAG in source(output_capturing)
+    assert "load_image(" in source(ImageProcessingMixin.fetch_images), "processors read texts of images otherwise"
+    imported("transformers", "transformers.image_utils", "load_image")
 
 
 def test_a_cache_of_one_row_serves_several():

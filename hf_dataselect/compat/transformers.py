@@ -122,3 +122,11 @@ def cache_for_rows(past: Any, rows: int) -> Any:
         if layer.get_seq_length():  # layers that use another one's keep nothing
             layer.keys, layer.values = (part.expand(rows, *part.shape[1:]) for part in (layer.keys, layer.values))
     return shared
+
+
+def image_of_text(text: str) -> Any:
+    """
+    The picture that an image processor makes of a path, an URL, a `data:` URL or base64 text:
+    `transformers.image_utils.load_image`. Seen on transformers 5.23.0; raises `ImportError` where it is missing.
+    """
+    return imported("transformers", "transformers.image_utils", "load_image")(text)

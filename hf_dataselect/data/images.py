@@ -2,7 +2,7 @@
 Images of rows: their column, their bytes for hashing, and their decoding.
 
 They are decoded as in training: a column of [`~datasets.Image`] by its dataset, a column of strings (a path, an URL, a
-`data:` URL or base64 text) by [`~transformers.image_utils.load_image`], as the processor does.
+`data:` URL or base64 text) by `transformers.image_utils.load_image`, as the processor does.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Image, LargeList, List
 from tqdm.auto import tqdm
-from transformers.image_utils import load_image
 
 from ..compat.datasets import stored_column
+from ..compat.transformers import image_of_text
 
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def picture(image: Any, mode: str | None = "RGB") -> "Picture | None":
     try:
         if isinstance(image, dict):
             return Image(mode=mode).decode_example({"path": None, "bytes": None} | image)
-        decoded = load_image(image)
+        decoded = image_of_text(image)
         return decoded if mode is None else decoded.convert(mode)
     except ImportError:  # Pillow is missing; the image may be fine
         raise
