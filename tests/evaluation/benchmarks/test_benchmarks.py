@@ -181,7 +181,7 @@ def test_a_split_of_a_benchmark_file_is_taken_or_refused(tmp_path):
     for split, kept in ({"test": 6, "train": 6, "test[:2]": 2, "train[50%:]": 3}).items():
         (quiz,) = load_benchmarks([{**described, "split": split}])
         quiz.prepare()
-        assert len(quiz.asked()) == kept and quiz.questions[-1].references[0].startswith("00")
+        assert len(quiz.asked()) == kept and "'00" in repr(quiz.questions[-1].references)
     (quiz,) = load_benchmarks([{**described, "split": "validation"}])
     with pytest.raises(ValueError, match="Unknown split"):
         quiz.prepare()
