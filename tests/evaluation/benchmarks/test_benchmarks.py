@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from datasets import Dataset
 
 from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
@@ -172,6 +173,19 @@ def test_bad_benchmark_rows_are_refused_before_any_weights_load(tmp_path):
     with pytest.raises(ValueError, match="`eval_dataset` is called 'mmlu' too"):
         benchmarks = [{"kind": "multiple_choice", "dataset": write(tmp_path, MMLU)}]
         tiny_trainer(tmp_path, model="no/such-model", benchmarks=benchmarks, eval_dataset={"mmlu": alpaca(2)})
+
+
+def test_a_split_of_a_benchmark_file_is_taken_or_refused(tmp_path):
+    rows = [{"question": f"What is {i}?", "answer": f"00{i}"} for i in range(6)]
+    Dataset.from_list(rows).to_csv(tmp_path / "quiz.csv")
+    described = {"kind": "generation", "dataset": str(tmp_path / "quiz.csv"), "metrics": ["exact_match"]}
+    for split, kept in ({"test": 6, "train": 6, "test[:2]": 2, "train[50%:]": 3}).items():
+        (quiz,) = load_benchmarks([{**described, "split": split}])
+        quiz.prepare()
+        assert len(quiz.asked()) == kept and "'00" in repr(quiz.questions[-1].references)
+    (quiz,) = load_benchmarks([{**described, "split": "validation"}])
+    with pytest.raises(ValueError, match="Unknown split"):
+        quiz.prepare()
 
 
 def test_a_recipe_names_benchmarks_and_the_run_folder_repeats_them(tmp_path):

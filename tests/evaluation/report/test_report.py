@@ -76,6 +76,13 @@ def test_the_baseline_comes_first_and_the_others_are_measured_against_it(runs):
     assert random.pir.value == pytest.approx(0.9) and random.str_ratio == 0
 
 
+def test_candidates_that_are_also_held_out_are_told(tmp_path, runs):
+    facts = {"dataset": candidates().content_hash(), "also_in": {"quiz": {"rows": 3, "kept": 1, "first": [2, 4, 9]}}}
+    leaky = make_run(tmp_path / "length", "length", rows=[0, 2], selection={"facts": facts})
+    text = to_markdown(sections(compare_runs([*runs, leaky])))
+    assert "length: 3 candidates are also in `quiz`, 1 of them were kept." in text and text.count("also in") == 1
+
+
 def verdict(runs) -> str:
     return to_markdown(sections(compare_runs(runs))).split("\n\n")[1]
 
