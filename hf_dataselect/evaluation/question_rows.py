@@ -6,7 +6,8 @@ import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ..data.layouts import RowParser, content_text
+from ..data.layouts import content_text
+from ..data.parser import RowParser
 
 
 Messages = list[dict[str, Any]]
@@ -103,7 +104,7 @@ def _asked(row: dict[str, Any], column: str) -> tuple[tuple[dict[str, Any], ...]
 
 def _split(turns: list[Any]) -> tuple[tuple[dict[str, Any], ...], list[str], str | None]:
     """A chat; the user turns that it ends on are those to answer, where no answers follow."""
-    (record,) = RowParser("sharegpt").parse({"conversations": [turns]}, [0])
+    (record,) = RowParser("sharegpt", native=False).parse({"conversations": [turns]}, [0])
     if record.problem:
         raise Unreadable(record.problem)
     for message in record.messages:
