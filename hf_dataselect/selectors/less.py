@@ -66,7 +66,7 @@ class LESS(Selector):
             `"adamw_bnb_8bit"` takes a quarter of the memory for its state.
         lora_r (`int`, *optional*, defaults to `128`):
             Rank of the adapter. A gradient has as many numbers as the adapter; 8 is far cheaper. A model that has an
-            adapter already is fine-tuned with a copy of that, and the `lora_` options have no effect.
+            adapter already is fine-tuned with that, and the `lora_` options have no effect.
         lora_alpha (`int`, *optional*, defaults to `512`):
             Its scale.
         lora_dropout (`float`, *optional*, defaults to `0.1`):

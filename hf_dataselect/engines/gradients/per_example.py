@@ -136,7 +136,9 @@ class _Collector:
 
     def receive(self, place: int, inputs: torch.Tensor, gradient: torch.Tensor) -> None:
         rows, tokens = self.shape
-        if inputs.shape[:-1] not in (self.shape, (rows * tokens,)):
+        # A dimension of one besides (DeepSeek's single key head) changes no order.
+        seen = [size for size in inputs.shape[:-1] if size > 1]
+        if seen not in ([size for size in self.shape if size > 1], [rows * tokens]):
             raise SelectionError(
                 f"`{self.names[place]}` sees {tuple(inputs.shape[:-1])} of {rows} x {tokens} tokens: gradients "
                 "of a layer that does not see every token (experts) can't be told apart by row. Leave it out."

@@ -65,10 +65,10 @@ def temporary_lora(model: nn.Module, settings: Any, images: bool = False):
         except ValueError as error:
             if not is_target_error(error):
                 raise
-            others = "" if every else "name other `lora_targets` (`[all-linear]` fits most models), or "
+            others = "" if every else " `[all-linear]` fits most models;"
             raise SelectionError(
-                f"`warmup: lora`: the layers of `lora_targets: [{', '.join(targets)}]` can't get an adapter; {others}"
-                f"set `warmup` to `full` or `none` where the method has it: {error}"
+                f"`lora_targets={targets}` do not fit the model;{others} where a method has the option `warmup`, "
+                f"`full` and `none` need no adapter: {error}"
             ) from error
         yield (
             tuned,

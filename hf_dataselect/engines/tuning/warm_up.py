@@ -48,7 +48,7 @@ class WarmupSettings:
 
     Args:
         method (`str`, *optional*, defaults to `"lora"`):
-            `"lora"`: a temporary adapter (a copy of the user's own if the model is a `PeftModel`). `"full"`: all
+            `"lora"`: a temporary adapter (or the user's own, restored afterwards, if the model has one). `"full"`: all
             weights, with a copy of them in main memory, and a file as large as the model in the cache folder for each
             set of rows and settings.
         epochs (`float`, *optional*, defaults to `1`):

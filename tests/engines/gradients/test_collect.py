@@ -294,6 +294,25 @@ def test_layers_that_cannot_be_taken_are_refused(tmp_path):
         linear_layers(quantized(tmp_path), ["up_proj"])
 
 
+def test_a_dimension_of_one_beside_rows_and_tokens_is_no_routing():
+    class Single(torch.nn.Module):
+        def __init__(self, heads):
+            super().__init__()
+            torch.manual_seed(0)
+            self.only, self.heads = torch.nn.Linear(32, 32, bias=False), heads
+
+        def forward(self, hidden):
+            return hidden + (self.only(hidden[:, None])[:, 0] if self.heads else self.only(hidden))
+
+    found = []
+    for heads in (False, True):
+        model = plain()
+        model.model.layers[0].mlp = Single(heads)
+        found.append(gradients(model, some_rows(), linear_layers(model, ["only"]), **EXACT).vectors)
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
+    assert np.isfinite(found[0]).any()
+
+
 def test_a_layer_that_does_not_see_every_token_is_refused():
     class Routed(torch.nn.Module):
         def __init__(self):
