@@ -93,7 +93,7 @@ def test_rows_that_cannot_be_embedded_are_dropped_and_named(kind, monkeypatch):
     monkeypatch.setattr(module, "hidden_state", loses_one)
     found = select(alpaca(8), Length(), 7, context(Diversity(kind, threshold=1.0, pool=1.0, encoder="model")))
     ((why, rows),) = found.dropped.items()
-    assert "no embedding" in why and len(rows) == 1 and set(found.indices.tolist()) == set(range(8)) - set(rows)
+    assert "no finite embedding" in why and len(rows) == 1 and set(found.indices.tolist()) == set(range(8)) - set(rows)
 
 
 def test_nothing_to_choose_from_is_told():

@@ -15,7 +15,8 @@ from trl import ScriptArguments, SFTConfig
 
 from hf_dataselect.cli import compare, fit_rule, judge_check, report
 from hf_dataselect.cli.main import COMMANDS, main
-from hf_dataselect.data.records import Records, load_rows
+from hf_dataselect.data.load import load_rows
+from hf_dataselect.data.records import Records
 from hf_dataselect.diversity import Diversity
 from hf_dataselect.engines.llm.judge_options import JudgeOptions
 from hf_dataselect.evaluation.judging.judge_check import agreement
@@ -101,7 +102,7 @@ def parsed(monkeypatch) -> dict:
 SHARED = {"seed", "max_length", "dataset_num_proc", "gradient_checkpointing", "dataset_text_field", "use_cpu"}
 SHARED |= {"dataset_config", "dataset_train_split", "dataset_test_split", "chat_template_path", "eos_token"}
 EVALUATION = {"baseline_dir", "benchmarks", "benchmark_metrics", "benchmark_max_new_tokens"}
-EVALUATION |= {"eval_dataset_name", "dataset_test_split"}
+EVALUATION |= {"eval_dataset_name", "eval_dataset_config", "dataset_test_split"}
 
 
 @pytest.mark.parametrize(("command", "judge"), [("select", "model:some"), ("select", "self"), ("train", "self")])
@@ -186,6 +187,7 @@ def test_options_of_select_and_train_reach_the_selection(command, judge, tmp_pat
         "benchmark_metrics": (["exact_match"], ["exact_match"]),
         "benchmark_max_new_tokens": ("5", 5),
         "eval_dataset_name": (str(tmp_path / "heldout.jsonl"), 6),
+        "eval_dataset_config": ("another", None),
     }
     assert expected.keys() == own(DataSelectingConfig, SFTConfig) | own(DataArguments, ScriptArguments) | SHARED
     with monkeypatch.context() as patch, pytest.raises(Stop):
@@ -194,7 +196,7 @@ def test_options_of_select_and_train_reach_the_selection(command, judge, tmp_pat
     diversity = Diversity("filter", threshold=0.4, encoder="some/encoder")
     expected["selection_diversity"] = None, diversity
     splits = [("rows.jsonl", ("some", "mine"))]
-    splits += [("heldout.jsonl", {"split": "yours"})] if command == "train" else []
+    splits += [("heldout.jsonl", ("another", "yours", "test", ["other"]))] if command == "train" else []
     assert loaded == splits
     reached = {name: value for name, (_, value) in expected.items() if value is not None}
     assert found == {name: value for name, value in reached.items() if command == "train" or name not in EVALUATION}
