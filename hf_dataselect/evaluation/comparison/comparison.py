@@ -20,8 +20,9 @@ from ...runs.folder import plain
 from ..judging.win_rate import win_rate
 from .efficiency import Efficiency, rank_by_efficiency
 from .evaluated_runs import UNSCORED, Group, Run, grouped, read_run
-from .pir import PIR, benchmark_pir, bridged_pir, selection_to_tuning_ratio, wins_pir
+from .pir import PIR, benchmark_pir, bridged_pir, selection_to_tuning_ratio
 from .published import Point, published
+from .wins import wins_pir
 
 
 #: In a run folder: a judge's verdicts on its answers and the baseline's.

@@ -3,7 +3,7 @@ PIR, the performance improvement ratio of a model over the baseline (paper, sect
 
 | kind | mean over | of | computed by |
 |---|---|---|---|
-| wins rate | test sets | wins / losses of the model against the baseline, without ties | [`wins_pir`] |
+| wins rate | test sets | wins / losses of the model against the baseline, without ties | [`~wins.wins_pir`] |
 | benchmark ratio | settings | score(SEM) / score(BM), inverted where lower is better | [`benchmark_pir`] |
 | wins rate, estimated | | the benchmark ratio, mapped to the wins scale by the paper's line | [`bridged_pir`] |
 
@@ -12,6 +12,11 @@ The kinds have different scales and are never averaged.
 Each value has a 95 % interval from a paired bootstrap: the examples of a test set are resampled with replacement, the
 same for model and baseline, and the whole PIR is recomputed, 2,000 times. With several runs (seeds) the runs vary too,
 see [`bootstrap`]. The text of an interval states what it does not cover.
+
+A setting is part of the value only if its ratio can be estimated: its score is a mean over at least 10 examples of
+which, for either side, at least 10 have a score other than 0. The rule is symmetric, so that it does not depend on who
+is better; other settings are named, with their ratios. If no setting passes, the value is the mean of all, without an
+interval.
 """
 
 import math
@@ -19,10 +24,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..benchmark import Setting
-from .bootstrap import Ratio, bootstrap, exact_interval, interval_of
+from .bootstrap import Ratio, bootstrap, interval_of
 from .published import table
 
 
@@ -33,7 +37,7 @@ ESTIMATED = "wins rate, estimated from a benchmark ratio"
 #: Verdict where the interval contains 1.
 SAME = "no significant difference"
 
-#: With fewer examples a bootstrap underestimates the variance.
+#: Examples, and examples with a score other than 0, below which a bootstrap can't tell the variance of a ratio.
 MIN_EXAMPLES = 10
 
 
@@ -56,6 +60,8 @@ class PIR:
         verdict (`str`, *optional*):
             `"better"` or `"worse"` than the baseline, `"no significant difference"` (the interval contains 1), or
             `"unknown"` (without an interval). By default it follows from the interval.
+        intervals (`dict[str, list[float]]`):
+            95 % interval of each ratio in `settings` that has one.
     """
 
     value: float
@@ -66,16 +72,20 @@ class PIR:
     high: float = math.nan
     interval: str = "no interval"
     verdict: str = ""
+    intervals: dict[str, list[float]] = field(default_factory=dict)
 
     @property
-    def partial(self) -> bool:
-        """Whether the interval covers only some of the settings."""
-        return "; of the mean" in self.interval
+    def verdicts(self) -> dict[str, str]:
+        """The verdict on each setting by its own interval, without correction for their number."""
+        return {name: _verdict(*self.intervals.get(name, (math.nan, math.nan))) for name in self.settings}
 
     def __post_init__(self):
-        if not self.verdict:
-            verdicts = {"better": self.low > 1, "worse": self.high < 1, SAME: self.low <= 1 <= self.high}
-            self.verdict = next((verdict for verdict, holds in verdicts.items() if holds), "unknown")
+        self.verdict = self.verdict or _verdict(self.low, self.high)
+
+
+def _verdict(low: float, high: float) -> str:
+    verdicts = {"better": low > 1, "worse": high < 1, SAME: low <= 1 <= high}
+    return next((verdict for verdict, holds in verdicts.items() if holds), "unknown")
 
 
 def benchmark_pir(
@@ -95,12 +105,12 @@ def benchmark_pir(
 
     Returns:
         [`PIR`]: Settings that only some runs have, whose directions differ, or whose ratio is undefined (division by a
-        score that is not positive, a negative score, or NaN) are excluded and named. The interval covers settings
-        whose score is a mean over examples, not corpus metrics (BLEU). Settings with equally many examples share their
+        score that is not positive, a negative score, or NaN) are excluded and named, and so are those whose ratio
+        can't be estimated, such as corpus metrics (BLEU), see above. Settings with equally many examples share their
         resamples; this is valid for different rows too, as the order of rows carries no information.
     """
     runs = [[side] if isinstance(side, Mapping) else list(side) for side in (model, baseline)]
-    ratios, left_out, examples, without = {}, {}, {}, []
+    ratios, left_out, examples, without = {}, {}, {}, {}
     for name in sorted({name for side in runs for run in side for name in run}):
         if reason := _incomparable(name, *runs):
             left_out[name] = reason
@@ -114,57 +124,16 @@ def benchmark_pir(
         ratios[name] = above / below
         rows = [_examples(side) for side in (mine, other)]
         if rows[0] is None or rows[1] is None or rows[0].shape[1] != rows[1].shape[1]:
-            without.append(name)
+            without[name] = "no score by example"
+        elif reason := _too_few(*rows):
+            without[name] = reason
         else:
             examples[name] = Ratio(*rows, rows[0].shape[1], higher)
-    return _with_interval(PIR(_mean(ratios), BENCHMARK_RATIO, ratios, left_out), examples, seed, without)
-
-
-def wins_pir(outcomes: Mapping[str, ArrayLike], seed: int = 0) -> PIR:
-    """
-    PIR by wins rate.
-
-    Args:
-        outcomes (`Mapping[str, ArrayLike]`):
-            By test set, for each example: 1, 0 or -1 for a win, tie or loss of the model against the baseline, NaN if
-            not judged. Shape `(examples,)`, or `(runs, examples)` for several seeds.
-        seed (`int`, *optional*, defaults to `0`):
-            Seed of the bootstrap.
-
-    Returns:
-        [`PIR`]: Test sets without a loss have no ratio; they are excluded and named. If no positive ratio remains, the
-        interval is that of the pooled wins and losses of all sets (Clopper-Pearson): twenty wins without a loss still
-        count as better.
-
-    Raises:
-        `ValueError`: An outcome is not one of these values, or test sets differ in the number of runs.
-    """
-    tests = {name: np.atleast_2d(np.asarray(given, np.float64)) for name, given in outcomes.items()}
-    for name, given in tests.items():
-        if given.ndim != 2 or not (np.isin(given, (-1, 0, 1)) | np.isnan(given)).all():
-            raise ValueError(f"`outcomes`: {name!r} must hold 1, 0, -1 or NaN for each example.")
-    if len({*(runs := {name: len(given) for name, given in tests.items()}).values()}) > 1:
-        raise ValueError(f"`outcomes` must have the same number of runs in each test set, got {runs}.")
-    ratios, left_out, examples = {}, {}, {}
-    for name, given in tests.items():
-        wins, ties, losses = (int((given == outcome).sum()) for outcome in (1, 0, -1))
-        if losses:
-            ratios[name] = wins / losses
-            won, lost = (np.where(np.isnan(given), np.nan, given == outcome) for outcome in (1, -1))
-            examples[name] = Ratio(won, lost, name, paired=True)
-        elif wins + ties:
-            left_out[name] = f"no ratio of {wins} wins and 0 losses ({ties} ties)"
-        else:
-            left_out[name] = "no example was judged"
-    pir = PIR(_mean(ratios), WINS_RATE, ratios, left_out)
-    if any(ratios.values()):
-        pir = _with_interval(pir, examples, seed)
-    elif any(np.isin(given, (1, -1)).any() for given in tests.values()):
-        low, high = exact_interval(list(tests.values()))
-        pir = replace(pir, low=low, high=high, interval="exact, of all wins / all losses", verdict="")
-    if unjudged := sum(int(np.isnan(given).sum()) for given in tests.values()):
-        pir.interval += f"; {unjudged} examples were not judged"
-    return pir
+    if not examples:
+        why = "; ".join(f"{name}: {reason}" for name, reason in without.items())
+        return PIR(mean_of(ratios), BENCHMARK_RATIO, ratios, left_out, interval=f"no interval{why and f' ({why})'}")
+    pir = PIR(mean_of({name: ratios[name] for name in examples}), BENCHMARK_RATIO, ratios, left_out | without)
+    return with_interval(pir, examples, seed)
 
 
 def bridged_pir(pir: PIR, counterpart: str = "same model") -> PIR:
@@ -234,29 +203,37 @@ def _examples(runs: list[Setting]) -> np.ndarray | None:
     return examples if same else None
 
 
-def _mean(ratios: dict[str, float]) -> float:
+def mean_of(ratios: dict[str, float]) -> float:
     return sum(ratios.values()) / len(ratios) if ratios else math.nan
 
 
-def _with_interval(pir: PIR, examples: dict[str, Ratio], seed: int, without: Sequence[str] = ()) -> PIR:
-    """The PIR with a bootstrap interval over the settings with enough examples."""
-    sizes = {name: int(min(np.isfinite(side).any(0).sum() for side in ratio[:2])) for name, ratio in examples.items()}
-    enough = {name: ratio for name, ratio in examples.items() if sizes[name] >= MIN_EXAMPLES}
-    without = [f"{name} (no per-example scores)" for name in without]
-    without += [f"{name} (fewer than {MIN_EXAMPLES} examples)" for name in examples if name not in enough]
-    if not enough:
-        return replace(pir, interval=f"no interval{': without ' if without else ''}{', '.join(without)}")
-    resamples = bootstrap(list(enough.values()), seed)
-    value = _mean({name: pir.settings[name] for name in enough})
-    low, high = interval_of(resamples, value, min(sizes[name] for name in enough))
-    one = next(iter(enough.values()))
-    numbers = {ratio.rows: ratio.model.shape[1] for ratio in enough.values()}
+def _too_few(model: np.ndarray, baseline: np.ndarray) -> str | None:
+    """Why a ratio of examples `(runs, examples)` can't be estimated."""
+    if min(int(np.isfinite(side).any(0).sum()) for side in (model, baseline)) < MIN_EXAMPLES:
+        return f"fewer than {MIN_EXAMPLES} examples"
+    if min(int((np.nan_to_num(side) != 0).any(0).sum()) for side in (model, baseline)) < MIN_EXAMPLES:
+        return f"fewer than {MIN_EXAMPLES} examples of one side have a score other than 0"
+    return None
+
+
+def with_interval(pir: PIR, examples: dict[str, Ratio], seed: int) -> PIR:
+    """The PIR with bootstrap intervals of its value and of each ratio."""
+    sizes = [int(min(np.isfinite(side).any(0).sum() for side in ratio[:2])) for ratio in examples.values()]
+    each, together = bootstrap(list(examples.values()), seed)
+    low, high = interval_of(together, pir.value, min(sizes))
+    intervals = {
+        name: list(interval_of(draws, pir.settings[name], size))
+        for name, draws, size in zip(examples, each, sizes, strict=True)
+        if name in pir.settings
+    }
+    one = next(iter(examples.values()))
+    numbers = {ratio.rows: ratio.model.shape[1] for ratio in examples.values()}
     interval = f"paired bootstrap over {' + '.join(map(str, numbers.values()))} examples"
     runs = [len(one.model)] if one.paired else [len(one.model), len(one.baseline)]
     if max(runs) > 1:
         interval += f" and {' + '.join(map(str, runs))} runs"
-    if min(runs) == 1:
-        interval += "; variance between runs is not included" + (" on the side with one" if max(runs) > 1 else "")
-    if without:
-        interval += f"; of the mean {value:.3f} of {', '.join(enough)}, without {', '.join(without)}"
-    return replace(pir, low=low, high=high, interval=interval, verdict="")
+    if max(runs) == 1:
+        interval += "; variance between runs is not included"
+    elif min(runs) == 1:
+        interval += "; the side with one run is taken to vary as the other"
+    return replace(pir, low=low, high=high, intervals=intervals, interval=interval, verdict="")

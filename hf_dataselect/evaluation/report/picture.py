@@ -64,7 +64,7 @@ def _rated(comparison: Comparison) -> list[Group]:
 
 def _has_bar(pir: PIR) -> bool:
     """Whether the interval is finite and covers all settings of the PIR."""
-    return bool(np.isfinite([pir.low, pir.high]).all()) and not pir.partial
+    return bool(np.isfinite([pir.low, pir.high]).all())
 
 
 def _ratios(comparison: Comparison) -> Iterator[Picture]:

@@ -46,4 +46,4 @@ def interval_text(pir: PIR | None) -> str:
     """Both ends of the interval; empty without one."""
     if pir is None or np.isnan(pir.low):
         return ""
-    return f"{pir.low:.3f} to {pir.high:.3f}" + (" (some settings)" if pir.partial else "")
+    return f"{pir.low:.3f} to {pir.high:.3f}"
