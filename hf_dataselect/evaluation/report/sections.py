@@ -7,7 +7,6 @@ difference is not significant.
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,39 +15,9 @@ from ...runs.folder import plain
 from ..comparison.comparison import Comparison
 from ..comparison.evaluated_runs import Group
 from ..comparison.pir import cost_warning
+from .by_setting import scores_by_setting, verdicts_by_setting
+from .section import Section, Table, named, number
 from .verdict import headline, interval_text
-
-
-@dataclass
-class Table:
-    """
-    Cells as text.
-
-    Args:
-        head (`list[str]`):
-            Names of the columns.
-        rows (`list[list[str]]`):
-            Cells.
-        left (`int`, *optional*, defaults to `1`):
-            Number of left-aligned text columns; the others hold numbers. `None`: all are text.
-        longest (`int`, *optional*):
-            Maximum characters of a cell in Markdown, whose lines don't wrap.
-    """
-
-    head: list[str]
-    rows: list[list[str]]
-    left: int | None = 1
-    longest: int | None = None
-
-
-@dataclass
-class Section:
-    """A section of the report: sentences, then a table, then pictures by name."""
-
-    title: str
-    text: list[str] = field(default_factory=list)
-    table: Table | None = None
-    pictures: tuple[str, ...] = ()
 
 
 def sections(comparison: Comparison) -> list[Section]:
@@ -56,7 +25,8 @@ def sections(comparison: Comparison) -> list[Section]:
     parts = [
         Section("Verdict", [headline(comparison)]),
         _runs(comparison),
-        _settings(comparison),
+        scores_by_setting(comparison),
+        verdicts_by_setting(comparison),
         _efficiency(comparison),
         _overlaps(comparison),
         _tallies(comparison),
@@ -67,26 +37,22 @@ def sections(comparison: Comparison) -> list[Section]:
     return [part for part in parts if part.text or part.table]
 
 
-def _named(comparison: Comparison) -> dict[str, str]:
-    return {g.name: f"{g.name} (BM)" if g is comparison.baseline else g.name for g in comparison.groups}
-
-
 def _runs(comparison: Comparison) -> Section:
-    groups, named = comparison.groups, _named(comparison)
+    groups, names = comparison.groups, named(comparison)
     columns = {
-        "run": lambda g: named[g.name],
+        "run": lambda g: names[g.name],
         "method": lambda g: g.method,
         "verdict": lambda g: g.pir.verdict if g.pir else "",
         "seeds": lambda g: str(len(g.runs)),
         "rows kept": lambda g: f"{len(g.selection.indices):,}",
         "SDF": lambda g: f"{g.sdf:.3f}",
-        "PIR (benchmark ratio)": lambda g: _number(g.pir and g.pir.value),
+        "PIR (benchmark ratio)": lambda g: number(g.pir and g.pir.value),
         "95 % interval": lambda g: interval_text(g.pir),
         "over control": _over_control,
-        "STR": lambda g: _number(g.str_ratio),
+        "STR": lambda g: number(g.str_ratio),
         "selection s": lambda g: f"{g.selection_seconds:.1f}",
-        "training s": lambda g: _number(g.train_seconds, 1),
-        "PIR (wins rate)": lambda g: _number(g.wins and g.wins.value),
+        "training s": lambda g: number(g.train_seconds, 1),
+        "PIR (wins rate)": lambda g: number(g.wins and g.wins.value),
         "its interval": lambda g: interval_text(g.wins),
     }
     if max(len(group.runs) for group in groups) == 1:
@@ -138,38 +104,12 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
             yield f"{group.name}: differs from the baseline not only in its rows: {', '.join(differing)}."
 
 
-def _settings(comparison: Comparison) -> Section:
-    groups, reference = comparison.groups, comparison.baseline
-    runs = [run for group in groups for run in group.runs]
-    directions = {name: setting.higher_is_better for run in runs for name, setting in run.settings.items()}
-    if not directions:
-        return Section("Held-out rows and benchmarks")
-    before = reference.runs[0].untrained if reference else {}
-    head = ["setting", *(["before training"] if before else []), *_named(comparison).values()]
-    rows = [
-        [f"{name} ({'higher' if higher else 'lower'} is better)"]
-        + ([_number(before.get(name), 4)] if before else [])
-        + [_score(group, name) for group in groups]
-        for name, higher in directions.items()
-    ]
-    note = "In brackets: score / baseline, inverted where lower is better; PIR is the mean of these ratios."
-    return Section("Held-out rows and benchmarks", [note] if reference else [], Table(head, rows))
-
-
-def _score(group: Group, name: str) -> str:
-    score = group.score(name)
-    if score is None:
-        return ""
-    ratio = group.pir.settings.get(name) if group.pir else None
-    return (_number(score, 4) or "NaN") + ("" if ratio is None else f" ({ratio:.3f})")
-
-
 def _efficiency(comparison: Comparison) -> Section:
     efficiencies = comparison.efficiencies()
     own = {group.name for group in comparison.groups}
     rows = [
         [f"{item.point.name}{' (this comparison)' if item.point.name in own else ''}", f"{item.point.sdf:.3f}"]
-        + [_number(item.point.pir), _number(item.distance), str(item.rank or "")]
+        + [number(item.point.pir), number(item.distance), str(item.rank or "")]
         for item in efficiencies
     ]
     text = (
@@ -196,9 +136,9 @@ def _tallies(comparison: Comparison) -> Section:
     title = f"Rows kept by `{comparison.column}`"
     if not comparison.tallies:
         return Section(title)
-    named = _named(comparison)
+    names = named(comparison)
     totals = {name: max(1, sum(tally.values())) for name, tally in comparison.tallies.items()}
-    head = [str(comparison.column), *(named.get(name, name) for name in totals)]
+    head = [str(comparison.column), *(names.get(name, name) for name in totals)]
     rows = [
         [value, *(f"{tally[value]:,} ({tally[value] / totals[n]:.0%})" for n, tally in comparison.tallies.items())]
         for value in comparison.tallies["candidates"]
@@ -209,7 +149,7 @@ def _tallies(comparison: Comparison) -> Section:
 def _examples(comparison: Comparison) -> Iterator[Section]:
     for group in comparison.scored:
         rows = comparison.examples.get(group.name, [])
-        cells = [[_number(v) if isinstance(v, float) else shortened(v, 600) for v in row.values()] for row in rows]
+        cells = [[number(v) if isinstance(v, float) else shortened(v, 600) for v in row.values()] for row in rows]
         table = Table(list(rows[0]), cells, None, longest=44) if rows else None
         scored = int(np.isfinite(group.selection.scores).sum())
         text = [f"{scored:,} of {group.selection.candidates:,} rows have a score; higher is better."]
@@ -264,10 +204,6 @@ def _reproduction(comparison: Comparison) -> Section:
     if versions := next((run.versions for run in runs if run.versions), {}):
         text.append("Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items() if number) + ".")
     return Section("Reproduction", text, Table(["run", "model", "seed", "dataset (hash)", "options"], rows, None))
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "" if value is None or not np.isfinite(value) else f"{value:.{digits}f}"
 
 
 def shortened(text: Any, length: int | None) -> str:

@@ -17,6 +17,8 @@ def headline(comparison: Comparison) -> str:
         return "It is unknown whether selection helped: no run has a PIR."
     best = max(rated, key=lambda group: group.pir.value)
     text = f"{best.name}, on {best.sdf:.1%} of the rows, {_against(best.pir, 'training on everything')}"
+    if best.pir.intervals and best.pir.left_out:
+        text += f", without {', '.join(best.pir.left_out)}"
     if best.wins is not None:
         text += f"; its answers compared with the baseline's by the judge: {best.wins.verdict} ({_stated(best.wins)})"
     if best.over_control is not None:
