@@ -163,6 +163,9 @@ def add_wins(comparison: Comparison, judge: Judge | None = None) -> None:
         sets = {name: [wins["sets"][name]["outcomes"] for wins in verdicts] for name in verdicts[0]["sets"]}
         group.wins = wins_pir({name: np.array(outcomes, np.float64) for name, outcomes in sets.items()})
         group.judge = judges.pop()
+        unseen = sum(len(given.get("identical", ())) for wins in verdicts for given in wins["sets"].values())
+        if unseen:
+            group.wins.interval += f"; {unseen} ties are identical answers, which the judge did not see"
         if len({baseline.name for baseline in against}) < len(against):
             group.wins.interval += "; variance between runs of the baseline is not included"
 
