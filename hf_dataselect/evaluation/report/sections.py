@@ -242,9 +242,14 @@ def _accounting(comparison: Comparison) -> Section:
         if judge and any(judge["cost"].values()):
             cost = {name: number for name, number in judge["cost"].items() if number}
             lines.append((f"calls of the judge {judge['name']}", _listed(cost)))
-        if memory := selection.peak_memory:
-            sizes = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in memory.items())
-            lines.append(("peak memory until the selection", sizes))
+        memory = selection.peak_memory
+        sizes = [
+            f"{name} {memory[name] / 2**30:.2f} GiB, of it {memory[f'{name}_before'] / 2**30:.2f} GiB held before"
+            for name in ("process", "gpu")
+            if f"{name}_before" in memory
+        ]
+        if sizes:
+            lines.append(("peak memory of the selection", "; ".join(sizes)))
         rows += [[group.name, *line] for line in lines]
     return Section("Row accounting", table=Table(["run", "what", "how much"], rows, 2))
 

@@ -407,12 +407,16 @@ def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp
 def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
     account = {"unscorable": {"empty answer": [1, 2]}, "dropped": {"IFD above 1": [3]}, "passes": {"cached_rows": 24}}
     account["facts"] = {"judge": {"name": "x", "cost": {"calls": 7, "failed": 0}}}
+    gib = 2**30
+    account["peak_memory"] = {"process": 3 * gib, "process_before": gib, "gpu": 5 * gib, "gpu_before": gib // 2}
     make_run(tmp_path / "ifd", "ifd", rows=[9], selection=account | {"seconds": 30.0, "cached_seconds": 12.0})
     text = to_markdown(sections(compare_runs(runs)))
     accounted = text.split("## Row accounting")[1]
     lines = [" ".join(line.replace("|", " ").split()) for line in accounted.splitlines()]
     for line in ("ifd candidates 12", "ifd unscorable: empty answer 2", "ifd dropped: IFD above 1 1", "ifd kept 1"):
         assert line in lines
+    memory = "process 3.00 GiB, of it 1.00 GiB held before; gpu 5.00 GiB, of it 0.50 GiB held before"
+    assert f"ifd peak memory of the selection {memory}" in lines
     assert "ifd rows and tokens through models cached rows 24" in lines and "ifd calls of the judge x calls 7" in lines
     assert "ifd: 24 scores were read from the cache, which saved 12.0 of the 30.0 selection seconds" in text
 
