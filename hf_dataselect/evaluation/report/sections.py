@@ -16,6 +16,7 @@ from ...runs.folder import plain
 from ..comparison.comparison import Comparison
 from ..comparison.evaluated_runs import Group
 from ..comparison.pir import cost_warning
+from ..comparison.published import published
 from .verdict import headline, interval_text
 
 
@@ -57,7 +58,7 @@ def sections(comparison: Comparison) -> list[Section]:
         Section("Verdict", [headline(comparison)]),
         _runs(comparison),
         _settings(comparison),
-        _efficiency(comparison),
+        *_efficiency(comparison),
         _overlaps(comparison),
         _tallies(comparison),
         *_examples(comparison),
@@ -164,22 +165,34 @@ def _score(group: Group, name: str) -> str:
     return (_number(score, 4) or "NaN") + ("" if ratio is None else f" ({ratio:.3f})")
 
 
-def _efficiency(comparison: Comparison) -> Section:
-    efficiencies = comparison.efficiencies()
-    own = {group.name for group in comparison.groups}
+def _efficiency(comparison: Comparison) -> Iterator[Section]:
+    efficiencies, unranked = comparison.efficiencies(), comparison.unranked()
+    known = {method.point for method in published()}
     rows = [
-        [f"{item.point.name}{' (this comparison)' if item.point.name in own else ''}", f"{item.point.sdf:.3f}"]
+        [f"{item.point.name}{'' if item.point in known else ' (this comparison)'}", f"{item.point.sdf:.3f}"]
         + [_number(item.point.pir), _number(item.distance), str(item.rank or "")]
         for item in efficiencies
     ]
+    estimated = " and ".join(method.method for method in published() if method.estimated)
     text = (
         "Distance to the line through Instruction-Mining and InstructionGPT-4 in the plane of SDF and PIR "
-        "(arXiv 2406.14115, section 6.1). The published PIRs are wins rates of other models on other data; those of "
-        "this comparison are estimated from benchmark ratios unless a judge compared the answers. Read it as a map, "
-        "not as a ranking."
+        "(arXiv 2406.14115, section 6.1). PIRs are wins rates; the published ones are of other models on other data, "
+        f"those of {estimated} are estimates of that paper. Read it as a map, not as a ranking."
     )
     table = Table(["method", "SDF", "PIR (wins scale)", "distance", "rank"], rows)
-    return Section("Efficiency", [text], table, ("plane",)) if efficiencies else Section("Efficiency")
+    own = {item.point.name for item in efficiencies if item.point not in known}
+    intervals = [
+        f"{group.name}: 95 % interval of its wins rate {interval_text(group.wins)}, {group.wins.verdict}."
+        for group in comparison.groups
+        if group.wins and group.name in own
+    ]
+    if efficiencies:
+        yield Section("Efficiency", [text, *intervals], table, ("plane",))
+    lines = [
+        f"{item.point.name} (SDF {item.point.sdf:.3f}): {'; '.join(filter(None, (item.reason, item.estimated)))}."
+        for item in unranked
+    ]
+    yield Section("Efficiency: runs without a rank", lines, pictures=() if efficiencies else ("plane",))
 
 
 def _overlaps(comparison: Comparison) -> Section:

@@ -370,19 +370,34 @@ def test_the_bridge_is_the_published_one(counterpart):
 
 
 def test_a_bridged_interval_keeps_the_verdict_of_the_benchmarks():
+    slope = (1.475 - 1.284) / (1.01 - 0.949)
+    bridged = bridged_pir(PIR(0.97, low=0.96, high=0.98))
+    found = (bridged.low, bridged.value, bridged.high)
+    assert found == pytest.approx([1.284 + slope * (x - 0.949) for x in (0.96, 0.97, 0.98)])
+    assert bridged.verdict == "worse" and "line to the wins scale" in bridged.interval and not bridged.left_out
+    assert bridged_pir(PIR(1.005, low=1.001, high=1.01)).verdict == "better"
+
+
+def test_an_equal_model_has_no_place_on_the_wins_scale():
     run = {"a": of(drawn(0))}
-    bridged = bridged_pir(benchmark_pir(run, run))
-    assert bridged.value == bridged.low == bridged.high == pytest.approx(1.4437, abs=1e-4)
-    assert bridged.verdict == "no significant difference" and "line to the wins scale" in bridged.interval
-    assert "0.949 to 1.01 only" not in bridged.interval
-    better = bridged_pir(PIR(1.2, low=1.1, high=1.3))
-    assert better.verdict == "better" and "0.949 to 1.01 only" in better.interval and better.low < better.value
+    for ratio in (benchmark_pir(run, run), PIR(1.005, low=0.995, high=1.009), PIR(0.99, low=0.98, high=1.0)):
+        bridged = bridged_pir(ratio)
+        assert np.isnan([bridged.value, bridged.low, bridged.high]).all()
+        assert bridged.verdict == "no significant difference" and "its interval holds 1" in bridged.left_out["all"]
 
 
-def test_the_bridge_does_not_lead_below_zero():
-    bridged = bridged_pir(PIR(0.4, low=0.3, high=0.5))
-    assert math.isnan(bridged.value) and math.isnan(bridged.low) and "0.400" in bridged.left_out["all"]
-    assert math.isnan(bridged_pir(PIR(NAN)).value)
+@pytest.mark.parametrize("counterpart, low, high", [("same model", 0.949, 1.01), ("other models", 0.985, 1.0)])
+def test_the_bridge_is_not_extended_beyond_the_two_methods(counterpart, low, high):
+    for end in (low, high):
+        assert math.isfinite(bridged_pir(PIR(end), counterpart).value)
+    out = [PIR(low - 1e-3), PIR(high + 1e-3), PIR(0.4, low=0.3, high=0.5), PIR(1.2, low=1.1, high=math.inf)]
+    out += [PIR(0.99, low=low - 1e-3, high=0.995), PIR(1.2, low=1.1, high=1.3)]
+    for ratio in out:
+        bridged = bridged_pir(ratio, counterpart)
+        assert np.isnan([bridged.value, bridged.low, bridged.high]).all(), ratio
+        assert f"its benchmark ratio {ratio.value:.4f}" in bridged.left_out["all"]
+        assert f"is outside the range {low} to {high} in which the line is known" in bridged.left_out["all"]
+    assert math.isnan(bridged_pir(PIR(NAN)).value) and bridged_pir(PIR(NAN)).left_out == {}
 
 
 def test_only_benchmark_ratios_are_bridged():
