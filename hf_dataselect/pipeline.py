@@ -57,10 +57,10 @@ def select(
     k, groups = budget.rows(n), None if budget.groups is None else budget.groups.of(records.dataset)
     started = time.perf_counter()
     has_template = getattr(ctx.tokenizer, "chat_template", None) is not None
-    unreadable = records.unreadable(ctx.text_format() if has_template else None, ctx.runtime.num_proc)
-    for reason, rows in unreadable.items():
-        ctx.account.note("dropped", reason, rows)
-    with preserved(ctx.model), unprepared(ctx.model), _unchanged(selector, ctx) as identity:
+    with peak_memory() as peak, preserved(ctx.model), unprepared(ctx.model), _unchanged(selector, ctx) as identity:
+        unreadable = records.unreadable(ctx.text_format() if has_template else None, ctx.runtime.num_proc)
+        for reason, rows in unreadable.items():
+            ctx.account.note("dropped", reason, rows)
         features = selector.featurize(records, ctx)
         scores, columns = _checked_scores(selector.score(features, ctx), n, method)
         usable = scores.copy()
@@ -98,7 +98,7 @@ def select(
         seconds=time.perf_counter() - started + ctx.account.cached_seconds,
         cached_seconds=ctx.account.cached_seconds,
         passes=dict(ctx.account.passes),
-        peak_memory=peak_memory(),
+        peak_memory=peak,
         facts={
             "diversity": dataclasses.asdict(ctx.diversity) if ctx.diversity is not None else None,
             "figures": ctx.account.figures,

@@ -36,7 +36,8 @@ class Selection:
         passes (`dict[str, int]`):
             Rows and tokens that went through a model.
         peak_memory (`dict[str, int]`):
-            Most bytes that the process had held until then, see [`~engines.memory.peak_memory`].
+            Peak memory of the selection in bytes, and what was held before it, on the main process, see
+            [`~engines.runtime.memory.peak_memory`].
         unscorable, dropped, truncated (`dict[str, list[int]]`):
             Rows by reason: without a score; excluded by the method or unusable; scored on a truncated text.
         facts (`dict`):

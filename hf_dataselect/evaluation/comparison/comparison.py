@@ -1,6 +1,7 @@
 """Compares finished runs, read from their folders, with the baseline."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,9 +19,9 @@ from ...engines.store.identity import digest
 from ...options import nearest
 from ...runs.folder import plain
 from ..judging.win_rate import win_rate
-from .efficiency import Efficiency, rank_by_efficiency
+from .efficiency import Efficiency, Unranked, estimate, rank_by_efficiency, why_unranked
 from .evaluated_runs import UNSCORED, Group, Run, grouped, read_run
-from .pir import PIR, benchmark_pir, bridged_pir, selection_to_tuning_ratio
+from .pir import PIR, benchmark_pir, selection_to_tuning_ratio
 from .published import Point, published
 from .wins import wins_pir
 
@@ -80,14 +81,27 @@ class Comparison:
             yield one, other, len(kept[0] & kept[1]) / len(kept[0] | kept[1]), correlation
 
     def efficiencies(self) -> list[Efficiency]:
-        """
-        The groups ranked among the published methods by wins rate; without one, by the benchmark ratio mapped to the
-        wins scale, an estimate.
-        """
-        rated = [group for group in self.groups if group.pir and group.method != "full"]
-        own = [Point(g.name, g.sdf, g.wins.value if g.judged else bridged_pir(g.pir).value) for g in rated]
-        own = [point for point in own if np.isfinite(point.pir)]
+        """The groups with a wins rate and its interval, ranked among the published methods; empty without one."""
+        own = [Point(g.name, g.sdf, g.wins.value) for g in self._compared if why_unranked(g.wins) is None]
         return rank_by_efficiency([*own, *(method.point for method in published())]) if own else []
+
+    def unranked(self) -> list[Unranked]:
+        """The other groups, with the reason; those that no judge compared with an estimate, where there is one."""
+        others = []
+        for group in self._compared:
+            if reason := why_unranked(group.wins):
+                pir, words = estimate(group.pir) if group.wins is None else (math.nan, "")
+                if group.wins is None and group.judge:
+                    reason = group.judge.rstrip(".")
+                elif group.wins is None and len(group.runs) > 1:
+                    reason = "no judge compared the answers of all its runs"
+                others.append(Unranked(Point(group.name, group.sdf, pir), reason, words))
+        return others
+
+    @property
+    def _compared(self) -> list[Group]:
+        """Groups that are measured against the baseline, except other runs of `full`."""
+        return [group for group in self.groups if group.pir and group.method != "full"]
 
 
 def compare_runs(folders: list[Path], baseline: Path | None = None) -> Comparison:
@@ -164,6 +178,9 @@ def add_wins(comparison: Comparison, judge: Judge | None = None) -> None:
         sets = {name: [wins["sets"][name]["outcomes"] for wins in verdicts] for name in verdicts[0]["sets"]}
         group.wins = wins_pir({name: np.array(outcomes, np.float64) for name, outcomes in sets.items()})
         group.judge = judges.pop()
+        unseen = sum(len(given.get("identical", ())) for wins in verdicts for given in wins["sets"].values())
+        if unseen:
+            group.wins.interval += f"; {unseen} ties are identical answers, which the judge did not see"
         if len({baseline.name for baseline in against}) < len(against):
             group.wins.interval += "; variance between runs of the baseline is not included"
 

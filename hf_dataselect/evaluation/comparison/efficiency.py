@@ -11,6 +11,9 @@ distance to that line, positive above it:
 That is the distance of a point to a line. The paper's Eq. 6 prints cos(90 degrees - theta), which is right for the
 angle to the PIR axis; both give the same order. Two methods can't be compared if one lies in the infeasible area of
 the other (appendix A.3), through which its curve may run, see [`infeasible_pairs`].
+
+The plane is one of wins rates. A run is ranked in it only by a wins rate of its own, see [`why_unranked`]; a benchmark
+ratio gives at best an estimate, see [`estimate`], which has no rank.
 """
 
 import math
@@ -21,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
+from .pir import PIR, bridged_pir
 from .published import Point, published
 
 
@@ -100,6 +104,53 @@ def rank_by_efficiency(points: Iterable[Point], line: Line = BASE) -> list[Effic
         for point, distance, rank in zip(points, distances, ranks, strict=True)
     ]
     return sorted(efficiencies, key=lambda item: (item.rank or math.inf, item.point.name))
+
+
+class Unranked(NamedTuple):
+    """
+    A run that is not ranked.
+
+    Args:
+        point ([`Point`]):
+            The run; its PIR is the [`estimate`], NaN without one.
+        reason (`str`):
+            Why it is not ranked.
+        estimated (`str`):
+            The estimate in words, or why there is none; empty for a run that a judge compared.
+    """
+
+    point: Point
+    reason: str
+    estimated: str
+
+
+def why_unranked(wins: PIR | None) -> str | None:
+    """Why a run with this wins rate has no place among the published methods; `None` if it has."""
+    if wins is None:
+        return "no judge compared its answers"
+    if not math.isfinite(wins.value):
+        return f"its wins rate has no value ({'; '.join(f'{k}: {v}' for k, v in wins.left_out.items())})"
+    if math.isnan(wins.low):
+        return "its wins rate has no interval"
+    return None if math.isfinite(wins.high) else "the interval of its wins rate has no upper end"
+
+
+def estimate(ratio: PIR) -> tuple[float, str]:
+    """
+    PIR on the wins scale of a run that no judge compared, by [`bridged_pir`], and the estimate in words; NaN and the
+    reason, where the benchmark ratio can't be mapped, is not significant or has no interval.
+    """
+    bridged = bridged_pir(ratio)
+    if not math.isfinite(ratio.value):
+        reason = "it has no benchmark ratio"
+    elif math.isnan(ratio.low):
+        reason = "its benchmark ratio has no interval"
+    elif not math.isfinite(bridged.value):
+        reason = bridged.left_out["all"]
+    else:
+        between = f"{bridged.low:.3f} to {bridged.high:.3f} without the error of the line"
+        return bridged.value, f"estimated PIR (wins scale) {bridged.value:.3f} ({between}), from its benchmark ratio"
+    return math.nan, f"not estimated: {reason}"
 
 
 def infeasible_pairs(points: Iterable[Point], line: Line = BASE) -> list[tuple[Point, Point]]:

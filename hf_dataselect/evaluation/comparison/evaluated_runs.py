@@ -141,11 +141,6 @@ class Group:
         """Mean over the runs; `None` if unknown for one."""
         return _mean([run.tokens for run in self.runs])
 
-    @property
-    def judged(self) -> bool:
-        """Whether the wins rate is known."""
-        return self.wins is not None and bool(np.isfinite(self.wins.value))
-
     def score(self, setting: str) -> float | None:
         """Mean over the runs; `None` if one of them lacks the setting."""
         return _mean([run.settings[setting].score if setting in run.settings else None for run in self.runs])

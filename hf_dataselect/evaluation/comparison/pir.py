@@ -139,8 +139,7 @@ def benchmark_pir(
 def bridged_pir(pir: PIR, counterpart: str = "same model") -> PIR:
     """
     Map a benchmark ratio to the wins scale, by the line through two published methods that have both. This is an
-    estimate; with two points the error of the line is unknown and not part of the interval. Equal scores map to 1.44,
-    so the verdict remains that of the benchmark ratio.
+    estimate; with two points the error of the line is unknown and not part of the interval.
 
     Args:
         pir ([`PIR`]):
@@ -149,7 +148,8 @@ def bridged_pir(pir: PIR, counterpart: str = "same model") -> PIR:
             Denominator of the ratio: the `"same model"` trained on everything (BM), or `"other models"` of its size.
 
     Returns:
-        [`PIR`]: NaN, with the reason, where the line gives 0 or less.
+        [`PIR`]: NaN, with the reason in `left_out`, where the interval contains 1, since the line would put a model
+        equal to its baseline at 1.44, and where the ratio or an end of its interval is not between the two methods.
 
     Raises:
         `ValueError`: `pir` is not a benchmark ratio, or the counterpart is unknown.
@@ -159,15 +159,21 @@ def bridged_pir(pir: PIR, counterpart: str = "same model") -> PIR:
     if counterpart not in (lines := table()["bridge"]):
         raise ValueError(f"`counterpart={counterpart!r}` must be one of {', '.join(map(repr, lines))}.")
     (x0, y0), (x1, y1) = lines[counterpart]
-    value, low, high = (y0 + (y1 - y0) / (x1 - x0) * (x - x0) for x in (pir.value, pir.low, pir.high))
-    kind, left_out = f"{ESTIMATED} ({counterpart})", dict(pir.left_out)
-    how = f"{pir.interval}; the error of the line to the wins scale is not included"
-    if not x0 <= pir.value <= x1:
-        how += f", which is known from {x0} to {x1} only"
-    if value <= 0:
-        left_out["all"] = f"the wins scale ends above a benchmark ratio of {pir.value:.3f}"
+    points = (pir.value, pir.low, pir.high)
+    value, low, high = (y0 + (y1 - y0) / (x1 - x0) * (x - x0) for x in points)
+    left_out, how = dict(pir.left_out), f"{pir.interval}; the error of the line to the wins scale is not included"
+    reason = None
+    if pir.verdict == SAME:
+        reason = f"its interval holds 1 ({pir.low:.4f} to {pir.high:.4f})"
+    elif any(x < x0 or x > x1 for x in points):
+        ends = "" if math.isnan(pir.low) else f" ({pir.low:.4f} to {pir.high:.4f})"
+        reason = (
+            f"its benchmark ratio {pir.value:.4f}{ends} is outside the range {x0} to {x1} in which the line is known"
+        )
+    if reason is not None:
+        left_out["all"] = reason
         value = low = high = math.nan
-    return PIR(value, kind, dict(pir.settings), left_out, max(low, 0.0), high, how, pir.verdict)
+    return PIR(value, f"{ESTIMATED} ({counterpart})", dict(pir.settings), left_out, low, high, how, pir.verdict)
 
 
 def selection_to_tuning_ratio(seconds: float, baseline_seconds: float | None) -> float | None:

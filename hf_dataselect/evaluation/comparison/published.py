@@ -24,7 +24,7 @@ class Point(NamedTuple):
         sdf (`float`):
             Selected dataset fraction.
         pir (`float`):
-            PIR by wins rate, or mapped to its scale; NaN if unknown.
+            PIR by wins rate, or an estimate of it; NaN if unknown.
     """
 
     name: str

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from .bootstrap import Ratio, exact_interval
-from .pir import PIR, WINS_RATE, mean_of, with_interval
+from .pir import MIN_EXAMPLES, PIR, WINS_RATE, mean_of, with_interval
 
 
 def wins_pir(outcomes: Mapping[str, ArrayLike], seed: int = 0) -> PIR:
@@ -22,9 +22,10 @@ def wins_pir(outcomes: Mapping[str, ArrayLike], seed: int = 0) -> PIR:
             Seed of the bootstrap.
 
     Returns:
-        [`PIR`]: The mean over test sets, as in the paper. Where a judged test set has no win or no loss, its ratio
-        says nothing, and the value is that of all wins and losses together. Without any win, or any loss, the interval
-        is exact (Clopper-Pearson): twenty wins without a loss still count as better.
+        [`PIR`]: The mean over test sets, as in the paper. Where a judged test set has no win, no loss or fewer than 10
+        examples, its ratio says little, and the value is that of all wins and losses together. Without any win or any
+        loss, or with fewer than 10 examples in all, the interval is exact (Clopper-Pearson): twenty wins without a
+        loss still count as better.
 
     Raises:
         `ValueError`: An outcome is not one of these values, or test sets differ in the number of runs.
@@ -45,22 +46,23 @@ def wins_pir(outcomes: Mapping[str, ArrayLike], seed: int = 0) -> PIR:
         if wins or losses:
             won, lost = (np.where(np.isnan(given), np.nan, given == outcome) for outcome in (1, -1))
             examples[name] = Ratio(won, lost, name, paired=True)
-    pooled = [sum(numbers) for numbers in zip(*counts.values(), strict=True)] if counts else [0, 0]
-    one_sided = [name for name in examples if 0 in counts[name]]
-    value = mean_of(ratios)
-    if one_sided and all(pooled):
-        value = pooled[0] / pooled[1]
-        joined = (np.concatenate(sides, 1) for sides in zip(*(ratio[:2] for ratio in examples.values()), strict=True))
-        examples = {"all": Ratio(*joined, "all", paired=True)}
-    pir = PIR(value, WINS_RATE, ratios, left_out)
-    if all(pooled):
+    judged = {name: int(np.isfinite(ratio.model).any(0).sum()) for name, ratio in examples.items()}
+    weak = [name for name, number in judged.items() if 0 in counts[name] or number < MIN_EXAMPLES]
+    wins, losses = (sum(numbers) for numbers in zip((0, 0), *counts.values(), strict=True))
+    if not losses:
+        left_out["all"] = f"no ratio of {wins} wins and 0 losses"
+    pir = PIR(wins / losses if weak and losses else mean_of(ratios), WINS_RATE, ratios, left_out)
+    if wins and losses and sum(judged.values()) >= MIN_EXAMPLES:
+        if weak:
+            joined = (
+                np.concatenate(parts, 1) for parts in zip(*(part[:2] for part in examples.values()), strict=True)
+            )
+            examples = {"all": Ratio(*joined, "all", paired=True)}
         pir = with_interval(pir, examples, seed)
-        if one_sided:
-            pir.interval += f"; all wins / all losses, since {', '.join(one_sided)} has no win or no loss"
-        pir.interval += (
-            f"; wins / losses of few examples are biased upwards, here by about {_bias(counts, one_sided):.1%}"
-        )
-    elif any(pooled):
+        if weak:
+            pir.interval += f"; all wins / all losses, as {', '.join(weak)} alone would say little"
+        pir.interval += f"; wins / losses of few examples are biased upwards, here by about {_bias(counts, weak):.1%}"
+    elif wins or losses:
         low, high = exact_interval(list(tests.values()))
         pir = replace(pir, low=low, high=high, interval="exact, of all wins / all losses", verdict="")
     if unjudged := sum(int(np.isnan(given).sum()) for given in tests.values()):

@@ -4,14 +4,16 @@ with human labels.
 """
 
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from sklearn.metrics import cohen_kappa_score
+from scipy.stats import binomtest
 
 from ...data.load import load_rows
+from ...engines.llm.judge import Judge
 from ...options import nearest
 from ...runs.folder import plain
 from ..benchmark_rows import COLUMNS
@@ -20,7 +22,6 @@ from .win_rate import judge_pairs
 
 
 if TYPE_CHECKING:
-    from ...engines.llm.judge import Judge
     from ...engines.llm.reward_model import RewardModel
 
 
@@ -136,11 +137,16 @@ class Agreement:
         accuracy, kappa (`float`):
             Share of equal verdicts (better, equal, worse); Cohen's kappa.
         accuracy_interval, kappa_interval (`tuple[float, float]`):
-            95 % percentile bootstrap over pairs.
+            95 % intervals: Clopper-Pearson; see [`_kappa_interval`].
         consistency (`float`):
-            Share of pairs with the same verdict in both orders; NaN for stored verdicts.
+            Share of pairs with the same verdict in both orders; NaN for stored verdicts and for a reward model, which
+            sees no order.
+        consistency_interval (`tuple[float, float]`):
+            Clopper-Pearson, 95 %.
         problems (`dict[str, int]`):
             Pairs without a verdict, by reason.
+        identical (`int`):
+            Pairs of identical answers, which the judge did not see: part of no rate.
     """
 
     pairs: int
@@ -151,7 +157,9 @@ class Agreement:
     kappa: float
     kappa_interval: tuple[float, float]
     consistency: float
+    consistency_interval: tuple[float, float]
     problems: dict[str, int] = field(default_factory=dict)
+    identical: int = 0
 
 
 def agreement(
@@ -175,59 +183,86 @@ def agreement(
             Number of bootstrap resamples.
     """
     if judge is None:
-        outcomes, consistency = pairs.replayed, float("nan")
-        problems = {"no stored verdict": int(np.isnan(outcomes).sum())} if np.isnan(outcomes).any() else {}
+        outcomes, identical = pairs.replayed, 0
+        judged = np.isfinite(outcomes)
+        consistency = _share(0, 0)
+        problems = {} if judged.all() else {"no stored verdict": int((~judged).sum())}
     else:
         verdicts = judge_pairs(judge, pairs.questions, pairs.first, pairs.second, max_new_tokens=max_new_tokens)
-        outcomes, consistency = verdicts.outcomes, verdicts.consistency
+        outcomes, identical, judged = verdicts.outcomes, len(verdicts.identical), verdicts.seen
+        consistency = _share(verdicts.consistent, int(judged.sum()) if isinstance(judge, Judge) else 0)
         problems = {reason: len(rows) for reason, rows in verdicts.problems.items()}
-    judged = np.isfinite(outcomes)
     labels, outcomes = pairs.labels[judged], outcomes[judged]
-    accuracy = _with_interval(lambda mine, other: np.mean(mine == other), labels, outcomes, resamples)
-    kappa = _with_interval(_kappa, labels, outcomes, resamples)
-    unparsable = int((~judged).sum())
-    return Agreement(len(pairs.labels), unparsable, pairs.undecided, *accuracy, *kappa, consistency, problems)
+    return Agreement(
+        len(pairs.labels),
+        int((~judged).sum()) - identical,
+        pairs.undecided,
+        *_share(int((labels == outcomes).sum()), len(labels)),
+        _kappa(labels, outcomes),
+        _kappa_interval(labels, outcomes, resamples),
+        *consistency,
+        problems,
+        identical,
+    )
+
+
+def _share(successes: int, n: int) -> tuple[float, tuple[float, float]]:
+    """A share and its exact 95 % interval (Clopper-Pearson), which has a width at 0 and 1 too; NaN of nothing."""
+    if n == 0:
+        return math.nan, (math.nan, math.nan)
+    interval = binomtest(successes, n).proportion_ci(0.95, method="exact")
+    return successes / n, (float(interval.low), float(interval.high))
 
 
 def _kappa(labels: np.ndarray, outcomes: np.ndarray) -> float:
-    # Kappa is undefined if all labels and outcomes are equal: the expected agreement is 1.
-    constant = len(np.unique([labels, outcomes])) == 1
-    return float("nan") if constant else cohen_kappa_score(labels.astype(int), outcomes.astype(int))
+    """Cohen's kappa; NaN where it is undefined: all labels and outcomes are equal, so that chance alone agrees."""
+    expected = _expected_agreement(labels, outcomes)
+    return math.nan if expected == 1 or not len(labels) else (np.mean(labels == outcomes) - expected) / (1 - expected)
 
 
-def _with_interval(
-    statistic: Callable, labels: np.ndarray, outcomes: np.ndarray, resamples: int
-) -> tuple[float, tuple[float, float]]:
+def _expected_agreement(labels: np.ndarray, outcomes: np.ndarray) -> float:
+    """Agreement by chance, of verdicts that are as frequent as these."""
+    n = max(1, len(labels))
+    return sum(np.count_nonzero(labels == v) / n * (np.count_nonzero(outcomes == v) / n) for v in (1, 0, -1))
+
+
+def _kappa_interval(labels: np.ndarray, outcomes: np.ndarray, resamples: int) -> tuple[float, float]:
     """
-    The statistic and its 95 % percentile interval over resampled pairs; resamples where it is undefined are excluded.
-    `scipy.stats.bootstrap` gives the same interval, but NaN with an undefined resample, and refuses a single pair.
+    95 % interval of kappa: percentiles over resampled pairs, as wide at least as what the exact interval of the
+    accuracy gives with this expected agreement: resamples of pairs that all agree give 1 without exception, and those
+    of a few pairs vary too little. Resamples where kappa is undefined are excluded.
     """
-    if not len(labels):
-        return float("nan"), (float("nan"), float("nan"))
-    draws = np.random.default_rng(0).integers(len(labels), size=(resamples, len(labels)))
-    values = np.array([statistic(labels[draw], outcomes[draw]) for draw in draws])
-    values = values[np.isfinite(values)]
-    low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
-    return float(statistic(labels, outcomes)), (float(low), float(high))
+    if math.isnan(_kappa(labels, outcomes)):
+        return math.nan, math.nan
+    n = len(labels)
+    expected = _expected_agreement(labels, outcomes)
+    exact = (np.array(_share(int((labels == outcomes).sum()), n)[1]) - expected) / (1 - expected)
+    draws = np.random.default_rng(0).integers(n, size=(resamples, n))
+    values = np.array([_kappa(labels[draw], outcomes[draw]) for draw in draws])
+    drawn = np.quantile(values[np.isfinite(values)], [0.025, 0.975]) if np.isfinite(values).any() else exact
+    return float(max(-1.0, min(exact[0], drawn[0]))), float(max(exact[1], drawn[1]))
 
 
 def as_table(sets: dict[str, Agreement]) -> str:
     """Agreement by set as a Markdown table."""
 
     def between(value: float, interval: tuple[float, float]) -> str:
-        return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
+        return "" if np.isnan(value) else f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]"
 
     lines = [
-        "| pairs | of | accuracy [95 %] | kappa [95 %] | same in both orders | unparsable | no majority |",
+        "| pairs | of | accuracy [95 %] | kappa [95 %] | same in both orders [95 %] | unparsable | no majority |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, item in sets.items():
         accuracy, kappa = between(item.accuracy, item.accuracy_interval), between(item.kappa, item.kappa_interval)
-        consistency = "" if np.isnan(item.consistency) else f"{item.consistency:.3f}"
+        consistency = between(item.consistency, item.consistency_interval)
         lines.append(
             f"| {name} | {item.pairs} | {accuracy} | {kappa} | {consistency} | {item.unparsable} | {item.undecided} |"
         )
-    lines += [f"\n{name}: {n} pairs: {reason}" for name, item in sets.items() for reason, n in item.problems.items()]
+    for name, item in sets.items():
+        lines += [f"\n{name}: {n} pairs: {reason}" for reason, n in item.problems.items()]
+        if item.identical:
+            lines.append(f"\n{name}: {item.identical} pairs: identical answers, not shown to the judge, in no rate")
     return "\n".join(lines)
 
 

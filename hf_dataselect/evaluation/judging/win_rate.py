@@ -10,6 +10,7 @@ The judge scores both answers from 1 to 10; the higher score wins. The verdicts 
 | win | loss | tie (position bias) |
 | loss | loss or tie | loss |
 | no score | any | NaN, with the reason |
+| not asked: the answers are identical | | tie, counted apart |
 
 as in AlpaGasus (arXiv 2307.08701) and IFD (arXiv 2308.12032). A reward model has no position bias: the higher reward
 wins.
@@ -64,10 +65,25 @@ class Verdicts:
             the first answer is shown first.
         problems (`dict[str, list[int]]`):
             Pairs without an outcome, by reason.
+        identical (`list[int]`):
+            Pairs of identical answers: ties that the judge did not see.
     """
 
     orders: np.ndarray
     problems: dict[str, list[int]] = field(default_factory=dict)
+    identical: list[int] = field(default_factory=list)
+
+    @property
+    def seen(self) -> np.ndarray:
+        """Whether the judge gave a verdict on the pair in both orders, bool `(n,)`."""
+        seen = np.isfinite(self.orders).all(axis=1)
+        seen[self.identical] = False
+        return seen
+
+    @property
+    def consistent(self) -> int:
+        """Number of pairs seen by the judge with the same verdict in both orders."""
+        return int((self.orders[self.seen, 0] == self.orders[self.seen, 1]).sum())
 
     @property
     def outcomes(self) -> np.ndarray:
@@ -83,19 +99,19 @@ class Verdicts:
 
     @property
     def consistency(self) -> float:
-        """Share of judged pairs with the same verdict in both orders; NaN without judged pairs."""
-        judged = self.orders[np.isfinite(self.orders).all(axis=1)]
-        return float((judged[:, 0] == judged[:, 1]).mean()) if len(judged) else float("nan")
+        """Share of the pairs seen by the judge with the same verdict in both orders; NaN if it saw none."""
+        return self.consistent / int(self.seen.sum()) if self.seen.any() else float("nan")
 
     def part(self, start: int, end: int) -> "Verdicts":
         """The pairs `start <= i < end`, renumbered from 0."""
         problems = {why: [i - start for i in rows if start <= i < end] for why, rows in self.problems.items()}
-        return Verdicts(self.orders[start:end], {why: rows for why, rows in problems.items() if rows})
+        identical = [i - start for i in self.identical if start <= i < end]
+        return Verdicts(self.orders[start:end], {why: rows for why, rows in problems.items() if rows}, identical)
 
     def as_json(self) -> dict[str, Any]:
-        """JSON for a run folder: counts, consistency, problems, and the outcome of each pair."""
+        """JSON for a run folder: counts, consistency, problems, identical pairs, and the outcome of each pair."""
         described = {**self.counts, "consistency": self.consistency, "problems": self.problems}
-        return described | {"outcomes": self.outcomes.tolist()}
+        return described | {"identical": self.identical, "outcomes": self.outcomes.tolist()}
 
 
 def win_rate(
@@ -188,12 +204,14 @@ def judge_pairs(
 ) -> Verdicts:
     """Judge pairs of answers in both orders. Identical answers tie without a call."""
     orders, problems = np.full((len(questions), 2), np.nan), defaultdict(list)
-    asked = []
+    asked: list[int] = []
+    identical: list[int] = []
     for i, (mine, other) in enumerate(zip(first, second, strict=True)):
         if mine is None or other is None:
             problems["no answer"].append(i)
         elif mine == other:
             orders[i] = 0
+            identical.append(i)
         else:
             asked.append(i)
     if not isinstance(judge, Judge):
@@ -212,7 +230,7 @@ def judge_pairs(
                 problems[reply.problem or "no two scores on the first line of the reply"].append(i)
             else:
                 orders[i, order] = np.sign(scores[0] - scores[1]) * (-1) ** order
-    return Verdicts(orders, {why: sorted(set(rows)) for why, rows in problems.items() if rows})
+    return Verdicts(orders, {why: sorted(set(rows)) for why, rows in problems.items() if rows}, identical)
 
 
 def _prompt(question: Request, shown_first: Answer, shown_second: Answer) -> Conversation:

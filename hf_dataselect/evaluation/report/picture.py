@@ -122,19 +122,23 @@ def _curves(comparison: Comparison) -> Iterator[Picture]:
 
 
 def _plane(comparison: Comparison) -> Iterator[Picture]:
-    """The published methods, the reference line, and the runs."""
-    judged = {group.name: group.judged for group in comparison.groups}
-    own = [item.point for item in comparison.efficiencies() if item.point.name in judged]
+    """The published methods, the reference line, the ranked runs, and the estimates of others."""
+    points = [method.point for method in published()]
+    ranked = [item.point for item in comparison.efficiencies() if item.point not in points]
+    estimates = [item.point for item in comparison.unranked() if np.isfinite(item.point.pir)]
+    own = [*ranked, *estimates]
     if not own:
         return
     figure, axis = _axes(4.6)
-    points = [method.point for method in published()]
-    axis.plot([p.sdf for p in points], [p.pir for p in points], "o", color="#47525e", label="published (wins rate)")
-    styles = {True: {"label": "these runs (wins rate)"}, False: {"mfc": "none", "label": "these runs (estimated)"}}
-    for known, style in styles.items():
-        shown = [point for point in own if judged[point.name] is known]
+    hollow = [method.point for method in published() if method.estimated]
+    for shown, style in (
+        ([p for p in points if p not in hollow], {"color": "#47525e", "label": "published (wins rate)"}),
+        (hollow, {"color": "#47525e", "mfc": "none", "label": "published (estimated)"}),
+        (ranked, {"color": _KEPT, "label": "these runs (wins rate)"}),
+        (estimates, {"color": _KEPT, "mfc": "none", "label": "these runs (estimated)"}),
+    ):
         if shown:
-            axis.plot([p.sdf for p in shown], [p.pir for p in shown], "o", color=_KEPT, **style)
+            axis.plot([p.sdf for p in shown], [p.pir for p in shown], "o", **style)
     for point in points:
         axis.annotate(point.name, (point.sdf, point.pir), (4, 4), textcoords="offset points", fontsize=8)
     for sdf in {round(point.sdf, 2) for point in own}:  # runs of one budget are close: stack their names
@@ -149,7 +153,7 @@ def _plane(comparison: Comparison) -> Iterator[Picture]:
     axis.set(xlabel="SDF: fraction of the rows kept", ylabel="PIR (wins scale)")
     axis.margins(x=0.12)
     _legend_below(axis)
-    texts = [f"{p.name} at {p.sdf:.1%}, {p.pir:.3f}{'' if judged[p.name] else ' (estimated)'}" for p in own]
+    texts = [f"{p.name} at {p.sdf:.1%}, {p.pir:.3f}{' (estimated, no rank)' if p in estimates else ''}" for p in own]
     yield Picture("plane", figure, f"These runs among the published methods, on the wins scale: {'; '.join(texts)}.")
 
 

@@ -79,6 +79,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     content = {"verdict": headline(comparison), "groups": described, "tallies": comparison.tallies}
     content["examples"] = comparison.examples
     content["efficiency"] = [item._asdict() | item.point._asdict() for item in comparison.efficiencies()]
+    content["unranked"] = [item._asdict() | item.point._asdict() for item in comparison.unranked()]
     paths[1].write_text(json.dumps(plain(content), ensure_ascii=False), encoding="utf-8")
     for picture in pictures:
         picture.figure.savefig(folder / picture.file, dpi=150)

@@ -15,6 +15,7 @@ from ...runs.folder import plain
 from ..comparison.comparison import Comparison
 from ..comparison.evaluated_runs import Group
 from ..comparison.pir import cost_warning
+from ..comparison.published import published
 from .by_setting import scores_by_setting, verdicts_by_setting
 from .section import Section, Table, named, number
 from .verdict import headline, interval_text
@@ -27,7 +28,7 @@ def sections(comparison: Comparison) -> list[Section]:
         _runs(comparison),
         scores_by_setting(comparison),
         verdicts_by_setting(comparison),
-        _efficiency(comparison),
+        *_efficiency(comparison),
         _overlaps(comparison),
         _tallies(comparison),
         *_examples(comparison),
@@ -104,22 +105,34 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
             yield f"{group.name}: differs from the baseline not only in its rows: {', '.join(differing)}."
 
 
-def _efficiency(comparison: Comparison) -> Section:
-    efficiencies = comparison.efficiencies()
-    own = {group.name for group in comparison.groups}
+def _efficiency(comparison: Comparison) -> Iterator[Section]:
+    efficiencies, unranked = comparison.efficiencies(), comparison.unranked()
+    known = {method.point for method in published()}
     rows = [
-        [f"{item.point.name}{' (this comparison)' if item.point.name in own else ''}", f"{item.point.sdf:.3f}"]
+        [f"{item.point.name}{'' if item.point in known else ' (this comparison)'}", f"{item.point.sdf:.3f}"]
         + [number(item.point.pir), number(item.distance), str(item.rank or "")]
         for item in efficiencies
     ]
+    estimated = " and ".join(method.method for method in published() if method.estimated)
     text = (
         "Distance to the line through Instruction-Mining and InstructionGPT-4 in the plane of SDF and PIR "
-        "(arXiv 2406.14115, section 6.1). The published PIRs are wins rates of other models on other data; those of "
-        "this comparison are estimated from benchmark ratios unless a judge compared the answers. Read it as a map, "
-        "not as a ranking."
+        "(arXiv 2406.14115, section 6.1). PIRs are wins rates; the published ones are of other models on other data, "
+        f"those of {estimated} are estimates of that paper. Read it as a map, not as a ranking."
     )
     table = Table(["method", "SDF", "PIR (wins scale)", "distance", "rank"], rows)
-    return Section("Efficiency", [text], table, ("plane",)) if efficiencies else Section("Efficiency")
+    own = {item.point.name for item in efficiencies if item.point not in known}
+    intervals = [
+        f"{group.name}: 95 % interval of its wins rate {interval_text(group.wins)}, {group.wins.verdict}."
+        for group in comparison.groups
+        if group.wins and group.name in own
+    ]
+    if efficiencies:
+        yield Section("Efficiency", [text, *intervals], table, ("plane",))
+    lines = [
+        f"{item.point.name} (SDF {item.point.sdf:.3f}): {'; '.join(filter(None, (item.reason, item.estimated)))}."
+        for item in unranked
+    ]
+    yield Section("Efficiency: runs without a rank", lines, pictures=() if efficiencies else ("plane",))
 
 
 def _overlaps(comparison: Comparison) -> Section:
@@ -182,9 +195,14 @@ def _accounting(comparison: Comparison) -> Section:
         if judge and any(judge["cost"].values()):
             cost = {name: number for name, number in judge["cost"].items() if number}
             lines.append((f"calls of the judge {judge['name']}", _listed(cost)))
-        if memory := selection.peak_memory:
-            sizes = ", ".join(f"{name} {size / 2**30:.2f} GiB" for name, size in memory.items())
-            lines.append(("peak memory until the selection", sizes))
+        memory = selection.peak_memory
+        sizes = [
+            f"{name} {memory[name] / 2**30:.2f} GiB, of it {memory[f'{name}_before'] / 2**30:.2f} GiB held before"
+            for name in ("process", "gpu")
+            if f"{name}_before" in memory
+        ]
+        if sizes:
+            lines.append(("peak memory of the selection", "; ".join(sizes)))
         rows += [[group.name, *line] for line in lines]
     return Section("Row accounting", table=Table(["run", "what", "how much"], rows, 2))
 

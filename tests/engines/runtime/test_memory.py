@@ -1,13 +1,17 @@
-"""Peak memory: what a process holds now is no more than its peak, and a selection tells it."""
+"""Peak memory of a selection: what it holds itself, whatever the process held before."""
 
 import json
+import threading
+import time
+from dataclasses import dataclass
 
 import numpy as np
 import psutil
 import pytest
 import torch
 
-from hf_dataselect.engines.runtime.memory import peak_memory
+from hf_dataselect.engines.runtime import memory
+from hf_dataselect.engines.runtime.memory import INTERVAL, peak_memory
 from hf_dataselect.pipeline import select
 from hf_dataselect.runs.folder import read_selection, write_selection
 from hf_dataselect.selectors.full import Full
@@ -15,24 +19,77 @@ from tests.rows import alpaca
 from tests.test_contract import context
 
 
-def test_the_peak_is_at_least_what_is_held_now():
-    block = np.ones(2**24)  # 128 MiB, written to
-    held = psutil.Process().memory_info().rss
-    assert block.nbytes < held <= peak_memory()["process"] * 1.01
+MIB = 2**20
+
+
+def hold(mebibytes: int) -> np.ndarray:
+    return np.ones(mebibytes * MIB // 8)  # written to, or it is not in memory
+
+
+@dataclass
+class Hungry(Full):
+    """Holds some memory while it scores."""
+
+    mebibytes: int = 0
+
+    def score(self, features, ctx):
+        held = hold(self.mebibytes)
+        time.sleep(10 * INTERVAL)
+        return np.zeros(len(features), np.float32) * held.mean()
+
+
+@pytest.fixture(params=["by the kernel", "sampled"])
+def measured(request, monkeypatch, tmp_path) -> bool:
+    """Whether the kernel measures it, or, as where it can't be reset, samples do."""
+    if request.param == "sampled":
+        monkeypatch.setattr(memory, "_CLEAR", tmp_path / "no such folder" / "clear_refs")
+    elif not memory._reset():
+        pytest.skip("this system has no peak that can be reset")
+    return request.param == "by the kernel"
+
+
+def test_the_peak_is_that_of_the_selection_and_not_of_what_was_before(measured):
+    hold(512)  # and freed
+    freed, kept = psutil.Process().memory_info().rss + 512 * MIB, hold(64)
+    peaks = [select(alpaca(6), Hungry(mebibytes), 1.0, context()).peak_memory for mebibytes in (192, 1, 96)]
+    for peak, mebibytes in zip(peaks, (192, 1, 96), strict=True):
+        assert kept.nbytes < peak["process_before"] <= psutil.Process().memory_info().rss * 1.05
+        grown = (peak["process"] - peak["process_before"]) / MIB
+        assert mebibytes - 2 <= grown <= mebibytes + 48, (mebibytes, grown)
+        assert peak["process"] < freed - 128 * MIB
+
+
+def test_the_peak_of_the_kernel_is_exact_however_short():
+    if not memory._reset():
+        pytest.skip("this system has no peak that can be reset")
+    for mebibytes in (96, 40, 64):  # above 32, malloc maps anew and does not reuse what it holds
+        with peak_memory() as peak:
+            hold(mebibytes)
+        assert mebibytes - 2 <= (peak["process"] - peak["process_before"]) / MIB <= mebibytes + 4
+
+
+def test_a_block_that_fails_leaves_no_thread(measured):
+    threads = threading.active_count()
+    with pytest.raises(ZeroDivisionError), peak_memory() as peak:
+        assert threading.active_count() == threads + (not measured)
+        1 / 0  # noqa: B018
+    assert threading.active_count() == threads and peak["process"] >= peak["process_before"] > MIB
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_the_peak_of_a_gpu_outlasts_what_is_freed():
-    block = torch.ones(2**24, device="cuda")
-    size = block.nbytes
-    del block
-    assert peak_memory()["gpu"] >= size
+def test_the_peak_of_a_gpu_is_that_of_the_block():
+    torch.ones(64 * MIB, device="cuda")  # and freed
+    kept = torch.ones(4 * MIB, device="cuda")
+    with peak_memory() as peak:
+        torch.ones(16 * MIB, device="cuda")
+    assert kept.nbytes <= peak["gpu_before"] < 64 * MIB
+    assert 64 * MIB <= peak["gpu"] - peak["gpu_before"] < 80 * MIB
 
 
 def test_a_run_folder_tells_it_and_one_from_before_is_still_read(tmp_path):
     selection = select(alpaca(6), Full(), 1.0, context())
     write_selection(tmp_path, selection)
-    assert read_selection(tmp_path).peak_memory == selection.peak_memory and selection.peak_memory["process"] > 2**20
+    assert read_selection(tmp_path).peak_memory == selection.peak_memory and selection.peak_memory["process"] > MIB
     path = tmp_path / "selection.json"
     described = json.loads(path.read_text())
     del described["peak_memory"]

@@ -380,7 +380,7 @@ def test_test_sets_of_equal_size_are_drawn_apart():
 def test_a_test_set_without_a_loss_is_not_dropped():
     pir = wins_pir_of_counts({"perfect": (30, 0, 0), "hard": (12, 0, 15)})
     assert pir.value == 42 / 15 and pir.settings == {"hard": 0.8} and pir.verdict == "better"
-    assert "all wins / all losses, since perfect has no win or no loss" in pir.interval
+    assert "all wins / all losses, as perfect alone would say little" in pir.interval
     assert pir.interval.endswith("biased upwards, here by about 6.7%")  # 1 / 15
     turned = wins_pir_of_counts({"perfect": (0, 0, 30), "hard": (15, 0, 12)})
     assert turned.value == 15 / 42 and turned.verdict == "worse"
@@ -388,6 +388,9 @@ def test_a_test_set_without_a_loss_is_not_dropped():
     pir = wins_pir_of_counts({"good": (30, 0, 20), "ties": (0, 12, 0), "empty": (0, 0, 0)})
     assert pir.value == 1.5 and pir.left_out == {"empty": "no example was judged"}
     assert pir.interval.endswith("biased upwards, here by about 5.0%")
+    few = wins_pir_of_counts({"few": (6, 0, 3)})
+    assert few.value == 2 and few.interval == "exact, of all wins / all losses"
+    assert few.low / (1 + few.low) == pytest.approx(stats.binomtest(6, 9).proportion_ci().low)
 
 
 def test_only_wins_are_better_and_only_losses_worse():
@@ -432,19 +435,34 @@ def test_the_bridge_is_the_published_one(counterpart):
 
 
 def test_a_bridged_interval_keeps_the_verdict_of_the_benchmarks():
+    slope = (1.475 - 1.284) / (1.01 - 0.949)
+    bridged = bridged_pir(PIR(0.97, low=0.96, high=0.98))
+    found = (bridged.low, bridged.value, bridged.high)
+    assert found == pytest.approx([1.284 + slope * (x - 0.949) for x in (0.96, 0.97, 0.98)])
+    assert bridged.verdict == "worse" and "line to the wins scale" in bridged.interval and not bridged.left_out
+    assert bridged_pir(PIR(1.005, low=1.001, high=1.01)).verdict == "better"
+
+
+def test_an_equal_model_has_no_place_on_the_wins_scale():
     run = {"a": of(drawn(0))}
-    bridged = bridged_pir(benchmark_pir(run, run))
-    assert bridged.value == bridged.low == bridged.high == pytest.approx(1.4437, abs=1e-4)
-    assert bridged.verdict == "no significant difference" and "line to the wins scale" in bridged.interval
-    assert "0.949 to 1.01 only" not in bridged.interval
-    better = bridged_pir(PIR(1.2, low=1.1, high=1.3))
-    assert better.verdict == "better" and "0.949 to 1.01 only" in better.interval and better.low < better.value
+    for ratio in (benchmark_pir(run, run), PIR(1.005, low=0.995, high=1.009), PIR(0.99, low=0.98, high=1.0)):
+        bridged = bridged_pir(ratio)
+        assert np.isnan([bridged.value, bridged.low, bridged.high]).all()
+        assert bridged.verdict == "no significant difference" and "its interval holds 1" in bridged.left_out["all"]
 
 
-def test_the_bridge_does_not_lead_below_zero():
-    bridged = bridged_pir(PIR(0.4, low=0.3, high=0.5))
-    assert math.isnan(bridged.value) and math.isnan(bridged.low) and "0.400" in bridged.left_out["all"]
-    assert math.isnan(bridged_pir(PIR(NAN)).value)
+@pytest.mark.parametrize("counterpart, low, high", [("same model", 0.949, 1.01), ("other models", 0.985, 1.0)])
+def test_the_bridge_is_not_extended_beyond_the_two_methods(counterpart, low, high):
+    for end in (low, high):
+        assert math.isfinite(bridged_pir(PIR(end), counterpart).value)
+    out = [PIR(low - 1e-3), PIR(high + 1e-3), PIR(0.4, low=0.3, high=0.5), PIR(1.2, low=1.1, high=math.inf)]
+    out += [PIR(0.99, low=low - 1e-3, high=0.995), PIR(1.2, low=1.1, high=1.3)]
+    for ratio in out:
+        bridged = bridged_pir(ratio, counterpart)
+        assert np.isnan([bridged.value, bridged.low, bridged.high]).all(), ratio
+        assert f"its benchmark ratio {ratio.value:.4f}" in bridged.left_out["all"]
+        assert f"is outside the range {low} to {high} in which the line is known" in bridged.left_out["all"]
+    assert math.isnan(bridged_pir(PIR(NAN)).value) and bridged_pir(PIR(NAN)).left_out == {}
 
 
 def test_only_benchmark_ratios_are_bridged():

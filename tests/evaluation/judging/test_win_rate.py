@@ -15,6 +15,9 @@ from tests.engines.llm.test_local import reward_model
 from tests.tiny import tiny_tokenizer
 
 
+TWO_SETS = {"one": ["q"] * 2, "two": ["q"] * 3}
+
+
 class Scripted(Judge):
     """Scores an answer by the number in it; adds `bias` to the one shown first; says `odd` of pairs that hold it."""
 
@@ -88,7 +91,22 @@ def test_a_row_that_tells_the_judge_what_to_say_changes_no_other_row():
 def test_equal_answers_tie_without_a_call():
     judge = Scripted()
     found = win_rate(["a 1", "b 2"], ["a 1", "b 2"], judge, ["q", "r"])[""]
-    assert judge.cost.calls == 0 and found.counts["ties"] == 2
+    assert judge.cost.calls == 0 and found.counts["ties"] == 2 and found.identical == [0, 1]
+    assert np.isnan(found.consistency), "no judge saw them"
+
+
+def test_equal_answers_do_not_raise_the_consistency():
+    mine, other = ["a 5", "same 5", "a 9", "same 5", "same 5"], ["b 5", "same 5", "b 3", "same 5", "same 5"]
+    judge = Scripted(bias=2)  # 5:5 is a win for whoever stands first, 9:3 is clear
+    found = win_rate({"one": mine[:2], "two": mine[2:]}, {"one": other[:2], "two": other[2:]}, judge, TWO_SETS)
+    assert judge.cost.calls == 4
+    assert {name: (part.identical, part.consistency) for name, part in found.items()} == {
+        "one": ([1], 0.0),
+        "two": ([1, 2], 1.0),
+    }
+    assert found["two"].counts == {"wins": 1, "ties": 2, "losses": 0, "unparsable": 0}
+    assert found["two"].as_json()["identical"] == [1, 2]
+    assert judge_pairs(judge, ["q"] * 5, mine, other).consistency == 0.5
 
 
 def test_several_test_sets_keep_apart():

@@ -19,6 +19,8 @@ from hf_dataselect.data.records import Records
 from hf_dataselect.evaluation.benchmark import Setting, as_json
 from hf_dataselect.evaluation.comparison import comparison
 from hf_dataselect.evaluation.comparison.comparison import add_rows, add_wins, compare_runs
+from hf_dataselect.evaluation.comparison.efficiency import BASE
+from hf_dataselect.evaluation.comparison.published import Point
 from hf_dataselect.evaluation.report.picture import draw
 from hf_dataselect.evaluation.report.report import _width, to_markdown, write_report
 from hf_dataselect.evaluation.report.sections import sections
@@ -197,15 +199,28 @@ def test_every_number_of_the_report_is_under_its_own_head(different, tmp_path):
         for setting, value in (("answer_loss", 2.0 / scores[name][0]), ("token_accuracy", scores[name][1] / 0.5))
     ]
     mine = {row.pop("method"): row for row in shown["Efficiency"] if "(this comparison)" in row["method"]}
-    ranked = {item.point.name: item for item in found.efficiencies()}
-    for name in RUNS.keys() - {"full"}:
-        item = ranked[name]
+    assert mine.keys() == {f"{name} (this comparison)" for name in wins}
+    for name, rank in {"best": "1", "worst": "10"}.items():  # of nine published, two of them tied, and these
+        sdf, pir = len(RUNS[name][1]) / ROWS, RUNS[name][-1].count(9) / RUNS[name][-1].count(1)
         assert mine[f"{name} (this comparison)"] == {
-            "SDF": f"{len(RUNS[name][1]) / ROWS:.3f}",
-            "PIR (wins scale)": wins.get(name) or f"{item.point.pir:.3f}",
-            "distance": f"{item.distance:.3f}",
-            "rank": str(item.rank),
+            "SDF": f"{sdf:.3f}",
+            "PIR (wins scale)": wins[name],
+            "distance": f"{BASE.distance(Point(name, sdf, pir)):.3f}",
+            "rank": rank,
         }
+    assert len(shown["Efficiency"]) == 11
+    for name, word in {"best": "better", "worst": "worse"}.items():
+        said = f"- {name}: 95 % interval of its wins rate {between(groups[name].wins)}, {word}.\n"
+        assert said in to_markdown(sections(found))
+    apart = to_markdown(sections(found)).split("## Efficiency: runs without a rank")[1].split("##")[0]
+    for name, sdf in {"random": "0.250", "random4": "0.333"}.items():
+        pir, value = groups[name].pir, ratio(name, "full")
+        assert (
+            f"- {name} (SDF {sdf}): not judged: {different[list(RUNS).index(name)]} has no answers: add a test set of "
+            f"the kind `instructions` to `benchmarks`; not estimated: its benchmark ratio {value:.4f} ({pir.low:.4f} "
+            f"to {pir.high:.4f}) is outside the range 0.949 to 1.01 in which the line is known.\n"
+        ) in apart
+    assert apart.count("SDF") == 2
     overlaps = {(row.pop("run"), row.pop("and")): list(row.values()) for row in shown["Overlap of the selections"]}
     alike = spearmanr(np.arange(2, ROWS), np.arange(2, ROWS) % 5).statistic
     assert overlaps["best", "worst"] == ["0.400", f"{alike:+.3f}"]
@@ -356,6 +371,8 @@ def test_seeds_are_put_together_and_measured_against_the_baselines_of_all_seeds(
     assert ifd.pir.settings["answer_loss"] == pytest.approx(2) and ifd.str_ratio == pytest.approx(0.1)
     assert ifd.pir.low < 2 < ifd.pir.high and "3 + 3 runs" in ifd.pir.interval
     text = to_markdown(sections(found))
+    reason = "no judge compared the answers of all its runs; not estimated: "
+    assert [reason in line for line in unranked(text)] == [True, True]
     assert "| seeds |" in text and "1.000 |" in text.split("## Overlap of")[1]
     assert [picture.name for picture in draw(found)][:2] == ["ratios", "curves"]
 
@@ -398,16 +415,104 @@ def test_choosing_alike_is_measured(runs, tmp_path):
     assert len(pairs) == 3 and "-1.000" in to_markdown(sections(compare_runs(runs)))
 
 
-def test_the_runs_stand_among_the_published_methods_as_estimates(runs):
-    found = {item.point.name: item for item in compare_runs(runs).efficiencies()}
-    assert {"full", "ifd"} & found.keys() == {"ifd"} and "AlpaGasus" in found
-    assert "estimated from benchmark ratios" in to_markdown(sections(compare_runs(runs)))
+def on_one_setting(folder: Path, method: str, loss: float, spread: float = 0.01, examples: int = 60) -> Path:
+    """A run of the mean `loss`, of which every example has a value."""
+    values = np.random.default_rng([ord(letter) for letter in folder.name]).normal(0, spread, examples)
+    settings = {"answer_loss": Setting(loss, False, list(loss + values - values.mean()) if examples else None)}
+    return make_run(folder, method, rows=[3, 4, 5], evaluation={"settings": as_json(settings)})
 
 
-def answered(folder: Path, scores: list[int]) -> None:
-    (folder / "answers").mkdir()
+def unranked(text: str) -> list[str]:
+    return text.split("## Efficiency: runs without a rank\n\n")[1].split("\n\n")[0].replace("- ", "").split("\n")
+
+
+@pytest.mark.parametrize(
+    "loss, spread, examples, why",
+    [
+        (2.0, 0.0, 60, "its interval holds 1 (1.0000 to 1.0000)"),
+        (2.01, 0.4, 60, r"its interval holds 1 \(0\.9\d+ to 1\.0\d+\)"),
+        (2.0 / 0.97, 0.0, 0, "its benchmark ratio has no interval"),
+        (2.0 / 0.97, 0.01, 9, "its benchmark ratio has no interval"),
+        (2.0 / 1.2, 0.0, 60, "its benchmark ratio 1.2000 (1.2000 to 1.2000) is outside the range 0.949 to 1.01 in"),
+        (2.0 / 0.8, 0.0, 60, "its benchmark ratio 0.8000 (0.8000 to 0.8000) is outside the range 0.949 to 1.01 in"),
+        (
+            2.0 / 0.951,
+            0.05,
+            60,
+            r"its benchmark ratio 0\.9510 \(0\.94\d+ to .*\) is outside the range 0\.949 to 1\.01 in",
+        ),
+    ],
+)
+def test_a_run_that_no_judge_compared_is_neither_ranked_nor_mapped_where_that_is_not_known(
+    tmp_path, loss, spread, examples, why
+):
+    found = compare_runs(
+        [
+            on_one_setting(tmp_path / "full", "full", 2.0, spread, examples),
+            on_one_setting(tmp_path / "ifd", "ifd", loss, spread, examples),
+        ]
+    )
+    assert found.efficiencies() == [] and [math.isnan(item.point.pir) for item in found.unranked()] == [True]
+    text = to_markdown(sections(found), draw(found))
+    (line,) = unranked(text)
+    assert line.startswith("ifd (SDF 0.250): no judge compared its answers; not estimated: its ")
+    assert why in line or re.search(why, line), line
+    assert "plane" not in [picture.name for picture in draw(found)]
+    assert "(wins scale)" not in text and "AlpaGasus" not in text and "1.44" not in text
+
+
+def test_an_estimate_stands_apart_without_a_rank(tmp_path):
+    full, ifd = (on_one_setting(tmp_path / name, name, loss) for name, loss in (("full", 2.0), ("ifd", 2.0 / 0.97)))
+    found = compare_runs([full, ifd])
+    assert found.efficiencies() == []
+    (item,) = found.unranked()
+    slope = (1.475 - 1.284) / (1.01 - 0.949)
+    assert item.point == ("ifd", 0.25, pytest.approx(1.284 + slope * (0.97 - 0.949)))
+    ends = [1.284 + slope * (end - 0.949) for end in (found.groups[1].pir.low, found.groups[1].pir.high)]
+    pictures = {picture.name: picture for picture in draw(found)}
+    (line,) = unranked(to_markdown(sections(found), pictures.values()))
+    assert line == (
+        f"ifd (SDF 0.250): no judge compared its answers; estimated PIR (wins scale) 1.350 ({ends[0]:.3f} to "
+        f"{ends[1]:.3f} without the error of the line), from its benchmark ratio."
+    )
+    assert pictures["plane"].alt.endswith(": ifd at 25.0%, 1.350 (estimated, no rank).")
+    (report,) = (path for path in write_report(found, tmp_path / "report") if path.name == "report.json")
+    written = json.loads(report.read_text())
+    assert written["efficiency"] == [] and written["unranked"][0]["pir"] == pytest.approx(item.point.pir)
+    # Beside a run that a judge compared it stays apart; and so it does once a judge compared it without a result.
+    answered(full, [5] * 30)
+    answered(on_one_setting(tmp_path / "IFD", "ifd", 1.6), [9] * 20 + [5] * 4 + [1] * 6)
+    found = compare_runs([full, ifd, tmp_path / "IFD"])
+    add_wins(found, Scripted())
+    rows = {row["method"]: row["rank"] for row in tables(to_markdown(sections(found)))["Efficiency"]}
+    assert len(rows) == 10 and rows["IFD (this comparison)"] == "1" and rows["IFD"] == "2" and "ifd" not in str(rows)
+    (plane,) = (picture for picture in draw(found) if picture.name == "plane")
+    assert plane.alt.endswith(": IFD at 25.0%, 3.333; ifd at 25.0%, 1.350 (estimated, no rank).")
+    answered(ifd, [9] * 30)
+    found = compare_runs([full, ifd])
+    add_wins(found, Scripted())
+    assert unranked(to_markdown(sections(found))) == [
+        "ifd (SDF 0.250): its wins rate has no value (all: no ratio of 30 wins and 0 losses)."
+    ]
+    assert math.isnan(found.unranked()[0].point.pir)
+
+
+def test_a_wins_rate_whose_interval_has_no_upper_end_has_no_rank(tmp_path):
+    full, ifd = (on_one_setting(tmp_path / name, name, loss) for name, loss in (("full", 2.0), ("ifd", 2.0 / 0.97)))
+    answered(full, [5] * 30)
+    answered(ifd, [9] * 28 + [1] * 2)
+    found = compare_runs([full, ifd])
+    add_wins(found, Scripted())
+    assert found.groups[1].wins.value == 14 and found.groups[1].wins.high == math.inf and found.efficiencies() == []
+    assert unranked(to_markdown(sections(found))) == [
+        "ifd (SDF 0.250): the interval of its wins rate has no upper end."
+    ]
+
+
+def answered(folder: Path, scores: list[int], name: str = "koala") -> None:
+    (folder / "answers").mkdir(exist_ok=True)
     lines = [json.dumps({"question": f"q{i}", "answer": f"{folder.name} {score}"}) for i, score in enumerate(scores)]
-    (folder / "answers" / "koala.jsonl").write_text("\n".join(lines))
+    (folder / "answers" / f"{name}.jsonl").write_text("\n".join(lines))
 
 
 def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
@@ -440,6 +545,23 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
     )
     with pytest.raises(ValueError, match="no run of `full`"):
         add_wins(compare_runs([ifd]), Scripted())
+
+
+def test_ties_that_no_judge_saw_are_named(tmp_path):
+    full, ifd = make_run(tmp_path / "full"), make_run(tmp_path / "ifd", "ifd", rows=[1])
+    answered(full, [5] * 30)
+    answered(ifd, [9] * 16 + [1] * 4)
+    for folder in (full, ifd):
+        file = folder / "answers" / "koala.jsonl"
+        same = [json.dumps({"question": f"q{i}", "answer": "the same"}) for i in range(20, 30)]
+        file.write_text("\n".join([*file.read_text().split("\n")[:20], *same]))
+    found = compare_runs([full, ifd])
+    judge = Scripted()
+    add_wins(found, judge)
+    assert judge.cost.calls == 40 and found.groups[1].wins.value == 4
+    for shown in (found, compare_runs([full, ifd])):  # from the folder too
+        text = to_markdown(sections(shown))
+        assert "; 10 ties are identical answers, which the judge did not see" in text
 
 
 def test_wins_against_one_baseline_run_do_not_hold_its_chance(tmp_path):
@@ -490,12 +612,16 @@ def test_selecting_that_costs_more_than_training_on_everything_is_said(runs, tmp
 def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
     account = {"unscorable": {"empty answer": [1, 2]}, "dropped": {"IFD above 1": [3]}, "passes": {"cached_rows": 24}}
     account["facts"] = {"judge": {"name": "x", "cost": {"calls": 7, "failed": 0}}}
+    gib = 2**30
+    account["peak_memory"] = {"process": 3 * gib, "process_before": gib, "gpu": 5 * gib, "gpu_before": gib // 2}
     make_run(tmp_path / "ifd", "ifd", rows=[9], selection=account | {"seconds": 30.0, "cached_seconds": 12.0})
     text = to_markdown(sections(compare_runs(runs)))
     accounted = text.split("## Row accounting")[1]
     lines = [" ".join(line.replace("|", " ").split()) for line in accounted.splitlines()]
     for line in ("ifd candidates 12", "ifd unscorable: empty answer 2", "ifd dropped: IFD above 1 1", "ifd kept 1"):
         assert line in lines
+    memory = "process 3.00 GiB, of it 1.00 GiB held before; gpu 5.00 GiB, of it 0.50 GiB held before"
+    assert f"ifd peak memory of the selection {memory}" in lines
     assert "ifd rows and tokens through models cached rows 24" in lines and "ifd calls of the judge x calls 7" in lines
     assert "ifd: 24 scores were read from the cache, which saved 12.0 of the 30.0 selection seconds" in text
 
@@ -612,7 +738,7 @@ def test_tables_line_up_also_with_wide_characters(runs):
         elif table:
             tables.append(table)
             table = []
-    assert len(tables) == 8 and all(len(set(widths)) == 1 for widths in tables)
+    assert len(tables) == 7 and all(len(set(widths)) == 1 for widths in tables)
 
 
 def test_the_report_is_written_with_its_pictures(runs, tmp_path):
@@ -620,14 +746,15 @@ def test_the_report_is_written_with_its_pictures(runs, tmp_path):
     add_rows(found, candidates(), "fault")
     paths = {path.name: path for path in write_report(found, tmp_path / "new" / "report")}
     assert set(paths) == {
-        *("report.md", "report.json", "report.html", "report-ratios.png", "report-plane.png", "report-tallies.png"),
+        *("report.md", "report.json", "report.html", "report-ratios.png", "report-tallies.png"),
         "report-scores-ifd.png",
     }
     markdown = paths["report.md"].read_text()
     assert markdown.replace("report-ratios.png", "") != markdown and "![Rows kept by fault. candidates: 6" in markdown
     written = json.loads(paths["report.json"].read_text())
     assert written["groups"][1]["pir"]["kind"] == "benchmark ratio" and written["tallies"]["ifd"]["cut"] == 1
-    assert written["verdict"].startswith("ifd, on 25.0%") and len(written["efficiency"]) == 11
+    assert written["verdict"].startswith("ifd, on 25.0%") and written["efficiency"] == []
+    assert [item["name"] for item in written["unranked"]] == ["ifd", "random"]
     for name in paths:
         if name.endswith(".png"):
             assert paths[name].read_bytes().startswith(b"\x89PNG") and paths[name].stat().st_size > 5_000
@@ -658,7 +785,7 @@ def test_the_page_stands_alone_and_rows_can_not_break_it(runs, tmp_path):
     found.examples["ifd"][0]["prompt"] = "</td><script>alert(1)</script>|<img src=x onerror=alert(2)>"
     path = next(path for path in write_report(found, tmp_path / "report") if path.suffix == ".html")
     page = Page(path.read_text(encoding="utf-8"))
-    assert not page.open and "script" not in page.tags and page.tags.count("img") == 4
+    assert not page.open and "script" not in page.tags and page.tags.count("img") == 3
     for attributes in page.attributes:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href"):
