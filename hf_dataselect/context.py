@@ -10,7 +10,7 @@ from .data.encoded import Encoded
 from .data.encoding import encode, encode_answers
 from .data.preparation import Preparation, trained_rows
 from .data.records import Records
-from .data.text import TextFormat
+from .data.text import TRAINED, TextFormat
 from .engines.runtime.account import Account
 from .engines.runtime.loading import load_pretrained
 from .engines.runtime.model_state import positions
@@ -86,20 +86,31 @@ class Context:
         """[`TextFormat`] with this context's tokenizer and window, and the chat template that is trained with."""
         if self.tokenizer is None:
             raise ValueError("`tokenizer` is required: tokens are counted or scored.")
-        trained = {"truncation": self.preparation.truncation, "chat_template": self.preparation.chat_template}
+        trained = {name: getattr(self.preparation, name) for name in TRAINED}
         return TextFormat(self.tokenizer, **{"max_length": self.max_length, **trained, **options})
 
-    def encode(self, records: Records, text_format: TextFormat | None = None, unconditional: bool = False) -> Encoded:
-        """Token rows of records, or of their answers without prompts, see [`~data.encoding.encode`]."""
+    def encode(
+        self,
+        records: Records,
+        text_format: TextFormat | None = None,
+        unconditional: bool = False,
+        parts: bool = False,
+    ) -> Encoded:
+        """
+        Token rows of records, or of their answers without prompts, see [`~data.encoding.encode`]. Rows that packing
+        splits have one token row, of [`~Encoded.leading`], unless all `parts` are asked for.
+        """
         text_format = text_format or self.text_format()
-        encoded = encode_answers if unconditional else encode
-        return encoded(records, text_format, num_proc=self.runtime.num_proc)
+        if unconditional:
+            return encode_answers(records, text_format, num_proc=self.runtime.num_proc)
+        encoded = encode(records, text_format, num_proc=self.runtime.num_proc)
+        return encoded if parts else encoded.leading
 
-    def trained(self, records: Records) -> Encoded:
-        """Token rows with the labels that TRL trains on, see [`~data.preparation.trained_rows`]."""
-        processing_class = self.processor or self.tokenizer
-        options = self.preparation, processing_class, self.runtime.num_proc
-        return trained_rows(records, self.text_format(), *options)
+    def trained(self, records: Records, parts: bool = False) -> Encoded:
+        """Token rows with the labels that TRL trains on, see [`~data.preparation.trained_rows`]; one a record."""
+        options = self.preparation, self.processor or self.tokenizer, self.runtime.num_proc
+        encoded = trained_rows(records, self.text_format(), *options)
+        return encoded if parts else encoded.leading
 
     def with_model(self, name: str) -> "Context":
         """

@@ -211,7 +211,7 @@ def _trained_tokens(records: Records, ctx: Context) -> np.ndarray:
     if records.layout == "tokens":
         lengths = token_counts(records.dataset)
         return np.minimum(lengths, ctx.max_length or lengths.max(initial=0))
-    encoded = ctx.encode(records, ctx.text_format(end_of_turn=True))
+    encoded = ctx.encode(records, ctx.text_format(end_of_turn=True), parts=True)
     return np.bincount(encoded.row, encoded.tokens.lengths, len(records)).astype(np.int64)
 
 

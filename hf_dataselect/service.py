@@ -125,7 +125,7 @@ def select_dataset(
     DPOTrainer(model, train_dataset=rows).train()
     ```
     """
-    columns = dataset if formatting_func is not None else _scored_columns(dataset)
+    columns = dataset if formatting_func is not None else _scored_columns(dataset, text_field)
     records = Records(columns, text_field, formatting_func, name="dataset")
     plan = SelectionPlan(
         records,
@@ -216,7 +216,7 @@ def _recipe(plan: SelectionPlan, model_id: str | None) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _scored_columns(dataset: Any) -> Any:
+def _scored_columns(dataset: Any, text_field: str) -> Any:
     """Preference rows as rows with the preferred answer; all others as they are."""
     columns = dataset.features if isinstance(dataset, Dataset) else {}
     if not {"chosen", "rejected"} <= columns.keys():
@@ -226,6 +226,6 @@ def _scored_columns(dataset: Any) -> Any:
     if is_text.get("prompt") == is_text["chosen"]:
         answer, dropped = "completion", {"rejected", "completion"}
     else:  # both answers are whole conversations, as TRL reads them too
-        answer = "text" if is_text["chosen"] else "messages"
+        answer = text_field if is_text["chosen"] else "messages"
         dropped = {"rejected", "prompt", "completion", answer}
     return dataset.remove_columns([name for name in columns if name in dropped]).rename_column("chosen", answer)

@@ -78,7 +78,7 @@ def watch_training(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
 def trained_rows(records: Records, ctx: Context) -> list[tuple]:
     """The same of rows as TRL prepares them for training."""
-    tokens = ctx.trained(records).tokens
+    tokens = ctx.trained(records, parts=True).tokens
     rows = tokens.take(range(len(tokens)))
     counted = [[place for start, end in spans for place in range(max(1, start), end)] for _, spans in rows]
     return [(tuple(ids.tolist()), tuple(places)) for (ids, _), places in zip(rows, counted, strict=True) if places]

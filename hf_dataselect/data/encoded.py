@@ -64,8 +64,10 @@ class Encoded:
 
     @property
     def leading(self) -> "Encoded":
-        """One token row per record: of those that are split, the first part."""
-        first = np.unique(self.row, return_index=True)[1]
+        """One token row per record: of those that are split, the first part with label tokens, else the first."""
+        labelled = self.label_tokens() > 0
+        order = np.lexsort([np.arange(len(self.row)), ~labelled, self.row])
+        first = order[np.unique(self.row[order], return_index=True)[1]]
         if len(first) == len(self.row):
             return self
         leading = copy.copy(self)

@@ -128,10 +128,13 @@ def take_split(splits: dict[str, Dataset], split: str) -> Dataset:
     if split in splits:
         return splits[split]
     spans = ReadInstruction.from_spec(split).to_absolute({name: len(rows) for name, rows in splits.items()})
+    if len({id(splits[span.splitname]) for span in spans}) < len({span.splitname for span in spans}):
+        raise ValueError(f"{split!r} names the same rows twice")
     parts = [splits[span.splitname].select(range(span.from_, span.to)) for span in spans]
     rows = concatenate_datasets(parts)
     if len(rows) == 0:
-        raise ValueError(f"{split!r} holds none of the {sum(map(len, splits.values())):,} rows")
+        known = {id(rows): len(rows) for rows in splits.values()}
+        raise ValueError(f"{split!r} holds none of the {sum(known.values()):,} rows")
     return rows
 
 

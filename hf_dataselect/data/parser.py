@@ -102,7 +102,7 @@ class RowParser:
         messages = self._messages(row["conversations"], "conversations")
         if self.images:
             messages = tuple({**message, "content": _unmarked(message["content"])} for message in messages)
-        return Record(index, _system(row, messages) + messages)
+        return Record(index, (*_system(row, messages), *_history(row), *messages))
 
     def _parse_text(self, row, index):
         text = self.formatting_func(row) if self.formatting_func is not None else row[self.text_field]
@@ -111,7 +111,7 @@ class RowParser:
     def _parse_alpaca(self, row, index):
         answer = "output" if "output" in row else "response"
         prompt = _text(row["instruction"], "instruction")
-        extra = next((row[name] for name in ("input", "context") if row.get(name) not in (None, "")), "")
+        extra = next((row[name] for name in ("input", "context") if not _is_missing(row.get(name))), "")
         before = *_system(row, ()), *_history(row)
         messages = (
             *before,
@@ -201,11 +201,21 @@ def _system(row: dict[str, Any], messages: tuple) -> tuple[dict[str, Any], ...]:
 
 def _history(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The turns of a column `history`: earlier prompts and answers, in pairs."""
-    for pair in row.get("history") or ():
-        if not isinstance(pair, list) or len(pair) != 2:
-            raise _Unreadable("`history` is not a list of pairs of prompt and answer")
+    history = row.get("history")
+    try:
+        history = json.loads(history) if isinstance(history, str) and history.strip() else history
+    except json.JSONDecodeError as error:
+        raise _Unreadable("`history` is not valid JSON") from error
+    for pair in history or ():
+        if not isinstance(pair, list) or len(pair) != 2 or not isinstance(history, list):
+            raise _Unreadable("`history` is not a list of pairs: [[prompt, answer], ...]")
         yield {"role": "user", "content": _text(pair[0], "history")}
         yield {"role": "assistant", "content": _text(pair[1], "history")}
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing; a 0 is something."""
+    return value is None or value == "" or value != value  # NaN
 
 
 def _is_blank(value: Any) -> bool:

@@ -9,6 +9,7 @@ from datasets import Dataset, concatenate_datasets
 
 from ..compat.trl import prepare_dataset, training_template
 from ..engines.runtime.batching import main_process_first
+from ..errors import explained
 from .encoded import COLUMNS, Encoded
 from .encoding import encode
 from .records import TEMPLATE_COLUMNS, TURN_COLUMNS, Records
@@ -71,7 +72,13 @@ class Preparation:
         Raises:
             `ValueError`: TRL has no such template for this tokenizer.
         """
-        template = training_template(processing_class) if self.assistant_only_loss else None
+        try:
+            template = training_template(processing_class) if self.assistant_only_loss else None
+        except ValueError as error:
+            raise ValueError(
+                f"`assistant_only_loss=True`: {error} Set `chat_template_path` to a template that marks the turns of "
+                "the assistant by `{% generation %}`, or remove the option."
+            ) from error
         return replace(self, chat_template=template)
 
     def prepare(self, rows: Dataset, text_format: TextFormat, processing_class: Any, **options: Any) -> Dataset:
@@ -118,7 +125,7 @@ def trained_rows(
     encoded = encode(records, text_format, num_proc=num_proc)
     problems = {row: reason for reason, rows in encoded.problems.items() for row in rows}
     usable = np.setdiff1d(np.arange(len(records)), list(problems))
-    window = text_format.max_length if preparation.truncation == "split" else None
+    window, truncated = (text_format.max_length if preparation.truncation == "split" else None), encoded.truncated
 
     def with_spans(batch: dict[str, list]) -> dict[str, list]:
         columns = {name: [] for name in COLUMNS}
@@ -126,7 +133,7 @@ def trained_rows(
             for start in range(0, max(len(ids), 1), window or max(len(ids), 1)):
                 stop = min(start + (window or len(ids)), len(ids))
                 spans = _spans(np.array(labels[start:stop]) != -100)
-                values = ids[start:stop], spans, row, bool(encoded.truncated[row]), "", [-1] * (len(spans) // 2)
+                values = ids[start:stop], spans, row, bool(truncated[row]), "", [-1] * (len(spans) // 2)
                 for name, value in zip(columns, values, strict=True):
                     columns[name].append(value)
         return columns
@@ -140,9 +147,8 @@ def trained_rows(
         mode = "keep_start" if preparation.packing else preparation.truncation_mode
         prepared = preparation.prepare(rows, text_format, processing_class, truncation_mode=mode, **options)
         with main_process_first(prepared):
-            parts.append(
-                prepared.map(with_spans, batched=True, remove_columns=prepared.column_names, features=COLUMNS)
-            )
+            options = {"batched": True, "remove_columns": prepared.column_names, "features": COLUMNS}
+            parts.append(prepared.map(with_spans, num_proc=num_proc, desc="Finding label tokens", **options))
         problems |= dict.fromkeys(np.setdiff1d(usable, parts[0]["row"]).tolist(), "no label token in the window")
     if problems:
         empty = {"input_ids": [], "spans": [], "headers": []}
@@ -170,19 +176,19 @@ def try_preparation(
     Raises:
         `ValueError`: TRL refuses them, or would take a column for labels.
     """
-    columns = records.dataset.column_names
-    if records.layout != "tokens" and (taken := sorted(_TOKEN_COLUMNS.intersection(columns))):
+    columns, is_text = records.dataset.column_names, records.layout != "tokens"
+    if is_text and (taken := sorted(_TOKEN_COLUMNS.intersection(columns))):
         raise ValueError(
             f"`{records.name}` has a column `{taken[0]}`, which TRL takes for that of tokens: rename or remove it."
         )
     rows = np.unique(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(np.int64))
-    chats = records.layout not in ("tokens", "text")
-    if records.layout != "tokens":
+    if is_text:
         found = [records[int(row)] for row in rows]
-        found = [record for record in found if record.problem is None and text_format.refusal(record) is None]
-        rows, chats = [record.index for record in found], all(record.chat for record in found)
-    if preparation.assistant_only_loss and not chats:
-        raise ValueError(f"`assistant_only_loss=True`: the rows of `{records.name}` are not chats. Remove it.")
+        if preparation.assistant_only_loss and not all(record.chat for record in found if record.problem is None):
+            raise ValueError(f"`assistant_only_loss=True`: the rows of `{records.name}` are not chats. Remove it.")
+        rows = [record.index for record in found if record.problem is None and text_format.refusal(record) is None]
+    else:
+        rows = np.setdiff1d(rows, [row for lost in records.unreadable().values() for row in lost])
     if len(rows) == 0:
         return
     sample = records.subset(rows)
@@ -191,12 +197,26 @@ def try_preparation(
         options = {"packing": preparation.packing, "text_field": text_field}
         preparation.prepare(sample.for_training(), text_format, processing_class, **options)
     except Exception as error:  # TRL raises many kinds
-        said = str(error) or type(error).__name__
-        raise ValueError(f"TRL can't prepare the rows of `{records.name}`: {said}") from error
-    if records.layout == "tokens":
-        return
-    scored, trained = encode(sample, text_format), trained_rows(sample, text_format, preparation, processing_class)
-    pairs = zip(scored.tokens.take(range(len(scored.row))), trained.tokens.take(range(len(trained.row))), strict=False)
-    for row, ((own, _), (given, _)) in zip(scored.row, pairs, strict=False):
-        if len(given) and not np.array_equal(own, given):
-            logger.warning("Row %s of `%s` is scored with other tokens than TRL trains on.", rows[row], records.name)
+        raise ValueError(f"TRL can't prepare the rows of `{records.name}`: {explained(error)}") from error
+    if is_text and (other := _other_tokens(sample, text_format, preparation, processing_class)):
+        logger.warning(
+            "`%s`: rows %s are scored with other tokens than TRL trains on, as the chat template or the tokenizer "
+            "gives them: scores may not be those of the training.",
+            records.name,
+            ", ".join(str(rows[row]) for row in other),
+        )
+
+
+def _other_tokens(
+    records: Records, text_format: TextFormat, preparation: Preparation, processing_class: Any
+) -> list[int]:
+    """Rows whose scored tokens are not those that TRL makes of them."""
+    scored = encode(records, replace(text_format, end_of_turn=True))
+    trained = trained_rows(records, text_format, preparation, processing_class)
+    ids: list[dict[int, list]] = []
+    for encoded in (scored, trained):
+        rows = np.flatnonzero(~(scored.problematic | trained.problematic)[encoded.row])
+        ids.append({})
+        for row, (tokens, _) in zip(encoded.row[rows], encoded.tokens.take(rows), strict=True):
+            ids[-1].setdefault(int(row), []).append(tokens.tolist())
+    return [row for row in ids[0] if ids[0][row] != ids[1][row]]

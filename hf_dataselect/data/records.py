@@ -34,6 +34,8 @@ TURN_COLUMNS = ("prompt", "completion", "chosen", "rejected", "messages", "conve
 TEMPLATE_COLUMNS = {"tools", "chat_template_kwargs"}
 #: Columns of part of the prompt, which become turns where rows are converted.
 _PROMPT_COLUMNS = {"system", "history"}
+#: Column of the turns in the layouts that TRL reads.
+_CHATS = {"messages": "messages", "prompt-completion": "prompt"}
 #: Images and formatted texts that enter the hash of a dataset.
 HASH_SAMPLE = 256
 
@@ -75,7 +77,9 @@ class Records(Sequence):
         if len(dataset) == 0:
             raise ValueError(f"`{name}` has no rows.")
         if dataset.format["type"] == "custom":
-            raise ValueError(f"`{name}` has a transform (`with_transform`), which TRL does not read: use `map`.")
+            raise ValueError(
+                f"`{name}` has a transform (`with_transform`), through which rows can't be read: use `map`."
+            )
         if image_column(dataset.column_names) and no_image(dataset):  # all null
             dataset = dataset.remove_columns(image_column(dataset.column_names))
         self.dataset = dataset
@@ -99,10 +103,9 @@ class Records(Sequence):
             native=_is_native(dataset.features, layout, formatting_func),
             template_fields=tuple(template_kwargs) if isinstance(template_kwargs, dict) else (),
         )
-        if self.parser.native and (ignored := sorted(_PROMPT_COLUMNS & columns)) and layout == "messages":
-            logger.warning(
-                "`%s`: TRL does not read the column %s beside `messages`.", name, ", ".join(f"`{c}`" for c in ignored)
-            )
+        if self.parser.native and layout in _CHATS and (ignored := sorted(_PROMPT_COLUMNS & columns)):
+            named = ", ".join(f"`{column}`" for column in ignored)
+            logger.warning("`%s`: TRL does not read the column %s beside `%s`.", name, named, _CHATS[layout])
         #: Key and token rows of the last encoding, see [`encode`].
         self.encoded: tuple[str, Any] | None = None
         #: The dataset without its images, so that reading a row decodes none.

@@ -23,6 +23,9 @@ from .chat_template import adds_bos
 from .layouts import Record, content_text
 
 
+#: Options of [`TextFormat`] that come from the training, and what they usually are.
+TRAINED = {"truncation": "keep_start", "chat_template": None, "assistant_only_loss": False}
+
 #: Placeholder for an answer: a private-use character that templates neither strip, split nor escape.
 _PLACEHOLDER = "\U000f1d5e"
 
@@ -42,6 +45,8 @@ class TextFormat:
             several token rows, as packing that splits rows has it.
         chat_template (`str`, *optional*):
             By default the tokenizer's own; TRL trains with another one under `assistant_only_loss`.
+        assistant_only_loss (`bool`, *optional*, defaults to `False`):
+            Whether TRL refuses rows without a turn of the assistant.
         style (`str`, *optional*, defaults to `"chat"`):
             `"chat"`: chats are rendered with the chat template, string columns are concatenated. `"plain"`: the turns
             of a chat are joined by newlines, without template or headers (Superfiltering).
@@ -61,6 +66,7 @@ class TextFormat:
     style: str = "chat"
     truncation: str = "keep_start"
     chat_template: str | None = None
+    assistant_only_loss: bool = False
     end_of_turn: bool = False
     response_header: str | None = None
     header_tokens: int | None = None
@@ -69,9 +75,8 @@ class TextFormat:
     def key(self) -> str:
         """Hash of everything that determines the tokens."""
         tokenizer = self.tokenizer
-        trained = {"truncation": "keep_start", "chat_template": None}
-        options = [getattr(self, name) for name in self.__dataclass_fields__ if name not in {"tokenizer", *trained}]
-        options += [{name: value} for name, usual in trained.items() if (value := getattr(self, name)) != usual]
+        options = [getattr(self, name) for name in self.__dataclass_fields__ if name not in {"tokenizer", *TRAINED}]
+        options += [{name: value} for name, usual in TRAINED.items() if (value := getattr(self, name)) != usual]
         special = [str(tokenizer.special_tokens_map), tokenizer.chat_template]
         return digest([vocabulary(tokenizer), special, options])
 
@@ -86,9 +91,11 @@ class TextFormat:
         return self.tokenizer.apply_chat_template([dict(message) for message in messages], **options)
 
     def refusal(self, record: Record) -> str | None:
-        """Why the chat template refuses the turns of a record, or of its prompt."""
+        """Why TRL can't train on a record: its chat template refuses the turns, or those of the prompt."""
         if self.style == "plain" or not record.chat:
             return None
+        if self.assistant_only_loss and not any(message["role"] == "assistant" for message in record.messages):
+            return "no turn of the assistant (`assistant_only_loss`)"
         try:
             self.apply_template(record.messages, record)
             if record.first_answer:

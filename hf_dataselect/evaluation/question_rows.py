@@ -91,6 +91,8 @@ def _asked(row: dict[str, Any], column: str) -> tuple[tuple[dict[str, Any], ...]
             value = json.loads(value)
         except json.JSONDecodeError as error:
             raise Unreadable(f"`{column}` is not valid JSON") from error
+    if of_chats and isinstance(value, dict):  # a struct of lists
+        return _split(value)
     if isinstance(value, list) and value and (of_chats or any(isinstance(turn, dict) for turn in value)):
         return _split(value)
     turns = value if isinstance(value, list) else [value]
@@ -102,7 +104,7 @@ def _asked(row: dict[str, Any], column: str) -> tuple[tuple[dict[str, Any], ...]
     return (), turns, None
 
 
-def _split(turns: list[Any]) -> tuple[tuple[dict[str, Any], ...], list[str], str | None]:
+def _split(turns: list[Any] | dict[str, list]) -> tuple[tuple[dict[str, Any], ...], list[str], str | None]:
     """A chat; the user turns that it ends on are those to answer, where no answers follow."""
     (record,) = RowParser("sharegpt", native=False).parse({"conversations": [turns]}, [0])
     if record.problem:

@@ -16,12 +16,12 @@ def text_vectors(encoded: Encoded, ctx: Context, label: str) -> Vectors:
     """
     The texts of rows as RDS+ represents them (arXiv 2503.01807): mean of the model's last hidden states weighted by
     position, scaled to length 1. They are cached on disk and read as needed; without a
-    cache they are held in memory, float32 `(n, width)`. A row that is split stands for itself by its first part.
+    cache they are held in memory, float32 `(n, width)`.
 
     Returns:
         [`Vectors`]: rows without label tokens, and rows that did not fit in memory, are not usable.
     """
-    states = cached_states(encoded.leading.tokens, ctx, label, pool="position", scaled=True)
+    states = cached_states(encoded.tokens, ctx, label, pool="position", scaled=True)
     return states._replace(usable=states.usable & ~encoded.problematic)
 
 
@@ -46,7 +46,7 @@ def prompt_vectors(records: Records, ctx: Context) -> Vectors:
     answer within the window, are not usable.
     """
     encoded = ctx.encode(records)
-    states = cached_states(encoded.leading.prompts(), ctx, "Embedding prompts", pool="mean")
+    states = cached_states(encoded.prompts(), ctx, "Embedding prompts", pool="mean")
     return states._replace(usable=states.usable & ~encoded.problematic)
 
 

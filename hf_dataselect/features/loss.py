@@ -52,7 +52,7 @@ def answer_loss(
     Returns:
         [`AnswerLoss`]
     """
-    encoded = ctx.encode(records, text_format, unconditional)
+    encoded = ctx.encode(records, text_format, unconditional, parts=True)
     label = label or ("Scoring answers without prompts" if unconditional else "Scoring answers")
     sums = likelihood(ctx.model, encoded.tokens, ctx.runtime, label)
     n = len(records)
@@ -88,7 +88,7 @@ def prompt_features(records: Records, ctx: Context, rows: np.ndarray) -> PromptF
         [`SelectionError`]: there are prompts, and the model gives no finite numbers for any of them.
     """
     encoded = ctx.encode(records)
-    prompts = encoded.leading.prompts().select(rows)
+    prompts = encoded.prompts().select(rows)
     states = cached_states(prompts, ctx, "Embedding and scoring prompts", pool="mean", with_loss=True)
     asked = ~encoded.problematic[rows] & (prompts.lengths > 0)
     if asked.any() and not states.usable[asked].any():

@@ -85,7 +85,7 @@ def task_losses(
     zero_shot = likelihood(
         ctx.model, tasks.zero_shot, ctx.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
     ).loss
-    encoded = ctx.encode(records, text_format).leading
+    encoded = ctx.encode(records, text_format)
     note_unusable(encoded, ctx)
     usable = ~encoded.problematic
     limit = positions(ctx.model)

@@ -15,7 +15,7 @@ from ..engines.tuning.warm_up import WarmupSettings, warmed_up
 
 def tuning_rows(records: Records, rows: np.ndarray, ctx: Context) -> TokenRows:
     """Token rows for warm-up fine-tuning: the tokens and labels that TRL trains on."""
-    return ctx.trained(records.subset(rows)).tokens
+    return ctx.trained(records.subset(rows), parts=True).tokens
 
 
 def check_warmup(ctx: Context, options: Any) -> None:

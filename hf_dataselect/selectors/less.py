@@ -122,8 +122,8 @@ class LESS(Selector):
         if not self.layers:
             check_adapter(ctx)
         # Of a candidate, the loss that it is trained by; of an example, that of its answers and their ends.
-        encoded = ctx.trained(records).leading
-        examples = encode_target(ctx, ctx.text_format(end_of_turn=True)).leading
+        encoded = ctx.trained(records)
+        examples = encode_target(ctx, ctx.text_format(end_of_turn=True))
         groups = subtasks(ctx.target)
         if groups is None:  # one subtask, or, to choose in turn, each example for itself
             groups = np.arange(len(ctx.target)) * (self.rule == "round_robin")

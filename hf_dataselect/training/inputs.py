@@ -118,16 +118,30 @@ def prepare_benchmarks(
 
 
 def readable_rows(
-    dataset: Any, args: DataSelectingConfig, text_format: TextFormat, formatting_func: Callable | None = None
+    dataset: Any,
+    args: DataSelectingConfig,
+    text_format: TextFormat,
+    formatting_func: Callable | None = None,
+    name: str = "eval_dataset",
 ) -> Any:
-    """Evaluation rows as TRL takes them; unreadable ones are excluded, and counted in the log."""
+    """
+    Evaluation rows as TRL takes them; unreadable ones are excluded, and counted in the log.
+
+    Raises:
+        `ValueError`: no row can be read.
+    """
     if isinstance(dataset, dict):
-        return {name: readable_rows(rows, args, text_format, formatting_func) for name, rows in dataset.items()}
+        return {
+            key: readable_rows(rows, args, text_format, formatting_func, f"eval_dataset[{key!r}]")
+            for key, rows in dataset.items()
+        }
     if not isinstance(dataset, Dataset):
         return dataset
-    records = Records(dataset, args.dataset_text_field, formatting_func, name="eval_dataset")
+    records = Records(dataset, args.dataset_text_field, formatting_func, name=name)
     unreadable = records.unreadable(text_format, args.dataset_num_proc)
     kept = np.setdiff1d(np.arange(len(records)), np.concatenate([[], *unreadable.values()]))
     for reason, rows in unreadable.items():
-        logger.warning("`eval_dataset`: %s rows are excluded: %s.", len(rows), reason)
+        logger.warning("`%s`: %s rows are excluded: %s.", name, len(rows), reason)
+    if len(kept) == 0:
+        raise ValueError(f"`{name}`: none of its {len(records)} rows can be used: {'; '.join(unreadable)}.")
     return records.for_training(kept if unreadable else None)

@@ -153,7 +153,8 @@ class DataSelectingTrainer(SFTTrainer):
     def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
         if dataset is self._sample:  # the candidates are tokenized once the rows to keep are known
             return dataset
-        dataset = readable_rows(dataset, args, self._text_format, formatting_func)
+        name = "eval_dataset" if dataset_name == "eval" else f"eval_dataset[{dataset_name!r}]"
+        dataset = readable_rows(dataset, args, self._text_format, formatting_func, name)
         return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
 
     @property

@@ -256,3 +256,11 @@ def test_values_of_mixed_types_are_read_and_counted(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": 3}\n')
     problems = [record.problem for record in Records(load_rows(str(tmp_path / "rows.jsonl")))]
     assert problems == [None, "`completion` is not text"]
+
+
+def test_two_names_of_the_same_rows_are_no_sum():
+    rows = Dataset.from_dict({"text": list("abcdef")})
+    with pytest.raises(ValueError, match=r"'train\+test' names the same rows twice"):
+        take_split({"train": rows, "test": rows}, "train+test")
+    with pytest.raises(ValueError, match="holds none of the 6 rows"):
+        take_split({"train": rows, "test": rows}, "test[:1%]")

@@ -121,8 +121,8 @@ def test_what_is_scored_is_what_is_trained_on(name, option, given, tmp_path):
     made.prepare_subset()
     assert made.train_dataset.to_list() == made.eval_dataset.to_list() == plain.train_dataset.to_list()
     ctx = made.context()
-    scored = ctx.encode(made.records, ctx.text_format(end_of_turn=True))
-    trained, usable = taken(ctx.trained(made.records)), taken(scored)
+    scored = ctx.encode(made.records, ctx.text_format(end_of_turn=True), parts=True)
+    trained, usable = taken(ctx.trained(made.records, parts=True)), taken(scored)
     if option == "wrapped":  # rows follow each other there: the same tokens, with their labels, in another division
         given = as_pairs(plain.train_dataset)
         assert sorted(i for ids, _ in trained for i in ids) == sorted(i for ids, _ in given for i in ids)

@@ -116,6 +116,24 @@ ROWS = {
         [("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), *SINGLE],
         True,
     ),
+    "sharegpt with history": (
+        "sharegpt",
+        {"conversations": HUMAN, "history": [["a", "b"]]},
+        [("user", "a"), ("assistant", "b"), *SINGLE],
+        True,
+    ),
+    "alpaca with history as JSON": (
+        "alpaca",
+        {"instruction": "Hi", "output": "Hello", "history": '[["a", "b"]]', "system": " "},
+        [("system", " "), ("user", "a"), ("assistant", "b"), *SINGLE],
+        True,
+    ),
+    "alpaca, an input that is not a number": (
+        "alpaca",
+        {"instruction": "Hi", "input": float("nan"), "output": "Hello"},
+        SINGLE,
+        True,
+    ),
     "alpaca, an input of 0": (
         "alpaca",
         {"instruction": "Even?", "input": 0, "output": "Yes"},
@@ -248,7 +266,7 @@ BAD = {
     ),
     "history of single turns": (
         {"instruction": "i", "output": "o", "history": [["a"]]},
-        "`history` is not a list of pairs of prompt and answer",
+        "`history` is not a list of pairs: [[prompt, answer], ...]",
     ),
     "arguments that are text": (
         {"messages": CHAT, "chat_template_kwargs": "x"},
@@ -466,6 +484,8 @@ def test_rows_that_the_chat_template_refuses_are_unreadable_with_it(tmp_path):
 def test_a_column_of_the_prompt_that_trl_does_not_read_is_named(caplog):
     Records(Dataset.from_list([{"messages": CHAT, "system": "s"}]))
     assert "does not read the column `system` beside `messages`" in caplog.text
+    Records(Dataset.from_list([{"prompt": CHAT[:1], "completion": CHAT[1:], "history": [], "system": "s"}]))
+    assert "does not read the column `history`, `system` beside `prompt`" in caplog.text
 
 
 def test_a_dataset_with_a_transform_is_refused():

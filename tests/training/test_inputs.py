@@ -5,6 +5,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from hf_dataselect.data.preparation import Preparation
 from tests.rows import layout
 from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
@@ -67,6 +68,73 @@ def test_an_edited_train_dataset_is_refused_and_the_rows_kept_may_be_edited(tmp_
     assert len(trainer.train_dataset) == 8
 
 
+@pytest.mark.parametrize("method", ["full", "perplexity"])
+def test_a_row_without_the_assistant_is_excluded_under_assistant_only_loss(method, tmp_path):
+    lost = [{"messages": [{"role": "user", "content": "Hi"}]}]
+    rows = Dataset.from_list([*lost, *CHATS, *lost])
+    given = {"train_dataset": rows, "eval_dataset": rows, "assistant_only_loss": True}
+    trainer = tiny_trainer(tmp_path, method, **given, **({} if method == "full" else {"selection_budget": 8}))
+    trainer.train()
+    assert sorted(trainer.selection.indices) == list(range(1, 9)) and len(trainer.eval_dataset) == 8
+    assert trainer.selection.dropped == {"no turn of the assistant (`assistant_only_loss`)": [0, 9]}
+
+
+def test_evaluation_rows_of_which_none_can_be_read_are_refused_by_name(tmp_path):
+    system = [{"role": "system", "content": "Be brief."}, *CHATS[0]["messages"]]
+    given = {"train_dataset": CHATS, "processing_class": tokenizer_with(NO_SYSTEM)}
+    lost = {"held out": Dataset.from_list([{"messages": system}] * 2)}
+    with pytest.raises(ValueError, match=r"`eval_dataset\['held out'\]`: none of its 2 rows can be used: the chat"):
+        tiny_trainer(tmp_path, eval_dataset=lost, **given)
+
+
+def test_a_token_row_without_ids_does_not_break_the_others(tmp_path):
+    rows = Dataset.from_list([{"input_ids": None}, *({"input_ids": [5, 6, 7]} for _ in range(5))])
+    trainer = tiny_trainer(tmp_path, train_dataset=rows)
+    trainer.train()
+    assert trainer.selection.dropped == {"missing value in `input_ids`": [0]}
+
+
+@pytest.mark.parametrize("name", ["text", "prompt-completion", "messages", "long"])
+def test_no_row_is_said_to_be_scored_with_other_tokens(name, tmp_path, caplog):
+    options = {"packing": True, "packing_strategy": "bfd_split", "max_length": 32} if name == "long" else {}
+    asked = [{"messages": [{"role": "user", "content": "x " * 90}]}]
+    rows = Dataset.from_list([*asked, *CHATS]) if name == "long" else layout(name, 8)
+    tiny_trainer(tmp_path, "random", train_dataset=rows, **options)
+    assert "other tokens" not in caplog.text
+
+
+def test_a_row_that_is_scored_with_other_tokens_is_named(tmp_path, caplog, monkeypatch):
+    prepare = Preparation.prepare
+
+    def changed(*given, **options):
+        shorter = lambda row, i: {"input_ids": row["input_ids"][: -1 if i == 3 else None]}  # noqa: E731
+        return prepare(*given, **options).map(shorter, with_indices=True)
+
+    monkeypatch.setattr(Preparation, "prepare", changed)
+    tiny_trainer(tmp_path, "random", train_dataset=CHATS)
+    assert "`train_dataset`: rows 3 are scored with other tokens than TRL trains on" in caplog.text
+
+
+@pytest.mark.parametrize("method", ["random", "less"])
+def test_split_rows_are_embedded_and_differentiated_by_a_part_with_an_answer(method, tmp_path):
+    """Beside five equal rows, of which a diverse filter keeps one, stands a row of several windows."""
+    long = {
+        "prompt": [{"role": "user", "content": "x " * 90}],
+        "completion": [{"role": "assistant", "content": "yes"}],
+    }
+    same = {"prompt": [{"role": "user", "content": "Hi"}], "completion": [{"role": "assistant", "content": "Hello"}]}
+    rows = Dataset.from_list([long, *[same] * 5])
+    options = {"packing": True, "packing_strategy": "bfd_split", "max_length": 64, "selection_budget": 6}
+    options["selection_diversity"] = {"kind": "filter", "encoder": "model", "threshold": 0.999}
+    kwargs = None
+    if method == "less":
+        rows.select([1]).to_json(tmp_path / "target.jsonl")
+        options["selection_target"] = str(tmp_path / "target.jsonl")
+        kwargs = {"warmup_fraction": 1.0, "warmup_epochs": 1, "lora_targets": ["q_proj"], "lora_r": 2}
+    found = tiny_trainer(tmp_path, method, kwargs, train_dataset=rows, **options).select()
+    assert len(found.indices) == 2 and 0 in found.indices and not found.unscorable
+
+
 def test_rows_that_are_split_are_scored_whole(tmp_path):
     """The loss of a row in two windows is that of both windows, each read by itself."""
     rows = Dataset.from_list(
@@ -77,10 +145,12 @@ def test_rows_that_are_split_are_scored_whole(tmp_path):
     found = trainer.select()
     assert not found.unscorable and not found.truncated
     ctx = trainer.context()
-    parts = ctx.encode(trainer.records).tokens
+    parts = ctx.encode(trainer.records, parts=True).tokens
     assert len(parts) > 4 and parts.lengths.max() == 64
     whole = np.zeros((4, 2))
-    for row, (ids, spans) in zip(ctx.encode(trainer.records).row, parts.take(range(len(parts))), strict=True):
+    for row, (ids, spans) in zip(
+        ctx.encode(trainer.records, parts=True).row, parts.take(range(len(parts))), strict=True
+    ):
         with torch.no_grad():
             logits = trainer.model(torch.from_numpy(ids.astype(np.int64))[None]).logits[0, :-1].log_softmax(-1)
         losses = -logits[np.arange(len(ids) - 1), ids[1:]].numpy()
