@@ -35,6 +35,7 @@ from tests.tiny_training import tiny_trainer, trained_rows, watch_training, writ
 SMALL = {"lora_r": 4, "lora_alpha": 8, "warmup_epochs": 2, "warmup_fraction": 0.5, "warmup_learning_rate": 1e-2}
 SMALL |= {"warmup_batch_size": 2, "warmup_gradient_accumulation": 2}
 WHOLE = SMALL | {"projection": "none"}
+SKETCH = {"projection": "sketch", "projection_dim": 512}
 
 
 def context(target, model=None, **options):
@@ -275,7 +276,7 @@ def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
 
 @pytest.mark.parametrize("given", [{}, {"layers": ("k_proj",)}, {"projection": "none"}], ids=str)
 def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, monkeypatch):
-    selector, target = LESS(**(SMALL | {"projection_dim": 512} | given)), subtask_rows(6)
+    selector, target = LESS(**(SMALL | SKETCH | given)), subtask_rows(6)
     width = 512 if selector.projection != "none" else 2 * 4 * (4 * 32 + 32 + 16 + 16 + 32)
     needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)  # key; vector; loss, norm, seconds; checksum
     free = SimpleNamespace(free=needed - 1)
@@ -386,7 +387,7 @@ def test_a_target_without_rows_or_of_unknown_columns_is_refused_early(method, tm
 
 def recipe_of(folder, n, **options):
     options = {"selection_target": write_target(folder), "selection_dtype": "float32"} | options
-    kwargs = SMALL | {"warmup_batch_size": 1, "warmup_fraction": 0.25, "projection_dim": 512}
+    kwargs = SMALL | SKETCH | {"warmup_batch_size": 1, "warmup_fraction": 0.25}
     return write_recipe(folder, n=n, selection_method="less", selection_kwargs=kwargs, **options)
 
 
@@ -396,7 +397,7 @@ def test_two_ranks_choose_the_rows_of_one(tmp_path):
         # A warm-up averages over both ranks' batches: with half the accumulation the updates are the same (and with
         # dropout they never are).
         kwargs = {"warmup_batch_size": 1, "warmup_gradient_accumulation": 4 // processes, "lora_dropout": 0.0}
-        kwargs = SMALL | kwargs | {"projection_dim": 512}
+        kwargs = SMALL | SKETCH | kwargs
         folder, cache = tmp_path / f"{processes}", tmp_path / f"cache{processes}"
         options = ["--output_dir", str(folder), "--selection_kwargs", json.dumps(kwargs)]
         options += ["--selection_cache_dir", str(cache)]
