@@ -7,7 +7,7 @@ train that task best; 5 % chosen so often beat all of the data.
 1. Warm-up fine-tuning with LoRA on a random 5 % for four epochs, with a checkpoint of the weights and Adam's state
    after each; the model is restored bit for bit.
 2. At each checkpoint, the Adam update of every candidate row and the gradient of every target-task example, both
-   projected to 8,192 dimensions and L2-normalised.
+   projected to 8,192 dimensions (unless they are small, see `projection`) and L2-normalised.
 3. Mean influence over the examples of a subtask (column `subtask` of the target), then the highest over subtasks.
 4. Keep the highest.
 

@@ -152,7 +152,8 @@ def error_of_scores(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
 def near_the_cut(similarity: np.ndarray, scores: np.ndarray, k: int, rule: str, error: np.ndarray) -> np.ndarray:
     """
     Rows that [`for_target`] might take or leave but for errors: less than an error away from the middle between the
-    last row taken and the first one left; of each column, which takes an equal share, if they take turns.
+    last row taken and the first one left; of each column, which takes an equal share, if they take turns. Rows that
+    are tied there (copies, which err alike) are not among them.
 
     Args:
         similarity, scores, k, rule:
@@ -172,5 +173,6 @@ def near_the_cut(similarity: np.ndarray, scores: np.ndarray, k: int, rule: str, 
         share = -(-k // columns.shape[1])
         if 0 < share < len(usable):
             last, first = -np.partition(-values[usable], [share - 1, share])[[share - 1, share]]
-            near[usable] |= np.abs(values[usable] - (last + first) / 2) < away[usable]
+            distance = np.abs(values[usable] - (last + first) / 2)
+            near[usable] |= (distance > 0) & (distance < away[usable])
     return near

@@ -25,10 +25,16 @@ SCORES = highest(SIMILARITY)  # 0.9 0.8 0.7 0.5 0.49 0.2, none
         (3, "round_robin", [0.11, 0.01], [2, 3]),  # two of each: 0.6 and 0.47
         (3, "round_robin", [0.01, 0.03], [3, 4]),
         (3, "max", [np.nan, np.nan], []),
+        (1, "copies", [0.05, 0.05], []),
+        (1, "copies", [0.2, 0.25], [1, 2]),  # 0.8 and 0.7, from 0.9
     ],
 )
 def test_rows_that_an_error_could_move_across_the_cut(k, rule, error, expected):
-    near = near_the_cut(SIMILARITY, SCORES, k, rule, np.array(error))
+    similarity, scores = SIMILARITY, SCORES
+    if rule == "copies":
+        rule, similarity = "max", np.concatenate([SIMILARITY, SIMILARITY[:1]])
+        scores = highest(similarity)
+    near = near_the_cut(similarity, scores, k, rule, np.array(error))
     assert np.flatnonzero(near).tolist() == expected
 
 
