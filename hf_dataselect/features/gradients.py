@@ -1,7 +1,7 @@
 """Gradient features of rows (LESS, arXiv 2402.04333): projected gradients of a temporarily fine-tuned model."""
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,13 +15,19 @@ from ..engines.gradients.adam import AdamFeature, AdamState
 from ..engines.gradients.collect import check_room_for_gradients, gradients, reduced_gradients
 from ..engines.gradients.layers import left_out, linear_layers, lora_layers
 from ..engines.gradients.projection import Projection
+from ..engines.gradients.projection_error import ProjectionError
+from ..engines.gradients.whole import why_whole
 from ..engines.store.vector_store import StoredVectors
+from ..engines.subset.target_similarity import Target
 from ..engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
 from .hidden_states import note_unusable
 from .target_rows import refuse_without_target
 
 
 logger = logging.getLogger(__name__)
+
+#: Rows from which the error of the projection is estimated.
+SAMPLE = 64
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,8 @@ class GradientFeatures:
             Layers and projection, for [`gradients`].
         place (`str`):
             The checkpoint's number, for labels of progress bars.
+        error ([`ProjectionError`], *optional*):
+            The error of the similarities, to which each checkpoint adds; `None` for whole gradients.
     """
 
     rows: Encoded
@@ -51,10 +59,11 @@ class GradientFeatures:
     weight: float
     options: dict[str, Any]
     place: str
+    error: ProjectionError | None = None
 
     def of_examples(self) -> np.ndarray | StoredVectors:
         """
-        Projected gradients of the target-task examples, unit vectors `(m, width)`; NaN for unusable ones.
+        Gradients of the target-task examples, unit vectors `(m, width)`; NaN for unusable ones.
 
         Raises:
             [`SelectionError`]: no example is usable.
@@ -64,13 +73,13 @@ class GradientFeatures:
         refuse_without_target(np.isfinite(features.norm), self.examples, self.ctx)
         return features.vectors
 
-    def similarity(self, reduce: Callable[[np.ndarray], np.ndarray], momentum: bool = True) -> np.ndarray:
+    def similarity(self, target: Target, momentum: bool = True) -> np.ndarray:
         """
-        Similarities of each candidate's projected Adam update; unusable rows are NaN and entered in `ctx.account`.
+        Similarities of each candidate's Adam update; unusable rows are NaN and entered in `ctx.account`.
 
         Args:
-            reduce (`Callable`):
-                Unit vectors `(b, width)` -> `(b, groups)`, see [`Target.similarity`].
+            target ([`Target`]):
+                Groups of vectors of the examples.
             momentum (`bool`, *optional*, defaults to `True`):
                 See [`AdamFeature`].
 
@@ -79,12 +88,20 @@ class GradientFeatures:
         """
         ctx, adam = self.ctx, AdamFeature(self.adam, momentum)
         options = {"adam": adam, "label": f"Gradients {self.place}", **self.options}
-        features = reduced_gradients(ctx.model, self.rows.tokens, ctx.runtime, reduce, **options)
+        keep = () if self.error is None else self._sample()
+        features = reduced_gradients(ctx.model, self.rows.tokens, ctx.runtime, target.similarity, keep, **options)
+        if self.error is not None:
+            self.error.add(self.weight, features.kept, target.vectors)
         note_unusable(self.rows, ctx)
         ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(~features.fits))
         unusable = np.flatnonzero(features.fits & ~np.isfinite(features.norm) & ~self.rows.problematic)
         ctx.account.note("unscorable", "the gradient is zero or not finite", unusable)
         return features.reduced
+
+    def _sample(self) -> np.ndarray:
+        """Rows from which the error of the projection is estimated."""
+        usable = np.flatnonzero(~self.rows.problematic)
+        return np.sort(np.random.default_rng(self.ctx.seed).permutation(usable)[:SAMPLE])
 
 
 def check_adapter(ctx: Context) -> None:
@@ -101,6 +118,7 @@ def gradient_features(
     ctx: Context,
     settings: WarmupSettings,
     project: Projection,
+    optional: bool = False,
 ) -> Iterator[Iterator[GradientFeatures]]:
     """
     The model temporarily fine-tuned on some rows, at the end of each epoch in turn, then restored.
@@ -114,6 +132,8 @@ def gradient_features(
             Fine-tuning. Gradients are of the LoRA layers, or of `settings.layers` without an adapter.
         project ([`Projection`]):
             How gradients are projected.
+        optional (`bool`, *optional*, defaults to `False`):
+            Whether they are taken whole where they need no projection, see [`why_whole`].
 
     Raises:
         [`SelectionError`]: see [`warmed_up_by_epoch`] and [`gradients`]; or too little disk space for all vectors.
@@ -122,10 +142,16 @@ def gradient_features(
     def layers_of(model: nn.Module) -> dict[str, nn.Linear]:
         return linear_layers(model, settings.layers) if settings.layers else lora_layers(model)
 
-    def check_room(model: nn.Module) -> None:
-        vectors = settings.epochs * (len(rows.tokens) + len(examples.tokens))
-        check_room_for_gradients(ctx.runtime, vectors, layers_of(model), project)
+    def chosen_for(layers: dict[str, nn.Linear]) -> tuple[Projection, str | None]:
+        sides = rows.tokens, examples.tokens
+        why = why_whole(project, layers, *sides, ctx.runtime, settings.epochs, identity) if optional else None
+        return (Projection("none") if why else project), why
 
+    def check_room(model: nn.Module) -> None:
+        vectors, layers = settings.epochs * (len(rows.tokens) + len(examples.tokens)), layers_of(model)
+        check_room_for_gradients(ctx.runtime, vectors, layers, chosen_for(layers)[0])
+
+    identity = ctx.runtime.identity(ctx.model)
     chosen = rows.tokens.select(tuned_on)
     with warmed_up_by_epoch(ctx.model, ctx.tokenizer, chosen, settings, ctx.runtime, check_room) as (model, epochs):
         # Mamba reads the weights of some layers without calling them: an adapter there never gets a gradient.
@@ -133,12 +159,23 @@ def gradient_features(
         layers = {name: layer for name, layer in layers_of(model).items() if f"{name}.weight" in known}
         if untouched := left_out(model, layers):
             logger.warning("%s trained weights are excluded from the gradients: %s.", len(untouched), untouched[:8])
-        options, rates = {"layers": layers, "project": project}, sum(e.learning_rate for e in epochs)
+        projection, why = chosen_for(layers)
+        error = _note_projection(projection, why, sum(layer.weight.numel() for layer in layers.values()), ctx)
+        options, rates = {"layers": layers, "project": projection}, sum(e.learning_rate for e in epochs)
 
         def checkpoints() -> Iterator[GradientFeatures]:
             for number, epoch in enumerate(epochs, 1):
                 epoch.load()
                 weight, place = epoch.learning_rate / rates, f"{number}/{len(epochs)}"
-                yield GradientFeatures(rows, examples, ctx.using(model), epoch.adam, weight, options, place)
+                yield GradientFeatures(rows, examples, ctx.using(model), epoch.adam, weight, options, place, error)
 
         yield checkpoints()
+
+
+def _note_projection(project: Projection, why: str | None, numbers: int, ctx: Context) -> ProjectionError | None:
+    """Enter whether gradients are projected, and begin an estimate of the error if so."""
+    if project.kind == "none":
+        ctx.account.figures["gradients are not projected"] = why or "`projection: none`"
+        return None
+    ctx.account.figures["gradients are projected"] = f"{numbers:,} numbers to {project.dim:,} ({project.kind})"
+    return ProjectionError(project.dim)

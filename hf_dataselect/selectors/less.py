@@ -7,7 +7,7 @@ train that task best; 5 % chosen so often beat all of the data.
 1. Warm-up fine-tuning with LoRA on a random 5 % for four epochs, with a checkpoint of the weights and Adam's state
    after each; the model is restored bit for bit.
 2. At each checkpoint, the Adam update of every candidate row and the gradient of every target-task example, both
-   projected to 8,192 dimensions and L2-normalised.
+   projected to 8,192 dimensions (unless they are small, see `projection`) and L2-normalised.
 3. Mean influence over the examples of a subtask (column `subtask` of the target), then the highest over subtasks.
 4. Keep the highest.
 
@@ -18,6 +18,7 @@ Gradients of whole batches are taken by hooks in the same run.
 Relations: [`RDS`] needs the same target, costs one forward pass, and at large scale was found to choose better.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -27,13 +28,19 @@ from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
 from ..engines.gradients.projection import Projection
-from ..engines.subset.target_similarity import Target, for_target, highest
+from ..engines.subset.target_similarity import Target, error_of_scores, for_target, highest, near_the_cut
 from ..engines.tuning.warm_up import WarmupSettings
 from ..errors import SelectionError
 from ..features.gradients import check_adapter, gradient_features
 from ..features.target_rows import encode_target, subtasks
 from ..options import Fraction, Interval, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Selector
+
+
+logger = logging.getLogger(__name__)
+
+#: Part of the rows to keep above which rows near the cut are warned of; about a fifth of them are on the wrong side.
+CLOSE = 0.25
 
 
 @dataclass
@@ -43,10 +50,13 @@ class LESS(Selector):
         rule (`str`, *optional*, defaults to `"max"`):
             `"max"`: the rows with the highest influence on any subtask, the paper's. `"round_robin"`: subtasks choose
             in turn, found better where few rows are kept (arXiv 2602.14696).
-        projection (`str`, *optional*, defaults to `"sketch"`):
-            `"rademacher"`: the paper's dense projection; many times the cost, the same error. `"none"`: whole
-            gradients, for small adapters: of each number of the adapter 2 bytes on disk a row and epoch, and in memory
-            about 16 for each row of a batch and 6 for each target row (rank 128 on a 7B model has 134 million).
+        projection (`str`, *optional*, defaults to `"auto"`):
+            `"auto"`: none where the adapter has at most `projection_dim` numbers, or where whole gradients take a
+            quarter of the free memory and disk at most (kept in the cache: a killed run goes on as it began);
+            elsewhere a sketch. `"sketch"`: a sparse projection. `"rademacher"`: the paper's dense one; many times the
+            cost, the same error. `"none"`: whole gradients: of each number of the adapter 2 bytes on disk a row and
+            epoch, and in memory about 16 for each row of a batch and 6 for each target row (rank 128 on a 7B model has
+            134 million). Where gradients are projected, the report has the estimated error of a score.
         projection_dim (`int`, *optional*, defaults to `8192`):
             Dimensions of a projected gradient, 2 bytes each, a row and epoch.
         momentum (`bool`, *optional*, defaults to `True`):
@@ -79,7 +89,7 @@ class LESS(Selector):
     """
 
     rule: Literal["max", "round_robin"] = "max"
-    projection: Literal["sketch", "rademacher", "none"] = "sketch"
+    projection: Literal["auto", "sketch", "rademacher", "none"] = "auto"
     projection_dim: PositiveInt = 8192
     momentum: bool = True
     warmup_fraction: Fraction = 0.05
@@ -106,7 +116,7 @@ class LESS(Selector):
         dataset_free=False,
         multi_turn="the loss is the mean over the label tokens of all turns",
         deviations=(
-            "the projection is a sparse one unless `projection: rademacher`; neither is the code's random stream",
+            "small gradients are not projected, others by a sparse projection; `projection: rademacher` is dense",
             "texts are rendered with the model's own chat template, not Tulu's",
             "warm-up in the precision of the run, gradients in that of `selection_dtype`, Adam's update in float32",
             "candidates have the labels that TRL trains on: in `messages`, those of all turns, not of answers only",
@@ -127,21 +137,36 @@ class LESS(Selector):
         groups = subtasks(ctx.target)
         if groups is None:  # one subtask, or, to choose in turn, each example for itself
             groups = np.arange(len(ctx.target)) * (self.rule == "round_robin")
-        tuned_on, project = self._warmup_rows(encoded, ctx), Projection(self.projection, self.projection_dim)
-        similarity = 0
-        with gradient_features(encoded, examples, tuned_on, ctx, self._warmup(ctx), project) as checkpoints:
+        auto, tuned_on, similarity = self.projection == "auto", self._warmup_rows(encoded, ctx), 0
+        project = Projection("sketch" if auto else self.projection, self.projection_dim)
+        with gradient_features(encoded, examples, tuned_on, ctx, self._warmup(ctx), project, auto) as checkpoints:
             for checkpoint in checkpoints:
                 target = Target(checkpoint.of_examples(), groups, "mean")
-                influence = checkpoint.similarity(target.similarity, self.momentum)
+                influence = checkpoint.similarity(target, self.momentum)
                 similarity = similarity + checkpoint.weight * influence
-        return {"similarity": similarity}
+        features = {"similarity": similarity}
+        return features if checkpoint.error is None else features | {"error": checkpoint.error.of_groups()}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
-        return highest(features["similarity"])
+        scores = highest(features["similarity"])
+        if "error" in features:
+            error = _mean_error(features, scores)
+            ctx.account.figures["error of a score by the projection, estimated"] = f"{error:.2g}"
+            ctx.account.figures["standard deviation of the scores"] = f"{np.nanstd(scores):.2g}"
+        return scores
 
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
     ) -> np.ndarray:
+        if "error" in features:
+            near = near_the_cut(features["similarity"], scores, k, self.rule, features["error"]).sum()
+            if near > CLOSE * k:
+                logger.warning(
+                    "The projection of the gradients errs by about %.2g a score (standard deviation %.2g), and %s "
+                    "rows are less than that from the cut at %s: which of them are kept is partly chance. Use a "
+                    "larger `projection_dim` (%s), `projection: none`, or a smaller adapter (`lora_r`).",
+                    *(_mean_error(features, scores), np.nanstd(scores), near, k, self.projection_dim),
+                )
         return for_target(features["similarity"], scores, k, self.rule, ctx.ties(len(scores)))
 
     def _warmup(self, ctx: Context) -> WarmupSettings:
@@ -168,3 +193,9 @@ class LESS(Selector):
             raise SelectionError("`less`: no row has an answer within the window to warm up on.")
         drawn = np.random.default_rng(ctx.seed).permutation(usable)
         return np.sort(drawn[: max(1, round(self.warmup_fraction * len(usable)))])
+
+
+def _mean_error(features: dict[str, np.ndarray], scores: np.ndarray) -> float:
+    """Root mean square of the errors of the scores."""
+    errors = error_of_scores(features["similarity"], features["error"])[np.isfinite(scores)]
+    return float(np.sqrt(np.square(errors).mean())) if len(errors) else float("nan")

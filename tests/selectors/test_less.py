@@ -35,6 +35,7 @@ from tests.tiny_training import tiny_trainer, trained_rows, watch_training, writ
 SMALL = {"lora_r": 4, "lora_alpha": 8, "warmup_epochs": 2, "warmup_fraction": 0.5, "warmup_learning_rate": 1e-2}
 SMALL |= {"warmup_batch_size": 2, "warmup_gradient_accumulation": 2}
 WHOLE = SMALL | {"projection": "none"}
+SKETCH = {"projection": "sketch", "projection_dim": 512}
 
 
 def context(target, model=None, **options):
@@ -79,13 +80,14 @@ def plainly(selector, rows, target, ctx):
 @pytest.mark.parametrize("momentum", [True, False])
 def test_equals_the_papers_formulas_computed_plainly(momentum):
     rows, target = alpaca(16), subtask_rows()
-    selector = LESS(**WHOLE, momentum=momentum)
+    selector = LESS(**SMALL, momentum=momentum)  # of 1,792 numbers, which are no more than `projection_dim`
     expected = plainly(selector, rows, target, context(target))
     found = select(rows, selector, 4, context(target))
     assert expected.std() > 0.02
     np.testing.assert_allclose(found.scores, expected.max(1), atol=2e-4)
-    assert found.indices.tolist() == np.argsort(-found.scores, kind="stable")[:4].tolist()
-    in_turn = select(rows, LESS(**WHOLE, momentum=momentum, rule="round_robin"), 4, context(target))
+    assert found.indices.tolist() == np.argsort(-expected.max(1), kind="stable")[:4].tolist()
+    assert found.facts["figures"] == {"gradients are not projected": "their 1,792 numbers are no more than 8,192"}
+    in_turn = select(rows, LESS(**SMALL, momentum=momentum, rule="round_robin"), 4, context(target))
     np.testing.assert_array_equal(in_turn.scores, found.scores)
     best = np.argsort(-expected, axis=0)
     assert in_turn.indices[0] == best[0, 0] and in_turn.indices[1] in best[:2, 1]
@@ -235,6 +237,66 @@ def test_trained_weights_without_a_gradient_are_named(caplog):
     assert "1 trained weights are excluded" in caplog.text and "lm_head" in caplog.text
 
 
+# The projection ------------------------------------------------------------------------------------------------------
+
+
+def free_memory_of(size, monkeypatch):
+    monkeypatch.setattr("hf_dataselect.engines.gradients.whole.free_memory", lambda: size)
+
+
+@pytest.mark.parametrize(("first", "then", "kind"), [(10**12, 0, "none"), (0, 10**12, "sketch")])
+def test_a_run_goes_on_as_it_was_decided_before_whatever_memory_is_free(first, then, kind, tmp_path, monkeypatch):
+    target, given = subtask_rows(3), SMALL | {"warmup_epochs": 1, "projection_dim": 64}
+
+    def run(**options):
+        return select(alpaca(8), LESS(**(given | options)), 3, context(target, cache_dir=tmp_path))
+
+    free_memory_of(first, monkeypatch)
+    began = run()
+    free_memory_of(then, monkeypatch)
+    again = run()
+    assert (began.passes["backward_rows"], again.passes["backward_rows"]) == (11, 0)
+    np.testing.assert_array_equal(again.scores, began.scores)
+    kept = [("are projected" in name, figure) for name, figure in again.facts["figures"].items() if "project" in name]
+    assert kept[0] == (kind == "sketch", began.facts["figures"][next(iter(began.facts["figures"]))])
+    asked = {name: run(projection=name) for name in ("none", "sketch")}
+    assert asked[kind].passes["backward_rows"] == 0 and np.array_equal(asked[kind].scores, began.scores)
+    (other,) = asked.keys() - {kind}
+    assert asked[other].passes["backward_rows"] == 11 and not np.array_equal(asked[other].scores, began.scores)
+
+
+@pytest.mark.parametrize("momentum", [True, False])
+def test_the_estimated_error_is_near_the_measured_one(momentum):
+    rows, given = alpaca(48), SMALL | {"warmup_fraction": 0.25, "momentum": momentum}
+    exact = select(rows, LESS(**given), 4, context(subtask_rows()))
+    for kind in ("sketch", "rademacher"):
+        found = select(rows, LESS(**given, projection=kind, projection_dim=128), 4, context(subtask_rows()))
+        figures = found.facts["figures"]
+        assert figures["gradients are projected"] == f"1,792 numbers to 128 ({kind})"
+        measured = (found.scores - exact.scores).std()  # an error that all rows share reorders none
+        assert 0.5 < float(figures["error of a score by the projection, estimated"]) / measured < 2
+        assert float(figures["standard deviation of the scores"]) == pytest.approx(found.scores.std(), rel=0.05)
+
+
+@pytest.mark.parametrize("rule", ["max", "round_robin"])
+def test_a_cut_that_the_error_could_decide_is_warned_of_and_no_clear_one(rule, caplog):
+    rows = alpaca(24).to_list()
+    rows[3] = rows[17] = rows[5]  # the task itself, and others far from it
+    given = SMALL | {
+        "momentum": False,
+        "warmup_epochs": 1,
+        "projection": "sketch",
+        "projection_dim": 256,
+        "rule": rule,
+    }
+    target, said = Dataset.from_list([rows[3]]), "rows are less than that from the cut"
+    for k in (3, 2):
+        clear = select(Dataset.from_list(rows), LESS(**given), k, context(target))
+        assert {3, 5, 17} >= set(clear.indices.tolist()) and said not in caplog.text
+    select(Dataset.from_list(rows), LESS(**given), 6, context(target))
+    assert f"{said} at 6: which of them are kept is partly chance. Use a larger `projection_dim` (256)" in caplog.text
+
+
 # Targets -------------------------------------------------------------------------------------------------------------
 
 
@@ -275,7 +337,7 @@ def test_a_target_that_is_all_masked_is_refused_before_the_warm_up(monkeypatch):
 
 @pytest.mark.parametrize("given", [{}, {"layers": ("k_proj",)}, {"projection": "none"}], ids=str)
 def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, monkeypatch):
-    selector, target = LESS(**(SMALL | {"projection_dim": 512} | given)), subtask_rows(6)
+    selector, target = LESS(**(SMALL | SKETCH | given)), subtask_rows(6)
     width = 512 if selector.projection != "none" else 2 * 4 * (4 * 32 + 32 + 16 + 16 + 32)
     needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)  # key; vector; loss, norm, seconds; checksum
     free = SimpleNamespace(free=needed - 1)
@@ -386,7 +448,7 @@ def test_a_target_without_rows_or_of_unknown_columns_is_refused_early(method, tm
 
 def recipe_of(folder, n, **options):
     options = {"selection_target": write_target(folder), "selection_dtype": "float32"} | options
-    kwargs = SMALL | {"warmup_batch_size": 1, "warmup_fraction": 0.25, "projection_dim": 512}
+    kwargs = SMALL | SKETCH | {"warmup_batch_size": 1, "warmup_fraction": 0.25}
     return write_recipe(folder, n=n, selection_method="less", selection_kwargs=kwargs, **options)
 
 
@@ -396,7 +458,7 @@ def test_two_ranks_choose_the_rows_of_one(tmp_path):
         # A warm-up averages over both ranks' batches: with half the accumulation the updates are the same (and with
         # dropout they never are).
         kwargs = {"warmup_batch_size": 1, "warmup_gradient_accumulation": 4 // processes, "lora_dropout": 0.0}
-        kwargs = SMALL | kwargs | {"projection_dim": 512}
+        kwargs = SMALL | SKETCH | kwargs
         folder, cache = tmp_path / f"{processes}", tmp_path / f"cache{processes}"
         options = ["--output_dir", str(folder), "--selection_kwargs", json.dumps(kwargs)]
         options += ["--selection_cache_dir", str(cache)]

@@ -1,8 +1,7 @@
 """Per-example gradients of the mean loss, projected, normalized to unit vectors, and stored as they are computed."""
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +47,8 @@ class ReducedGradients(NamedTuple):
 
     #: `(n, r)`; NaN where the vector is NaN.
     reduced: np.ndarray
+    #: Vectors of the rows to keep, `(k, width)`.
+    kept: np.ndarray
     loss: np.ndarray
     norm: np.ndarray
     fits: np.ndarray
@@ -91,12 +92,17 @@ def gradients(
         [`SelectionError`]: no layers, layers that do not process every token, an optimizer without their state, or no
             disk space for the vectors.
     """
-    vectors, facts, fits = _collected(model, rows, runtime, layers, adam, project, label)
+    vectors, _, facts, fits = _collected(model, rows, runtime, layers, adam, project, label)
     return Gradients(vectors, *facts.T, fits)
 
 
 def reduced_gradients(
-    model: nn.Module, rows: TokenRows, runtime: Runtime, reduce: Callable[[np.ndarray], np.ndarray], **options: Any
+    model: nn.Module,
+    rows: TokenRows,
+    runtime: Runtime,
+    reduce: Callable[[np.ndarray], np.ndarray],
+    keep: Sequence[int] = (),
+    **options: Any,
 ) -> ReducedGradients:
     """
     As [`gradients`], but returns a function of the vectors, of which no more than a block is in memory.
@@ -104,6 +110,8 @@ def reduced_gradients(
     Args:
         reduce (`Callable`):
             Vectors of some rows `(b, width)` -> their reduction, float `(b, r)`; NaN for NaN.
+        keep (`Sequence[int]`, *optional*):
+            A few rows whose vectors are returned too.
         model, rows, runtime, options:
             As in [`gradients`].
 
@@ -111,12 +119,15 @@ def reduced_gradients(
         [`ReducedGradients`]
     """
     options = {"layers": None, "adam": None, "project": None, "label": None, **options}
-    reduced, facts, fits = _collected(model, rows, runtime, reduce=reduce, **options)
-    return ReducedGradients(reduced, *facts.T, fits)
+    reduced, kept, facts, fits = _collected(model, rows, runtime, reduce=reduce, keep=keep, **options)
+    return ReducedGradients(reduced, kept, *facts.T, fits)
 
 
-def _collected(model, rows, runtime, layers, adam, project, label, reduce=None):
-    """Vectors or their reductions `(n, width)`, losses and norms `(n, 2)`, and whether each row fitted in memory."""
+def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, keep=()):
+    """
+    Vectors or their reductions `(n, width)`, vectors of the rows to keep, losses and norms `(n, 2)`, and whether each
+    row fitted in memory.
+    """
     layers = lora_layers(model) if layers is None else layers
     names = [f"{name}.weight" for name in layers]
     if adam is not None:
@@ -129,18 +140,19 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None):
         "model": runtime.identity(model),
         "layers": digest(names),
         "feature": adam.identity if adam and runtime.cache_dir else "plain",
-        "projection": asdict(project),
+        "projection": project.identity,
         "dtype": str(target),
         "attention": attention_implementation(model),
     }
     store = runtime.vector_store(namespace, projector.width, facts=_FACTS, dtype=project.dtype)
-    keys = rows.keys()
+    keys, keep = rows.keys(), np.asarray(keep, np.int64)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     stored, known, _, earlier = runtime.find(store, keys[first])
     (facts,) = runtime.broadcast_arrays(stored.field("facts"))
     todo, fits = np.sort(first[~known]), known.copy()
     reduction = (lambda vectors: vectors) if reduce is None else reduce
-    empty, in_memory = reduction(np.zeros((0, projector.width), project.dtype)), None
+    kept, source = np.zeros((len(keep), projector.width), project.dtype), first[inverse]
+    empty, in_memory = reduction(kept[:0]), None
     if store.folder is None:
         in_memory = np.zeros((len(rows), empty.shape[1]), empty.dtype)
     if len(todo):
@@ -158,15 +170,18 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None):
                         store.append(keys[batch], vectors, spent, facts=facts)
                     else:
                         in_memory[batch] = reduction(vectors)
+                        place, row = np.nonzero(source[keep][:, None] == batch)
+                        kept[place] = vectors[row]
                     return np.column_stack([facts, np.ones(len(batch))])  # all NaN for a row that does not fit
 
                 # A backward pass keeps the activations of all layers, a forward pass those of one.
-                options = {"batch_tokens": max(1, runtime.batch_tokens // 4), "rows": todo, "label": label}
+                options = {"batch_tokens": backward_tokens(runtime), "rows": todo, "label": label}
                 result = runtime.map(compute, rows.lengths, _FACTS + 1, **options)[first[~known]]
                 facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
-    facts, fits, source = facts[inverse], fits[inverse], first[inverse]
+    facts, fits = facts[inverse], fits[inverse]
     if in_memory is None:
         vectors = read_back(store, keys, fits, runtime)
+        kept = vectors[keep]
         if reduce is not None:
             vectors = np.concatenate([empty, *(reduce(vectors[part]) for part in blocks(vectors.shape))])
     else:
@@ -174,13 +189,20 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None):
         repeated = np.flatnonzero(source != np.arange(len(rows)))
         vectors[repeated] = vectors[source[repeated]]
         vectors[~fits] = np.nan
+        kept = runtime.sum(kept)
+        kept[~fits[keep]] = np.nan
     runtime.book(
         backward_rows=len(todo),
         backward_tokens=int(rows.lengths[todo].sum()),
         cached_rows=len(rows) - len(todo),
         cached_seconds=float(earlier.sum()),
     )
-    return vectors, facts, fits
+    return vectors, kept, facts, fits
+
+
+def backward_tokens(runtime: Runtime) -> int:
+    """Tokens of a batch, padding included."""
+    return max(1, runtime.batch_tokens // 4)
 
 
 def check_room_for_gradients(runtime: Runtime, rows: int, layers: dict[str, nn.Linear], project: Projection) -> None:

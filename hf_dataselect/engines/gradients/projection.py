@@ -11,8 +11,8 @@ ranks, devices and batches use the same projection.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -53,6 +53,12 @@ class Projection:
 
     def __post_init__(self):
         check_declared(self, "projection")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What determines the vectors, for cache keys."""
+        fields = asdict(self)
+        return {name: fields[name] for name in ("kind", "dtype")} if self.kind == "none" else fields
 
     def of(self, sizes: Sequence[int]) -> "Projector":
         """A projector of vectors that are given in pieces of these sizes."""

@@ -1,4 +1,4 @@
-"""Peak memory of a block of code, apart from what the process held at other times."""
+"""Peak memory of a block of code, and the memory that the process may still take."""
 
 import re
 import threading
@@ -14,6 +14,12 @@ import torch
 INTERVAL = 0.01
 #: Writing 5 resets the peak of the resident set (`VmHWM`) to what is held now, see proc_pid_clear_refs(5).
 _CLEAR = Path("/proc/self/clear_refs")
+#: Of control groups, version 2 and 1: mount, controller, limit, usage, and the name of what of it the kernel can drop.
+_GROUPS = [
+    ("/sys/fs/cgroup", "", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/unified", "", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+]
 
 
 @contextmanager
@@ -71,3 +77,37 @@ def _since_reset() -> int:
     """`getrusage` also holds the peak of a program that this process ran before by `exec`, which stays."""
     found = re.search(r"^VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
     return int(found[1]) * 1024 if found else 0
+
+
+def free_memory() -> int:
+    """
+    Bytes of main memory that this process may still take: what the machine has available, or less where a container or
+    a job of a cluster is limited to less (control groups).
+    """
+    return max(0, min([psutil.virtual_memory().available, *_left_in_groups()]))
+
+
+def _left_in_groups(own: Path = Path("/proc/self/cgroup")) -> list[int]:
+    """What each control group of this process has left below its limit."""
+    left = []
+    try:
+        groups = [line.split(":", 2)[1:] for line in own.read_text(encoding="utf-8").splitlines()]
+    except OSError:  # not Linux
+        return []
+    for mount, controller, limit, usage, cached in _GROUPS:
+        for controllers, name in groups:
+            if controller not in controllers.split(","):
+                continue
+            inner = Path(mount) / name.lstrip("/")  # in a container its own group is the mount itself
+            for folder in (inner, *inner.parents):
+                if not folder.is_relative_to(mount):
+                    break
+                try:
+                    allowed, used = ((folder / file).read_text(encoding="utf-8").strip() for file in (limit, usage))
+                    facts = dict(
+                        line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+                    )
+                    left.append(int(allowed) - int(used) + int(facts.get(cached, 0)))
+                except (OSError, ValueError):  # `max`: without a limit
+                    continue
+    return left

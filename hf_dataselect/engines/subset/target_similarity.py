@@ -134,3 +134,45 @@ def for_target(
     (`"round_robin"`), among rows with a score.
     """
     return top_k(scores, k, ties) if rule == "max" else round_robin(similarity, k, scores, ties)
+
+
+def error_of_scores(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """
+    Error of each score of [`highest`], `(n,)`: that of the row's most similar group.
+
+    Args:
+        similarity (`np.ndarray`):
+            `(n, groups)`.
+        error (`np.ndarray`):
+            Of a row's similarity to each group, `(groups,)`.
+    """
+    return error[np.where(np.isnan(similarity), -np.inf, similarity).argmax(1)]
+
+
+def near_the_cut(similarity: np.ndarray, scores: np.ndarray, k: int, rule: str, error: np.ndarray) -> np.ndarray:
+    """
+    Rows that [`for_target`] might take or leave but for errors: less than an error away from the middle between the
+    last row taken and the first one left; of each column, which takes an equal share, if they take turns. Rows that
+    are tied there (copies, which err alike) are not among them.
+
+    Args:
+        similarity, scores, k, rule:
+            As in [`for_target`].
+        error (`np.ndarray`):
+            Of a row's similarity to each group, `(groups,)`.
+
+    Returns:
+        `np.ndarray`: bool `(n,)`.
+    """
+    columns, errors = similarity, np.broadcast_to(error, similarity.shape)
+    if rule == "max":
+        columns, errors = scores[:, None], error_of_scores(similarity, error)[:, None]
+    near = np.zeros(len(scores), bool)
+    for values, away in zip(columns.T, errors.T, strict=True):
+        usable = np.flatnonzero(np.isfinite(scores) & np.isfinite(values))
+        share = -(-k // columns.shape[1])
+        if 0 < share < len(usable):
+            last, first = -np.partition(-values[usable], [share - 1, share])[[share - 1, share]]
+            distance = np.abs(values[usable] - (last + first) / 2)
+            near[usable] |= (distance > 0) & (distance < away[usable])
+    return near

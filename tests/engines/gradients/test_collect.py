@@ -592,9 +592,11 @@ def test_what_is_wanted_of_vectors_is_made_of_some_at_a_time(kept, tmp_path, mon
         return target.similarity(some)
 
     given = {"cache_dir": tmp_path if kept else None, "reduce": reduce, "compute": engine.reduced_gradients}
+    given |= {"keep": [9, 0, 4]}
     for _ in range(2):
         found = gradients(model, rows, **{**STORED, **given})
         np.testing.assert_allclose(found.reduced, target.similarity(vectors), atol=1e-6)
+        assert np.array_equal(found.kept, vectors[[9, 0, 4]])
     assert found.reduced.shape == (11, 2) and max(seen) <= (3 if kept else 8)
 
 

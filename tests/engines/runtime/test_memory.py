@@ -99,3 +99,29 @@ def test_a_run_folder_tells_it_and_one_from_before_is_still_read(tmp_path):
     path.write_text(json.dumps(described))
     with pytest.raises(ValueError, match="no readable selection"):
         read_selection(tmp_path)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_free_memory_is_what_a_container_leaves(version, tmp_path, monkeypatch):
+    limit, usage, cached, controller, own = (
+        (
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+            "memory",
+            "9:cpu:/\n4:memory:/a/b\n",
+        ),
+        ("memory.max", "memory.current", "inactive_file", "", "0::/a/b\n"),
+    )[version - 1]
+    (tmp_path / "own").write_text(own)
+    for folder, allowed, used in (("a", 1000, 300), ("a/b", "max", 100), ("other", 1, 1)):
+        (tmp_path / "mount" / folder).mkdir(parents=True)
+        for name, value in ((limit, allowed), (usage, used), ("memory.stat", f"anon 200\n{cached} 50")):
+            (tmp_path / "mount" / folder / name).write_text(f"{value}\n")
+    monkeypatch.setattr(memory, "_GROUPS", [(str(tmp_path / "mount"), controller, limit, usage, cached)])
+    assert memory._left_in_groups(tmp_path / "own") == [750]
+    assert memory._left_in_groups(tmp_path / "absent") == []
+    monkeypatch.setattr(memory, "_left_in_groups", lambda: [750, 10**30])
+    assert memory.free_memory() == 750
+    monkeypatch.setattr(memory, "_left_in_groups", list)
+    assert 0 < memory.free_memory() <= psutil.virtual_memory().total

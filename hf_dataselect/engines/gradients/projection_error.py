@@ -1,0 +1,56 @@
+"""The error that a projection adds to scores, estimated from projected vectors."""
+
+import numpy as np
+
+
+class ProjectionError:
+    """
+    Estimated error of a weighted sum over checkpoints of inner products of projected vectors.
+
+    The error of an inner product of unit vectors is about 1 / sqrt(dim); less of it counts. What all rows share
+    (Adam's first moment) errs for all alike: only the error of the difference from the mean row can reorder rows. A
+    mean of target vectors that differ is shorter than 1. And one projection serves all checkpoints, so that errors
+    add up where vectors resemble those of other checkpoints, and average out where they don't. With differences d_c
+    from the mean row, target means y_c and weights w_c, the variance is the sum over pairs of checkpoints of
+
+        w_c w_c' (<d_c, d_c'> <y_c, y_c'> + <d_c, y_c'> <d_c', y_c>) / dim
+
+    whose inner products those of projected vectors estimate well enough. It is an upper estimate where a few
+    coordinates hold most of a vector.
+
+    Args:
+        dim (`int`):
+            Dimension of the projection.
+    """
+
+    def __init__(self, dim: int):
+        self.dim, self.checkpoints = dim, []
+
+    def add(self, weight: float, vectors: np.ndarray, target: np.ndarray) -> None:
+        """
+        Add a checkpoint.
+
+        Args:
+            weight (`float`):
+                Its weight.
+            vectors (`np.ndarray`):
+                A sample of the rows' unit vectors, the same rows each time `(s, dim)`; NaN for unusable ones.
+            target (`np.ndarray`):
+                Mean unit vectors of each group of the target `(groups, dim)`.
+        """
+        self.checkpoints.append((weight, vectors, target.astype(vectors.dtype)))
+
+    def of_groups(self) -> np.ndarray:
+        """Root mean square error of a row's similarity to each group `(groups,)`; NaN with fewer than two rows."""
+        usable = np.all([np.isfinite(vectors).all(1) for _, vectors, _ in self.checkpoints], axis=0)
+        if usable.sum() < 2:
+            return np.full(len(self.checkpoints[0][2]), np.nan)
+        checkpoints = [(w, x[usable].astype(np.float32), y.astype(np.float32)) for w, x, y in self.checkpoints]
+        centered = [(w, x - x.mean(0), y) for w, x, y in checkpoints]
+        variance = 0
+        for w1, d1, y1 in centered:
+            for w2, d2, y2 in centered:
+                lengths = (d1 * d2).sum(1)[:, None] * (y1 * y2).sum(1)
+                variance = variance + w1 * w2 * (lengths + (d1 @ y2.T) * (d2 @ y1.T))
+        unbiased = usable.sum() / (usable.sum() - 1)  # the mean row is one of the sample
+        return np.sqrt(np.maximum(variance.mean(0) * unbiased / self.dim, 0))

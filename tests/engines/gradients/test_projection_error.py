@@ -1,0 +1,87 @@
+"""The estimated error of projected similarities against the measured one, over many projections."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_dataselect.engines.gradients.projection import Projection
+from hf_dataselect.engines.gradients.projection_error import ProjectionError
+
+
+SIZES, DIM, WEIGHTS = [1500, 300, 900, 1500], 128, [0.5, 0.3, 0.2]
+
+
+def unit(vectors):
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def checkpoints(alike: float, shared: float, spread: float):
+    """
+    Unit vectors of 40 rows and means of two groups of target rows at three checkpoints: `alike`, what rows keep from
+    one to the next; `shared`, what all rows have in common; `spread`, how unequal coordinates are.
+    """
+    draw, size = np.random.default_rng(0), sum(SIZES)
+    scale = np.exp(spread * draw.normal(size=size))
+    base, target, common = (draw.normal(size=(n, size)) * scale for n in (40, 6, 1))
+    for weight in WEIGHTS:
+        rows, examples = (
+            alike * x + (1 - alike**2) ** 0.5 * draw.normal(size=x.shape) * scale for x in (base, target)
+        )
+        yield weight, unit(unit(rows) + shared * unit(common)), unit(examples + 0.3 * rows[:6])
+
+
+def projected(vectors, settings):
+    projector = settings.of(SIZES)
+    out = torch.zeros(len(vectors), DIM)
+    for piece, part in enumerate(torch.from_numpy(vectors).float().split(SIZES, 1)):
+        projector.add(piece, part, out)
+    return unit(out.numpy())
+
+
+def means(vectors):
+    return vectors.reshape(2, 3, -1).mean(1)
+
+
+@pytest.mark.parametrize("kind", ["sketch", "rademacher"])
+@pytest.mark.parametrize(
+    ("alike", "shared", "spread"), [(0, 0, 0), (1, 0, 0), (0.7, 3, 0), (0.9, 0.5, 1), (1, 3, 0.5)]
+)
+def test_the_estimate_is_the_measured_error(kind, alike, shared, spread):
+    given, errors, estimates = list(checkpoints(alike, shared, spread)), [], []
+    exact = sum(weight * rows @ means(examples).T for weight, rows, examples in given)
+    for seed in range(25):
+        settings, found, error = Projection(kind, DIM, seed), 0, ProjectionError(DIM)
+        for weight, rows, examples in given:
+            small, target = projected(rows, settings), means(projected(examples, settings))
+            found = found + weight * small @ target.T
+            error.add(weight, small.astype(np.float16), target)
+        apart = found - exact
+        errors.append(np.square(apart - apart.mean(0)).mean(0))  # an error that all rows share reorders none
+        estimates.append(error.of_groups())
+    ratio = np.mean(estimates, 0) / np.sqrt(np.mean(errors, 0))
+    assert (ratio > 0.75).all() and (ratio < 1.4).all(), ratio
+
+
+def test_errors_average_out_over_checkpoints_that_differ_and_not_over_those_that_are_alike():
+    found = []
+    for alike in (0, 1):
+        error = ProjectionError(DIM)
+        for weight, rows, examples in checkpoints(alike, 0, 0):
+            settings = Projection(dim=DIM)
+            error.add(weight, projected(rows, settings), means(projected(examples, settings)))
+        found.append(error.of_groups())
+    np.testing.assert_allclose(found[0] / found[1], np.sqrt(np.square(WEIGHTS).sum()), rtol=0.1)
+
+
+def test_unusable_rows_do_not_count_and_one_row_tells_nothing():
+    draw = np.random.default_rng(0)
+    rows, target = unit(draw.normal(size=(9, DIM))), unit(draw.normal(size=(2, DIM)))
+    found = []
+    for sample in (rows, np.concatenate([rows, np.full((3, DIM), np.nan)])):
+        error = ProjectionError(DIM)
+        error.add(1.0, sample, target)
+        found.append(error.of_groups())
+    np.testing.assert_array_equal(*found)
+    error = ProjectionError(DIM)
+    error.add(1.0, rows[:1], target)
+    assert np.isnan(error.of_groups()).all()
