@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from hf_dataselect.cli.main import main
-from hf_dataselect.training.comparison import CompareArguments, _last_whole_checkpoint, plan
+from hf_dataselect.training.compare_arguments import CompareArguments
+from hf_dataselect.training.comparison import _last_whole_checkpoint, plan
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.evaluation.report.test_report import tables

@@ -26,7 +26,7 @@ from hf_dataselect.fitted.rules.rule import AttentionRule
 from hf_dataselect.fitted.scorers import train_scorer
 from hf_dataselect.fitted.scorers.train_scorer import ScorerArguments
 from hf_dataselect.training import comparison, recipe, trainer
-from hf_dataselect.training.comparison import CompareArguments
+from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.recipe import DataArguments
 from tests.evaluation.judging.test_win_rate import Scripted
