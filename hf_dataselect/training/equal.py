@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+import torch
+
 from ..engines.runtime.token_rows import token_counts
 from ..runs.folder import read_evaluation, write_recipe
 from .trainer import DataSelectingTrainer
@@ -17,10 +20,9 @@ def train_like(trainer: DataSelectingTrainer, baseline: Path, equal: Equal) -> N
     The baseline trains first, so these are what it did, not what its options foretell: packed rows, rows without an
     answer in the window and several ranks count as they were.
 
-    Tokens come in updates, so the number of updates is chosen whose tokens are nearest: as many whole epochs of the
-    rows kept as fit, each with all their tokens, and for what is left updates of as many tokens as a full one has on
-    average. The order of the rows is not looked at: the result is off by about half an update, more only where rows
-    are of very different lengths and updates have few.
+    Tokens come in updates: the number of updates is chosen after which they are nearest, by the tokens of the rows
+    kept in the order in which training takes them, epoch by epoch. Without accelerate's seedable sampler that order is
+    not known before, and another one is taken for it.
 
     Args:
         trainer ([`DataSelectingTrainer`]):
@@ -47,12 +49,20 @@ def train_like(trainer: DataSelectingTrainer, baseline: Path, equal: Equal) -> N
 
 
 def updates_of(trainer: DataSelectingTrainer, tokens: int) -> int:
-    """The number of updates, at least 1, in which the trainer trains on about so many tokens."""
+    """The number of updates, at least 1, after which a trainer has trained on about so many tokens."""
     rows = trainer.train_dataset
     if "input_ids" not in (rows.column_names or ()):
         raise ValueError("`equal='tokens'` needs rows whose tokens can be counted: choose 'updates' or 'epochs'.")
-    epoch = int(token_counts(rows).sum())
-    in_epoch = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[1]
-    whole, left = divmod(tokens, epoch)
-    of_update = epoch / len(rows) * trainer.get_total_train_batch_size(trainer.args)
-    return max(1, whole * in_epoch + min(in_epoch, round(left / of_update)))
+    lengths, loader, after = token_counts(rows), trainer.get_train_dataloader(), np.zeros(1, np.int64)
+    epoch = 0
+    while after[-1] < tokens:
+        loader.set_epoch(epoch)
+        with torch.random.fork_rng(devices=[]):
+            batches = [int(lengths[batch].sum()) for batch in loader.batch_sampler]  # of this rank
+        if not batches:
+            raise ValueError(f"`dataloader_drop_last` drops all {len(rows)} rows kept: they are fewer than one batch.")
+        updates = np.add.reduceat(batches, range(0, len(batches), trainer.args.gradient_accumulation_steps))
+        updates = trainer.accelerator.reduce(torch.tensor(updates, device=trainer.accelerator.device), "sum")
+        after = np.append(after, after[-1] + updates.cpu().numpy().cumsum())
+        epoch += 1
+    return max(1, int(np.abs(after - tokens).argmin()))
