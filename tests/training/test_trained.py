@@ -93,6 +93,6 @@ def test_training_otherwise_than_the_baseline_is_warned_of(tmp_path, caplog):
     options = {"learning_rate": 0.1, "max_length": None, "per_device_train_batch_size": 1}
     tiny_trainer(tmp_path, "random", callbacks=[Counts(stop=4)], **EPOCHS | baseline | options).train()
     assert (
-        f"{warned}epochs trained (0.8 against 2), rows of an update (2 against 4), peak learning rate (0.1 against "
-        "0.01), maximum tokens of a row (none against 128)."
+        f"{warned}epochs trained (0.8 against 2), effective batch size (2 against 4), peak learning rate (0.1 against "
+        "0.01), `max_length` (none against 128)."
     ) in caplog.text

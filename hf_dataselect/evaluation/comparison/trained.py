@@ -27,9 +27,9 @@ TRAINED = {
     "epochs": Figure("epochs trained", _LENGTH),
     "tokens": Figure("tokens trained", (*_LENGTH, *_BATCH, "max_length")),
     "ranks": Figure("ranks"),
-    "batch_size": Figure("rows of an update", _BATCH),
+    "batch_size": Figure("effective batch size", _BATCH),
     "learning_rate": Figure("peak learning rate", ("learning_rate",)),
-    "max_length": Figure("maximum tokens of a row", ("max_length",)),
+    "max_length": Figure("`max_length`", ("max_length",)),
 }
 #: Those that a run on more rows has more of.
 GROWING = ("updates", "tokens")

@@ -41,10 +41,10 @@ def test_updates_are_in_the_table_and_their_factor_is_said_once(tmp_path):
 @pytest.mark.parametrize(
     "figures, options, named",
     [
-        ({"ranks": 2, "batch_size": 4}, {}, "ranks (2 against 1), rows of an update (4 against 2)"),
+        ({"ranks": 2, "batch_size": 4}, {}, "ranks (2 against 1), effective batch size (4 against 2)"),
         ({"epochs": 1.5}, {}, "epochs trained (1.5 against 3)"),
         ({"learning_rate": 5e-4}, {}, "peak learning rate (0.0005 against 0.001)"),
-        ({"max_length": None}, {}, "maximum tokens of a row (none against 512)"),
+        ({"max_length": None}, {}, "`max_length` (none against 512)"),
         ({"ranks": [2, 1]}, {}, "ranks (2, then 1 against 1)"),
         # What an option says is not said again.
         ({"learning_rate": 5e-4}, {"learning_rate": 5e-4}, "`learning_rate`"),
