@@ -63,7 +63,7 @@ def test_trl():
     assert {"dataset_kwargs", "x"} <= {*of_trl.dict_fields(SFTConfig, ["x"])}
     assert isinstance(of_trl.is_vllm_available(), bool)
     written = source(SFTTrainer)
-    for name in ("_skip_prepare_dataset", "_formatting_func"):
+    for name in ("_skip_prepare_dataset", "_formatting_func", "_total_train_tokens"):
         assert f"self.{name} =" in written, f"SFTTrainer keeps no `{name}`"
     for call in ("self._prepare_dataset(", "self._tag_names", "create_model_from_path(model, **model_init_kwargs)"):
         assert call in written, f"SFTTrainer no longer calls `{call}`, which DataSelectingTrainer overrides"

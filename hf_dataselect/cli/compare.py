@@ -9,7 +9,8 @@ from ..engines.llm.load import load_judge
 from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
 from ..evaluation.report.report import to_markdown, write_report
 from ..evaluation.report.sections import sections
-from ..training.comparison import CompareArguments, carry_out, plan
+from ..training.compare_arguments import CompareArguments
+from ..training.comparison import carry_out, plan
 from ..training.recipe import parse_recipe
 from .console import checked, log_to_console
 

@@ -99,6 +99,14 @@ def skips_preparation(trainer: Any) -> bool:
     return attribute("trl", trainer, "_skip_prepare_dataset")
 
 
+def trained_tokens(trainer: Any) -> int:
+    """
+    Tokens without padding that a trainer has trained on since it was made, over all ranks: `_total_train_tokens` of
+    [`~trl.SFTTrainer`], which it logs as `num_tokens`. Seen on TRL 1.16.0; raises `ImportError` where it is missing.
+    """
+    return int(attribute("trl", trainer, "_total_train_tokens"))
+
+
 def create_model(name: str, **options: Any) -> Any:
     """
     A model by name, of the class that its configuration names, as TRL's trainers load it:

@@ -9,7 +9,7 @@ A run is a folder, readable without this package:
 | `scores.parquet` | `row`, `score` (NaN = unscorable), the method's own columns, `kept`, `reason` of every candidate |
 | `compared.json` | of a run of a comparison: the settings that decide its result, and whether it is finished |
 | `wins.json` | outcome of each question, where a judge compared the run's answers with the baseline's |
-| `eval.json` | every evaluation's settings (score, direction, examples), training seconds, PIR |
+| `eval.json` | every evaluation's settings (score, direction, examples), training seconds, what was `trained`, PIR |
 | `answers/NAME.jsonl` | of an instruction test set, for win rates: `id`, `question`, `answer` (null = none) |
 | `generated/NAME.jsonl` | the same of a benchmark that is scored by metrics |
 | `grades/NAME.jsonl` | of MT-Bench: each turn's question, answer, the judge's reply and the grade read from it |
@@ -33,6 +33,8 @@ from ..selection import RESERVED, Selection
 
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
+#: Of a run of a comparison: the settings that decide its result, and whether it came to its end.
+SETTINGS = "compared.json"
 #: Why a run is refused whose model is not one that all its ranks trained.
 DIVERGED = (
     "the ranks of this run trained different models, or may have (hf_dataselect 0.1.0 could stop averaging gradients "
@@ -129,6 +131,12 @@ def read_evaluation(folder: Path | str, option: str = "baseline_dir") -> dict[st
             f"`{option}={str(folder)!r}` is not the folder of a finished, evaluated run ({error}): run it first, with "
             "an `eval_dataset`."
         ) from error
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The settings of a run of a comparison; none of another run."""
+    path = folder / SETTINGS
+    return json.loads(path.read_text(encoding="utf-8"))["settings"] if path.is_file() else {}
 
 
 def may_have_diverged(folder: Path, step: int) -> bool:

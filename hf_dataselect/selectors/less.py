@@ -120,6 +120,7 @@ class LESS(Selector):
             "texts are rendered with the model's own chat template, not Tulu's",
             "warm-up in the precision of the run, gradients in that of `selection_dtype`, Adam's update in float32",
             "candidates have the labels that TRL trains on: in `messages`, those of all turns, not of answers only",
+            "of a row that packing splits, the first part with label tokens counts",
             "a target without a column `subtask` is one subtask; examples without an answer in the window don't count",
             "of a user's adapter, only the factors of its linear layers count, not biases or `modules_to_save`",
         ),

@@ -18,8 +18,10 @@ from ..engines.store.identity import weights_identity
 from ..errors import JudgeError, explained
 from ..evaluation.benchmark import Benchmark, Setting, as_json, from_json
 from ..evaluation.comparison.pir import PIR, benchmark_pir, cost_warning, selection_to_tuning_ratio
+from ..evaluation.comparison.trained import GROWING, TRAINED, difference, recorded
 from ..runs.folder import plain, read_evaluation, write_evaluation
 from ..selection import Selection
+from .trained import TrainedCallback
 
 
 logger = logging.getLogger(__name__)
@@ -36,6 +38,7 @@ class SelectingTrainer(Protocol):
     selection: Selection | None
     evaluation_seconds: float
     run_folder: Path
+    trained: TrainedCallback
     replicated: bool
 
     def context(self, cached: bool = True) -> Context: ...
@@ -151,7 +154,12 @@ class PIRCallback(TrainerCallback):
             self.trainer.save_model(str(self.trainer.run_folder))
             raise
         self._evaluation |= {"train_seconds": seconds, "train_tokens": _tokens(self.trainer.train_dataset)}
+        self._evaluation["trained"] = self.trainer.trained.figures(args, state)
         self._write()
+        both = [self._evaluation["trained"]], [(self.baseline or {}).get("trained") or {}]
+        found = [difference(name, *(recorded(run, name) for run in both)) for name in TRAINED if name not in GROWING]
+        if differing := ", ".join(filter(None, found)):
+            logger.warning("Trained otherwise than `baseline_dir`, not only on other rows: %s.", differing)
 
     def _train_seconds(self) -> float | None:
         """Training seconds so far, without evaluations; `None` if a resumed checkpoint does not hold its own."""

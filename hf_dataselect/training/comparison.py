@@ -11,25 +11,22 @@ import gc
 import hashlib
 import json
 import logging
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..budget import Budget
 from ..data.load import load_target
 from ..data.records import Records
 from ..engines.store.files import write_atomic
 from ..engines.store.identity import digest
 from ..evaluation.benchmark import load_benchmarks
 from ..evaluation.comparison.evaluated_runs import FREE
-from ..options import documented, nearest
-from ..registry import load_selector
-from ..runs.folder import plain, read_evaluation
+from ..options import nearest
+from ..runs.folder import SETTINGS, plain, read_evaluation
 from .config import DataSelectingConfig
+from .equal import train_like
 from .inputs import prepare_benchmarks, selection_plan
 from .recipe import Recipe, build_trainer, load_sources
 from .trainer import DataSelectingTrainer
@@ -37,8 +34,6 @@ from .trainer import DataSelectingTrainer
 
 logger = logging.getLogger(__name__)
 
-#: In a run's folder: the settings that decide its result, and whether it came to its end.
-SETTINGS = "compared.json"
 #: Of the options in [`FREE`], those that decide what is selected.
 _DECIDING = ("selection_dtype", "selection_diversity", "selection_target", "selection_budget_by")
 #: Options that are compared by content, not by name; the judge only for methods that ask it.
@@ -51,75 +46,6 @@ _INSTEAD = {
     "seed": "seeds",
     "baseline_dir": "`full`, which is always among the",
 }
-
-
-@documented
-@dataclass
-class CompareArguments:
-    """What is compared."""
-
-    methods: list[str] = field(
-        default_factory=lambda: ["ifd"],
-        metadata={"help": "Methods to compare; the baseline `full` and the control `random` are always added."},
-    )
-    budgets: list[str] = field(
-        default_factory=lambda: ["0.05"],
-        metadata={
-            "help": "Budgets (see selection_budget). Each costs one training per method and seed, and no scoring."
-        },
-    )
-    seeds: list[int] = field(
-        default_factory=lambda: [42],
-        metadata={
-            "help": "Seeds of selection and training; with several, the interval of a PIR covers the spread between "
-            "runs. Each costs all runs again."
-        },
-    )
-    method_kwargs: dict[str, Any] | str | None = field(
-        default=None,
-        metadata={"help": "Options by method, for example {ifd: {warmup: none}}: a mapping in YAML or JSON."},
-    )
-    save_models: bool = field(default=True, metadata={"help": "Keep the model of each run, which takes disk space."})
-    count_by: str | None = field(
-        default=None, metadata={"help": "Column of the candidates by which the report counts the rows kept."}
-    )
-
-    def __post_init__(self):
-        if isinstance(self.method_kwargs, str):
-            try:
-                self.method_kwargs = json.loads(self.method_kwargs)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"`method_kwargs={self.method_kwargs!r}` is not JSON: {error}.") from error
-        given = self.method_kwargs or {}
-        if not (isinstance(given, dict) and all(isinstance(kwargs, dict) for kwargs in given.values())):
-            raise ValueError(f"`method_kwargs` must map methods to their options, got {self.method_kwargs!r}.")
-        self.methods = list(dict.fromkeys(["full", "random", *self.methods]))
-        self.budgets = list(dict.fromkeys(Budget.parse(budget).plain for budget in self.budgets))
-        self.seeds = list(dict.fromkeys(self.seeds))
-        for option in ("budgets", "seeds"):
-            if not getattr(self, option):
-                raise ValueError(f"`{option}` is empty.")
-        for name, kwargs in given.items():
-            load_selector(name, kwargs)  # also for a method that is not compared this time
-
-    def runs(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Name and selection options of each run; every seed begins with its baseline."""
-        for seed in self.seeds:
-            for method in self.methods:
-                kwargs = (self.method_kwargs or {}).get(method)
-                fixed = load_selector(method, kwargs).fixed_budget
-                for budget in [None] if fixed else self.budgets:
-                    name = "-".join([_file_name(method), *([_as_name(budget)] if budget else []), f"seed{seed}"])
-                    yield (
-                        name,
-                        {
-                            "selection_method": method,
-                            "selection_kwargs": kwargs,
-                            "selection_budget": budget,
-                            "seed": seed,
-                        }
-                        | ({"selection_budget_by": None} if fixed else {}),
-                    )
 
 
 @dataclass
@@ -209,19 +135,31 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         )
     if args.judge == "self":
         raise ValueError("`judge='self'` would let every model judge itself: name one model for all.")
+    if compared.equal != "epochs" and args.max_steps > 0:
+        raise ValueError(
+            f"`max_steps={args.max_steps}` already gives every run as many updates: remove it, or "
+            f"`equal={compared.equal!r}`."
+        )
+    if compared.equal == "tokens" and records.images:
+        raise ValueError("`equal='tokens'` can't count the tokens of images beforehand: choose 'updates' or 'epochs'.")
     target = load_target(args.selection_target, records)
     decides = {
         name: value
         for name, value in (recipe.sources | args.given).items()
         if name in _DECIDING or not name.startswith((*FREE, *_BY_CONTENT))
     }
-    shared = decides | {
-        "model_content": _content_of(recipe.model.model_name_or_path),
-        "dataset_content": records.content_hash(),
-        "target_content": target and target.content_hash(),
-        "benchmarks_content": {item.name: item.protocol() for item in prepare_benchmarks(args, None)},
-        "eval_content": held_out and Records(held_out, args.dataset_text_field).content_hash(),
-    }
+    equal = {} if compared.equal == "epochs" else {"equal": compared.equal}
+    shared = (
+        decides
+        | equal
+        | {
+            "model_content": _content_of(recipe.model.model_name_or_path),
+            "dataset_content": records.content_hash(),
+            "target_content": target and target.content_hash(),
+            "benchmarks_content": {item.name: item.protocol() for item in prepare_benchmarks(args, None)},
+            "eval_content": held_out and Records(held_out, args.dataset_text_field).content_hash(),
+        }
+    )
     runs = []
     for name, chosen in compared.runs():
         folder, baseline = root / name, root / f"full-seed{chosen['seed']}"
@@ -245,6 +183,10 @@ def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) 
     checkpoint = _last_whole_checkpoint(run.folder) if begun else None
     if trainer.is_world_process_zero():
         run.write(finished=False)
+    trainer.prepare_subset(checkpoint)
+    equal, baseline = run.recipe.more.equal, run.given["baseline_dir"]
+    if equal != "epochs" and baseline is not None:
+        train_like(trainer, Path(baseline), equal)
     trainer.train(resume_from_checkpoint=checkpoint)
     if save_model:
         trainer.save_model(trainer.args.output_dir)
@@ -269,16 +211,6 @@ def _last_whole_checkpoint(folder: Path) -> str | None:
         int(path.parent.name.split("-")[1]): path.parent for path in folder.glob("checkpoint-*/trainer_state.json")
     }
     return str(steps[max(steps)]) if steps else None
-
-
-def _as_name(budget: float | int | str) -> str:
-    """A budget as part of a folder's name: without spaces and signs."""
-    return re.sub(r"[^\w.]+", "-", str(budget))
-
-
-def _file_name(method: str) -> str:
-    """A method's name in a folder's name: the class of `package.module:Class`."""
-    return method.rpartition(":")[2]
 
 
 def _content_of(model: str) -> str:

@@ -46,6 +46,7 @@ from .inputs import (
     selection_plan,
 )
 from .resume import read_selection_back
+from .trained import TrainedCallback
 
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class DataSelectingTrainer(SFTTrainer):
                 )
             kwargs["formatting_func"] = formatting_func
         self.selection: Selection | None = None
-        self.evaluation_seconds = 0.0
+        self.evaluation_seconds, self.trained = 0.0, TrainedCallback(self)
         #: Entries of `recipe.yaml` besides the arguments; the command line adds its own.
         self.recipe: dict[str, Any] = {"model_name_or_path": name_of(model)}
         self.records = Records(train_dataset, args.dataset_text_field, formatting_func)
@@ -148,7 +149,7 @@ class DataSelectingTrainer(SFTTrainer):
             logger.warning("Benchmarks can't run on a sharded model (DeepSpeed, FSDP): this run will have no PIR.")
             evaluation.benchmarks = []
         # Before the trackers' own callbacks, which close their files when training ends.
-        put_first(self, [SelectionCallback(self), evaluation])
+        put_first(self, [SelectionCallback(self), self.trained, evaluation])
 
     def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
         if dataset is self._sample:  # the candidates are tokenized once the rows to keep are known
@@ -195,8 +196,19 @@ class DataSelectingTrainer(SFTTrainer):
         self.train_dataset, self._prepared = self._candidates, False
         return self.selection
 
-    def prepare_subset(self) -> None:
-        """Make the rows of `self.selection` (selected now if they are not yet) the training dataset, tokenized."""
+    def prepare_subset(self, resume_from_checkpoint: str | bool | None = None) -> None:
+        """
+        Make the rows of `self.selection` the training dataset, tokenized. If there is none yet, it is that of the
+        interrupted run where a checkpoint is given, and else selected now.
+        """
+        if resume_from_checkpoint and self.selection is None:
+            self.selection, folder = read_selection_back(self.plan, self.run_folder, resume_from_checkpoint)
+            if self.is_world_process_zero():
+                if folder.resolve() == self.run_folder.resolve():
+                    write_versions(self.run_folder)
+                else:
+                    write_recipe(self.run_folder, self.recipe | self.args.given)
+                    write_selection(self.run_folder, self.selection)
         if self._prepared:
             return
         self._refuse_edited()
@@ -243,15 +255,7 @@ class DataSelectingTrainer(SFTTrainer):
                 As in [`~transformers.Trainer.train`]; the rows of the interrupted run are read back, not selected
                 again.
         """
-        if resume_from_checkpoint and self.selection is None:
-            self.selection, folder = read_selection_back(self.plan, self.run_folder, resume_from_checkpoint)
-            if self.is_world_process_zero():
-                if folder.resolve() == self.run_folder.resolve():
-                    write_versions(self.run_folder)
-                else:
-                    write_recipe(self.run_folder, self.recipe | self.args.given)
-                    write_selection(self.run_folder, self.selection)
-        self.prepare_subset()
+        self.prepare_subset(resume_from_checkpoint)
         self._forget_evaluation()
         return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 

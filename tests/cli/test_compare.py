@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from hf_dataselect.cli.main import main
-from hf_dataselect.training.comparison import CompareArguments, _last_whole_checkpoint, plan
+from hf_dataselect.training.compare_arguments import CompareArguments
+from hf_dataselect.training.comparison import _last_whole_checkpoint, plan
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.evaluation.report.test_report import tables
@@ -65,6 +66,7 @@ def test_every_method_budget_and_seed_is_a_run_and_baseline_and_control_are_amon
         (["--methods", "rds"], "needs `selection_target`"),
         (["--selection_budget", "6"], "`selection_budget` is of a single run: a comparison has budgets"),
         (["--seed", "7"], "a comparison has seeds"),
+        (["--equal", "updates"], "`max_steps=2` already gives every run as many updates"),
         (["--count_by", "colour"], "`count_by='colour'` is not a column"),
         (["--eval_dataset_name", ""], "`eval_dataset_name` is required, or `benchmarks`"),
         (["--benchmarks", '[{"kind": "gsm8k", "dataset": "none.jsonl"}]'], "there is no file 'none.jsonl'"),
@@ -173,6 +175,7 @@ def test_two_ranks_make_the_same_comparison(recipe, tmp_path):
         two = json.loads((tmp_path / "runs" / name / "selection.json").read_text())
         evaluation = json.loads((tmp_path / "runs" / name / "eval.json").read_text())
         assert two["facts"]["processes"] == 2 and evaluation["ranks_agree"] and evaluation["steps"] == 2
+        assert [evaluation["trained"][figure] for figure in ("updates", "ranks", "batch_size")] == [2, 2, 4]
         alone = str(tmp_path / "alone" / name)
         main(["select", "--config", str(tmp_path / "runs" / name / "recipe.yaml"), "--output_dir", alone])
         one = json.loads((tmp_path / "alone" / name / "selection.json").read_text())
@@ -181,3 +184,72 @@ def test_two_ranks_make_the_same_comparison(recipe, tmp_path):
     assert [(row["run"].split()[0], row["rows kept"]) for row in shown] == list(
         zip(runs, ["24", "6", "6"], strict=True)
     )
+
+
+def by_epochs(recipe: Path, **more) -> None:
+    """Let the recipe train for 2 epochs: `full` for 12 updates of at most 4 rows, a run on 6 rows for 4."""
+    given = yaml.safe_load(recipe.read_text())
+    del given["max_steps"]
+    batch = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 2}
+    recipe.write_text(yaml.safe_dump(given | batch | {"methods": ["length"], "budgets": [6]} | more))
+
+
+def trained(folder: Path, name: str) -> dict:
+    return json.loads((folder / name / "eval.json").read_text())["trained"]
+
+
+SHORT = ["random-6-seed1", "length-6-seed1"]
+
+
+def test_runs_get_as_many_updates_as_the_baseline_also_when_they_resume(recipe, tmp_path, capsys):
+    """With packing, the number of updates is known only as the rows are."""
+    by_epochs(recipe, packing=True, max_length=32, save_strategy="steps", save_steps=3, equal="updates")
+    folder = tmp_path / "runs"
+    main(["compare", "--config", str(recipe)])
+    baseline = trained(folder, "full-seed1")
+    for name in SHORT:
+        found = trained(folder, name)
+        assert found["updates"] == baseline["updates"] > 6 and found["epochs"] > 2 == baseline["epochs"]
+        assert yaml.safe_load((folder / name / "recipe.yaml").read_text())["max_steps"] == found["updates"]
+    shown = capsys.readouterr().out
+    assert tables(shown)["Runs"][2]["over control"]
+    assert "Trained for as many optimizer updates as the baseline, not for as many epochs (`equal: updates`)." in shown
+    assert f"{SHORT[1]}: differs from the baseline not only in its rows: epochs trained (" in shown
+    assert "times as many optimizer updates" not in shown and "`max_steps`" not in shown
+
+    whole, run = trained(folder, SHORT[0]), folder / SHORT[0]
+    (run / "eval.json").unlink()  # as if killed at its first checkpoint
+    for path in run.glob("checkpoint-*/trainer_state.json"):
+        if path.parent.name != "checkpoint-3":
+            path.unlink()
+    before = made(folder)
+    main(["compare", "--config", str(recipe)])
+    assert trained(folder, SHORT[0]) == whole and before.items() <= made(folder).items()
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", str(recipe), "--equal", "epochs"])
+    assert "equal was updates, is the default" in capsys.readouterr().err
+
+
+def test_runs_get_about_as_many_tokens_as_the_baseline(recipe, tmp_path, capsys):
+    by_epochs(recipe, equal="tokens")
+    main(["compare", "--config", str(recipe)])
+    wanted = trained(tmp_path / "runs", "full-seed1")
+    assert wanted["updates"] == 12
+    for name in SHORT:
+        found = trained(tmp_path / "runs", name)
+        assert abs(found["tokens"] - wanted["tokens"]) <= found["tokens"] / found["updates"]
+    shown = capsys.readouterr().out
+    said = {(row["run"], row["what"]): row["how much"] for row in tables(shown)["Row accounting"]}
+    assert said["full-seed1", "tokens trained"] == f"{wanted['tokens']:,}"
+    assert tables(shown)["Runs"][2]["over control"], "also where its control got another number of updates"
+
+
+def test_runs_get_as_many_epochs_by_default_and_fewer_updates(recipe, tmp_path, capsys):
+    by_epochs(recipe, methods=[])
+    main(["compare", "--config", str(recipe)])
+    full, random = (trained(tmp_path / "runs", name) for name in ("full-seed1", "random-6-seed1"))
+    assert (full["updates"], random["updates"], full["epochs"], random["epochs"]) == (12, 4, 2, 2)
+    shown = capsys.readouterr().out
+    assert [row["updates"] for row in tables(shown)["Runs"]] == ["12", "4"]
+    assert shown.count("The baseline got 3 times as many optimizer updates as the runs on fewer rows.") == 1
+    assert "not only in its rows" not in shown and "equal:" not in shown

@@ -26,7 +26,7 @@ from hf_dataselect.fitted.rules.rule import AttentionRule
 from hf_dataselect.fitted.scorers import train_scorer
 from hf_dataselect.fitted.scorers.train_scorer import ScorerArguments
 from hf_dataselect.training import comparison, recipe, trainer
-from hf_dataselect.training.comparison import CompareArguments
+from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.recipe import DataArguments
 from tests.evaluation.judging.test_win_rate import Scripted
@@ -211,19 +211,18 @@ def test_options_of_compare_reach_the_runs_and_the_report(tmp_path, monkeypatch,
         "budgets": ["0.25", "9"],
         "seeds": ["3", "4"],
         "method_kwargs": '{"ifd": {"warmup": "none"}}',
+        "equal": "tokens",
         "save_models": "false",
         "count_by": "rating",
     }
     assert options.keys() == own(CompareArguments)
     path = write_recipe(tmp_path, output_dir=str(tmp_path / "runs"), judge="model:some", judge_kwargs={"max_calls": 9})
-    rewrite(path, lambda name: name not in ("selection_method", "selection_kwargs", "selection_budget"))
+    rewrite(path, lambda name: name not in ("selection_method", "selection_kwargs", "selection_budget", "max_steps"))
     made, compared = [], SimpleNamespace()
     (tmp_path / "runs" / "full-seed3" / "answers").mkdir(parents=True)
     (tmp_path / "runs" / "full-seed3" / "answers" / "koala.jsonl").touch()
     monkeypatch.setattr(comparison.PlannedRun, "build", lambda self: None)
-    monkeypatch.setattr(
-        compare, "carry_out", lambda run, trainer, save: made.append((run.folder.name, run.given, save))
-    )
+    monkeypatch.setattr(compare, "carry_out", lambda run, trainer, save: made.append((run.folder.name, run, save)))
     monkeypatch.setattr(compare, "compare_runs", lambda folders: setattr(compared, "runs", folders) or compared)
     monkeypatch.setattr(compare, "add_wins", lambda compared, judge: setattr(compared, "judge", judge))
     monkeypatch.setattr(
@@ -234,8 +233,10 @@ def test_options_of_compare_reach_the_runs_and_the_report(tmp_path, monkeypatch,
     main(["compare", "--config", str(path), *as_arguments(options)])
     names = ["full", "random-0.25", "random-9", "ifd-0.25", "ifd-9", "length-0.25", "length-9"]
     assert [name for name, _, _ in made] == [f"{name}-seed{seed}" for seed in (3, 4) for name in names]
-    for name, given, save in made:
+    for name, run, save in made:
         method, *budget, seed = name.split("-")
+        given = run.given
+        assert run.recipe.more.equal == run.settings["equal"] == "tokens"
         assert given["selection_method"] == method and given["seed"] == int(seed[4:]) and save is False
         assert given["selection_budget"] == (float(budget[0]) if budget else None)
         assert given["selection_kwargs"] == ({"warmup": "none"} if method == "ifd" else None)

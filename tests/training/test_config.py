@@ -16,7 +16,7 @@ import pytest
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selector import Selector, method_name
 from hf_dataselect.selectors.ifd import IFD
-from hf_dataselect.training.comparison import CompareArguments
+from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.recipe import DataArguments
 

@@ -17,7 +17,7 @@ from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import selector_class
 from hf_dataselect.training import inputs
 from hf_dataselect.training import recipe as recipe_module
-from hf_dataselect.training.comparison import CompareArguments
+from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.recipe import build_trainer, load_held_out, load_sources, parse_recipe, prepare_selection
 from tests.rows import alpaca
 from tests.shared_data import smollm2_path

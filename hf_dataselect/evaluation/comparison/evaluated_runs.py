@@ -9,10 +9,11 @@ import numpy as np
 import yaml
 
 from ...engines.store.identity import digest
-from ...runs.folder import read_evaluation, read_selection
+from ...runs.folder import read_evaluation, read_selection, read_settings
 from ...selection import Selection
 from ..benchmark import Setting, from_json
 from .pir import PIR
+from .trained import GROWING, TRAINED, difference, recorded
 
 
 #: Prefixes of options that may differ between compared runs: selection, logging, output and how it is computed.
@@ -47,6 +48,10 @@ class Run:
             Tokens of the kept rows, truncated as in training.
         failed, unscorable (`dict`, *optional*):
             Failed benchmarks and their errors; unscorable held-out rows by reason.
+        trained (`dict`, *optional*):
+            What training did, see [`TRAINED`]; empty if the run does not record it.
+        equal (`str`, *optional*):
+            What a comparison gave this run as much of as the baseline, if not epochs.
     """
 
     name: str
@@ -61,6 +66,8 @@ class Run:
     tokens: int | None = None
     failed: dict[str, str] = field(default_factory=dict)
     unscorable: dict[str, list[int]] = field(default_factory=dict)
+    trained: dict[str, Any] = field(default_factory=dict)
+    equal: str | None = None
 
     @property
     def seed(self) -> int | None:
@@ -78,7 +85,10 @@ class Run:
     @property
     def training(self) -> dict[str, Any]:
         """The options that must be equal in a fair comparison."""
-        return {name: value for name, value in self.recipe.items() if not name.startswith(FREE)}
+        options = {name: value for name, value in self.recipe.items() if not name.startswith(FREE)}
+        if self.equal:  # which decides the number of updates
+            options = {name: value for name, value in options.items() if name != "max_steps"} | {"equal": self.equal}
+        return options
 
 
 @dataclass
@@ -141,22 +151,45 @@ class Group:
         """Mean over the runs; `None` if unknown for one."""
         return _mean([run.tokens for run in self.runs])
 
+    def trained(self, figure: str) -> float | None:
+        """A figure of [`TRAINED`] that is a number, mean over the runs; `None` if unknown for one."""
+        return _mean([run.trained.get(figure) for run in self.runs])
+
+    def controls(self, other: "Group") -> bool:
+        """Whether this is the control of another group: as many of the same candidates, at random, trained alike."""
+        mine, its = self.selection, other.selection
+        same_rows = mine.facts.get("dataset") == its.facts.get("dataset") and len(mine.indices) == len(its.indices)
+        alike = self.runs[0].training == other.runs[0].training
+        return self.method == "random" and other.method not in UNSCORED and same_rows and alike
+
     def score(self, setting: str) -> float | None:
         """Mean over the runs; `None` if one of them lacks the setting."""
         return _mean([run.settings[setting].score if setting in run.settings else None for run in self.runs])
 
     def differences(self, other: "Group") -> list[str]:
         """
-        Options, candidate rows and packages in which the first runs differ, where both record them: a PIR between the
-        groups measures these too.
+        Options, candidate rows and packages in which the first runs differ, where both record them, and what their
+        options don't say of how the runs were trained: a PIR between the groups measures these too.
         """
         mine, its = self.runs[0], other.runs[0]
         options = {**its.training, **mine.training} if its.recipe and mine.recipe else {}
         names = [f"`{name}`" for name in options if mine.training.get(name) != its.training.get(name)]
         if mine.selection.facts.get("dataset") != its.selection.facts.get("dataset"):
             names.append("the candidate rows")
+        said = {name.strip("`") for name in names}
+        names += [named for figure in TRAINED if (named := self._trained_otherwise(other, figure, said))]
         packages = {**its.versions, **mine.versions} if its.versions and mine.versions else {}
         return names + [f"{name} (version)" for name in packages if mine.versions.get(name) != its.versions.get(name)]
+
+    def _trained_otherwise(self, other: "Group", figure: str, said: set[str]) -> str | None:
+        """What the runs did otherwise than the other's, with both values; not what follows from the number of rows."""
+        options = TRAINED[figure].said_by
+        if said & {*options} or figure in GROWING and len(self.selection.indices) != len(other.selection.indices):
+            return None
+        mine, its = (recorded([run.trained for run in group.runs], figure) for group in (self, other))
+        if figure == "tokens":  # each seed's rows have their own
+            mine, its = ([mean] if (mean := group.trained(figure)) else [] for group in (self, other))
+        return difference(figure, mine, its)
 
 
 def _mean(values: list[float | None]) -> float | None:
@@ -189,6 +222,8 @@ def read_run(folder: Path, shared_names: list[str]) -> Run:
         evaluation.get("train_tokens"),
         evaluation.get("failed") or {},
         evaluation.get("unscorable") or {},
+        evaluation.get("trained") or {},
+        read_settings(folder).get("equal"),
     )
 
 

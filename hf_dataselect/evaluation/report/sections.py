@@ -18,6 +18,7 @@ from ..comparison.pir import cost_warning
 from ..comparison.published import published
 from .by_setting import scores_by_setting, verdicts_by_setting
 from .section import Section, Table, named, number
+from .training import trained_differently
 from .verdict import headline, interval_text
 
 
@@ -52,12 +53,15 @@ def _runs(comparison: Comparison) -> Section:
         "over control": _over_control,
         "STR": lambda g: number(g.str_ratio),
         "selection s": lambda g: f"{g.selection_seconds:.1f}",
+        "updates": lambda g: "" if g.trained("updates") is None else f"{g.trained('updates'):,.0f}",
         "training s": lambda g: number(g.train_seconds, 1),
         "PIR (wins rate)": lambda g: number(g.wins and g.wins.value),
         "its interval": lambda g: interval_text(g.wins),
     }
     if max(len(group.runs) for group in groups) == 1:
         del columns["seeds"]
+    if all(group.trained("updates") is None for group in groups):
+        del columns["updates"]
     if not any(group.wins for group in groups):
         del columns["PIR (wins rate)"], columns["its interval"]
     table = Table([*columns], [[cell(group) for cell in columns.values()] for group in groups], 3)
@@ -101,8 +105,7 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
             if pir.left_out:
                 reasons = "; ".join(f"{name}: {reason}" for name, reason in pir.left_out.items())
                 yield f"{group.name}: excluded from the PIR ({pir.kind}): {reasons}."
-        if reference is not None and group is not reference and (differing := group.differences(reference)):
-            yield f"{group.name}: differs from the baseline not only in its rows: {', '.join(differing)}."
+    yield from trained_differently(comparison)
 
 
 def _efficiency(comparison: Comparison) -> Iterator[Section]:
@@ -189,6 +192,8 @@ def _accounting(comparison: Comparison) -> Section:
             whole = comparison.baseline.tokens if comparison.baseline else None
             share = f" ({group.tokens / whole:.1%} of the baseline's)" if whole else ""
             lines.append(("tokens of the rows kept", f"{group.tokens:,.0f}{share}"))
+        if (trained := group.trained("tokens")) is not None:
+            lines.append(("tokens trained", f"{trained:,.0f}"))
         if selection.passes:
             lines.append(("rows and tokens through models", _listed(selection.passes)))
         judge = selection.facts.get("judge")

@@ -18,7 +18,8 @@ from hf_dataselect.evaluation.judging.win_rate import read_answers
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
 from hf_dataselect.runs.folder import plain
-from hf_dataselect.training.comparison import CompareArguments, plan
+from hf_dataselect.training.compare_arguments import CompareArguments
+from hf_dataselect.training.comparison import plan
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.recipe import parse_recipe
 from tests.evaluation.benchmarks.test_multiple_choice import MMLU, write
