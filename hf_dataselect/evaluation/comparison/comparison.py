@@ -127,20 +127,13 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
         if reference is not None and group is not reference:
             group.pir = _pir(group, reference)
             group.str_ratio = selection_to_tuning_ratio(group.selection_seconds, reference.train_seconds)
-        control = next((g for g in groups if g.method == "random" and _controls(g, group)), None)
-        if control is not None and group.method not in UNSCORED:
+        control = next((other for other in groups if other.controls(group)), None)
+        if control is not None:
             group.over_control = _pir(group, control)
     groups.sort(key=lambda group: group is not reference)
     comparison = Comparison(groups, reference)
     add_wins(comparison)
     return comparison
-
-
-def _controls(control: Group, group: Group) -> bool:
-    """Whether `control` kept as many of the same candidates as `group` and trained alike."""
-    one, other = control.selection, group.selection
-    same_rows = one.facts.get("dataset") == other.facts.get("dataset") and len(one.indices) == len(other.indices)
-    return same_rows and control.runs[0].training == group.runs[0].training
 
 
 def _pir(group: Group, reference: Group) -> PIR:
