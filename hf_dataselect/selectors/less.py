@@ -145,14 +145,16 @@ class LESS(Selector):
                 influence = checkpoint.similarity(target, self.momentum)
                 similarity = similarity + checkpoint.weight * influence
         features = {"similarity": similarity}
-        return features if checkpoint.error is None else features | {"error": checkpoint.error.of_groups()}
+        if checkpoint.error is not None:
+            features["error"] = checkpoint.error.of_groups(compete=self.rule == "max")
+        return features
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
         scores = highest(features["similarity"])
         if "error" in features:
-            error = _mean_error(features, scores)
-            ctx.account.figures["error of a score by the projection, estimated"] = f"{error:.2g}"
-            ctx.account.figures["standard deviation of the scores"] = f"{np.nanstd(scores):.2g}"
+            figures = ctx.account.figures
+            figures["error of a score by the projection, estimated"] = f"{_mean_error(features, scores):.2g}"
+            figures["standard deviation of the scores"] = f"{np.nanstd(scores):.2g}"
         return scores
 
     def select(

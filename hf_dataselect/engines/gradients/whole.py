@@ -68,7 +68,7 @@ def why_whole(
         key = digest([model, rows.keys().tobytes().hex(), numbers, project.dim, epochs])
         path = check_writable(Path(runtime.cache_dir) / "projection") / f"{key}.json"
         try:
-            kept = json.loads(path.read_text())
+            kept = json.loads(path.read_text(encoding="utf-8"))
             if kept["why whole"] is None or kept["examples"] >= len(examples):
                 return kept["why whole"]
         except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one

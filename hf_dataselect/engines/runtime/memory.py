@@ -43,7 +43,7 @@ def _left_in_groups(own: Path = Path("/proc/self/cgroup")) -> list[int]:
     """What each control group of this process has left below its limit."""
     left = []
     try:
-        groups = [line.split(":", 2)[1:] for line in own.read_text().splitlines()]
+        groups = [line.split(":", 2)[1:] for line in own.read_text(encoding="utf-8").splitlines()]
     except OSError:  # not Linux
         return []
     for mount, controller, limit, usage, cached in _GROUPS:
@@ -55,8 +55,10 @@ def _left_in_groups(own: Path = Path("/proc/self/cgroup")) -> list[int]:
                 if not folder.is_relative_to(mount):
                     break
                 try:
-                    allowed, used = ((folder / file).read_text().strip() for file in (limit, usage))
-                    facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                    allowed, used = ((folder / file).read_text(encoding="utf-8").strip() for file in (limit, usage))
+                    facts = dict(
+                        line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines()
+                    )
                     left.append(int(allowed) - int(used) + int(facts.get(cached, 0)))
                 except (OSError, ValueError):  # `max`: without a limit
                     continue
