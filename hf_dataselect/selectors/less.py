@@ -13,7 +13,8 @@ train that task best; 5 % chosen so often beat all of the data.
 
     influence = sum over checkpoints of learning rate x <Adam update of the candidate, gradient of the example>
 
-Gradients of whole batches are taken by hooks in the same run.
+Gradients of whole batches are taken by hooks in the same run. With adapters of 3,000, 29,000 and 296,000 numbers on
+tiny models, a sketch of 8,192 keeps 27, 26 and 24 of the 30 rows of 600 that whole gradients keep.
 
 Relations: [`RDS`] needs the same target, costs one forward pass, and at large scale was found to choose better.
 """
@@ -152,8 +153,9 @@ class LESS(Selector):
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
         scores = highest(features["similarity"])
         if "error" in features:
-            figures = ctx.account.figures
-            figures["error of a score by the projection, estimated"] = f"{_mean_error(features, scores):.2g}"
+            figures, error = ctx.account.figures, _mean_error(features, scores)
+            known = f"{error:.2g}" if np.isfinite(error) else "not known, of fewer than two rows"
+            figures["error of a score by the projection, estimated"] = known
             figures["standard deviation of the scores"] = f"{np.nanstd(scores):.2g}"
         return scores
 
