@@ -13,7 +13,8 @@ train that task best; 5 % chosen so often beat all of the data.
 
     influence = sum over checkpoints of learning rate x <Adam update of the candidate, gradient of the example>
 
-Gradients of whole batches are taken by hooks in the same run.
+Gradients of whole batches are taken by hooks in the same run. With adapters of 3,000, 29,000 and 296,000 numbers on
+tiny models, a sketch of 8,192 keeps 27, 26 and 24 of the 30 rows of 600 that whole gradients keep.
 
 Relations: [`RDS`] needs the same target, costs one forward pass, and at large scale was found to choose better.
 """
@@ -146,14 +147,17 @@ class LESS(Selector):
                 influence = checkpoint.similarity(target, self.momentum)
                 similarity = similarity + checkpoint.weight * influence
         features = {"similarity": similarity}
-        return features if checkpoint.error is None else features | {"error": checkpoint.error.of_groups()}
+        if checkpoint.error is not None:
+            features["error"] = checkpoint.error.of_groups(compete=self.rule == "max")
+        return features
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
         scores = highest(features["similarity"])
         if "error" in features:
-            error = _mean_error(features, scores)
-            ctx.account.figures["error of a score by the projection, estimated"] = f"{error:.2g}"
-            ctx.account.figures["standard deviation of the scores"] = f"{np.nanstd(scores):.2g}"
+            figures, error = ctx.account.figures, _mean_error(features, scores)
+            known = f"{error:.2g}" if np.isfinite(error) else "not known, of fewer than two rows"
+            figures["error of a score by the projection, estimated"] = known
+            figures["standard deviation of the scores"] = f"{np.nanstd(scores):.2g}"
         return scores
 
     def select(

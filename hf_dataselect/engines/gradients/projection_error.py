@@ -15,8 +15,10 @@ class ProjectionError:
 
         w_c w_c' (<d_c, d_c'> <y_c, y_c'> + <d_c, y_c'> <d_c', y_c>) / dim
 
-    whose inner products those of projected vectors estimate well enough. It is an upper estimate where a few
-    coordinates hold most of a vector.
+    whose inner products those of projected vectors estimate well enough. If groups compete for rows (the highest
+    similarity counts), what all rows share errs for each group by another amount: the same sum for the mean row, and
+    the difference of y_c from its mean over the groups that rows are most similar to. All of it is an upper estimate
+    where a few coordinates hold most of a vector.
 
     Args:
         dim (`int`):
@@ -40,17 +42,31 @@ class ProjectionError:
         """
         self.checkpoints.append((weight, vectors, target.astype(vectors.dtype)))
 
-    def of_groups(self) -> np.ndarray:
-        """Root mean square error of a row's similarity to each group `(groups,)`; NaN with fewer than two rows."""
+    def of_groups(self, compete: bool = False) -> np.ndarray:
+        """
+        Root mean square error of a row's similarity to each group `(groups,)`; NaN with fewer than two rows. Between
+        the rows of a group, or, if they `compete`, of all groups.
+        """
         usable = np.all([np.isfinite(vectors).all(1) for _, vectors, _ in self.checkpoints], axis=0)
         if usable.sum() < 2:
             return np.full(len(self.checkpoints[0][2]), np.nan)
         checkpoints = [(w, x[usable].astype(np.float32), y.astype(np.float32)) for w, x, y in self.checkpoints]
-        centered = [(w, x - x.mean(0), y) for w, x, y in checkpoints]
-        variance = 0
-        for w1, d1, y1 in centered:
-            for w2, d2, y2 in centered:
-                lengths = (d1 * d2).sum(1)[:, None] * (y1 * y2).sum(1)
-                variance = variance + w1 * w2 * (lengths + (d1 @ y2.T) * (d2 @ y1.T))
-        unbiased = usable.sum() / (usable.sum() - 1)  # the mean row is one of the sample
-        return np.sqrt(np.maximum(variance.mean(0) * unbiased / self.dim, 0))
+        unbiased = usable.sum() / (usable.sum() - 1)  # the mean row is made of the sample
+        variance = unbiased * _variances([(w, x - x.mean(0), y) for w, x, y in checkpoints]).mean(0)
+        if compete:
+            similarity = sum(w * x @ y.T for w, x, y in checkpoints)
+            best = np.where(np.isnan(similarity), -np.inf, similarity).argmax(1)
+            share = np.bincount(best, minlength=similarity.shape[1]) / len(best)
+            apart = [(w, x.mean(0, keepdims=True), y - share @ np.nan_to_num(y)) for w, x, y in checkpoints]
+            variance = variance + _variances(apart)[0]
+        return np.sqrt(np.maximum(variance / self.dim, 0))
+
+
+def _variances(checkpoints: list[tuple[float, np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The sum over pairs of checkpoints, for each row and group `(s, groups)`."""
+    total = 0
+    for w1, d1, y1 in checkpoints:
+        for w2, d2, y2 in checkpoints:
+            lengths = (d1 * d2).sum(1)[:, None] * (y1 * y2).sum(1)
+            total = total + w1 * w2 * (lengths + (d1 @ y2.T) * (d2 @ y1.T))
+    return total

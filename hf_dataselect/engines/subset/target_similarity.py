@@ -24,7 +24,8 @@ class Target:
         usable = np.isfinite(vectors).all(1)
         members = [np.flatnonzero(usable & (groups == group)) for group in range(int(groups.max(initial=-1)) + 1)]
         if rule == "mean":  # the mean of inner products is the inner product with the mean
-            vectors = np.stack([vectors[rows].mean(0) if len(rows) else vectors[0] for rows in members])
+            none = np.full(vectors.shape[1], np.nan, np.float32)
+            vectors = np.stack([vectors[rows].mean(0) if len(rows) else none for rows in members])
             members = [np.array([group] * (len(rows) > 0), int) for group, rows in enumerate(members)]
         self.vectors, self.members = vectors, members
 

@@ -62,6 +62,20 @@ def test_the_estimate_is_the_measured_error(kind, alike, shared, spread):
     assert (ratio > 0.75).all() and (ratio < 1.4).all(), ratio
 
 
+def test_groups_that_compete_err_by_what_all_rows_share_too():
+    draw, errors, estimates = np.random.default_rng(0), [], []
+    common, base, target = (unit(draw.normal(size=(n, sum(SIZES)))) for n in (1, 40, 2))
+    rows = unit(8 * common + 3 * np.tile(target, (20, 1)) + base)  # each group is the nearest to every other row
+    for seed in range(150):
+        settings, error = Projection("sketch", DIM, seed), ProjectionError(DIM)
+        small = [projected(vectors, settings) for vectors in (rows, target)]
+        error.add(1.0, *small)
+        errors.append(((small[0] @ small[1].T).max(1) - (rows @ target.T).max(1)).var())
+        estimates.append([error.of_groups(compete=compete).mean() for compete in (False, True)])
+    alone, competing = np.mean(estimates, 0) / np.sqrt(np.mean(errors))
+    assert alone < 0.6 and 0.8 < competing < 1.25, (alone, competing)
+
+
 def test_errors_average_out_over_checkpoints_that_differ_and_not_over_those_that_are_alike():
     found = []
     for alike in (0, 1):
