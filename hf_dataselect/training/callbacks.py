@@ -157,7 +157,8 @@ class PIRCallback(TrainerCallback):
         self._evaluation["trained"] = self.trainer.trained.figures(args, state)
         self._write()
         both = [self._evaluation["trained"]], [(self.baseline or {}).get("trained") or {}]
-        found = [difference(name, *(recorded(run, name) for run in both)) for name in TRAINED if name not in GROWING]
+        names = [name for name in TRAINED if name not in GROWING and not (name == "epochs" and args.max_steps > 0)]
+        found = [difference(name, *(recorded(run, name) for run in both)) for name in names]
         if differing := ", ".join(filter(None, found)):
             logger.warning("Trained otherwise than `baseline_dir`, not only on other rows: %s.", differing)
 

@@ -61,6 +61,8 @@ def updates_of(trainer: DataSelectingTrainer, tokens: int) -> int:
             batches = [int(lengths[batch].sum()) for batch in loader.batch_sampler]  # of this rank
         if not batches:
             raise ValueError(f"`dataloader_drop_last` drops all {len(rows)} rows kept: they are fewer than one batch.")
+        if not lengths.any():
+            raise ValueError("`equal='tokens'`: the rows kept hold no token.")
         updates = np.add.reduceat(batches, range(0, len(batches), trainer.args.gradient_accumulation_steps))
         updates = trainer.accelerator.reduce(torch.tensor(updates, device=trainer.accelerator.device), "sum")
         after = np.append(after, after[-1] + updates.cpu().numpy().cumsum())

@@ -6,8 +6,8 @@ the examples covers the second. The variance between runs is therefore what the 
 
     variance between runs = max(0, observed variance of the runs' scores - variance of their residuals / examples)
 
-pooled over both sides, with the degrees of freedom of the two-sample test. With infinitely many examples this gives
-the t interval over runs. `benchmarks/intervals.py` measures coverage and power.
+pooled over both sides, with the degrees of freedom of the two-sample test; with one, nothing is subtracted. With
+infinitely many examples this gives the t interval over runs. `benchmarks/intervals.py` measures coverage and power.
 
 `scipy.stats.bootstrap` can't replace it: examples are paired within a test set, but test sets of different sizes are
 resampled independently, and runs are perturbed. Its BCa interval, the one with a bias correction, needs a jackknife
@@ -100,7 +100,7 @@ def _freedom(ratio: Ratio) -> list[int]:
 
 def _perturbation(ratios: list[Ratio], chance: np.ndarray) -> np.ndarray:
     """Factor of the mean of ratios by the chance of the runs, `(RESAMPLES,)`."""
-    return np.exp(chance * math.sqrt(run_variance(ratios)))
+    return np.exp(np.clip(chance * math.sqrt(run_variance(ratios)), -50, 50))
 
 
 def run_variance(ratios: list[Ratio]) -> float:
@@ -108,7 +108,7 @@ def run_variance(ratios: list[Ratio]) -> float:
     Variance of the mean of ratios, relative to it, that comes from the runs and not from the noise of their examples;
     0 with one run a side. A side with one run is taken to vary as the other.
     """
-    values = np.array([_value(ratio) for ratio in ratios])
+    values = np.array([ratio_of(ratio) for ratio in ratios])
     if not np.isfinite(values).all() or not values.any():
         return 0.0
     sides = [[(1, 0), (-1, 1)]] if ratios[0].paired else [[(1, 0)], [(-1, 1)]]
@@ -124,10 +124,13 @@ def run_variance(ratios: list[Ratio]) -> float:
         observed += float((deviations**2).sum())
         noise += sum(float((rest**2).mean(1).sum() / rest.shape[1]) for rest in residuals.values())
     freedom = _freedom(ratios[0])
-    return max(0.0, observed - noise) / max(1, sum(freedom)) * sum(1 / (one + 1) for one in freedom)
+    # Two runs look alike by chance too often to tell their variance from that noise.
+    excess = observed if sum(freedom) == 1 else max(0.0, observed - noise)
+    return excess / max(1, sum(freedom)) * sum(1 / (one + 1) for one in freedom)
 
 
-def _value(ratio: Ratio) -> float:
+def ratio_of(ratio: Ratio) -> float:
+    """The ratio itself."""
     above, below = (np.nanmean(side, 1).mean() for side in ratio[:2])
     above, below = (above, below) if ratio.higher_is_better else (below, above)
     return above / below if below else math.nan

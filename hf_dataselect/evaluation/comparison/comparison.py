@@ -168,8 +168,13 @@ def add_wins(comparison: Comparison, judge: Judge | None = None) -> None:
         judges = {wins["judge"] for wins in verdicts}
         if len(verdicts) < len(group.runs) or len(judges) != 1:
             continue
-        sets = {name: [wins["sets"][name]["outcomes"] for wins in verdicts] for name in verdicts[0]["sets"]}
-        group.wins = wins_pir({name: np.array(outcomes, np.float64) for name, outcomes in sets.items()})
+        sets = {
+            name: [wins["sets"][name]["outcomes"] for wins in verdicts if name in wins["sets"]]
+            for name in dict.fromkeys(name for wins in verdicts for name in wins["sets"])
+        }
+        alike = {name for name, runs in sets.items() if len(runs) == len(verdicts) and len({*map(len, runs)}) == 1}
+        group.wins = wins_pir({name: np.array(runs, np.float64) for name, runs in sets.items() if name in alike})
+        group.wins.left_out |= dict.fromkeys(sets.keys() - alike, "the runs answered other questions of it")
         group.judge = judges.pop()
         unseen = sum(len(given.get("identical", ())) for wins in verdicts for given in wins["sets"].values())
         if unseen:

@@ -132,7 +132,7 @@ def why_unranked(wins: PIR | None) -> str | None:
         return f"its wins rate has no value ({'; '.join(f'{k}: {v}' for k, v in wins.left_out.items())})"
     if math.isnan(wins.low):
         return "its wins rate has no interval"
-    return None if math.isfinite(wins.high) else "the interval of its wins rate has no upper end"
+    return None if wins.low > 0 and math.isfinite(wins.high) else "the interval of its wins rate has no end"
 
 
 def estimate(ratio: PIR) -> tuple[float, str]:

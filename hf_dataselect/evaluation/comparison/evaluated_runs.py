@@ -186,10 +186,10 @@ class Group:
         options = TRAINED[figure].said_by
         if said & {*options} or figure in GROWING and len(self.selection.indices) != len(other.selection.indices):
             return None
-        mine, its = (recorded([run.trained for run in group.runs], figure) for group in (self, other))
-        if figure == "tokens":  # each seed's rows have their own
-            mine, its = ([mean] if (mean := group.trained(figure)) else [] for group in (self, other))
-        return difference(figure, mine, its)
+        explained = figure in (*GROWING, "epochs") and any(run.equal for run in (*self.runs, *other.runs))
+        if explained or figure == "tokens":  # by `equal`, or by the rows themselves
+            return None
+        return difference(figure, *(recorded([run.trained for run in group.runs], figure) for group in (self, other)))
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -13,20 +13,22 @@ Each value has a 95 % interval from a paired bootstrap: the examples of a test s
 same for model and baseline, and the whole PIR is recomputed, 2,000 times. With several runs (seeds) the runs vary too,
 see [`bootstrap`]. The text of an interval states what it does not cover.
 
-A setting is part of the value only if its ratio can be estimated: its score is a mean over at least 10 examples of
-which, for either side, at least 10 have a score other than 0. The rule is symmetric, so that it does not depend on who
-is better; other settings are named, with their ratios. If no setting passes, the value is the mean of all, without an
-interval.
+A setting is part of the value only if its ratio can be estimated: its score is a mean over examples, at least 10 have
+a score of every run, and at least 10 of these a score other than 0 on one side. A score of 0 on one side has no ratio,
+whichever side it is: where the other has 10 examples or more, such a setting forbids the opposite verdict. The rules
+do not depend on who is better; settings that are left out are named. If no setting passes, the value is the mean of
+all ratios, without an interval.
 """
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from ..benchmark import Setting
-from .bootstrap import Ratio, bootstrap, interval_of
+from .bootstrap import Ratio, bootstrap, interval_of, ratio_of
 from .published import table
 
 
@@ -110,7 +112,7 @@ def benchmark_pir(
         resamples; this is valid for different rows too, as the order of rows carries no information.
     """
     runs = [[side] if isinstance(side, Mapping) else list(side) for side in (model, baseline)]
-    ratios, left_out, examples, without = {}, {}, {}, {}
+    ratios, left_out, examples, without, decided, lost = {}, {}, {}, {}, {}, {}
     for name in sorted({name for side in runs for run in side for name in run}):
         if reason := _incomparable(name, *runs):
             left_out[name] = reason
@@ -118,22 +120,32 @@ def benchmark_pir(
         mine, other = ([run[name] for run in side] for side in runs)
         higher = mine[0].higher_is_better
         above, below = (float(np.mean([run.score for run in side])) for side in (mine, other)[:: 1 if higher else -1])
-        if not (0 <= above < math.inf and 0 < below < math.inf):
+        rows = _examples(mine, other)
+        if not (0 < above < math.inf and 0 < below < math.inf):
             left_out[name] = f"no ratio of {above:g} and {below:g}"
+            if rows is not None and max(above, below) > 0 == min(above, below) and not _too_few(*rows):
+                decided[name] = "better" if above else "worse"
             continue
         ratios[name] = above / below
-        rows = [_examples(side) for side in (mine, other)]
-        if rows[0] is None or rows[1] is None or rows[0].shape[1] != rows[1].shape[1]:
+        if rows is None:
             without[name] = "no score by example"
         elif reason := _too_few(*rows):
             without[name] = reason
         else:
-            examples[name] = Ratio(*rows, rows[0].shape[1], higher)
+            if unknown := len(mine[0].examples or ()) - rows[0].shape[1]:
+                lost[name] = unknown
+            examples[name] = Ratio(*rows, name if unknown else rows[0].shape[1], higher)
+            ratios[name] = ratio_of(examples[name]) if unknown else ratios[name]
     if not examples:
         why = "; ".join(f"{name}: {reason}" for name, reason in without.items())
         return PIR(mean_of(ratios), BENCHMARK_RATIO, ratios, left_out, interval=f"no interval{why and f' ({why})'}")
     pir = PIR(mean_of({name: ratios[name] for name in examples}), BENCHMARK_RATIO, ratios, left_out | without)
-    return with_interval(pir, examples, seed)
+    pir = with_interval(pir, examples, seed)
+    for name, number in lost.items():
+        pir.interval += f"; {number} examples of {name} without a score of every run are not compared"
+    if against := [name for name, verdict in decided.items() if {verdict, pir.verdict} == {"better", "worse"}]:
+        pir = replace(pir, verdict="unknown", interval=f"{pir.interval}; no verdict against {', '.join(against)}")
+    return pir
 
 
 def bridged_pir(pir: PIR, counterpart: str = "same model") -> PIR:
@@ -200,13 +212,22 @@ def _incomparable(name: str, mine: list[dict[str, Setting]], other: list[dict[st
     return None
 
 
-def _examples(runs: list[Setting]) -> np.ndarray | None:
-    """`(runs, examples)`, or `None` for a score that is not the mean of its examples."""
+def _examples(mine: list[Setting], other: list[Setting]) -> tuple[np.ndarray, np.ndarray] | None:
+    """
+    Scores of each side `(runs, examples)`, of the examples that every run has a score of; `None` for scores that are
+    not means of as many examples.
+    """
+    runs = [*mine, *other]
     if any(run.examples is None or len(run.examples) != len(runs[0].examples or ()) for run in runs):
         return None
     examples = np.array([run.examples for run in runs], np.float64)
-    same = np.allclose(np.nanmean(examples, axis=1), [run.score for run in runs], rtol=1e-6, atol=1e-9)
-    return examples if same else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a run without any score
+        means = np.nanmean(examples, axis=1) if examples.size else np.full(len(runs), np.nan)
+    if not np.allclose(means, [run.score for run in runs], rtol=1e-6, atol=1e-9):
+        return None
+    known = examples[:, np.isfinite(examples).all(0)]
+    return known[: len(mine)], known[len(mine) :]
 
 
 def mean_of(ratios: dict[str, float]) -> float:
@@ -215,10 +236,10 @@ def mean_of(ratios: dict[str, float]) -> float:
 
 def _too_few(model: np.ndarray, baseline: np.ndarray) -> str | None:
     """Why a ratio of examples `(runs, examples)` can't be estimated."""
-    if min(int(np.isfinite(side).any(0).sum()) for side in (model, baseline)) < MIN_EXAMPLES:
-        return f"fewer than {MIN_EXAMPLES} examples"
-    if min(int((np.nan_to_num(side) != 0).any(0).sum()) for side in (model, baseline)) < MIN_EXAMPLES:
-        return f"fewer than {MIN_EXAMPLES} examples of one side have a score other than 0"
+    if model.shape[1] < MIN_EXAMPLES:
+        return f"fewer than {MIN_EXAMPLES} examples that every run has a score of"
+    if max(int((side != 0).any(0).sum()) for side in (model, baseline)) < MIN_EXAMPLES:
+        return f"fewer than {MIN_EXAMPLES} examples have a score other than 0"
     return None
 
 

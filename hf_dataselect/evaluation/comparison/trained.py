@@ -43,7 +43,7 @@ def recorded(trained: list[dict[str, Any]], figure: str) -> list[Any]:
 
 def difference(figure: str, mine: list[Any], its: list[Any]) -> str | None:
     """
-    The name of a figure and both values, if they differ; tokens by more than 1 %.
+    The name of a figure and both values, if they differ.
 
     Args:
         figure (`str`):
@@ -51,14 +51,14 @@ def difference(figure: str, mine: list[Any], its: list[Any]) -> str | None:
         mine, its (`list`):
             Its values in the runs of either side; a list among them are those of a run that was resumed with others.
     """
-    if not mine or not its or _alike(mine + its, 0.01 if figure == "tokens" else 1e-6):
+    if not mine or not its or sorted(map(str, mine)) == sorted(map(str, its)) or _alike(mine + its):
         return None
     return f"{TRAINED[figure].label} ({_listed(mine)} against {_listed(its)})"
 
 
-def _alike(values: list[Any], tolerance: float) -> bool:
+def _alike(values: list[Any]) -> bool:
     if all(isinstance(value, (int, float)) for value in values):
-        return math.isclose(min(values), max(values), rel_tol=tolerance)
+        return math.isclose(min(values), max(values), rel_tol=1e-6)
     return all(value == values[0] for value in values)
 
 

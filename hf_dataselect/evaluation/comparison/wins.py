@@ -61,12 +61,13 @@ def wins_pir(outcomes: Mapping[str, ArrayLike], seed: int = 0) -> PIR:
         pir = with_interval(pir, examples, seed)
         if weak:
             pir.interval += f"; all wins / all losses, as {', '.join(weak)} alone would say little"
-        pir.interval += f"; wins / losses of few examples are biased upwards, here by about {_bias(counts, weak):.1%}"
+        bias = _bias(counts, weak) * max(runs.values())  # runs on the same examples add none
+        pir.interval += f"; wins / losses of few examples are biased upwards, here by about {bias:.1%}"
     elif wins or losses:
         low, high = exact_interval(list(tests.values()))
         pir = replace(pir, low=low, high=high, interval="exact, of all wins / all losses", verdict="")
     if unjudged := sum(int(np.isnan(given).sum()) for given in tests.values()):
-        pir.interval += f"; {unjudged} examples were not judged"
+        pir.interval += f"; {unjudged} {'examples' if max(runs.values()) == 1 else 'verdicts'} were not judged"
     return pir
 
 

@@ -20,7 +20,9 @@ def scores_by_setting(comparison: Comparison) -> Section:
         + [_score(group, name) for group in groups]
         for name, higher in directions.items()
     ]
-    note = "In brackets: score / baseline, inverted where lower is better; PIR is the mean of these ratios."
+    note = (
+        "In brackets: score / baseline, inverted where lower is better; PIR is the mean of those that are part of it."
+    )
     return Section("Held-out rows and benchmarks", [note] if reference else [], Table(head, rows))
 
 

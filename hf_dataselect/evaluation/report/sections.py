@@ -14,7 +14,7 @@ import numpy as np
 from ...runs.folder import plain
 from ..comparison.comparison import Comparison
 from ..comparison.evaluated_runs import Group
-from ..comparison.pir import cost_warning
+from ..comparison.pir import PIR, cost_warning
 from ..comparison.published import published
 from .by_setting import scores_by_setting, verdicts_by_setting
 from .section import Section, Table, named, number
@@ -68,6 +68,10 @@ def _runs(comparison: Comparison) -> Section:
     return Section("Runs", [*_remarks(comparison)], table, ("ratios", "curves"))
 
 
+def _kind(pir: PIR, compared: str) -> str:
+    return f"{pir.kind} over the control" if compared == "over_control" else pir.kind
+
+
 def _over_control(group: Group) -> str:
     pir = group.over_control
     if pir is None or not np.isfinite(pir.value):
@@ -80,11 +84,11 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     reference = comparison.baseline
     if reference is None:
         yield "No run of `full` among these: PIR and STR need a baseline."
-    for kind in ("pir", "wins"):
+    for compared in ("pir", "wins", "over_control"):
         intervals: dict[tuple[str, str], list[str]] = {}
         for group in comparison.groups:
-            if pir := getattr(group, kind):
-                intervals.setdefault((pir.interval, pir.kind), []).append(group.name)
+            if pir := getattr(group, compared):
+                intervals.setdefault((pir.interval, _kind(pir, compared)), []).append(group.name)
         for (how, of), names in intervals.items():
             yield f"Interval of {', '.join(names)} ({of}): {how}."
     for group in comparison.groups:
@@ -101,10 +105,10 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
         if cached := group.selection.passes.get("cached_rows"):
             seconds = f"{group.selection.cached_seconds:.1f} of the {group.selection.seconds:.1f} selection seconds"
             yield f"{group.name}: {cached:,} scores were read from the cache, which saved {seconds}."
-        for pir in filter(None, (group.pir, group.wins)):
-            if pir.left_out:
+        for compared in ("pir", "wins", "over_control"):
+            if (pir := getattr(group, compared)) and pir.left_out:
                 reasons = "; ".join(f"{name}: {reason}" for name, reason in pir.left_out.items())
-                yield f"{group.name}: excluded from the PIR ({pir.kind}): {reasons}."
+                yield f"{group.name}: excluded from the PIR ({_kind(pir, compared)}): {reasons}."
     yield from trained_differently(comparison)
 
 

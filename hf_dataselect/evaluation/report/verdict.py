@@ -19,11 +19,13 @@ def headline(comparison: Comparison) -> str:
     text = f"{best.name}, on {best.sdf:.1%} of the rows, {_against(best.pir, 'training on everything')}"
     if best.pir.intervals and best.pir.left_out:
         text += f", without {', '.join(best.pir.left_out)}"
+    if "variance between runs is not included" in best.pir.interval:
+        text += "; with one run a side, this is about these two models, and other seeds may differ"
     if best.wins is not None:
         text += f"; its answers compared with the baseline's by the judge: {best.wins.verdict} ({_stated(best.wins)})"
     if best.over_control is not None:
         text += f"; it {_against(best.over_control, 'as many random rows')}"
-    elif best.method != "random":
+    elif best.method not in UNSCORED:
         text += "; without a control of as many random rows, the number of rows may be the cause, not their choice"
     if len(rated) > 1:
         text += f". It has the highest PIR of {len(rated)}, which biases it upwards"
@@ -48,4 +50,4 @@ def interval_text(pir: PIR | None) -> str:
     """Both ends of the interval; empty without one."""
     if pir is None or np.isnan(pir.low):
         return ""
-    return f"{pir.low:.3f} to {pir.high:.3f}"
+    return f"{pir.low:.3f} to " + (f"{pir.high:.3f}" if pir.high < 1000 else "over 1,000")

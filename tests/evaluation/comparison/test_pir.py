@@ -68,9 +68,10 @@ def test_scores_without_a_meaningful_ratio_are_left_out(mine, other):
     assert set(pir.left_out) == {"odd"}
 
 
-def test_a_baseline_that_loses_nothing_can_not_be_divided_by():
+def test_a_score_of_zero_has_no_ratio_on_whichever_side_it_is():
     assert benchmark_pir({"loss": lower(0.0)}, {"loss": lower(1.0)}).left_out
-    assert benchmark_pir({"accuracy": higher(0.0)}, {"accuracy": higher(0.5)}).settings == {"accuracy": 0}
+    for mine, other in ((0.0, 0.5), (0.5, 0.0)):
+        assert not benchmark_pir({"accuracy": higher(mine)}, {"accuracy": higher(other)}).settings
 
 
 def test_nothing_to_compare_gives_nan():
@@ -135,13 +136,12 @@ def resampled_naively(model: dict, baseline: dict, resamples: int = 2000, seed: 
 
 def test_the_bootstrap_is_that_of_the_plain_way():
     base, noise = drawn(0, 200), drawn(1, 200)
-    holes = np.where(np.arange(200) % 9 == 0, NAN, base + noise)
-    model = {"loss": of(base * 0.9, False), "holes": of(holes), "short": of(drawn(2, 50, 0.1))}
-    baseline = {"loss": of(base + 0.1 * noise, False), "holes": of(base + 1), "short": of(drawn(3, 50))}
+    model = {"loss": of(base * 0.9, False), "more": of(base + noise), "short": of(drawn(2, 50, 0.1))}
+    baseline = {"loss": of(base + 0.1 * noise, False), "more": of(base + 1), "short": of(drawn(3, 50))}
     each, fast = resampling.bootstrap(
         [
             resampling.Ratio(np.array([model[n].examples]), np.array([baseline[n].examples]), rows, n != "loss")
-            for n, rows in (("loss", 200), ("holes", 200), ("short", 50))
+            for n, rows in (("loss", 200), ("more", 200), ("short", 50))
         ],
         seed=0,
     )
@@ -261,35 +261,46 @@ def test_a_setting_that_some_runs_lack_is_left_out():
 
 
 def test_a_setting_whose_ratio_cannot_be_estimated_is_named_and_no_part_of_the_value():
-    rare = of([1] * 9 + [0] * 51)
-    model = {
-        "loss": of(drawn(0), False),
-        "bleu": higher(30.0),
-        "few": of([1, 2, 3]),
-        "sum": Setting(9, True, [1] * 20),
-        "rare": rare,
-        "never": of([0] * 30 + [1] * 30),
-    }
-    other = {
-        "loss": of(drawn(1), False),
-        "bleu": higher(10.0),
-        "few": of([1, 1, 1]),
-        "sum": Setting(9, True, [1] * 20),
-        "rare": of([1] * 40 + [0] * 20),
-        "never": rare,
-    }
+    rare, never = of([1] * 9 + [0] * 51), of([0] * 51 + [1] * 9)
+    model = {"loss": of(drawn(0), False), "bleu": higher(30.0), "few": of([1, 2, 3]), "rare": rare}
+    other = {"loss": of(drawn(1), False), "bleu": higher(10.0), "few": of([1, 1, 1]), "rare": never}
+    model["sum"] = other["sum"] = Setting(9, True, [1] * 20)
     alone = benchmark_pir({"loss": model["loss"]}, {"loss": other["loss"]})
     for one, two, rises in ((model, other, 1), (other, model, -1)):  # by a rule that does not see who is better
         pir = benchmark_pir(one, two)
         assert pir.value == pytest.approx(alone.value**rises) and np.isfinite([pir.low, pir.high]).all()
         assert pir.left_out == {
             "bleu": "no score by example",
-            "few": "fewer than 10 examples",
+            "few": "fewer than 10 examples that every run has a score of",
             "sum": "no score by example",
-            "rare": "fewer than 10 examples of one side have a score other than 0",
-            "never": "fewer than 10 examples of one side have a score other than 0",
+            "rare": "fewer than 10 examples have a score other than 0",
         }
         assert pir.settings["bleu"] == pytest.approx(3.0**rises) and set(pir.intervals) == {"loss"}
+
+
+@pytest.mark.parametrize("right, verdict", [(50, "better"), (30, "worse"), (9, "worse"), (3, "worse"), (0, "unknown")])
+def test_a_collapse_is_no_reason_to_leave_a_setting_out(right, verdict):
+    """The loss falls by 5 %, and of 60 questions the baseline answers 50."""
+    base = np.linspace(1.5, 2.5, 200)
+    loss, other_loss = of(base * 0.95, False), of(base, False)
+    quiz, other_quiz = (of([1.0] * number + [0.0] * (60 - number)) for number in (right, 50))
+    pir = benchmark_pir({"loss": loss, "quiz": quiz}, {"loss": other_loss, "quiz": other_quiz})
+    assert pir.verdict == verdict
+    turned = benchmark_pir({"loss": other_loss, "quiz": other_quiz}, {"loss": loss, "quiz": quiz})
+    assert turned.verdict == {"better": "worse", "worse": "better", "unknown": "unknown"}[verdict]
+    if right == 0:
+        assert pir.left_out == {"quiz": "no ratio of 0 and 0.833333"} and "no verdict against quiz" in pir.interval
+
+
+def test_examples_without_a_score_of_every_run_are_not_compared():
+    """The bad answers of a model that is 5 % worse on every example have no grade."""
+    base = np.concatenate([np.full(30, 8.0), np.full(30, 3.0)]) + np.random.default_rng(0).normal(0, 0.1, 60)
+    graded = np.where(np.arange(60) < 30, base * 0.95, NAN)
+    pir = benchmark_pir({"grades": of(graded)}, {"grades": of(base)})
+    assert pir.value == pytest.approx(0.95) and pir.verdict == "worse"
+    assert "30 examples of grades without a score of every run are not compared" in pir.interval
+    several = benchmark_pir([{"grades": of(graded)}, {"grades": of(base * 0.95)}], [{"grades": of(base)}] * 2)
+    assert several.value == pytest.approx(0.95) and several.high < 1
 
 
 def test_each_setting_has_a_verdict_by_its_own_interval():

@@ -504,9 +504,7 @@ def test_a_wins_rate_whose_interval_has_no_upper_end_has_no_rank(tmp_path):
     found = compare_runs([full, ifd])
     add_wins(found, Scripted())
     assert found.groups[1].wins.value == 14 and found.groups[1].wins.high == math.inf and found.efficiencies() == []
-    assert unranked(to_markdown(sections(found))) == [
-        "ifd (SDF 0.250): the interval of its wins rate has no upper end."
-    ]
+    assert unranked(to_markdown(sections(found))) == ["ifd (SDF 0.250): the interval of its wins rate has no end."]
 
 
 def answered(folder: Path, scores: list[int], name: str = "koala") -> None:

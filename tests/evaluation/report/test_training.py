@@ -64,12 +64,11 @@ def test_what_differs_from_the_baseline_and_the_control_is_named_once(tmp_path, 
     assert said(full, random, ifd)[1:] == expected
 
 
-def test_updates_and_tokens_are_compared_where_rows_are_as_many(tmp_path):
+def test_updates_are_compared_where_rows_are_as_many(tmp_path):
     runs = [trained(tmp_path / "full", "full", FULL), trained(tmp_path / "random", "random", FEWER)]
     runs.append(trained(tmp_path / "ifd", "ifd", FEWER | {"updates": 5, "tokens": 1200}))
     assert said(*runs)[1:] == [
-        "- ifd: differs from its control not only in its rows: optimizer updates (5 against 6), tokens trained (1,200 "
-        "against 900)."
+        "- ifd: differs from its control not only in its rows: optimizer updates (5 against 6)."
     ]
 
 
@@ -101,8 +100,7 @@ def test_other_numbers_of_updates_for_as_many_tokens_part_neither_seeds_nor_the_
     found = compare_runs(runs)
     assert [group.name for group in found.groups] == ["full", "random 3", "ifd 3"]
     assert found.groups[2].over_control is not None
-    lines = said(*runs)
-    assert lines[-1].startswith("- ifd 3: differs from its control not only in its rows: optimizer updates (18 or 20")
-    assert not any("max_steps" in line for line in lines)
+    lines = said(*runs)  # what `equal` asks for is no difference
+    assert not any("differs" in line or "max_steps" in line for line in lines)
     (runs[2] / "compared.json").unlink()
     assert any("`equal`, `max_steps`" in line for line in said(*runs[:3]))
