@@ -828,3 +828,25 @@ def test_the_command_reads_folders_and_rows(runs, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "nothing")])
     assert "hf-dataselect: error: `runs=" in capsys.readouterr().err
+
+
+def test_test_sets_that_not_every_seed_answered_are_named(tmp_path):
+    folders = []
+    for seed in (0, 1):
+        facts = {"facts": {"dataset": candidates().content_hash(), "seed": seed}}
+        for name, scores in (("full", [5] * 30), ("ifd", [9] * 18 + [1] * 12)):
+            rows = range(ROWS) if name == "full" else [1, 2]
+            folders.append(make_run(tmp_path / (name + "ab"[seed]), name, rows=rows, selection=facts, seed=seed))
+            answered(folders[-1], scores)
+            if seed == 0:
+                answered(folders[-1], scores[:20], "chat")
+    for given in (folders, folders[::-1]):  # whichever run comes first
+        found = compare_runs(given)
+        add_wins(found, Scripted())
+        (ifd,) = (group for group in found.groups if group.method == "ifd")
+        assert ifd.wins.settings == {"koala": 1.5} and ifd.wins.left_out == {
+            "chat": "the runs answered other questions of it"
+        }
+        assert "ifd 2: excluded from the PIR (wins rate): chat: the runs answered other questions of it." in (
+            to_markdown(sections(found))
+        )
