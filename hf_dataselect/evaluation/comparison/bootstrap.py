@@ -6,8 +6,9 @@ the examples covers the second. The variance between runs is therefore what the 
 
     variance between runs = max(0, observed variance of the runs' scores - variance of their residuals / examples)
 
-pooled over both sides, with the degrees of freedom of the two-sample test; with one, nothing is subtracted. With
-infinitely many examples this gives the t interval over runs. `benchmarks/intervals.py` measures coverage and power.
+pooled over both sides, with the degrees of freedom of the two-sample test; of two runs against one, nothing is
+subtracted. With infinitely many examples this gives the t interval over runs. `benchmarks/intervals.py` measures
+coverage and power.
 
 `scipy.stats.bootstrap` can't replace it: examples are paired within a test set, but test sets of different sizes are
 resampled independently, and runs are perturbed. Its BCa interval, the one with a bias correction, needs a jackknife
@@ -124,8 +125,8 @@ def run_variance(ratios: list[Ratio]) -> float:
         observed += float((deviations**2).sum())
         noise += sum(float((rest**2).mean(1).sum() / rest.shape[1]) for rest in residuals.values())
     freedom = _freedom(ratios[0])
-    # Two runs look alike by chance too often to tell their variance from that noise.
-    excess = observed if sum(freedom) == 1 else max(0.0, observed - noise)
+    # Two runs against one look alike by chance too often to tell their variance from that noise.
+    excess = observed if freedom in ([1, 0], [0, 1]) else max(0.0, observed - noise)
     return excess / max(1, sum(freedom)) * sum(1 / (one + 1) for one in freedom)
 
 
