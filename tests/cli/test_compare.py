@@ -214,7 +214,7 @@ def test_runs_get_as_many_updates_as_the_baseline_also_when_they_resume(recipe, 
     shown = capsys.readouterr().out
     assert tables(shown)["Runs"][2]["over control"]
     assert "Trained for as many optimizer updates as the baseline, not for as many epochs (`equal: updates`)." in shown
-    assert f"{SHORT[1]}: differs from the baseline not only in its rows: epochs trained (" in shown
+    assert "epochs trained" not in shown  # which `equal` asks for
     assert "times as many optimizer updates" not in shown and "`max_steps`" not in shown
 
     whole, run = trained(folder, SHORT[0]), folder / SHORT[0]

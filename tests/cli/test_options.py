@@ -348,8 +348,8 @@ def test_options_of_judge_check_reach_the_judge_and_the_pairs(tmp_path, monkeypa
     main(["judge-check", *pairs, "--replay", "mine"])
     rows = [line.split("|")[1:4] for line in capsys.readouterr().out.splitlines()[2:4]]
     assert [[cell.strip() for cell in row] for row in rows] == [
-        ["one", "3", "0.000 [0.000, 0.000]"],
-        ["two", "9", "0.000 [0.000, 0.000]"],
+        ["one", "3", "0.000 [0.000, 0.708]"],
+        ["two", "9", "0.000 [0.000, 0.336]"],
     ]
 
 
