@@ -65,11 +65,11 @@ class Encoded:
     @property
     def leading(self) -> "Encoded":
         """One token row per record: of those that are split, the first part with label tokens, else the first."""
+        if len(self.row) == len(self.truncated):
+            return self
         labelled = self.label_tokens() > 0
         order = np.lexsort([np.arange(len(self.row)), ~labelled, self.row])
         first = order[np.unique(self.row[order], return_index=True)[1]]
-        if len(first) == len(self.row):
-            return self
         leading = copy.copy(self)
         leading.tokens, leading.row = self.tokens.select(first), self.row[first]
         leading._columns = self._columns.select(first)

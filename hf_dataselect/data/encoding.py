@@ -5,8 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..compat.datasets import fingerprint
-from ..engines.runtime.batching import main_process_first
 from ..engines.store.identity import digest
 from .encoded import COLUMNS, Encoded
 from .layouts import Record
@@ -33,22 +31,12 @@ def encode(
     if records.encoded is not None and records.encoded[0] == key:
         return records.encoded[1]
     text_format = replace(text_format)  # a copy, so that cached properties are not sent to workers
-    parser = records.parser
 
-    def encode_records(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
-        return encode_batch(text_format, parser.parse(batch, indices), unconditional)
+    def encode_records(batch: list[Record]) -> dict[str, list]:
+        return encode_batch(text_format, batch, unconditional)
 
-    with main_process_first(records.texts):
-        rows = records.texts.with_format(None).map(
-            encode_records,
-            batched=True,
-            with_indices=True,
-            remove_columns=records.texts.column_names,
-            features=COLUMNS,
-            num_proc=num_proc,
-            new_fingerprint=digest([fingerprint(records.texts), key]) if records.formatting_func is None else None,
-            desc="Tokenizing answers" if unconditional else "Tokenizing rows",
-        )
+    label = "Tokenizing answers" if unconditional else "Tokenizing rows"
+    rows = records.map(encode_records, key, COLUMNS, num_proc, label)
     records.encoded = key, Encoded(rows, len(records))
     return records.encoded[1]
 
@@ -97,7 +85,7 @@ def encode_batch(text_format: TextFormat, records: Iterable[Record], uncondition
         # Where tokens merge across the boundary, a prompt can have more tokens without its answer.
         pairs = zip(boundaries[::2], boundaries[1::2], strict=True)
         spans = [(min(start, len(ids)), max(min(start, len(ids)), min(end, len(ids)))) for start, end in pairs]
-        windows = _windows(text_format, len(ids))
+        windows = windows_of(len(ids), text_format.max_length, text_format.truncation)
         if unconditional:
             answers[i] = [
                 (text[slice(*place)], *part)
@@ -120,12 +108,12 @@ def encode_batch(text_format: TextFormat, records: Iterable[Record], uncondition
     return columns
 
 
-def _windows(text_format: TextFormat, length: int) -> list[tuple[int, int]]:
+def windows_of(length: int, max_length: int | None, truncation: str) -> list[tuple[int, int]]:
     """The parts of a row of so many tokens that are trained on, `[start, end)`; the last may end after the row."""
-    window = text_format.max_length or np.iinfo(np.int32).max
-    if text_format.truncation == "split":
+    window = max_length or np.iinfo(np.int32).max
+    if truncation == "split":
         return [(start, start + window) for start in range(0, max(length, 1), window)]
-    start = max(0, length - window) if text_format.truncation == "keep_end" else 0
+    start = max(0, length - window) if truncation == "keep_end" else 0
     return [(start, start + window)]
 
 

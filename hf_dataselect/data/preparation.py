@@ -11,7 +11,7 @@ from ..compat.trl import prepare_dataset, training_template
 from ..engines.runtime.batching import main_process_first
 from ..errors import explained
 from .encoded import COLUMNS, Encoded
-from .encoding import encode
+from .encoding import encode, windows_of
 from .records import TEMPLATE_COLUMNS, TURN_COLUMNS, Records
 from .text import TextFormat
 
@@ -86,7 +86,7 @@ class Preparation:
         completion_only = self.completion_only_loss
         if completion_only is None:
             completion_only = {"prompt", "completion"} <= {*rows.column_names}
-        options = {"packing": False, "truncation_mode": self.truncation_mode} | options
+        options = {"packing": False} | options
         return prepare_dataset(
             rows,
             processing_class,
@@ -94,6 +94,7 @@ class Preparation:
             completion_only_loss=completion_only,
             assistant_only_loss=self.assistant_only_loss,
             packing_strategy=self.packing_strategy,
+            truncation_mode="keep_end" if self.truncation == "keep_end" else "keep_start",
             max_length=text_format.max_length if self.truncation != "split" or options["packing"] else None,
             **options,
         )
@@ -125,13 +126,12 @@ def trained_rows(
     encoded = encode(records, text_format, num_proc=num_proc)
     problems = {row: reason for reason, rows in encoded.problems.items() for row in rows}
     usable = np.setdiff1d(np.arange(len(records)), list(problems))
-    window, truncated = (text_format.max_length if preparation.truncation == "split" else None), encoded.truncated
+    window, truncation, truncated = text_format.max_length, preparation.truncation, encoded.truncated
 
     def with_spans(batch: dict[str, list]) -> dict[str, list]:
         columns = {name: [] for name in COLUMNS}
         for row, ids, labels in zip(batch["row"], batch["input_ids"], batch["labels"], strict=True):
-            for start in range(0, max(len(ids), 1), window or max(len(ids), 1)):
-                stop = min(start + (window or len(ids)), len(ids))
+            for start, stop in windows_of(len(ids), window, truncation):
                 spans = _spans(np.array(labels[start:stop]) != -100)
                 values = ids[start:stop], spans, row, bool(truncated[row]), "", [-1] * (len(spans) // 2)
                 for name, value in zip(columns, values, strict=True):
@@ -144,8 +144,7 @@ def trained_rows(
         read = {*TURN_COLUMNS, *TEMPLATE_COLUMNS, records.text_field, "text"}
         rows = rows.select_columns([name for name in rows.column_names if name in read]).add_column("row", usable)
         options = {"text_field": "text" if records.formatting_func else records.text_field, "num_proc": num_proc}
-        mode = "keep_start" if preparation.packing else preparation.truncation_mode
-        prepared = preparation.prepare(rows, text_format, processing_class, truncation_mode=mode, **options)
+        prepared = preparation.prepare(rows, text_format, processing_class, **options)
         with main_process_first(prepared):
             options = {"batched": True, "remove_columns": prepared.column_names, "features": COLUMNS}
             parts.append(prepared.map(with_spans, num_proc=num_proc, desc="Finding label tokens", **options))

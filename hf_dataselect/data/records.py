@@ -140,6 +140,8 @@ class Records(Sequence):
             num_proc (`int`, *optional*):
                 Processes that read and render.
         """
+        # The processor renders rows with images, not the tokenizer.
+        text_format = None if self.images else text_format
         problems = {} if self._is_text else self._unreadable_texts(text_format, num_proc)
         if len(self.undecodable):
             problems["an image can't be decoded"] = self.undecodable
@@ -164,28 +166,58 @@ class Records(Sequence):
             parts = self.dataset.select_columns(["input_ids"]).with_format("arrow").iter(10_000)
             missing = np.flatnonzero(np.concatenate([pc.is_null(part["input_ids"]).to_numpy() for part in parts]))
             return {"missing value in `input_ids`": missing} if len(missing) else {}
-        parser, text_format = self.parser, text_format and replace(text_format)  # without cached properties
+        text_format = text_format and replace(text_format)  # without cached properties
 
-        def find(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
-            records = parser.parse(batch, indices)
+        def find(records: list[Record]) -> dict[str, list]:
             problems = [record.problem or (text_format and text_format.refusal(record)) for record in records]
-            found = [(index, problem) for index, problem in zip(indices, problems, strict=True) if problem]
-            return {"row": [index for index, _ in found], "problem": [problem for _, problem in found]}
+            found = [(record.index, why) for record, why in zip(records, problems, strict=True) if why]
+            return {"row": [index for index, _ in found], "problem": [why for _, why in found]}
 
         key = digest([VERSION, self.text_field, text_format and text_format.key])
+        features = Features({"row": Value("int64"), "problem": Value("string")})
+        found = self.map(find, key, features, num_proc, "Reading rows")
+        rows, reasons = np.array(found["row"], np.int64), np.array(found["problem"], object)
+        return {reason: rows[reasons == reason] for reason in dict.fromkeys(reasons)}
+
+    def map(
+        self,
+        function: Callable[[list[Record]], dict[str, list]],
+        key: str,
+        features: Features,
+        num_proc: int | None,
+        label: str,
+    ) -> Dataset:
+        """
+        Columns computed from the records, batch by batch; `datasets` caches those of a dataset on disk.
+
+        Args:
+            function (`Callable`):
+                Records of a batch -> columns, of any number of rows.
+            key (`str`):
+                Hash of all that the columns depend on besides the rows.
+            features ([`~datasets.Features`]):
+                Types of the columns.
+            num_proc (`int`, *optional*):
+                Processes that compute them.
+            label (`str`):
+                Label of the progress bar.
+        """
+        parser = self.parser
+
+        def compute(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+            return function(parser.parse(batch, indices))
+
         with main_process_first(self.texts):
-            found = self.texts.with_format(None).map(
-                find,
+            return self.texts.with_format(None).map(
+                compute,
                 batched=True,
                 with_indices=True,
                 remove_columns=self.texts.column_names,
-                features=Features({"row": Value("int64"), "problem": Value("string")}),
+                features=features,
                 num_proc=num_proc,
                 new_fingerprint=digest([fingerprint(self.texts), key]) if self.formatting_func is None else None,
-                desc="Reading rows",
+                desc=label,
             )
-        rows, reasons = np.array(found["row"], np.int64), np.array(found["problem"], object)
-        return {reason: rows[reasons == reason] for reason in dict.fromkeys(reasons)}
 
     def for_training(self, indices: Sequence[int] | np.ndarray | None = None, num_proc: int | None = None) -> Dataset:
         """

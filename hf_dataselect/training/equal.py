@@ -17,7 +17,7 @@ Equal = Literal["epochs", "updates", "tokens"]
 def train_like(trainer: DataSelectingTrainer, baseline: Path, equal: Equal) -> None:
     """
     Set `max_steps`, also in `recipe.yaml`, to as many optimizer updates or tokens as the baseline was trained with.
-    The baseline trains first, so these are what it did, not what its options foretell: packed rows, rows without an
+    The baseline trains first, so these are what it did, not what its options imply: packed rows, rows without an
     answer in the window and several ranks count as they were.
 
     Tokens come in updates: the number of updates is chosen after which they are nearest, by the tokens of the rows

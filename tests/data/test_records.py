@@ -481,6 +481,17 @@ def test_rows_that_the_chat_template_refuses_are_unreadable_with_it(tmp_path):
     assert [*records.unreadable()] == ["no turns"]
 
 
+def test_rows_with_images_are_not_rendered_without_their_processor():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{{ raise_exception('a list of parts is wanted') }}"
+    picture = {"path": None, "bytes": b""}
+    rows = Dataset.from_list([{"messages": CHAT, "images": [picture]}])
+    assert [*Records(rows).unreadable(TextFormat(tokenizer))] == ["an image can't be decoded"]
+    assert [*Records(rows.remove_columns("images")).unreadable(TextFormat(tokenizer))] == [
+        "the chat template refuses the turns (a list of parts is wanted)"
+    ]
+
+
 def test_a_column_of_the_prompt_that_trl_does_not_read_is_named(caplog):
     Records(Dataset.from_list([{"messages": CHAT, "system": "s"}]))
     assert "does not read the column `system` beside `messages`" in caplog.text
