@@ -17,6 +17,7 @@ from .data.layouts import LAYOUTS
 from .data.leakage import described, reported_overlap
 from .data.preparation import Preparation, try_preparation
 from .data.records import Records
+from .data.text import TextFormat
 from .diversity import Diversity
 from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
@@ -81,8 +82,7 @@ class SelectionPlan:
     seed: int = 42
     max_length: int | None = 1024
     preparation: Preparation = field(default_factory=Preparation)
-    #: What the trained model is evaluated on, by name: rows, or questions of benchmarks. Candidates among them are
-    #: reported, not removed.
+    #: Rows or questions that the trained model is evaluated on, by name; candidates among them are reported.
     held_out: dict[str, Any] = field(default_factory=dict, init=False)
     #: Whether the tokenizer got the package's chat template.
     default_template: bool = field(default=False, init=False)
@@ -200,8 +200,8 @@ class SelectionPlan:
         check_tokens(tokenizer, eos_token, chat_template_path, pad_token)
         if is_processor and tokenizer.chat_template is None:  # methods read texts with the tokenizer
             tokenizer.chat_template = processing_class.chat_template
-        chats = self.records.layout not in ("tokens", "text")
-        if not chats or processing_class.chat_template is not None or chat_template_path is not None:
+        given = processing_class.chat_template, chat_template_path
+        if self.records.layout in ("tokens", "text") or given != (None, None):
             return
         if images:
             raise ValueError(
@@ -221,8 +221,11 @@ class SelectionPlan:
         if self.records.layout not in ("tokens", "text"):
             self.preparation = self.preparation.for_tokenizer(processing_class)
         if self.records.images is None:  # TRL prepares no rows with images
-            text_format = self.context(processing_class, None, Runtime(), None).text_format()
-            try_preparation(self.records, text_format, self.preparation, processing_class)
+            try_preparation(self.records, self.text_format(processing_class), self.preparation, processing_class)
+
+    def text_format(self, processing_class: Any) -> TextFormat:
+        """How rows are rendered and tokenized for training."""
+        return self.context(processing_class, None, Runtime(), None).text_format()
 
     def load_judge(
         self, runtime: Runtime, model: Any = None, processing_class: Any = None

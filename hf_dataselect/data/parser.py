@@ -49,7 +49,7 @@ class RowParser:
         columns = self.template_columns(batch)
         if self.layout == "text":
             return columns | {"text": [record.answer for record in records]}
-        if self.layout == "messages" or self.layout == "sharegpt":
+        if self.layout in ("messages", "sharegpt"):
             return columns | {"messages": [list(record.messages) for record in records]}
         parts = [
             (record.messages[: record.first_answer], record.messages[record.first_answer :]) for record in records

@@ -141,9 +141,9 @@ def trained_rows(
     parts = []
     if len(usable):
         rows = records.for_training(usable, num_proc)
-        read = {*TURN_COLUMNS, *TEMPLATE_COLUMNS, records.text_field, "text"}
+        read = {*TURN_COLUMNS, *TEMPLATE_COLUMNS, records.trained_field}
         rows = rows.select_columns([name for name in rows.column_names if name in read]).add_column("row", usable)
-        options = {"text_field": "text" if records.formatting_func else records.text_field, "num_proc": num_proc}
+        options = {"text_field": records.trained_field, "num_proc": num_proc}
         prepared = preparation.prepare(rows, text_format, processing_class, **options)
         with main_process_first(prepared):
             options = {"batched": True, "remove_columns": prepared.column_names, "features": COLUMNS}
@@ -191,9 +191,8 @@ def try_preparation(
     if len(rows) == 0:
         return
     sample = records.subset(rows)
-    text_field = "text" if records.formatting_func else records.text_field
     try:
-        options = {"packing": preparation.packing, "text_field": text_field}
+        options = {"packing": preparation.packing, "text_field": sample.trained_field}
         preparation.prepare(sample.for_training(), text_format, processing_class, **options)
     except Exception as error:  # TRL raises many kinds
         raise ValueError(f"TRL can't prepare the rows of `{records.name}`: {explained(error)}") from error

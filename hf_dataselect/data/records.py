@@ -219,6 +219,11 @@ class Records(Sequence):
                 desc=label,
             )
 
+    @property
+    def trained_field(self) -> str:
+        """Column of plain text of [`for_training`]."""
+        return self.text_field if self.formatting_func is None else "text"
+
     def for_training(self, indices: Sequence[int] | np.ndarray | None = None, num_proc: int | None = None) -> Dataset:
         """
         Rows in a layout that TRL trains on. Alpaca rows become chat prompts and completions; ShareGPT rows, and turns

@@ -18,7 +18,7 @@ from ..engines.store.identity import weights_identity
 from ..errors import JudgeError, explained
 from ..evaluation.benchmark import Benchmark, Setting, as_json, from_json
 from ..evaluation.comparison.pir import PIR, benchmark_pir, cost_warning, selection_to_tuning_ratio
-from ..evaluation.comparison.trained import GROWING, TRAINED, difference, recorded
+from ..evaluation.comparison.trained import TRAINED, difference, recorded
 from ..runs.folder import plain, read_evaluation, write_evaluation
 from ..selection import Selection
 from .trained import TrainedCallback
@@ -157,7 +157,7 @@ class PIRCallback(TrainerCallback):
         self._evaluation["trained"] = self.trainer.trained.figures(args, state)
         self._write()
         both = [self._evaluation["trained"]], [(self.baseline or {}).get("trained") or {}]
-        names = [name for name in TRAINED if name not in GROWING and not (name == "epochs" and args.max_steps > 0)]
+        names = [name for name in TRAINED if name != "updates" and not (name == "epochs" and args.max_steps > 0)]
         found = [difference(name, *(recorded(run, name) for run in both)) for name in names]
         if differing := ", ".join(filter(None, found)):
             logger.warning("Trained otherwise than `baseline_dir`, not only on other rows: %s.", differing)

@@ -135,7 +135,7 @@ class DataSelectingTrainer(SFTTrainer):
         self._evaluating = self._prepared = False
         benchmarks = prepare_benchmarks(args, eval_dataset, formatting_func)
         self.plan.held_out = {benchmark.name or "eval_dataset": benchmark.asked() for benchmark in benchmarks}
-        self._text_format = self.plan.context(processing_class, None, args.runtime(None), None).text_format()
+        self._text_format = self.plan.text_format(processing_class)
         if self.records.images:  # TRL prepares no rows with images
             eval_dataset = readable_rows(eval_dataset, args, self._text_format)
         evaluation = PIRCallback(self, benchmarks, args.baseline_dir)

@@ -217,7 +217,7 @@ class RowStore(RecordStore):
         folder: Path | None,
         namespace: dict[str, Any],
         width: int,
-        files: dict[str, np.ndarray | None] | None = None,
+        files: CacheFiles | None = None,
     ):
         super().__init__(folder, namespace, record_of([("values", "<f8", (width,))]), files)
 

@@ -13,7 +13,7 @@ from ...runs.folder import read_evaluation, read_selection, read_settings
 from ...selection import Selection
 from ..benchmark import Setting, from_json
 from .pir import PIR
-from .trained import GROWING, TRAINED, difference, recorded
+from .trained import TRAINED, difference, recorded
 
 
 #: Prefixes of options that may differ between compared runs: selection, logging, output and how it is computed.
@@ -49,7 +49,7 @@ class Run:
         failed, unscorable (`dict`, *optional*):
             Failed benchmarks and their errors; unscorable held-out rows by reason.
         trained (`dict`, *optional*):
-            What training did, see [`TRAINED`]; empty if the run does not record it.
+            What training did, see [`~trained`]; empty if the run does not record it.
         equal (`str`, *optional*):
             What a comparison gave this run as much of as the baseline, if not epochs.
     """
@@ -152,7 +152,7 @@ class Group:
         return _mean([run.tokens for run in self.runs])
 
     def trained(self, figure: str) -> float | None:
-        """A figure of [`TRAINED`] that is a number, mean over the runs; `None` if unknown for one."""
+        """A figure of training that is a number, mean over the runs; `None` if unknown for one."""
         return _mean([run.trained.get(figure) for run in self.runs])
 
     def controls(self, other: "Group") -> bool:
@@ -184,10 +184,9 @@ class Group:
     def _trained_otherwise(self, other: "Group", figure: str, said: set[str]) -> str | None:
         """What the runs did otherwise than the other's, with both values; not what follows from the number of rows."""
         options = TRAINED[figure].said_by
-        if said & {*options} or figure in GROWING and len(self.selection.indices) != len(other.selection.indices):
-            return None
-        explained = figure in (*GROWING, "epochs") and any(run.equal for run in (*self.runs, *other.runs))
-        if explained or figure == "tokens":  # by `equal`, or by the rows themselves
+        by_rows = figure == "updates" and len(self.selection.indices) != len(other.selection.indices)
+        by_equal = figure in ("updates", "epochs") and any(run.equal for run in (*self.runs, *other.runs))
+        if said & {*options} or by_rows or by_equal:
             return None
         return difference(figure, *(recorded([run.trained for run in group.runs], figure) for group in (self, other)))
 

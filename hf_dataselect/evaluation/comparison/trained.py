@@ -21,18 +21,15 @@ class Figure(NamedTuple):
 
 _LENGTH = ("max_steps", "equal", "num_train_epochs")
 _BATCH = ("per_device_train_batch_size", "gradient_accumulation_steps")
-#: The figures, by their names in `eval.json`.
+#: The figures that are compared, by their names in `eval.json`; tokens follow from the rows.
 TRAINED = {
     "updates": Figure("optimizer updates", _LENGTH + _BATCH),
     "epochs": Figure("epochs trained", _LENGTH),
-    "tokens": Figure("tokens trained", (*_LENGTH, *_BATCH, "max_length")),
     "ranks": Figure("ranks"),
     "batch_size": Figure("effective batch size", _BATCH),
     "learning_rate": Figure("peak learning rate", ("learning_rate",)),
     "max_length": Figure("`max_length`", ("max_length",)),
 }
-#: Those that a run on more rows has more of.
-GROWING = ("updates", "tokens")
 
 
 def recorded(trained: list[dict[str, Any]], figure: str) -> list[Any]:
