@@ -12,6 +12,13 @@ class JudgeError(RuntimeError):
     """A judge can't go on: user error, and the message says what to change. Replies so far are kept."""
 
 
+class DamagedFile(ValueError):
+    """A file of an earlier run that is damaged: the message names it, and says what to do."""
+
+    def __init__(self, path: Any, why: Any, remedy: str = "Delete it, and make it anew."):
+        super().__init__(f"{path} is damaged ({why}). {remedy}")
+
+
 class UserErrors(ValueError):
     """Several user errors, found at once: one a line, and each in `errors`."""
 
