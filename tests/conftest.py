@@ -1,6 +1,7 @@
 """No test reaches a hub or the user's own cache; tiny models are fastest on one thread."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,8 @@ import pytest
 os.environ.update(
     HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1"
 )
+# Processes that tests start import this package, wherever they run.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.getenv("PYTHONPATH")]))
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,11 @@
 """
-Trainings on several ranks, each beside a plain `SFTTrainer` on the rows that were kept: run as
-`accelerate launch ... -m tests.parity FOLDER NAMES`, writes what each rank ends with as `FOLDER/NAME-RANK.json`.
+Trainings on several ranks, each beside a plain `SFTTrainer` on the rows that were kept: [`on_rank`] writes what each
+rank ends with as `FOLDER/RANK.json`.
 """
 
 import hashlib
 import json
 import shutil
-import sys
-import traceback
 from pathlib import Path
 from unittest import mock
 
@@ -118,14 +116,20 @@ def outcome(done: SFTTrainer) -> dict:
     }
 
 
-def compared(name: str, folder: Path, rewards: str) -> dict:
+def compared(name: str, folder: Path) -> dict:
     """What this rank ends each training with, and what it ends with by plain `SFTTrainer`."""
     method, kwargs, _, actions = CASES[name]
     rows = layout("messages", 20)
     target = folder / f"target{PartialState().process_index}.jsonl"
     layout("messages", 4, seed=3).to_json(target)
     own = {"selection_method": method, "selection_cache_dir": str(folder / "cache"), "selection_batch_tokens": 256}
-    own |= {"selection_kwargs": kwargs | ({"reward_model": rewards} if method == "mods" else {})}
+    if method == "mods":
+        kwargs = kwargs | {"reward_model": str(folder / "rewards")}
+        if PartialState().is_main_process:
+            reward_model(tiny_tokenizer()).save_pretrained(folder / "rewards")
+            tiny_tokenizer().save_pretrained(folder / "rewards")
+        PartialState().wait_for_everyone()
+    own |= {"selection_kwargs": kwargs}
     own |= {"selection_budget": 9} if method != "full" else {}
     own |= {"selection_target": str(target)} if method in ("less", "rds") else {}
 
@@ -190,26 +194,8 @@ def diverged(folder: Path) -> dict:
     return said
 
 
-def main(folder: Path, names: list[str]) -> None:
-    torch.set_num_threads(1)
+def on_rank(folder: Path, name: str) -> None:
     state = PartialState(cpu=True)
-    tokenizer, rewards = tiny_tokenizer(), folder / "rewards"
-    if state.is_main_process:
-        reward_model(tokenizer).save_pretrained(rewards)
-        tokenizer.save_pretrained(rewards)
-    state.wait_for_everyone()
-    for name in names:
-        place = folder / name.replace(" ", "-")
-        place.mkdir(exist_ok=True)
-        try:
-            result = diverged(place) if name == "diverged" else compared(name, place, str(rewards))
-        except Exception:
-            result = {"error": traceback.format_exc()}
-        (folder / f"{name}-{state.process_index}.json").write_text(json.dumps(result))
-        if "error" in result:
-            sys.exit(f"{name}: {result['error']}")
-        state.wait_for_everyone()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    result = diverged(folder) if name == "diverged" else compared(name, folder)
+    (folder / f"{state.process_index}.json").write_text(json.dumps(result))
+    state.destroy_process_group()

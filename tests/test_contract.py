@@ -25,7 +25,7 @@ from hf_dataselect.selector import Card, Scores, Selector
 from hf_dataselect.selectors.length import Length
 from hf_dataselect.testing import check_selector, tiny_context
 from tests.engines.llm.test_local import reward_model
-from tests.processes import launch
+from tests.processes import succeed
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
 from tests.selectors.small import OPTIONS
@@ -306,9 +306,19 @@ def test_a_range_says_what_it_allows():
 # Two ranks, and the laws of imports ----------------------------------------------------------------------------------
 
 
-def test_the_suite_compares_ranks():
-    printed = launch(2, __name__, cwd=Path.cwd()).stdout
-    assert "`__main__:ByRank`: the ranks compute different scores or masks" in printed
+def check_on_rank() -> None:
+    accelerator = Accelerator(cpu=True)
+    check_selector(load_selector("perplexity"), lambda: tiny_context(accelerator=accelerator))
+    try:
+        check_selector(ByRank(), lambda: tiny_context(accelerator=accelerator))
+    except AssertionError as error:
+        accelerator.print(error)
+    accelerator.end_training()
+
+
+def test_the_suite_compares_ranks(tmp_path):
+    printed = succeed(check_on_rank, folder=tmp_path)
+    assert f"`{__name__}:ByRank`: the ranks compute different scores or masks" in printed
 
 
 def test_the_optional_packages_of_other_methods_are_never_imported():
@@ -321,13 +331,3 @@ def test_the_optional_packages_of_other_methods_are_never_imported():
             for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""])
         }
         assert not {name.split(".")[0] for name in top} & set(optional), path
-
-
-if __name__ == "__main__":
-    accelerator = Accelerator(cpu=True)
-    check_selector(load_selector("perplexity"), lambda: tiny_context(accelerator=accelerator))
-    try:
-        check_selector(ByRank(), lambda: tiny_context(accelerator=accelerator))
-    except AssertionError as error:
-        accelerator.print(error)
-    accelerator.end_training()

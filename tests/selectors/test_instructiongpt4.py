@@ -3,7 +3,6 @@
 import io
 import json
 import shutil
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,7 +32,7 @@ from hf_dataselect.fitted.rules.rule import load_rule
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 from tests.engines.llm.test_local import reward_model
-from tests.processes import launch
+from tests.processes import succeed
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
@@ -287,8 +286,17 @@ def test_a_row_that_can_not_be_embedded_is_not_kept_for_its_length(sources):
     assert np.flatnonzero(np.isnan(selection.scores)).tolist() == [3] and 3 not in selection.indices
 
 
+def choose_on_rank(sources: ImageTextSources, folder: Path) -> None:
+    ranks = Accelerator(cpu=True)
+    found = chosen(sources, ranks)
+    if ranks.is_main_process:
+        (folder / "found.json").write_text(json.dumps(found))
+    ranks.wait_for_everyone()
+    ranks.end_training()
+
+
 def test_two_ranks_choose_the_rows_of_one(sources, tmp_path):
-    launch(2, __name__, sources.clip, sources.reward_model, str(tmp_path), cwd=Path.cwd())
+    succeed(choose_on_rank, sources, tmp_path, folder=tmp_path)
     one, two = chosen(sources), json.loads((tmp_path / "found.json").read_text())
     assert two == one | {"processes": 2} and one["dropped"] == {"an image can't be decoded": [4]}
 
@@ -690,12 +698,3 @@ def test_too_few_subsets_for_columns_are_refused_before_tuning(sources, tmp_path
     few = FitRuleArguments(subsets=8, subset_rows=2, indicators=["pca"])
     with pytest.raises(ValueError, match="components=3 needs more rows or wider embeddings: got 3 rows"):
         fit_rule(Records(image_rows(3)), *given[1:4], few, settings(), tmp_path)
-
-
-if __name__ == "__main__":
-    ranks, (clip, reward, folder) = Accelerator(cpu=True), sys.argv[1:]
-    found = chosen(ImageTextSources(clip, reward, components=3), ranks)
-    if ranks.is_main_process:
-        (Path(folder) / "found.json").write_text(json.dumps(found))
-    ranks.wait_for_everyone()
-    ranks.end_training()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,7 +28,7 @@ from hf_dataselect.features.one_shot_tasks import task_tokens
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.nuggets import Nuggets, Plan
 from tests.engines.forward.test_likelihood import MODELS
-from tests.processes import launch
+from tests.processes import succeed
 from tests.rows import alpaca, layout
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
@@ -406,20 +405,6 @@ def test_a_model_with_an_adapter_is_trained_on_what_it_chose(tmp_path):
 TWO_RANKS = {"tasks": 12, "threshold": 0.4}
 
 
-def test_two_ranks_choose_the_rows_of_one_and_share_a_cache(tmp_path):
-    launch(2, __name__, str(tmp_path), cwd=Path.cwd())
-    one = select(alpaca(24), Nuggets(**TWO_RANKS), 1.0, context())
-    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
-    assert [run["name"] for run in found] == ["again0", "again1", "fresh0", "fresh1"] and 0 < len(one.indices) < 24
-    for run in found:
-        assert run["indices"] == one.indices.tolist() and run["dropped"] == one.dropped, run["name"]
-        np.testing.assert_array_equal(np.array(run["scores"], np.float32), one.scores)
-        assert run["processes"] == 2 and (run["forward_rows"] == 0) == run["name"].startswith("again")
-    later = select(alpaca(24), Nuggets(**TWO_RANKS), 1.0, context(cache_dir=tmp_path / "cache"))
-    assert later.passes["forward_rows"] == later.passes["embedded_rows"] == 0
-    np.testing.assert_array_equal(later.scores, one.scores)
-
-
 def on_each_rank(folder: Path) -> None:
     """Choose with an empty cache and then with what it holds."""
     accelerator = Accelerator(cpu=True)
@@ -434,5 +419,15 @@ def on_each_rank(folder: Path) -> None:
     accelerator.end_training()
 
 
-if __name__ == "__main__":
-    on_each_rank(Path(sys.argv[1]))
+def test_two_ranks_choose_the_rows_of_one_and_share_a_cache(tmp_path):
+    succeed(on_each_rank, tmp_path, folder=tmp_path)
+    one = select(alpaca(24), Nuggets(**TWO_RANKS), 1.0, context())
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
+    assert [run["name"] for run in found] == ["again0", "again1", "fresh0", "fresh1"] and 0 < len(one.indices) < 24
+    for run in found:
+        assert run["indices"] == one.indices.tolist() and run["dropped"] == one.dropped, run["name"]
+        np.testing.assert_array_equal(np.array(run["scores"], np.float32), one.scores)
+        assert run["processes"] == 2 and (run["forward_rows"] == 0) == run["name"].startswith("again")
+    later = select(alpaca(24), Nuggets(**TWO_RANKS), 1.0, context(cache_dir=tmp_path / "cache"))
+    assert later.passes["forward_rows"] == later.passes["embedded_rows"] == 0
+    np.testing.assert_array_equal(later.scores, one.scores)

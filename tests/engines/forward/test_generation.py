@@ -2,14 +2,16 @@ import copy
 import json
 import logging
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate import Accelerator
 
 from hf_dataselect.engines.forward.generation import generate, generate_ids, stop_ids
 from hf_dataselect.engines.runtime.runtime import Runtime
-from tests.processes import on_two_ranks
+from tests.processes import succeed
 from tests.tiny import SENTENCES, tiny_model, tiny_tokenizer
 
 
@@ -226,37 +228,27 @@ def test_peft_model(tokenizer, prompts):
     assert found != plain
 
 
+def generate_on_rank(folder: Path, prompts: list[list[int]]) -> None:
+    accelerator = Accelerator(cpu=True)
+    tokenizer = tiny_tokenizer()
+    model = accelerator.prepare(tiny_model(tokenizer))
+    rows, original = [], accelerator.unwrap_model(model).generate
+
+    def spy(input_ids, **kwargs):
+        rows.append(len(input_ids))
+        return original(input_ids=input_ids, **kwargs)
+
+    accelerator.unwrap_model(model).generate = spy
+    runtime = Runtime(accelerator, batch_tokens=200)
+    texts = generate(model, tokenizer, prompts, runtime, max_new_tokens=12)
+    one = generate(model, tokenizer, prompts[:1], runtime, max_new_tokens=12)
+    result = {"texts": texts, "one": one, "rows": sum(rows), "training": model.training}
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(result))
+    accelerator.end_training()
+
+
 def test_ranks_share_the_work_and_get_all_answers(model, tokenizer, prompts, tmp_path):
-    (tmp_path / "prompts.json").write_text(json.dumps(prompts))
-    on_two_ranks(
-        """
-            import json, sys
-            from pathlib import Path
-
-            from accelerate import Accelerator
-            from hf_dataselect.engines.forward.generation import generate
-            from hf_dataselect.engines.runtime.runtime import Runtime
-            from tests.tiny import tiny_model, tiny_tokenizer
-
-            out = Path(sys.argv[1])
-            accelerator = Accelerator(cpu=True)
-            tokenizer = tiny_tokenizer()
-            model = tiny_model(tokenizer)
-            model = accelerator.prepare(model)
-            rows, original = [], accelerator.unwrap_model(model).generate
-            def spy(input_ids, **kwargs):
-                rows.append(len(input_ids))
-                return original(input_ids=input_ids, **kwargs)
-            accelerator.unwrap_model(model).generate = spy
-            prompts = json.loads((out / "prompts.json").read_text())
-            runtime = Runtime(accelerator, batch_tokens=200)
-            texts = generate(model, tokenizer, prompts, runtime, max_new_tokens=12)
-            one = generate(model, tokenizer, prompts[:1], runtime, max_new_tokens=12)
-            result = {"texts": texts, "one": one, "rows": sum(rows), "training": model.training}
-            (out / f"{accelerator.process_index}.json").write_text(json.dumps(result))
-            """,
-        tmp_path,
-    )
+    succeed(generate_on_rank, tmp_path, prompts, folder=tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     expected = generate(model, tokenizer, prompts, PLAIN, max_new_tokens=12)
     assert first["texts"] == second["texts"] == expected

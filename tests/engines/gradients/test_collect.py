@@ -1,15 +1,18 @@
 """Batched per-example gradients against one backward pass a row, and against the numbers of LESS's own code."""
 
 import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, OPTConfig
 
+from hf_dataselect.engines.forward.sentence_encoder import text_keys
 from hf_dataselect.engines.gradients import collect as engine
 from hf_dataselect.engines.gradients import per_example
 from hf_dataselect.engines.gradients.adam import AdamFeature, AdamState
@@ -18,13 +21,15 @@ from hf_dataselect.engines.gradients.projection import Projection
 from hf_dataselect.engines.runtime.account import Account
 from hf_dataselect.engines.runtime.model_state import evaluating
 from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.engines.runtime.stored_vectors import stored_vectors
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.engines.store.vector_store import VectorStore
 from hf_dataselect.engines.subset.target_similarity import Target
 from hf_dataselect.errors import SelectionError
 from tests.engines.runtime.test_cached_map import Clock
-from tests.processes import on_two_ranks
+from tests.engines.store.test_vector_store import vectors_of
+from tests.processes import succeed
 from tests.shared_data import golden, golden_path, smollm2_path
 from tests.tiny import tiny_gpt2, tiny_model, tiny_tokenizer, with_lora
 
@@ -540,37 +545,28 @@ def test_a_disk_without_room_is_an_error_that_keeps_what_is_there(tmp_path, monk
             gradients(model, rows, cache_dir=tmp_path, **STORED)
 
 
-ON_RANKS = """
-import sys
-import numpy as np
-from accelerate import Accelerator
-from hf_dataselect.engines.forward.sentence_encoder import text_keys
-from hf_dataselect.engines.runtime.runtime import Runtime
-from hf_dataselect.engines.runtime.stored_vectors import stored_vectors
-from tests.engines.gradients.test_collect import STORED, adapted, booked, some_rows
-from tests.engines.store.test_vector_store import vectors_of
-
-accelerator, (kept, held) = Accelerator(cpu=True), (f"{sys.argv[1]}/{name}" for name in ("kept", "held.npy"))
-for folder, name in ((None, held), (kept, f"{kept}.npy")):
-    for again in (False, True):
-        found, account = booked(adapted(), some_rows(), cache_dir=folder, accelerator=accelerator, **STORED)
-        assert accelerator.num_processes == 2 and found.fits.all()
-        assert bool(account.passes["backward_tokens"]) is not (again and folder is not None)
-    assert bool(account.cached_seconds) is (folder is not None)
-    if not accelerator.is_main_process:
-        np.save(name, found.vectors[:])
-keys = text_keys([str(i) for i in range(11)])
-for folder, cached in ((None, 0), (None, 0), (f"{kept}-vectors", 0), (f"{kept}-vectors", 11)):
-    runtime = Runtime(accelerator, folder)
-    store = runtime.vector_store({}, 3)
-    found = stored_vectors(store, keys, lambda places: vectors_of(keys[places]), runtime, chunk=4)
-    np.testing.assert_array_equal(found.vectors[:], vectors_of(keys))
-    assert runtime.account.passes["cached_rows"] == cached and found.usable.all()
-"""
+def vectors_on_rank(folder: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    for cache, name in ((None, "held"), (folder / "kept", "kept")):
+        for again in (False, True):
+            found, account = booked(adapted(), some_rows(), cache_dir=cache, accelerator=accelerator, **STORED)
+            assert accelerator.num_processes == 2 and found.fits.all()
+            assert bool(account.passes["backward_tokens"]) is not (again and cache is not None)
+        assert bool(account.cached_seconds) is (cache is not None)
+        if not accelerator.is_main_process:
+            np.save(folder / f"{name}.npy", found.vectors[:])
+    keys, other = text_keys([str(i) for i in range(11)]), folder / "kept-vectors"
+    for cache, cached_rows in ((None, 0), (None, 0), (other, 0), (other, 11)):
+        runtime = Runtime(accelerator, cache)
+        store = runtime.vector_store({}, 3)
+        found = stored_vectors(store, keys, lambda places: vectors_of(keys[places]), runtime, chunk=4)
+        np.testing.assert_array_equal(found.vectors[:], vectors_of(keys))
+        assert runtime.account.passes["cached_rows"] == cached_rows and found.usable.all()
+    accelerator.end_training()
 
 
 def test_two_ranks_give_the_store_of_one(tmp_path):
-    on_two_ranks(ON_RANKS, tmp_path)
+    succeed(vectors_on_rank, tmp_path, folder=tmp_path)
     model, rows = adapted(), some_rows()
     alone = gradients(model, rows, **STORED).vectors
     for name in ("held.npy", "kept.npy"):

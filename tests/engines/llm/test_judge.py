@@ -4,17 +4,17 @@ import io
 import json
 import logging
 import math
-import os
 import re
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 from contextlib import redirect_stderr
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 
 from hf_dataselect.engines.llm import server as judge_server
 from hf_dataselect.engines.llm.judge import Judge
@@ -25,7 +25,7 @@ from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.replies import Reply, ReplyStore
 from hf_dataselect.errors import JudgeError
 from tests.faulty_server import FAULTS, FaultyServer, first_calls_fail
-from tests.processes import on_two_ranks
+from tests.processes import start_ranks, succeed
 
 
 pytest.importorskip("openai")
@@ -254,48 +254,34 @@ def test_estimate_progress_and_result_are_shown(judged, caplog):
     assert "Judging" in bar and "call/s" in bar and "30/30" in bar and "<" in bar  # [elapsed<left, calls/s]
 
 
-SCRIPT = """
-    import sys
-    from hf_dataselect.engines.llm.load import load_judge
-    from hf_dataselect.engines.llm.judge_options import JudgeOptions
-    from hf_dataselect.engines.runtime.runtime import Runtime
-
-    options = JudgeOptions(concurrency=8, timeout=2)
-    judge = load_judge("openai:judge-1", options, Runtime(cache_dir=sys.argv[1]))
-    asked = [[{"role": "user", "content": f"rate {i}"}] for i in range(int(sys.argv[2]))]
-    replies = judge.ask(asked)
-    assert [reply.text for reply in replies] == [str(i) for i in range(len(asked))], replies
-    print(judge.cost.calls, judge.cost.cached)
-"""
+def ask(folder: Path, n: int) -> None:
+    judge = load_judge("openai:judge-1", JudgeOptions(concurrency=8, timeout=2), Runtime(cache_dir=folder))
+    replies = judge.ask([[{"role": "user", "content": f"rate {i}"}] for i in range(n)])
+    assert [reply.text for reply in replies] == [str(i) for i in range(n)], replies
+    (folder / f"cost-{n}.json").write_text(json.dumps([judge.cost.calls, judge.cost.cached]))
 
 
-def script(tmp_path: Path) -> list[str]:
-    (tmp_path / "ask.py").write_text(textwrap.dedent(SCRIPT))
-    return [sys.executable, str(tmp_path / "ask.py"), str(tmp_path / "cache")]
-
-
-def process_environment(server: FaultyServer) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT), "OPENAI_BASE_URL": server.url}
+def cost(folder: Path, n: int) -> list[int]:
+    """Calls that were made and cached."""
+    return json.loads((folder / f"cost-{n}.json").read_text())
 
 
 def test_a_killed_run_goes_on_without_asking_again(tmp_path):
     with FaultyServer(first_calls_fail(0.1), delay=0.01) as server:
-        command, shared = [*script(tmp_path), "600"], process_environment(server)
-        kept = tmp_path / "cache" / "judge" / "responses.jsonl"
-        process = subprocess.Popen(command, env=shared, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 60
-        while (not kept.exists() or kept.read_bytes().count(b"\n") < 150) and time.monotonic() < deadline:
-            time.sleep(0.005)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        given = {"ranks": 1, "folder": tmp_path, "env": {"OPENAI_BASE_URL": server.url}}
+        kept = tmp_path / "judge" / "responses.jsonl"
+        with start_ranks(ask, tmp_path, 600, **given) as killed:
+            deadline = time.monotonic() + 60
+            while (not kept.exists() or kept.read_bytes().count(b"\n") < 150) and time.monotonic() < deadline:
+                time.sleep(0.005)
         with open(kept, "ab") as file:  # what a kill in the middle of a write leaves
             file.write(b'\n{"key": "00ff')
         before = kept.read_bytes().count(b"\n{") - 1
+        assert killed.wait()[0].exitcode == -signal.SIGKILL
         assert 150 <= before < 600
         calls = dict(server.calls)
-        done = subprocess.run(command, env=shared, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        asked, cached = map(int, done.stdout.split())
+        succeed(ask, tmp_path, 600, **given)
+        asked, cached = cost(tmp_path, 600)
         assert cached == before and asked == 600 - before
         # Only the calls that were under way when the kill came were made again.
         slow = {q for q in calls if first_calls_fail(0.1)(q, 1) == "slow"}  # answered after the client has gone
@@ -308,12 +294,12 @@ def test_a_killed_run_goes_on_without_asking_again(tmp_path):
 
 def test_two_runs_share_a_folder(tmp_path):
     with FaultyServer(delay=0.005) as server:
-        command, shared = script(tmp_path), process_environment(server)
-        runs = [subprocess.Popen([*command, n], env=shared, stdout=subprocess.PIPE, text=True) for n in ("300", "200")]
-        assert [run.wait(timeout=120) for run in runs] == [0, 0]
+        given = {"ranks": 1, "folder": tmp_path, "env": {"OPENAI_BASE_URL": server.url}}
+        with start_ranks(ask, tmp_path, 300, **given) as one, start_ranks(ask, tmp_path, 200, **given) as two:
+            assert [run.wait()[0].exitcode for run in (one, two)] == [0, 0]
         assert sum(server.calls.values()) < 400, "each finds most of what the other has asked in the meantime"
-        done = subprocess.run([*command, "300"], env=shared, capture_output=True, text=True, timeout=60)
-        assert done.stdout.split() == ["0", "300"], done.stderr
+        succeed(ask, tmp_path, 300, **given)
+        assert cost(tmp_path, 300) == [0, 300]
 
 
 def test_the_store_sees_what_others_append_and_skips_what_is_torn(tmp_path):
@@ -402,32 +388,26 @@ def test_memory_is_bounded(judged, monkeypatch):
         assert server.most_running <= 4
 
 
-def test_two_ranks_call_the_server_once(tmp_path):
-    two_ranks = """
-            import json, sys
-            from dataclasses import asdict
-            from pathlib import Path
-            from accelerate import Accelerator
-            from hf_dataselect.engines.llm.load import load_judge
-            from hf_dataselect.engines.llm.judge_options import JudgeOptions
-            from hf_dataselect.engines.runtime.runtime import Runtime
-            from hf_dataselect.errors import JudgeError
+def ask_on_rank(folder: Path) -> None:
+    accelerator = Accelerator(cpu=True)
+    runtime = Runtime(accelerator, folder / "cache")
+    judge = load_judge("openai:m", JudgeOptions(max_calls=30), runtime)
 
-            accelerator = Accelerator(cpu=True)
-            runtime = Runtime(accelerator, Path(sys.argv[1]) / "cache")
-            judge = load_judge("openai:m", JudgeOptions(max_calls=30), runtime)
-            ask = lambda n: judge.ask([[{"role": "user", "content": f"rate {i}"}] for i in range(n)])
-            found = {"replies": [asdict(reply) for reply in ask(20) + ask(20)], "cost": asdict(judge.cost)}
-            found["passes"] = runtime.account.passes
-            try:
-                ask(60)
-            except JudgeError as error:
-                found["error"] = str(error)
-            (Path(sys.argv[1]) / f"{accelerator.process_index}.json").write_text(json.dumps(found))
-            accelerator.end_training()
-            """
+    def ask(n: int) -> list[dict]:
+        return [asdict(reply) for reply in judge.ask([[{"role": "user", "content": f"rate {i}"}] for i in range(n)])]
+
+    found = {"replies": ask(20) + ask(20), "cost": asdict(judge.cost), "passes": runtime.account.passes}
+    try:
+        ask(60)
+    except JudgeError as error:
+        found["error"] = str(error)
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(found))
+    accelerator.end_training()
+
+
+def test_two_ranks_call_the_server_once(tmp_path):
     with FaultyServer(first_calls_fail(0.2)) as server:
-        on_two_ranks(two_ranks, tmp_path, OPENAI_BASE_URL=server.url)
+        succeed(ask_on_rank, tmp_path, folder=tmp_path, env={"OPENAI_BASE_URL": server.url})
         assert set(server.answers.values()) == {1} and len(server.answers) == 20
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert [reply["text"] for reply in first["replies"]] == [str(i) for i in range(20)] * 2

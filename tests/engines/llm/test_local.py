@@ -1,10 +1,12 @@
 """Judges that run here: words as generated one by one, digit logits and rewards as of one plain forward a row."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from transformers import LlamaForSequenceClassification
 
 from hf_dataselect.engines.forward.generation import generate
@@ -17,7 +19,7 @@ from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.errors import JudgeError
 from hf_dataselect.features.ratings import expected_rating
-from tests.processes import on_two_ranks
+from tests.processes import succeed
 from tests.rows import alpaca_rows
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -282,32 +284,21 @@ def test_a_reward_model_of_trl(tokenizer, tmp_path):
     assert (judge.score(sides["chosen"]) > judge.score(sides["rejected"])).all()
 
 
-def test_ranks_share_the_work_and_agree(tokenizer, tmp_path):
-    on_two_ranks(
-        """
-            import json, sys
-            from dataclasses import asdict
-            from pathlib import Path
-            from accelerate import Accelerator
-            from hf_dataselect.engines.llm.local import LocalJudge
-            from hf_dataselect.engines.llm.reward_model import RewardModel
-            from hf_dataselect.engines.runtime.runtime import Runtime
-            from tests.engines.llm.test_local import PLAIN, conversations, reward_model
-            from tests.tiny import tiny_model, tiny_tokenizer
+def judge_on_rank(folder: Path) -> None:
+    accelerator, tokenizer = Accelerator(cpu=True), tiny_tokenizer()
+    runtime = Runtime(accelerator, folder / "cache", **PLAIN)
+    judge = LocalJudge("", accelerator.prepare(tiny_model(tokenizer)), tokenizer, runtime)
+    found = {"texts": [reply.text for reply in judge.ask(conversations(), max_new_tokens=5)]}
+    found["logits"] = judge.digit_logits(conversations(), ["1", "2"]).tolist()
+    reward = RewardModel("r", reward_model(tokenizer), tokenizer, runtime)
+    found["rewards"] = reward.score(conversations(answers=True)).tolist()
+    found["cost"] = [judge.cost.calls, reward.cost.calls]
+    (folder / f"{accelerator.process_index}.json").write_text(json.dumps(found))
+    accelerator.end_training()
 
-            accelerator, tokenizer = Accelerator(cpu=True), tiny_tokenizer()
-            runtime = Runtime(accelerator, Path(sys.argv[1]) / "cache", **PLAIN)
-            judge = LocalJudge("", accelerator.prepare(tiny_model(tokenizer)), tokenizer, runtime)
-            found = {"texts": [reply.text for reply in judge.ask(conversations(), max_new_tokens=5)]}
-            found["logits"] = judge.digit_logits(conversations(), ["1", "2"]).tolist()
-            reward = RewardModel("r", reward_model(tokenizer), tokenizer, runtime)
-            found["rewards"] = reward.score(conversations(answers=True)).tolist()
-            found["cost"] = [judge.cost.calls, reward.cost.calls]
-            (Path(sys.argv[1]) / f"{accelerator.process_index}.json").write_text(json.dumps(found))
-            accelerator.end_training()
-            """,
-        tmp_path,
-    )
+
+def test_ranks_share_the_work_and_agree(tokenizer, tmp_path):
+    succeed(judge_on_rank, tmp_path, folder=tmp_path)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert first == second
     judge = LocalJudge("", tiny_model(tokenizer), tokenizer, Runtime(cache_dir=tmp_path / "cache", **PLAIN))
