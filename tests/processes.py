@@ -25,20 +25,8 @@ import hf_dataselect
 
 
 ROOT = Path(__file__).parents[1]
-#: What the server imports before it forks: what a command or a test's module would import.
-WARM = (
-    "pytest",
-    "sklearn.cluster",
-    "tensorboard",
-    "tests.engines.llm.test_local",
-    "tests.selectors.test_instructiongpt4",
-    "tests.tiny_training",
-    "transformers.models.llama.modeling_llama",
-    *(f"hf_dataselect.cli.{path.stem}" for path in sorted((ROOT / "hf_dataselect" / "cli").glob("[a-z]*.py"))),
-    *(f"hf_dataselect.selectors.{path.stem}" for path in (ROOT / "hf_dataselect" / "selectors").glob("[a-z]*.py")),
-)
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(list(WARM))
+_SERVER.set_forkserver_preload(["tests.warm"])
 
 
 def environment(**extra: str) -> dict[str, str]:

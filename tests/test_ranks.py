@@ -1,7 +1,6 @@
 """Several ranks, and kills: the same rows, and nothing scored twice."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -11,7 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.processes import environment, run
+from hf_dataselect.cli.main import main
+from tests.processes import launch, run, start_ranks
 from tests.tiny_training import write_recipe
 
 
@@ -23,15 +23,26 @@ def selection(folder: Path) -> dict:
     return json.loads((folder / "selection.json").read_text())
 
 
+def by_script(_, recipe: Path, *options: str) -> None:
+    command = [str(Path(sys.executable).with_name("hf-dataselect")), "train", "--config", str(recipe), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=recipe.parent)
+    assert done.returncode == 0 and "Run folder: " in done.stdout, done.stderr[-4000:]
+
+
+def by_accelerate(processes: int, recipe: Path, *options: str) -> None:
+    launch(processes, "hf_dataselect", "train", "--config", str(recipe), *options, cwd=recipe.parent)
+
+
 @pytest.mark.parametrize("kwargs", [{"warmup": "none"}, {"warmup_clusters": 2, "warmup_batch_size": 1}], ids=str)
 def test_two_ranks_choose_the_rows_of_one_and_train_the_same_model(tmp_path, kwargs):
     # Training and warm-up average over both ranks' batches: with half of them on a rank, the updates are the same.
     recipe = write_recipe(tmp_path, n=48, **SMALL, **GENERATED, selection_kwargs=kwargs, selection_cache_dir="none")
-    for processes in (1, 2):
+    starts = (run, run) if "warmup_clusters" in kwargs else (by_script, by_accelerate)  # as users do
+    for processes, start in zip((1, 2), starts, strict=True):
         given = kwargs | ({"warmup_gradient_accumulation": 16 // processes} if "warmup_clusters" in kwargs else {})
         options = {"output_dir": str(tmp_path / f"{processes}"), "selection_kwargs": json.dumps(given)}
         options |= {"per_device_train_batch_size": str(4 // processes), "learning_rate": "0.01"}
-        run(processes, recipe, *(part for name, value in options.items() for part in (f"--{name}", value)))
+        start(processes, recipe, *(part for name, value in options.items() for part in (f"--{name}", value)))
     one, two = selection(tmp_path / "1"), selection(tmp_path / "2")
     assert two["facts"]["processes"] == 2 and one["facts"]["processes"] == 1
     assert one["indices"] == two["indices"] and one["dropped"] == two["dropped"]
@@ -50,21 +61,17 @@ def test_two_ranks_choose_the_rows_of_one_and_train_the_same_model(tmp_path, kwa
 def test_a_killed_run_scores_only_what_is_missing(tmp_path):
     recipe = write_recipe(tmp_path, n=400, **{**SMALL, "selection_batch_tokens": 128})
     whole = tmp_path / "whole"
-    run(1, recipe, "--output_dir", str(whole), "--selection_cache_dir", "none", command="select")
+    main(["select", "--config", str(recipe), "--output_dir", str(whole), "--selection_cache_dir", "none"])
     cache = tmp_path / "cache"
-    command = [sys.executable, "-m", "hf_dataselect", "select", "--config", str(recipe)]
-    command += ["--output_dir", str(tmp_path / "cut"), "--selection_cache_dir", str(cache)]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    command = ["select", "--config", str(recipe), "--output_dir", str(tmp_path / "cut")]
+    command += ["--selection_cache_dir", str(cache)]
+    with start_ranks(command, ranks=1, folder=tmp_path) as killed:
         deadline = time.monotonic() + 120
-        while stored(cache) < 2_000 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.002)
-        assert process.poll() is None, "the run ended before it could be killed"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        while stored(cache) < 2_000 and time.monotonic() < deadline and killed.running(within=0.002):
+            pass
+        assert killed.running(), f"the run ended before it could be killed:\n{killed.log()}"
     assert not (tmp_path / "cut" / "selection.json").exists()
-    run(1, recipe, "--output_dir", str(tmp_path / "cut"), "--selection_cache_dir", str(cache), command="select")
+    main(command)
     resumed, reference = selection(tmp_path / "cut"), selection(whole)
     assert resumed["indices"] == reference["indices"] and resumed["dropped"] == reference["dropped"]
     passes = resumed["passes"]

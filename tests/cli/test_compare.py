@@ -1,9 +1,6 @@
 """`compare`: which runs it makes, that none is made twice, and that a killed comparison goes on."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from hf_dataselect.training.comparison import _last_whole_checkpoint, plan
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.evaluation.report.test_report import tables
-from tests.processes import environment, run
+from tests.processes import run, start_ranks
 from tests.tiny_training import write_recipe
 
 
@@ -135,23 +132,16 @@ def test_a_finished_run_whose_ranks_diverged_is_not_taken_up(recipe, tmp_path):
 
 def test_a_killed_comparison_goes_on_and_repeats_no_finished_run(recipe, tmp_path):
     folder = tmp_path / "runs"
-    command = [sys.executable, "-m", "hf_dataselect", "compare", "--config", str(recipe), "--max_steps", "12"]
+    command = ["compare", "--config", str(recipe), "--max_steps", "12"]
     command += ["--save_strategy", "steps", "--save_steps", "1", "--save_total_limit", "1"]
-    process = subprocess.Popen(
-        command, env=environment(), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 240
-    try:  # in the middle of the second run: with a checkpoint, without its evaluation
+    with start_ranks(command, ranks=1, folder=tmp_path) as killed:
+        deadline = time.monotonic() + 240
+        # In the middle of the second run: with a checkpoint, without its evaluation.
         while not list((folder / RUNS[1]).glob("checkpoint-*/trainer_state.json")):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+            assert killed.running(within=0.02) and time.monotonic() < deadline, killed.log()
     before = made(folder)
     assert set(before) == {RUNS[0]}
-    done = subprocess.run(command, env=environment(), cwd=tmp_path, timeout=400, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
+    main(command)
     after = made(folder)
     assert set(after) == set(RUNS) and after[RUNS[0]] == before[RUNS[0]]
     state = json.loads((folder / RUNS[1] / "checkpoint-12" / "trainer_state.json").read_text())

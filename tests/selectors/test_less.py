@@ -1,9 +1,6 @@
 """LESS from rows to rows: against a plain computation, for every kind of target and model, on ranks, after a kill."""
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -25,7 +22,7 @@ from hf_dataselect.features.tuning import tuning_rows
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.less import LESS
 from tests.engines.gradients.test_collect import naive, quantized
-from tests.processes import environment, run
+from tests.processes import run, start_ranks
 from tests.rows import LAYOUTS, alpaca, layout
 from tests.test_ranks import selection
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
@@ -485,16 +482,11 @@ def test_a_killed_run_differentiates_only_what_is_missing(tmp_path):
     given = ["select", "--config", str(recipe), "--output_dir"]
     main([*given, str(whole), "--selection_cache_dir", "none"])
     given += [str(cut), "--selection_cache_dir", str(cache)]
-    command = [sys.executable, "-m", "hf_dataselect", *given]
-    process = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
+    with start_ranks(given, ranks=1, folder=tmp_path) as killed:
         deadline = time.monotonic() + 120
-        while stored(cache, 512) < 20 and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.002)
-        assert process.poll() is None, "the run ended before it could be killed"
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        while stored(cache, 512) < 20 and time.monotonic() < deadline and killed.running(within=0.002):
+            pass
+        assert killed.running(), f"the run ended before it could be killed:\n{killed.log()}"
     kept = stored(cache, 512)
     assert not (cut / "selection.json").exists() and 20 <= kept < 2 * 102
     main(given)
