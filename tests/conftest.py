@@ -14,6 +14,11 @@ os.environ.update(
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.getenv("PYTHONPATH")]))
 
 
+def pytest_collection_modifyitems(items):
+    """Tests that take long start first, so that no worker waits for another at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_collection_finish():
     """Trainers collect garbage several times each; this spares them looking through all that is imported."""
     gc.collect()

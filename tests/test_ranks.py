@@ -33,6 +33,7 @@ def by_accelerate(processes: int, recipe: Path, *options: str) -> None:
     launch(processes, "hf_dataselect", "train", "--config", str(recipe), *options, cwd=recipe.parent)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kwargs", [{"warmup": "none"}, {"warmup_clusters": 2, "warmup_batch_size": 1}], ids=str)
 def test_two_ranks_choose_the_rows_of_one_and_train_the_same_model(tmp_path, kwargs):
     # Training and warm-up average over both ranks' batches: with half of them on a rank, the updates are the same.

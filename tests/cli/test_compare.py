@@ -75,6 +75,7 @@ def test_wrong_options_are_refused_before_anything_is_made(recipe, tmp_path, cap
     assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, monkeypatch):
     main(["compare", "--config", str(recipe)])
     folder = tmp_path / "runs"
@@ -130,6 +131,7 @@ def test_a_finished_run_whose_ranks_diverged_is_not_taken_up(recipe, tmp_path):
         planned(recipe)
 
 
+@pytest.mark.long
 def test_a_killed_comparison_goes_on_and_repeats_no_finished_run(recipe, tmp_path):
     folder = tmp_path / "runs"
     command = ["compare", "--config", str(recipe), "--max_steps", "12"]

@@ -48,6 +48,7 @@ def as_numbers(values: list) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "window"), RUNS)
 def test_ifd_equals_its_authors_code(model, window):
     run, rows, folder, runs = golden("ifd_cherry.json", model, window)
@@ -63,6 +64,7 @@ def test_ifd_equals_its_authors_code(model, window):
     assert sorted(left_out) == run["dropped_rows"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("model", "window"), SUPERFILTERING_RUNS)
 def test_superfiltering_equals_its_authors_code(model, window):
     run, rows, folder, _ = golden("ifd_superfiltering.json", model, window)

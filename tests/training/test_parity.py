@@ -14,6 +14,7 @@ def on_two_ranks(folder: Path, name: str) -> list[dict]:
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_ranks_end_as_with_plain_sft_trainer(tmp_path, name):
     one, two = on_two_ranks(tmp_path, name)

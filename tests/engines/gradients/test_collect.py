@@ -654,6 +654,7 @@ class Reference:
         return total.reshape(len(total), 3, 3).mean(2).max(1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["tiny", "smollm2"])
 def test_agrees_with_the_authors_code(name):
     reference = Reference(name)
