@@ -18,7 +18,7 @@ from ...compat.torch import after_optimizer_steps, tensor_version
 def digest(value: Any) -> str:
     """Short hexadecimal hash of anything JSON can hold (unknown objects count by their `str`)."""
     text = json.dumps(value, sort_keys=True, default=_plain, ensure_ascii=False)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
 def _plain(value: Any) -> Any:

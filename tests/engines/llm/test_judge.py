@@ -272,7 +272,7 @@ def test_a_killed_run_goes_on_without_asking_again(tmp_path):
         kept = tmp_path / "judge" / "responses.jsonl"
         with start_ranks(ask, tmp_path, 600, **given) as killed:
             deadline = time.monotonic() + 60
-            while (not kept.exists() or kept.read_bytes().count(b"\n") < 150) and time.monotonic() < deadline:
+            while (not kept.exists() or kept.read_bytes().count(b"\n{") < 150) and time.monotonic() < deadline:
                 time.sleep(0.005)
         with open(kept, "ab") as file:  # what a kill in the middle of a write leaves
             file.write(b'\n{"key": "00ff')
