@@ -23,7 +23,7 @@ from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
 from .engines.runtime.loading import check_causal_lm, check_model_folder, tokenizer_of
 from .engines.runtime.runtime import Runtime
-from .engines.store.files import check_writable
+from .engines.store.files import check_cache
 from .engines.store.identity import digest
 from .pipeline import check_budget, check_diversity, needs_of, select
 from .runs.folder import write_recipe, write_selection
@@ -164,7 +164,7 @@ class SelectionPlan:
         if self.diversity is not None:
             self.diversity.check()
         if cache_dir is not None and needs & {"model", "judge"}:
-            check_writable(cache_dir)
+            check_cache(cache_dir)
         if self.uses_model and model is None:
             raise ValueError(f"`{self.method}` needs `model`: the model to be fine-tuned, or its name.")
         check_model_folder(model)

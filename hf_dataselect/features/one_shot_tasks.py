@@ -31,9 +31,10 @@ class Tasks(NamedTuple):
 class TaskLosses(NamedTuple):
     """Summed negative log-likelihood of the label tokens of each task, nats, float64."""
 
-    #: Without an exemplar, `(tasks,)`.
+    #: Without an exemplar, `(tasks,)`, all finite.
     zero_shot: np.ndarray
-    #: After each row as its exemplar, `(n, tasks)`; NaN where it was not computed or did not fit in memory.
+    #: After each row as its exemplar, `(n, tasks)`; infinite where it is not finite, NaN where it was not computed or
+    #: did not fit in memory.
     one_shot: np.ndarray
     #: Rows that can be an exemplar, bool `(n,)`.
     usable: np.ndarray
@@ -65,7 +66,8 @@ def task_losses(
     mean_logit: bool = False,
 ) -> TaskLosses:
     """
-    Losses of tasks, zero-shot and one-shot. Rows that can't be an exemplar are entered in `ctx.account`.
+    Losses of tasks, zero-shot and one-shot. A task without a finite zero-shot loss is left out. Such tasks, and rows
+    that can't be an exemplar, are entered in `ctx.account`.
 
     Args:
         records ([`Records`]):
@@ -81,10 +83,21 @@ def task_losses(
             How candidates become text.
         mean_logit (`bool`, *optional*, defaults to `False`):
             Whether a padding token takes part in the softmax, see [`likelihood`].
+
+    Raises:
+        [`SelectionError`]: no task has a finite zero-shot loss.
     """
     zero_shot = likelihood(
         ctx.model, tasks.zero_shot, ctx.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
     ).loss
+    scored = np.isfinite(zero_shot)
+    if not scored.any():
+        raise SelectionError(
+            "`nuggets`: no task has a finite zero-shot loss: check the model's weights and its dtype."
+        )
+    if not scored.all():
+        ctx.account.figures["tasks left out, without a finite zero-shot loss"] = np.flatnonzero(~scored).tolist()
+        tasks = tasks._replace(one_shot=tasks.one_shot.select(np.flatnonzero(scored)))
     encoded = ctx.encode(records, text_format)
     note_unusable(encoded, ctx)
     usable = ~encoded.problematic
@@ -99,11 +112,11 @@ def task_losses(
         tasks.one_shot,
         ctx.runtime,
         rows=np.flatnonzero(usable),
-        wanted=plan(zero_shot),
+        wanted=plan(zero_shot[scored]),
         label="Scoring tasks one-shot",
         mean_logit=mean_logit,
     )
-    return TaskLosses(zero_shot, one_shot, usable)
+    return TaskLosses(zero_shot[scored], one_shot, usable)
 
 
 #: Placeholder exemplar, to see how a chat template renders the turns that follow it.

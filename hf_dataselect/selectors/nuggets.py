@@ -12,6 +12,9 @@ The claim: the rows with the highest golden scores, a seventh of Alpaca, fine-tu
 
     golden score = tasks with one-shot log-likelihood > zero-shot log-likelihood / tasks
 
+A task whose zero-shot likelihood is not finite is left out, and so is, for a row, one whose one-shot likelihood is not
+finite. A row without any task left has no score.
+
 Only the KV cache of the candidate can be shared among its tasks; each candidate costs a pass over all tasks. With a
 threshold, a candidate is decided early, once it can no longer get above it, and the tasks that the fewest candidates
 have helped with run first; that changes no row of the selection. Column of scores.parquet: `wins`, the tasks that a
@@ -120,25 +123,29 @@ class Nuggets(Selector):
             ctx.text_format(max_length=None if self.reference_quirks else ctx.max_length),
             mean_logit=self.reference_quirks,
         )
-        run = np.isfinite(losses.one_shot)
+        run, failed = np.isfinite(losses.one_shot), np.isinf(losses.one_shot)
         ctx.account.figures["tasks run"] = f"{run.sum():,} of {run.size:,}"
-        n = run.shape[1]
-        wins, left = (losses.one_shot < losses.zero_shot).sum(1), (~run).sum(1)
+        if failed.any():
+            pairs = f"{failed.sum():,} of {failed.any(1).sum():,} rows and {failed.any(0).sum():,} tasks"
+            ctx.account.figures["one-shot losses left out, not finite"] = pairs
+        usable, n = losses.usable & ~failed.all(1), np.maximum((~failed).sum(1), 1)
+        wins, left = (losses.one_shot < losses.zero_shot).sum(1), (~(run | failed)).sum(1)
         low = high = np.zeros(len(run), bool)
         if self.threshold is not None:
-            low = losses.usable & ((wins + left) / n <= self.threshold)
-            high = losses.usable & (wins / n > self.threshold)
+            low = usable & ((wins + left) / n <= self.threshold)
+            high = usable & (wins / n > self.threshold)
         # A score depends on nothing but the row: tasks of a row decided early that happen to be known do not count.
-        golden = np.where(losses.usable & (left == 0), wins / n, np.nan)
+        golden = np.where(usable & (left == 0), wins / n, np.nan)
         if self.stop != "never":
             golden[low] = np.nan
         known = np.isfinite(golden)
         if self.stop == "sealed":
-            least = next(share for share in np.arange(1, n + 1) / n if share > self.threshold)
+            least = min(next(k / m for k in range(1, m + 1) if k / m > self.threshold) for m in np.unique(n).tolist())
             golden[high], known[high] = least, False
             ctx.account.figures["golden score of every kept row, at least"] = round(float(least), 4)
-        failed = losses.usable & np.isnan(golden) & ~low
-        ctx.account.note("unscorable", "did not fit in memory, or its losses are not finite", np.flatnonzero(failed))
+        unfit = usable & np.isnan(golden) & ~low
+        ctx.account.note("unscorable", "its losses are not finite", np.flatnonzero(losses.usable & ~usable))
+        ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(unfit))
         return {"golden": golden, "low": low, "wins": np.where(known, wins, np.nan)}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> Scores:
@@ -181,27 +188,29 @@ class Plan:
         self.zero_shot, self.threshold, self.stop = zero_shot, threshold, stop
         self.helped, self.tried = np.zeros(len(zero_shot)), np.zeros(len(zero_shot))
 
-    def decided(self, wins: int, left: int) -> int:
-        """-1 if the golden score can't exceed the threshold, 1 if it does, 0 if that is open or must not end it."""
-        n = len(self.zero_shot)
-        if self.threshold is None or self.stop == "never":
+    def decided(self, wins: int, left: int, n: int) -> int:
+        """
+        Of `n` tasks: -1 if the golden score can't exceed the threshold, 1 if it does, 0 if that is open or must not
+        end it. Tasks that are left out later change neither: the share of the others is on the same side.
+        """
+        if self.threshold is None or self.stop == "never" or n == 0:
             return 0
         if (wins + left) / n <= self.threshold:
             return -1
         return int(self.stop == "sealed" and wins / n > self.threshold)
 
     def __call__(self, losses: np.ndarray) -> np.ndarray:
-        done = ~np.isnan(losses)
+        done, n = ~np.isnan(losses), int((~np.isinf(losses)).sum())
         won = losses < self.zero_shot
         wins, left = int(won.sum()), int((~done).sum())
-        if left == 0 or self.decided(wins, left):
+        if left == 0 or self.decided(wins, left, n):
             self.helped[won] += 1
             self.tried[done] += 1
             return np.zeros(0, np.int64)
         todo = np.flatnonzero(~done)
         if self.threshold is None or self.stop == "never":
             return todo
-        ways = (m for m in range(1, left) if self.decided(wins, left - m) or self.decided(wins + m, left - m))
+        ways = (m for m in range(1, left) if self.decided(wins, left - m, n) or self.decided(wins + m, left - m, n))
         fewest = next(ways, left)
         order = np.argsort((self.helped[todo] + 1) / (self.tried[todo] + 2), kind="stable")
         return todo[order[: max(fewest, FEWEST_TASKS)]]

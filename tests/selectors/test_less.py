@@ -339,7 +339,7 @@ def test_room_for_all_epochs_is_asked_for_before_the_warm_up(given, tmp_path, mo
     needed = 2 * (8 + 6) * (16 + 2 * width + 3 * 8 + 4)  # key; vector; loss, norm, seconds; checksum
     free = SimpleNamespace(free=needed - 1)
     monkeypatch.setattr("shutil.disk_usage", lambda _: free)
-    monkeypatch.setattr("hf_dataselect.engines.tuning.warm_up.free_bytes", lambda _: 10**9)  # tuned weights
+    monkeypatch.setattr("hf_dataselect.engines.store.tensors.free_bytes", lambda _: 10**9)  # tuned weights
     with monkeypatch.context() as patched, pytest.raises(ValueError, match="and 28 vectors take .*`projection_dim`"):
         patched.setattr("hf_dataselect.engines.tuning.warm_up._train", None)
         select(alpaca(8), selector, 3, context(target, cache_dir=tmp_path))

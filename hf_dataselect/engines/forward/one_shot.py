@@ -18,6 +18,7 @@ from ...compat.transformers import attention_implementation
 from ..forward import likelihood
 from ..runtime.model_state import cast, evaluating, scoring_dtype
 from ..runtime.runtime import Runtime
+from ..runtime.shared_work import missing
 from ..runtime.token_rows import TokenRows
 from ..store.identity import digest
 from .likelihood import keys_and_values
@@ -61,7 +62,8 @@ def one_shot_loss(
 
     Returns:
         `np.ndarray`: summed negative log-likelihood of the task's label tokens after the exemplar, nats, float64
-        `(exemplars, tasks)`; NaN for tasks that were not `wanted`, and for an exemplar that did not fit in memory.
+        `(exemplars, tasks)`; infinite where it is not finite; NaN for tasks that were not `wanted`, and from the one
+        on that did not fit in memory.
     """
     rows = np.arange(len(exemplars)) if rows is None else np.asarray(rows)
     target = scoring_dtype(model, runtime.dtype)
@@ -78,33 +80,34 @@ def one_shot_loss(
     store = runtime.store(namespace, width=len(tasks))
     keys = exemplars.keys() if runtime.cache_dir else np.zeros(len(exemplars), "V16")
     known, known_seconds = np.full((len(exemplars), len(tasks)), np.nan), np.zeros(len(exemplars))
-    known[rows], _, known_seconds[rows], earlier = runtime.find(store, keys[rows])
-    plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
-    # Tokens of forward passes: exemplars once, tasks once per exemplar, padding excluded.
-    spent = np.zeros(1, np.int64)
-    with torch.no_grad(), evaluating(model), cast(model, target):
-        score = _pair_scorer(model, exemplars, tasks, rows, mean_logit, runtime, spent)
+    with missing(runtime, store, keys[rows], "scoring tasks one-shot") as stored:
+        known[rows], _, known_seconds[rows], earlier = stored
+        plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
+        # Tokens of forward passes: exemplars once, tasks once per exemplar, padding excluded.
+        spent = np.zeros(1, np.int64)
+        with torch.no_grad(), evaluating(model), cast(model, target):
+            score = _pair_scorer(model, exemplars, tasks, rows, mean_logit, runtime, spent)
 
-        def compute(batch: np.ndarray) -> np.ndarray:
-            (row,) = batch
-            losses, score_tasks, started = known[row].copy(), None, time.perf_counter()
-            while len(todo := plan(losses)):
-                todo = todo[np.isnan(losses[todo])]
-                score_tasks = score_tasks or score(row)
-                losses[todo] = score_tasks(todo)
-                if np.isnan(losses[todo]).any():
-                    break  # did not fit in memory, or NaN
-            if score_tasks is not None:
-                seconds = known_seconds[row] + (time.perf_counter() - started) / runtime.world
-                store.append(keys[batch], losses[None], seconds)
-            return losses[None]
+            def compute(batch: np.ndarray) -> np.ndarray:
+                (row,) = batch
+                losses, score_tasks, started = known[row].copy(), None, time.perf_counter()
+                while len(todo := plan(losses)):
+                    todo = todo[np.isnan(losses[todo])]
+                    score_tasks = score_tasks or score(row)
+                    losses[todo] = score_tasks(todo)
+                    if np.isnan(losses[todo]).any():
+                        break  # did not fit in memory
+                if score_tasks is not None:
+                    seconds = known_seconds[row] + (time.perf_counter() - started) / runtime.world
+                    store.append(keys[batch], losses[None], seconds)
+                return losses[None]
 
-        options = {"batch_tokens": 1, "label": label}  # one exemplar at a time
-        loss = runtime.map(compute, exemplars.lengths, len(tasks), rows=rows, **options)
+            options = {"batch_tokens": 1, "label": label}  # one exemplar at a time
+            loss = runtime.map(compute, exemplars.lengths, len(tasks), rows=rows, **options)
     store.close()
-    cached = int(np.isfinite(known).sum())
+    cached = int((~np.isnan(known)).sum())
     runtime.book(
-        forward_rows=int(np.isfinite(loss).sum()) - cached,
+        forward_rows=int((~np.isnan(loss)).sum()) - cached,
         forward_tokens=int(runtime.sum(spent)[0]),
         cached_rows=cached,
         cached_seconds=float(earlier.sum()),
@@ -140,7 +143,8 @@ def _pair_scorer(
                 for task, spans in (examples[place] for place in batch)
             ]
             spent[0] += int(tasks.lengths[batch].sum()) + (len(batch) * len(ids) if past is None else 0)
-            return score_after(skip, pairs, past)[:, :1]
+            found = score_after(skip, pairs, past)[:, :1]
+            return np.where(np.isnan(found), np.inf, found)
 
         def losses(todo: np.ndarray) -> np.ndarray:
             result = np.full(len(tasks), np.nan)

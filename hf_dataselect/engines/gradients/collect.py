@@ -11,6 +11,7 @@ from torch import nn
 from ...compat.transformers import attention_implementation
 from ..runtime.model_state import cast, evaluating, preserved, scoring_dtype
 from ..runtime.runtime import Runtime
+from ..runtime.shared_work import missing
 from ..runtime.stored_vectors import read_back
 from ..runtime.token_rows import TokenRows
 from ..store.identity import digest
@@ -147,37 +148,37 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
     store = runtime.vector_store(namespace, projector.width, facts=_FACTS, dtype=project.dtype)
     keys, keep = rows.keys(), np.asarray(keep, np.int64)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    stored, known, _, earlier = runtime.find(store, keys[first])
-    (facts,) = runtime.broadcast_arrays(stored.field("facts"))
-    todo, fits = np.sort(first[~known]), known.copy()
-    reduction = (lambda vectors: vectors) if reduce is None else reduce
-    kept, source = np.zeros((len(keep), projector.width), project.dtype), first[inverse]
-    empty, in_memory = reduction(kept[:0]), None
-    if store.folder is None:
-        in_memory = np.zeros((len(rows), empty.shape[1]), empty.dtype)
-    if len(todo):
-        check_room(store.folder, len(todo), store.record, _REMEDY)
-        with preserved(model), evaluating(model), cast(model, target):
-            if runtime.gradient_checkpointing:
-                recompute_layers(model)
-            with differentiated(model, layers, names, adam, projector) as differentiate:
+    with missing(runtime, store, keys[first], "taking gradients") as (stored, known, _, earlier):
+        (facts,) = runtime.broadcast_arrays(stored.field("facts"))
+        todo, fits = np.sort(first[~known]), known.copy()
+        reduction = (lambda vectors: vectors) if reduce is None else reduce
+        kept, source = np.zeros((len(keep), projector.width), project.dtype), first[inverse]
+        empty, in_memory = reduction(kept[:0]), None
+        if store.folder is None:
+            in_memory = np.zeros((len(rows), empty.shape[1]), empty.dtype)
+        if len(todo):
+            check_room(store.folder, len(todo), store.record, _REMEDY)
+            with preserved(model), evaluating(model), cast(model, target):
+                if runtime.gradient_checkpointing:
+                    recompute_layers(model)
+                with differentiated(model, layers, names, adam, projector) as differentiate:
 
-                def compute(batch: np.ndarray) -> np.ndarray:
-                    started = time.perf_counter()
-                    vectors, facts = _unit_rows(differentiate, rows.take(batch), projector.width, project.dtype)
-                    spent = (time.perf_counter() - started) / len(batch) / runtime.world
-                    if in_memory is None:
-                        store.append(keys[batch], vectors, spent, facts=facts)
-                    else:
-                        in_memory[batch] = reduction(vectors)
-                        place, row = np.nonzero(source[keep][:, None] == batch)
-                        kept[place] = vectors[row]
-                    return np.column_stack([facts, np.ones(len(batch))])  # all NaN for a row that does not fit
+                    def compute(batch: np.ndarray) -> np.ndarray:
+                        started = time.perf_counter()
+                        vectors, facts = _unit_rows(differentiate, rows.take(batch), projector.width, project.dtype)
+                        spent = (time.perf_counter() - started) / len(batch) / runtime.world
+                        if in_memory is None:
+                            store.append(keys[batch], vectors, spent, facts=facts)
+                        else:
+                            in_memory[batch] = reduction(vectors)
+                            place, row = np.nonzero(source[keep][:, None] == batch)
+                            kept[place] = vectors[row]
+                        return np.column_stack([facts, np.ones(len(batch))])  # all NaN for a row that does not fit
 
-                # A backward pass keeps the activations of all layers, a forward pass those of one.
-                options = {"batch_tokens": backward_tokens(runtime), "rows": todo, "label": label}
-                result = runtime.map(compute, rows.lengths, _FACTS + 1, **options)[first[~known]]
-                facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
+                    # A backward pass keeps the activations of all layers, a forward pass those of one.
+                    options = {"batch_tokens": backward_tokens(runtime), "rows": todo, "label": label}
+                    result = runtime.map(compute, rows.lengths, _FACTS + 1, **options)[first[~known]]
+                    facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
     facts, fits = facts[inverse], fits[inverse]
     if in_memory is None:
         vectors = read_back(store, keys, fits, runtime)

@@ -1,21 +1,25 @@
 """Whether gradients are taken whole, without a projection: where they are short, or fit in memory."""
 
-import json
+import logging
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from ...errors import DamagedFile
 from ..runtime.batching import batches_by_tokens
 from ..runtime.memory import free_memory
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
-from ..store.files import check_writable, write_atomic
+from ..store.checked import read_json, write_json
+from ..store.files import check_cache
 from ..store.identity import digest
 from ..store.vector_store import free_bytes
 from .collect import backward_tokens
 from .projection import Projection
 
+
+logger = logging.getLogger(__name__)
 
 #: Part of the memory that is free, and of the disk, that whole gradients may take.
 SHARE = 0.25
@@ -66,15 +70,21 @@ def why_whole(
         if model is None or runtime.cache_dir is None:
             return _fit(numbers, rows, examples, runtime, epochs, device)
         key = digest([model, rows.keys().tobytes().hex(), numbers, project.dim, epochs])
-        path = check_writable(Path(runtime.cache_dir) / "projection") / f"{key}.json"
+        path = Path(runtime.cache_dir) / "projection" / f"{key}.json"
         try:
-            kept = json.loads(path.read_text(encoding="utf-8"))
+            kept = read_json(path, "It is decided again.")
+            if not {"why whole", "examples"} <= kept.keys():
+                raise DamagedFile(path, "entries are missing", "It is decided again.")
             if kept["why whole"] is None or kept["examples"] >= len(examples):
                 return kept["why whole"]
-        except (OSError, ValueError, KeyError, TypeError):  # none yet, or a damaged one
+        except FileNotFoundError:
             pass
+        except DamagedFile as error:
+            logger.warning("%s", error)
         reason = _fit(numbers, rows, examples, runtime, epochs, device)
-        write_atomic(path, json.dumps({"why whole": reason, "examples": len(examples)}))
+        if check_cache(runtime.cache_dir):
+            path.parent.mkdir(exist_ok=True)
+            write_json(path, {"why whole": reason, "examples": len(examples)})
         return reason
 
     return runtime.on_main(decide)

@@ -1,8 +1,10 @@
 """Model-generated responses: greedy replies of a local model to token ids, cached as they come."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +14,8 @@ from tqdm.auto import tqdm
 from ..forward.generation import generate_ids, stop_ids
 from ..runtime.batching import batches_by_tokens
 from ..runtime.runtime import Runtime
+from ..runtime.shared_work import alone
+from ..store.files import check_cache
 from ..store.identity import digest
 from ..store.replies import Reply
 from .local_model import QUESTIONS_AT_A_TIME, LocalModel
@@ -20,6 +24,24 @@ from .metered import TextModel
 
 #: Batches that are generated before their replies are recorded.
 BATCHES_BETWEEN_RECORDS = 4
+
+
+@contextmanager
+def missing_replies(model: TextModel, questions: dict[str, Any]) -> Iterator[tuple[dict[str, Reply], dict[str, Any]]]:
+    """
+    Replies that another run has kept meanwhile, by key, and the questions that are left. Inside, no other run with the
+    same questions answers them.
+    """
+    runtime = model.runtime
+    if runtime.cache_dir is None or not runtime.on_main(lambda: check_cache(runtime.cache_dir)):
+        yield {}, questions
+        return
+    lock = Path(runtime.cache_dir) / "judge" / f"{digest(sorted(questions))}.lock"
+    with alone(runtime, lock, "generating the same replies"):
+        found = runtime.on_main(lambda: model._store.load(questions))
+        model.cost.cached += len(found)
+        model.cost.cached_seconds += sum(reply.seconds for reply in found.values())
+        yield found, {key: question for key, question in questions.items() if key not in found}
 
 
 def generated_replies(
@@ -137,10 +159,13 @@ class Generator(TextModel):
         return sum(map(len, questions))
 
     def _answer(self, questions: dict[str, np.ndarray], max_new_tokens: int, label: str | None) -> dict[str, Reply]:
-        groups, replies = {}, {}
-        for key, ids in questions.items():
-            groups.setdefault(max(1, min(self.room(ids), max_new_tokens)), {})[key] = ids
-        with self.runtime.progress(len(questions), label, "call") as bar:
+        groups = {}
+        with (
+            missing_replies(self, questions) as (replies, left),
+            self.runtime.progress(len(left), label, "call") as bar,
+        ):
+            for key, ids in left.items():
+                groups.setdefault(max(1, min(self.room(ids), max_new_tokens)), {})[key] = ids
             for length in sorted(groups, reverse=True):
                 replies |= generated_replies(self, self.local, groups[length].items(), length, bar)
         return replies

@@ -10,7 +10,7 @@ from ...errors import JudgeError
 from ..runtime.runtime import Runtime
 from ..store.identity import digest
 from ..store.replies import Reply
-from .generator import generated_replies, generation_details
+from .generator import generated_replies, generation_details, missing_replies
 from .judge import Conversation, Judge
 from .judge_options import JudgeOptions
 from .local_model import LocalModel
@@ -53,9 +53,12 @@ class LocalJudge(Judge):
                 f"`max_new_tokens={max_new_tokens}` leaves no room for a question in the {self.local.window} "
                 f"positions of `judge={self.name!r}`: lower it."
             )
-        prompts = ((key, self.local.prompt_ids(question)) for key, question in questions.items())
-        with self.runtime.progress(len(questions), label, "call") as bar:
-            return generated_replies(self, self.local, prompts, max_new_tokens, bar)
+        with (
+            missing_replies(self, questions) as (replies, left),
+            self.runtime.progress(len(left), label, "call") as bar,
+        ):
+            prompts = ((key, self.local.prompt_ids(question)) for key, question in left.items())
+            return replies | generated_replies(self, self.local, prompts, max_new_tokens, bar)
 
     def digit_logits(
         self,

@@ -12,6 +12,7 @@ from torch import nn
 
 from .model_state import cast, evaluating, scoring_dtype
 from .runtime import Runtime
+from .shared_work import missing
 from .token_rows import TokenRows
 
 
@@ -63,21 +64,21 @@ def cached_map(
     """
     store = runtime.store(namespace, width)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    values, known, _, earlier = runtime.find(store, keys[first])
-    todo = np.sort(first[~known])
-    if len(todo):
-        began = time.perf_counter()
-        compute = begin(todo)
-        setup = (time.perf_counter() - began) / len(todo)
+    with missing(runtime, store, keys[first]) as (values, known, _, earlier):
+        todo = np.sort(first[~known])
+        if len(todo):
+            began = time.perf_counter()
+            compute = begin(todo)
+            setup = (time.perf_counter() - began) / len(todo)
 
-        def timed(batch: np.ndarray) -> np.ndarray:
-            started = time.perf_counter()
-            result = compute(batch)
-            spent = (time.perf_counter() - started) / len(batch) / runtime.world + setup
-            return np.column_stack([result, np.full(len(batch), spent)])
+            def timed(batch: np.ndarray) -> np.ndarray:
+                started = time.perf_counter()
+                result = compute(batch)
+                spent = (time.perf_counter() - started) / len(batch) / runtime.world + setup
+                return np.column_stack([result, np.full(len(batch), spent)])
 
-        options["on_batch"] = lambda batch, result: store.append(keys[batch], result[:, :-1], result[:, -1])
-        values[~known] = runtime.map(timed, lengths, width + 1, rows=todo, **options)[first[~known], :-1]
+            options["on_batch"] = lambda batch, result: store.append(keys[batch], result[:, :-1], result[:, -1])
+            values[~known] = runtime.map(timed, lengths, width + 1, rows=todo, **options)[first[~known], :-1]
     store.close()
     cached, tokens = len(keys) - len(todo), int(lengths[todo].sum())
     if passes is not None:
@@ -150,12 +151,13 @@ def cached_value(compute: Callable[[], float], content: bytes, namespace: dict[s
     """
     store = runtime.store(namespace, 1)
     key = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), "V16")
-    stored, started = runtime.find(store, key), time.perf_counter()
-    if stored.known[0]:
-        runtime.book(cached_seconds=float(stored.earlier[0]))
-        return float(stored.values[0, 0])
-    value = compute()
-    if runtime.is_main:
-        store.append(key, np.array([[value]]), time.perf_counter() - started)
-        store.close()
+    with missing(runtime, store, key, "fine-tuning on a subset") as stored:
+        if stored.known[0]:
+            runtime.book(cached_seconds=float(stored.earlier[0]))
+            return float(stored.values[0, 0])
+        started = time.perf_counter()
+        value = compute()
+        if runtime.is_main:
+            store.append(key, np.array([[value]]), time.perf_counter() - started)
+            store.close()
     return value

@@ -9,6 +9,7 @@ import numpy as np
 from ...errors import SelectionError
 from ..store.vector_store import StoredVectors, VectorStore, check_room
 from .runtime import Runtime
+from .shared_work import missing
 
 
 class Vectors(NamedTuple):
@@ -54,23 +55,23 @@ def stored_vectors(
         [`SelectionError`]: the disk has no space for them.
     """
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    _, known, _, earlier = runtime.find(store, keys[first])
-    todo, usable = np.sort(first[~known]), known.copy()
-    cached = len(keys) - len(todo)
-    on_rows(cached)
-    check_room(store.folder, len(todo), store.record, "'none', which holds them in memory")
-    in_memory = np.full((len(keys), store.width), np.nan, store.dtype) if store.folder is None else None
-    for start in range(0, len(todo), chunk):
-        indices, started = todo[start : start + chunk], time.perf_counter()
-        vectors = compute(indices)
-        spent = (time.perf_counter() - started) / len(indices)
-        finite = np.isfinite(vectors).all(1)
-        usable[inverse[indices]] = finite
-        if in_memory is not None:
-            in_memory[indices] = vectors
-        elif runtime.is_main:
-            store.append(keys[indices[finite]], vectors[finite], spent)
-        on_rows(len(indices))
+    with missing(runtime, store, keys[first], "computing vectors of rows") as (_, known, _, earlier):
+        todo, usable = np.sort(first[~known]), known.copy()
+        cached = len(keys) - len(todo)
+        on_rows(cached)
+        check_room(store.folder, len(todo), store.record, "'none', which holds them in memory")
+        in_memory = np.full((len(keys), store.width), np.nan, store.dtype) if store.folder is None else None
+        for start in range(0, len(todo), chunk):
+            indices, started = todo[start : start + chunk], time.perf_counter()
+            vectors = compute(indices)
+            spent = (time.perf_counter() - started) / len(indices)
+            finite = np.isfinite(vectors).all(1)
+            usable[inverse[indices]] = finite
+            if in_memory is not None:
+                in_memory[indices] = vectors
+            elif runtime.is_main:
+                store.append(keys[indices[finite]], vectors[finite], spent)
+            on_rows(len(indices))
     usable, source = usable[inverse], first[inverse]
     if in_memory is not None:
         repeated = np.flatnonzero(source != np.arange(len(keys)))

@@ -1,15 +1,21 @@
 """Files that are written whole or not at all."""
 
 import errno
+import logging
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 
+logger = logging.getLogger(__name__)
+
 #: Bytes that prove that there is room.
 PROBE = 1 << 20
+#: What a folder, or its file system, that can be read but not written says.
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def default_cache_dir() -> str:
@@ -42,11 +48,44 @@ def check_writable(folder: Path | str, option: str = "selection_cache_dir", make
         probe.unlink()
     except OSError as error:
         probe.unlink(missing_ok=True) if there.is_dir() else None
+        why = "it is a file" if folder.is_file() else error.strerror or error
         raise ValueError(
-            f"`{option}={str(folder)!r}` can't be written ({error.strerror or error}): choose a folder with room"
+            f"`{option}={str(folder)!r}` can't be written ({why}): choose a folder with room"
             + (", or 'none' to keep no results." if option == "selection_cache_dir" else ".")
         ) from error
     return folder
+
+
+def check_cache(folder: Path | str) -> bool:
+    """
+    Make the folder of cached results; whether results can be kept there. Where they can be read only, a warning says
+    so once a process.
+
+    Raises:
+        `ValueError`: it can't be made or read, or is full.
+    """
+    folder, writable = Path(folder), True
+    try:
+        check_writable(folder)
+    except ValueError as error:
+        if error.__cause__.errno not in _READ_ONLY or not folder.is_dir():
+            raise
+        writable = False
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise ValueError(
+            f"`selection_cache_dir={str(folder)!r}` can't be read: choose another one, or 'none' to keep no results."
+        )
+    if not writable:
+        _tell_read_only(folder.absolute())
+    return writable
+
+
+@cache
+def _tell_read_only(folder: Path) -> None:
+    logger.warning(
+        "`selection_cache_dir=%r` can only be read: the results there are used, and what is computed now is not kept.",
+        str(folder),
+    )
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

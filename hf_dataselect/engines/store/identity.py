@@ -21,6 +21,11 @@ def digest(value: Any) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
 
 
+def plain(value: Any) -> Any:
+    """The value as it is read back from JSON; its digest is the same."""
+    return json.loads(json.dumps(value, default=_plain))
+
+
 def _plain(value: Any) -> Any:
     # The order of a set (PEFT's target modules) differs from process to process.
     return sorted(map(str, value)) if isinstance(value, (set, frozenset)) else str(value)

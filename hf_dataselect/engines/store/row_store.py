@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .files import check_writable, write_atomic
-from .identity import digest
+from .checked import verified, write_json
+from .files import check_cache
+from .identity import digest, plain
 
 
 logger = logging.getLogger(__name__)
@@ -41,20 +42,22 @@ class Stored(NamedTuple):
 
 class RecordStore:
     """
-    Records of rows under one namespace. Files are memory-mapped; each record is read and checked once.
+    Records of rows under one namespace. Files are memory-mapped; each record is read and checked once. In a cache
+    folder that can only be read, nothing is kept.
 
     Args:
         folder (`Path` or `None`):
             The cache folder; `None` keeps nothing.
         namespace (`dict`):
-            Everything that decides the values besides the row itself; written beside them in plain JSON.
+            Everything that decides the values besides the row itself; written beside them in JSON. A damaged
+            description is written again, as the name of the folder is the digest of the namespace.
         record (`np.dtype`):
             What is kept of a row, see [`record_of`].
         files (`dict`, *optional*):
             What this run knows of cache files, see [`Account`]; the name of this store's own is added.
 
     Raises:
-        `ValueError`: the folder can't be written, or holds another namespace under the same name.
+        `ValueError`: the folder can't be made or read, is full, or holds another namespace under the same name.
     """
 
     def __init__(
@@ -67,19 +70,31 @@ class RecordStore:
         self.record = record
         self.files = {} if files is None else files
         self.folder = self._file = None
+        #: Whether results can be kept.
+        self.writable = False
         # Records of each file as far as they were read; of the intact ones, keys in folded order and (file, record).
         self._parts: dict[Path, np.ndarray] = {}
         self._keys, self._places = np.zeros(0, "V16"), np.zeros((0, 2), np.int64)
         if folder is None:
             return
         self.folder = Path(folder) / digest(namespace)
-        check_writable(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(namespace, indent=1, sort_keys=True, default=str, ensure_ascii=False)
-        described = self.folder / "namespace.json"
-        if not described.exists():
-            write_atomic(described, text)
-        elif described.read_text(encoding="utf-8") != text:
+        self.writable = check_cache(folder)
+        if self.writable:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_namespace(plain(namespace))
+
+    def _check_namespace(self, namespace: dict[str, Any]) -> None:
+        """Write what the folder is named for, or check that it holds that."""
+        path = self.folder / "namespace.json"
+        try:
+            kept = verified(json.loads(path.read_bytes().decode()), unchecked=True)
+        except FileNotFoundError:
+            kept = None
+        except (ValueError, RecursionError) as error:
+            kept = logger.warning("%s is damaged (%s): it is written again.", path, error)
+        if kept is None and self.writable:
+            write_json(path, namespace)
+        elif kept is not None and digest(kept) != self.folder.name:
             raise ValueError(f"`selection_cache_dir`: {self.folder} holds other results than it is named for.")
 
     def append(self, keys: np.ndarray, values: np.ndarray, seconds: np.ndarray | float, **more: np.ndarray) -> None:
@@ -96,7 +111,7 @@ class RecordStore:
             more:
                 Other fields of the record.
         """
-        if self.folder is None or len(keys) == 0:
+        if not self.writable or len(keys) == 0:
             return
         records = np.zeros(len(keys), self.record)
         for name, column in {"key": keys, "values": values, "seconds": seconds, **more}.items():
@@ -120,7 +135,7 @@ class RecordStore:
             error,
         )
         self.close()
-        self.folder = None
+        self.writable = False
 
     def find(self, keys: np.ndarray) -> Stored:
         """

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import SelectionError
+from .files import check_cache
 from .row_store import CacheFiles, RecordStore, field_of, record_of
 
 
@@ -101,7 +102,7 @@ def free_bytes(folder: Path) -> int:
 
 def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) -> None:
     """
-    Refuse vectors that the disk has no room for.
+    Refuse vectors, which are read back from the disk, where it has no room for them or can't be written.
 
     Args:
         folder (`Path` or `None`):
@@ -114,10 +115,15 @@ def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) ->
             What else to change than the folder, for the message.
 
     Raises:
-        [`SelectionError`]: fewer bytes are free than `rows` records take.
+        [`SelectionError`]: fewer bytes are free than `rows` records take, or the folder can only be read.
     """
-    if folder is None:
+    if folder is None or rows == 0:
         return
+    if not check_cache(folder):
+        raise SelectionError(
+            f"`selection_cache_dir={str(folder)!r}` can only be read, and {rows:,} vectors are to be kept on disk: "
+            "choose a folder that can be written, or 'none', which holds them in memory."
+        )
     needed, free = rows * record.itemsize, free_bytes(folder)
     if needed > free:
         raise SelectionError(

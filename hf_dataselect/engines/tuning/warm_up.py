@@ -1,12 +1,10 @@
 """Warm-up fine-tuning: a model temporarily fine-tuned on a few rows, then restored bit for bit."""
 
-import json
 import logging
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,8 +14,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ProgressCallback, TrainerCallback
 
@@ -25,10 +21,11 @@ from ...compat.transformers import keep_to
 from ...errors import SelectionError
 from ..runtime.model_state import preserved, unprepared
 from ..runtime.runtime import Runtime
+from ..runtime.shared_work import alone
 from ..runtime.token_rows import TokenRows
-from ..store.files import check_writable
+from ..store.files import check_cache
 from ..store.identity import digest, note_identity, weights_identity
-from ..store.vector_store import free_bytes
+from ..store.tensors import load_tensors, save_tensors
 from .checkpoints import Checkpoint, EpochRecorder, packed, unpacked
 from .temporary_weights import temporary_weights
 
@@ -114,7 +111,8 @@ def warmed_up(
     flags are restored.
 
     The tuned weights are cached under the content of model, rows and settings, so that a killed run goes on with the
-    very same model instead of tuning it again.
+    very same model instead of tuning it again, and so that of two runs at once only one tunes. Damaged ones are named
+    in a warning, and tuned again.
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
@@ -162,12 +160,14 @@ def warmed_up_by_epoch(
 @contextmanager
 def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
     tunable = temporary_weights(model, settings, images=isinstance(rows, ImageRows))
-    saved, base = None, runtime.identity(model)
+    saved, writable, base = None, False, runtime.identity(model)
     if runtime.cache_dir is not None and isinstance(rows, TokenRows):
         ranks = [runtime.world, runtime.precision]
         described = [base, rows.keys().tobytes().hex(), asdict(settings), ranks, epochs is not None]
         key = digest([VERSION, [version(name) for name in _LIBRARIES], described])
-        saved = check_writable(Path(runtime.cache_dir) / "warmup") / f"{key}.safetensors"
+        saved, writable = Path(runtime.cache_dir) / "warmup" / f"{key}.safetensors", check_cache(runtime.cache_dir)
+        if writable:
+            saved.parent.mkdir(exist_ok=True)
     with preserved(model), unprepared(model), tunable as (tuned, weights, put):
 
         def load(state: dict[str, torch.Tensor]) -> None:
@@ -181,18 +181,22 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
                 note_identity(tuned, digest([base, asdict(settings), own]))
             return own
 
-        # Ranks that do not see the file must tune, and tuning takes all of them.
         files = runtime.account.cache_files
-        if saved is not None and all(runtime.gather(saved.exists())):
-            state = load_file(saved)
-            with safe_open(saved, "pt") as file:
-                facts = json.loads(file.metadata()["facts"])
+
+        def cached(tell: bool) -> bool:
+            """Whether the weights were read; ranks that do not see the file must tune, which takes all of them."""
+            found = None if saved is None else load_tensors(saved, logger.warning if tell else None)
+            if not all(runtime.gather(found is not None)):
+                return False
+            state, facts = found
             if epochs is None:
                 put(state)
             else:
-                epochs += unpacked(state, facts["epochs"], load)
+                epochs.extend(unpacked(state, facts["epochs"], load))
             runtime.book(cached_seconds=0 if saved.name in files else facts["seconds"])
-        else:
+            return True
+
+        def tune() -> None:
             if before is not None:
                 before(tuned)
             started = time.perf_counter()
@@ -206,9 +210,20 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
                     "learning rate of the warm-up."
                 )
             runtime.book(warmup_rows=len(rows if isinstance(rows, TokenRows) else rows.dataset) * settings.epochs)
-            if saved is not None and runtime.is_main:
+            if writable and runtime.is_main:
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
-                _save(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
+                try:
+                    save_tensors(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
+                except OSError as error:
+                    logger.warning(
+                        "The warmed-up weights can't be saved (%s): a killed run will tune them again.", error
+                    )
+
+        if not cached(tell=runtime.is_main and not writable):
+            lock = saved.with_suffix(".lock") if runtime.broadcast(writable) else None
+            with nullcontext() if lock is None else alone(runtime, lock, "fine-tuning the same warm-up"):
+                if lock is None or not cached(tell=runtime.is_main):
+                    tune()
         if saved is not None:
             files[saved.name] = None
         # Otherwise each rank would score with a different model.
@@ -282,17 +297,3 @@ class _WarmupBar(ProgressCallback):
 
     def on_log(self, args, state, control, **kwargs):
         pass
-
-
-def _save(path: Path, state: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    needed, free = sum(tensor.nbytes for tensor in tensors.values()), free_bytes(path.parent)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        if needed > free:  # the run may need what is left of the disk
-            raise OSError(f"they take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are left")
-        save_file(tensors, temporary, metadata={"facts": json.dumps(facts)})
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        logger.warning("The warmed-up weights can't be saved (%s): a killed run will tune them again.", error)

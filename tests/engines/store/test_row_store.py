@@ -19,6 +19,7 @@ from hf_dataselect.engines.forward.likelihood import likelihood
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store import row_store as cache
+from hf_dataselect.engines.store.checked import read_json, with_checksum
 from hf_dataselect.engines.store.files import check_writable, write_atomic
 from hf_dataselect.engines.store.row_store import RowStore
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -195,17 +196,36 @@ def test_results_of_another_namespace_are_never_read(tmp_path):
         assert not RowStore(tmp_path, other, 3).find(known).known.any()
 
 
-def test_a_namespace_is_written_in_plain_json_beside_its_rows(tmp_path):
+def test_a_namespace_is_written_in_json_beside_its_rows(tmp_path):
     store, _, _ = stored(tmp_path)
-    assert json.loads((store.folder / "namespace.json").read_text()) == NAMESPACE
+    assert read_json(store.folder / "namespace.json") == NAMESPACE
 
 
 def test_a_folder_that_holds_other_results_than_it_is_named_for_is_refused(tmp_path):
     store, _, _ = stored(tmp_path)
-    described = store.folder / "namespace.json"
-    described.write_text(described.read_text().replace('"a"', '"b"'))
-    with pytest.raises(ValueError, match="`selection_cache_dir`.*holds other results"):
-        RowStore(tmp_path, NAMESPACE, 3)
+    for content in (with_checksum(NAMESPACE | {"model": "b"}), NAMESPACE | {"model": "b"}):  # the second of 0.1.0
+        (store.folder / "namespace.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match="`selection_cache_dir`.*holds other results"):
+            RowStore(tmp_path, NAMESPACE, 3)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "5", None], ids=["empty", "torn", "deep", "5", "flipped"])
+def test_a_damaged_description_is_written_again(content, tmp_path, caplog):
+    store, rows, values = stored(tmp_path)
+    path = store.folder / "namespace.json"
+    text = path.read_text()
+    path.write_text(text.replace(': "a"', ': "c"') if content is None else content)
+    assert path.read_text() != text
+    with caplog.at_level(logging.WARNING):
+        found, known = load(RowStore(tmp_path, NAMESPACE, 3), rows)
+    assert known.all() and path.read_text() == text and str(path) in caplog.text
+    np.testing.assert_array_equal(found, values)
+
+
+def test_a_description_of_an_earlier_version_is_read(tmp_path, caplog):
+    store, rows, _ = stored(tmp_path)
+    (store.folder / "namespace.json").write_text(json.dumps(NAMESPACE, indent=1, sort_keys=True))
+    assert load(RowStore(tmp_path, NAMESPACE, 3), rows)[1].all() and not caplog.messages
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "below /proc"])

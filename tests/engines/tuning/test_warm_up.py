@@ -1,3 +1,4 @@
+import multiprocessing
 import random
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from hf_dataselect.engines.forward.likelihood import likelihood
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.engines.store import tensors
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.engines.tuning import warm_up as warmup
 from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up
@@ -338,15 +340,74 @@ def test_the_kept_weights_are_the_tuned_ones_and_small_for_an_adapter(tmp_path, 
 def test_weights_that_cannot_be_kept_are_a_warning(error, tmp_path, monkeypatch, caplog):
     calls = pretend_to_train(monkeypatch)
 
-    def full(tensors, path, metadata):
+    def full(state, path, metadata):
         path.write_bytes(b"a part")
         raise error
 
-    monkeypatch.setattr(warmup, "save_file", full)
+    monkeypatch.setattr(tensors, "save_file", full)
     with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=tmp_path)):
         assert len(calls) == 1
     assert "No space left" in caplog.text and "can't be saved" in caplog.text
     assert not any((tmp_path / "warmup").iterdir())
+
+
+@pytest.mark.parametrize("place", ["weights", "header", "end"])
+def test_damaged_weights_are_named_and_tuned_again(place, tmp_path, monkeypatch, caplog):
+    calls = pretend_to_train(monkeypatch)
+    found = []
+
+    def enter():
+        seed_all(3)
+        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=tmp_path)) as tuned:
+            found.append(weights(tuned))
+
+    enter()
+    (path,) = (tmp_path / "warmup").iterdir()
+    content = bytearray(path.read_bytes())
+    if place == "weights":  # 200 exponents: still finite numbers
+        for byte in range(len(content) - 1, len(content) - 801, -4):
+            content[byte] ^= 3
+    content[20] ^= 16 * (place == "header")
+    path.write_bytes(content[: -5 if place == "end" else None])
+    for _ in range(2):
+        enter()
+    assert len(calls) == 2 and caplog.text.count(f"{path} is damaged") == 1, "it is replaced"
+    assert all(torch.equal(one[name], found[0][name]) for one in found for name in one)
+
+
+def test_of_two_processes_one_tunes_and_the_other_reads_its_weights(tmp_path, monkeypatch, caplog):
+    processes = multiprocessing.get_context("fork")
+    began, go_on = processes.Event(), processes.Event()
+    calls, pretended = pretend_to_train(monkeypatch), warmup._train
+
+    def other():
+        def train(*arguments):
+            began.set()
+            go_on.wait(60)
+            pretended(*arguments)
+
+        monkeypatch.setattr(warmup, "_train", train)
+        torch.manual_seed(7)
+        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=tmp_path)):
+            pass
+
+    process = processes.Process(target=other)
+    process.start()
+    assert began.wait(60)
+    caplog.handler.addFilter(lambda record: go_on.set() or True)  # once this run says that it waits
+    runtime = Runtime(cache_dir=tmp_path)
+    with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, runtime) as tuned:
+        found = weights(tuned)
+    process.join()
+    caplog.handler.filters.clear()
+    assert not calls and runtime.account.cached_seconds > 0 and not runtime.account.passes
+    assert f"process {process.pid}" in caplog.text and "is fine-tuning the same warm-up" in caplog.text
+    (path,) = (tmp_path / "warmup").iterdir()
+    kept = load_file(path)
+    assert all(
+        torch.equal(tensor, found[name.replace(".weight", ".hf_dataselect_warmup.weight")])
+        for name, tensor in kept.items()
+    )
 
 
 def test_weights_that_there_is_no_room_for_do_not_fill_the_disk(tmp_path, monkeypatch, caplog):

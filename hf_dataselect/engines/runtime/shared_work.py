@@ -1,0 +1,66 @@
+"""Work that several runs on one cache folder need: one does it, the others wait for it and read what it kept."""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ..store.locks import WorkLock
+from ..store.row_store import RecordStore, Stored
+from .runtime import Runtime
+
+
+#: Seconds that ranks wait in one collective call for the main process, while it waits for another run.
+SLICE = 10.0
+
+
+@contextmanager
+def alone(runtime: Runtime, path: Path, work: str) -> Iterator[None]:
+    """
+    Inside, no other run does the work that a file stands for: look first whether it is done. The main process waits
+    for all ranks, and says so.
+
+    Args:
+        runtime ([`Runtime`]):
+            Ranks.
+        path (`Path`):
+            The file that is locked, in the cache folder.
+        work (`str`):
+            What is done, for messages.
+    """
+    lock = WorkLock(path, work)
+    try:
+        while not runtime.on_main(partial(lock.acquire, SLICE)):
+            pass
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def missing(runtime: Runtime, store: RecordStore, keys: np.ndarray, work: str = "scoring rows") -> Iterator[Stored]:
+    """
+    What is known of rows, as from [`Runtime.find`]. Inside, no other run that was asked for the same rows computes
+    those that are not known.
+
+    Args:
+        runtime ([`Runtime`]):
+            Ranks.
+        store ([`RecordStore`]):
+            A store of the runtime.
+        keys (`np.ndarray`):
+            Content keys, `V16` `(n,)`.
+        work (`str`, *optional*, defaults to `"scoring rows"`):
+            What is computed, for messages.
+    """
+    stored = runtime.find(store, keys)
+    if stored.known.all() or not runtime.broadcast(store.writable):
+        yield stored
+        return
+    asked = hashlib.blake2b(keys.tobytes(), digest_size=12).hexdigest()
+    with alone(runtime, store.folder / f"{asked}.lock", work):
+        again = runtime.find(store, keys)
+        yield again._replace(earlier=stored.earlier + again.earlier)

@@ -1,0 +1,89 @@
+"""Locks of work that one process at a time should do; the system frees those of a process that ends or is killed."""
+
+import logging
+import os
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two messages of a process that waits.
+TELL = 30.0
+
+
+class WorkLock:
+    """
+    The right to do some work, for one process at a time.
+
+    Args:
+        path (`Path`):
+            The file that is locked; it says who holds it, and is removed when the work is done.
+        work (`str`):
+            What is done, for messages.
+    """
+
+    def __init__(self, path: Path, work: str):
+        self.path, self.work = path, work
+        self._lock: FileLock | None = FileLock(path)
+        self._began, self._told = time.monotonic(), -TELL
+
+    def acquire(self, seconds: float) -> bool:
+        """
+        Wait at most so long for the right; whether it is there. Who is waited for is told at once and every 30
+        seconds. Where files can't be locked, a warning says so, and the right is there.
+        """
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            place = self.path if self.path.exists() else self.path.parent
+            if not os.access(place, os.W_OK):  # which filelock takes for held by another process
+                return self._without(error)
+            self._tell()
+        except (OSError, NotImplementedError) as error:
+            return self._without(error)
+        else:
+            return self._held()
+        try:
+            self._lock.acquire(timeout=seconds, poll_interval=0.2)
+        except Timeout:
+            return False
+        except (OSError, NotImplementedError) as error:
+            return self._without(error)
+        return self._held()
+
+    def release(self) -> None:
+        """End the work."""
+        if self._lock is not None and self._lock.is_locked:
+            with suppress(OSError):  # first removed, then freed: no other process removes the file of a third one
+                self.path.unlink()
+            self._lock.release()
+
+    def _held(self) -> bool:
+        with suppress(OSError):
+            self.path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        return True
+
+    def _without(self, error: Exception) -> bool:
+        logger.warning("%s can't be locked (%s): another run may do the same work at the same time.", self.path, error)
+        self._lock = None
+        return True
+
+    def _tell(self) -> None:
+        waited = time.monotonic() - self._began
+        if waited - self._told < TELL:
+            return
+        self._told = waited
+        try:
+            holder = self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            holder = ""
+        logger.warning(
+            "Another run (%s) is %s, which this run needs too: waiting for it since %.0f s (%s). To work apart, give "
+            "another `selection_cache_dir`.",
+            *(holder or "another process", self.work, waited, self.path),
+        )
