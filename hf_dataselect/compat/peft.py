@@ -28,6 +28,13 @@ def lora_variant(layer: Any, adapter: str) -> str | None:
     return type(variants[adapter]).__name__ if adapter in variants else None
 
 
+def lora_dropouts(model: Any) -> Iterator[tuple[str, Any]]:
+    """
+    The dropouts of every LoRA layer, a [`~torch.nn.ModuleDict`] by adapter, by module name. Seen on PEFT 0.21.2.
+    """
+    return ((name, layer.lora_dropout) for name, layer in lora_modules(model))
+
+
 def lora_factor(layer: Any, factor: str, adapter: str) -> Any:
     """
     The module of one factor, `lora_A` or `lora_B`, of an adapter; `None` where the layer has none (embeddings keep

@@ -9,6 +9,7 @@ from datasets import Dataset, concatenate_datasets
 
 from ..compat.trl import prepare_dataset, training_template
 from ..engines.runtime.batching import main_process_first
+from ..engines.store.arrow_files import checked_map
 from ..errors import explained
 from .encoded import COLUMNS, Encoded
 from .encoding import encode, windows_of
@@ -147,7 +148,7 @@ def trained_rows(
         prepared = preparation.prepare(rows, text_format, processing_class, **options)
         with main_process_first(prepared):
             options = {"batched": True, "remove_columns": prepared.column_names, "features": COLUMNS}
-            parts.append(prepared.map(with_spans, num_proc=num_proc, desc="Finding label tokens", **options))
+            parts.append(checked_map(prepared, with_spans, num_proc=num_proc, desc="Finding label tokens", **options))
         problems |= dict.fromkeys(np.setdiff1d(usable, parts[0]["row"]).tolist(), "no label token in the window")
     if problems:
         empty = {"input_ids": [], "spans": [], "headers": []}

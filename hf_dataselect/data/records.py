@@ -16,6 +16,7 @@ from datasets import Dataset, Features, IterableDataset, LargeList, List, Value
 
 from ..compat.datasets import fingerprint, stored_column
 from ..engines.runtime.batching import main_process_first
+from ..engines.store.arrow_files import checked_map
 from ..engines.store.identity import digest
 from .images import as_image_lists, image_column, image_key, lacks_images, no_image, stored_images, undecodable
 from .layouts import LAYOUTS, Record, find_layout
@@ -208,7 +209,8 @@ class Records(Sequence):
             return function(parser.parse(batch, indices))
 
         with main_process_first(self.texts):
-            return self.texts.with_format(None).map(
+            return checked_map(
+                self.texts.with_format(None),
                 compute,
                 batched=True,
                 with_indices=True,
@@ -247,7 +249,7 @@ class Records(Sequence):
 
             dropped = [name for name in rows.column_names if name not in {*TEMPLATE_COLUMNS, "image", "images"}]
             with main_process_first(rows):
-                return rows.map(as_trained, input_columns=read, remove_columns=dropped, **options)
+                return checked_map(rows, as_trained, input_columns=read, remove_columns=dropped, **options)
         own = {"prompt-completion": ("prompt", "completion"), "text": (self.text_field,)}.get(self.layout, self.layout)
         others = {*TURN_COLUMNS, self.text_field}.difference(own if isinstance(own, tuple) else [own])
         if self.layout != "tokens" and (mistaken := others & {*rows.column_names}):
@@ -258,7 +260,7 @@ class Records(Sequence):
                 return parser.template_columns(dict(zip(refused, columns, strict=True)))
 
             with main_process_first(rows):
-                rows = rows.map(as_template_columns, input_columns=refused, **options)
+                rows = checked_map(rows, as_template_columns, input_columns=refused, **options)
         return rows
 
     @cached_property

@@ -24,7 +24,7 @@ from hf_dataselect.engines.runtime.account import Account
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.errors import SelectionError
-from hf_dataselect.features.one_shot_tasks import task_tokens
+from hf_dataselect.features.one_shot_tasks import TaskLosses, task_tokens
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.nuggets import Nuggets, Plan
 from tests.engines.forward.test_likelihood import MODELS
@@ -380,6 +380,47 @@ def test_identical_rows_and_fewer_rows_than_tasks():
     assert selection.facts["figures"]["predetermined tasks"] == 1
     assert len(selection.indices) == 3 and len(set(selection.scores)) == 1
     assert selection.facts["figures"]["rows tied at the cut"] == {"tied": 5, "kept": 3}
+
+
+def broken(token: str = "~") -> Context:
+    """A context whose model has no finite embedding of a token."""
+    ctx = context()
+    (id,) = ctx.tokenizer(token, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        ctx.model.get_input_embeddings().weight[id] = float("nan")
+    return ctx
+
+
+@pytest.mark.parametrize(
+    "options", [{"threshold": None}, {"threshold": 0.3}, {"threshold": 0.3, "stop": "sealed"}], ids=str
+)
+def test_a_task_without_a_finite_loss_costs_no_row_and_such_a_row_no_other(options):
+    rows, tasks = alpaca(9).to_list(), alpaca(6, seed=9).to_list()
+    clean = dataclasses.replace(broken(), target=Records(Dataset.from_list(tasks)))
+    expected = select(Dataset.from_list(rows), Nuggets(**options), 1.0, clean)
+    rows[4]["output"] = "red ~ fox stone."
+    tasks.insert(2, rows[4])
+    ctx = dataclasses.replace(broken(), target=Records(Dataset.from_list(tasks)))
+    found = select(Dataset.from_list(rows), Nuggets(**options), 1.0, ctx)
+    others = np.arange(9) != 4
+    np.testing.assert_array_equal(found.scores[others], expected.scores[others])
+    assert np.isfinite(expected.scores[others]).any() and np.isnan(found.scores[4])
+    assert found.unscorable == {"its losses are not finite": [4]} and not expected.unscorable
+    assert found.facts["figures"]["tasks left out, without a finite zero-shot loss"] == [2]
+    assert found.facts["figures"]["one-shot losses left out, not finite"] == "6 of 1 rows and 6 tasks"
+    with pytest.raises(SelectionError, match="no task has a finite zero-shot loss"):
+        select(
+            Dataset.from_list(rows), Nuggets(**options), 1.0, dataclasses.replace(ctx, target=ctx.target.subset([2]))
+        )
+
+
+def test_a_task_that_is_not_finite_after_one_row_is_left_out_for_that_row(monkeypatch):
+    one_shot = np.array([[0.5, np.inf, 2.0], [0.5, 0.5, 2.0], [np.inf] * 3, [0.5, np.nan, np.nan]])
+    losses = TaskLosses(np.ones(3), one_shot, np.ones(4, bool))
+    monkeypatch.setattr("hf_dataselect.selectors.nuggets.task_losses", lambda *_, **__: losses)
+    found = select(alpaca(4), Nuggets(tasks=3, threshold=None), 1.0, context())
+    np.testing.assert_array_equal(found.scores, np.array([1 / 2, 2 / 3, np.nan, np.nan], np.float32))
+    assert found.unscorable == {"its losses are not finite": [2], "did not fit in memory": [3]}
 
 
 def test_rows_that_need_more_positions_than_there_are_left_out_by_name():

@@ -27,13 +27,14 @@ from ..store.files import check_cache
 from ..store.identity import digest, note_identity, weights_identity
 from ..store.tensors import load_tensors, save_tensors
 from .checkpoints import Checkpoint, EpochRecorder, packed, unpacked
+from .row_dropout import dropout_by_row
 from .temporary_weights import temporary_weights
 
 
 logger = logging.getLogger(__name__)
 
 #: Raise it when unchanged rows and settings give other tuned weights, or when the file format changes.
-VERSION = 2
+VERSION = 3
 #: Libraries whose versions decide the tuned weights too.
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
 
@@ -65,7 +66,7 @@ class WarmupSettings:
         lora_alpha (`int`, *optional*):
             By default twice the rank.
         lora_dropout (`float`, *optional*, defaults to `0.0`):
-            While tuning.
+            While tuning; drawn for each row by itself, so that the number of ranks does not change it.
         lora_targets (`tuple[str]`, *optional*, defaults to `("all-linear",)`):
             Layers that get an adapter.
         layers (`tuple[str]`, *optional*):
@@ -270,8 +271,9 @@ def _train(
         )
         # A copy: a tokenizer without a pad token is given one.
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
-        keep_to(trainer, [_WarmupBar(), *callbacks])
-        trainer.train()
+        with dropout_by_row(tuned, settings.seed) as rows_seen:
+            keep_to(trainer, [_WarmupBar(), rows_seen, *callbacks])
+            trainer.train()
 
 
 def labelled(rows: TokenRows) -> Dataset:
