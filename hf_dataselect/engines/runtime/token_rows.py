@@ -115,3 +115,16 @@ class TokenRows:
                 digest.update(ids)
                 keys += digest.digest()
         return np.frombuffer(bytes(keys), dtype="V16")
+
+
+def labelled(rows: TokenRows) -> Dataset:
+    """Rows with `labels` as [`~trl.SFTTrainer`] takes them; rows without label tokens are excluded."""
+    columns = {"input_ids": [], "labels": []}
+    for ids, spans in rows.take(range(len(rows))):
+        labels = np.full(len(ids), -100, np.int32)
+        for start, end in spans:
+            labels[max(start, 1) : end] = ids[max(start, 1) : end]  # no token predicts the first one
+        if (labels != -100).any():
+            columns["input_ids"].append(ids)
+            columns["labels"].append(labels)
+    return Dataset.from_dict(columns, features=Features(dict.fromkeys(columns, List(Value("int32")))))

@@ -30,6 +30,7 @@ def save_tensors(path: Path, state: dict[str, torch.Tensor], facts: dict[str, An
     try:
         with written_atomic(path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
+            temporary.chmod(path.parent.stat().st_mode & 0o666)  # it is made for its owner only
     except SafetensorError as error:
         raise OSError(str(error)) from error
 
@@ -42,11 +43,10 @@ def load_tensors(
 
     Args:
         tell (`Callable`, *optional*):
-            Logs that a file is damaged.
+            Logs that a file is damaged or can't be read.
     """
-    if not path.exists():
-        return None
     try:
+        open(path, "rb").close()  # which says why it can't be read
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -55,9 +55,12 @@ def load_tensors(
         if metadata["checksum"] != _checksum(path.name, state, metadata.get("facts", "")):
             raise ValueError("its checksum is that of another content")
         return state, json.loads(metadata["facts"])
+    except FileNotFoundError:
+        return None
     except (SafetensorError, OSError, ValueError) as error:
         if tell is not None:
-            tell("%s is damaged (%s): what it held is computed again.", path, error)
+            what = "can't be read" if isinstance(error, OSError) else "is damaged"
+            tell("%s %s (%s): what it held is computed again.", path, what, error)
         return None
 
 

@@ -11,9 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
-from datasets import Dataset, Features, List, Value
+from datasets import Dataset
 from torch import nn
 from transformers import ProgressCallback, TrainerCallback
 
@@ -22,11 +21,12 @@ from ...errors import SelectionError
 from ..runtime.model_state import preserved, unprepared
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import alone
-from ..runtime.token_rows import TokenRows
+from ..runtime.token_rows import TokenRows, labelled
 from ..store.files import check_cache
 from ..store.identity import digest, note_identity, weights_identity
 from ..store.tensors import load_tensors, save_tensors
 from .checkpoints import Checkpoint, EpochRecorder, packed, unpacked
+from .ranks import of_ranks
 from .row_dropout import dropout_by_row
 from .temporary_weights import temporary_weights
 
@@ -162,6 +162,7 @@ def warmed_up_by_epoch(
 def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
     tunable = temporary_weights(model, settings, images=isinstance(rows, ImageRows))
     saved, writable, base = None, False, runtime.identity(model)
+    rows_tuned_on = len(rows if isinstance(rows, TokenRows) else rows.dataset)
     if runtime.cache_dir is not None and isinstance(rows, TokenRows):
         ranks = [runtime.world, runtime.precision]
         described = [base, rows.keys().tobytes().hex(), asdict(settings), ranks, epochs is not None]
@@ -210,7 +211,7 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
                     "gradient was not: repair the model's weights, load it in float32 or bfloat16, or lower the "
                     "learning rate of the warm-up."
                 )
-            runtime.book(warmup_rows=len(rows if isinstance(rows, TokenRows) else rows.dataset) * settings.epochs)
+            runtime.book(warmup_rows=rows_tuned_on * settings.epochs)
             if writable and runtime.is_main:
                 state, facts = (weights(), []) if epochs is None else packed(epochs)
                 try:
@@ -225,6 +226,8 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
             with nullcontext() if lock is None else alone(runtime, lock, "fine-tuning the same warm-up"):
                 if lock is None or not cached(tell=runtime.is_main):
                     tune()
+        if runtime.world > 1:
+            runtime.account.figures["warm-up"] = of_ranks(tuned, rows_tuned_on, settings, runtime.world)
         if saved is not None:
             files[saved.name] = None
         # Otherwise each rank would score with a different model.
@@ -274,19 +277,6 @@ def _train(
         with dropout_by_row(tuned, settings.seed) as rows_seen:
             keep_to(trainer, [_WarmupBar(), rows_seen, *callbacks])
             trainer.train()
-
-
-def labelled(rows: TokenRows) -> Dataset:
-    """Rows with `labels` as [`~trl.SFTTrainer`] takes them; rows without label tokens are excluded."""
-    columns = {"input_ids": [], "labels": []}
-    for ids, spans in rows.take(range(len(rows))):
-        labels = np.full(len(ids), -100, np.int32)
-        for start, end in spans:
-            labels[max(start, 1) : end] = ids[max(start, 1) : end]  # no token predicts the first one
-        if (labels != -100).any():
-            columns["input_ids"].append(ids)
-            columns["labels"].append(labels)
-    return Dataset.from_dict(columns, features=Features(dict.fromkeys(columns, List(Value("int32")))))
 
 
 class _WarmupBar(ProgressCallback):

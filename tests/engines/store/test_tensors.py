@@ -37,6 +37,7 @@ def kept(tmp_path):
     path = tmp_path / "a.safetensors"
     save_tensors(path, STATE, FACTS)
     assert same(load_tensors(path)) and list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o666 == tmp_path.stat().st_mode & 0o666, "who can read the folder can read it"
     return path
 
 
@@ -73,7 +74,8 @@ DAMAGES = {
 def test_a_damaged_file_is_named_and_not_read(damage, kept, caplog):
     DAMAGES[damage](kept)
     assert load_tensors(kept, logger.warning) is None
-    assert f"{kept} is damaged" in caplog.text and len(caplog.messages) == 1
+    said = "can't be read" if damage == "a folder" else "is damaged"
+    assert f"{kept} {said}" in caplog.text and len(caplog.messages) == 1
 
 
 def test_no_file_is_no_damage(tmp_path, caplog):
