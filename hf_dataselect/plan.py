@@ -163,7 +163,8 @@ class SelectionPlan:
         self.selector.check(records)
         if self.diversity is not None:
             self.diversity.check()
-        if cache_dir is not None and needs & {"model", "judge"}:
+        models = needs & {"model", "judge"} or self.diversity is not None or "model" in self.selector.card.features
+        if cache_dir is not None and models:
             check_cache(cache_dir)
         if self.uses_model and model is None:
             raise ValueError(f"`{self.method}` needs `model`: the model to be fine-tuned, or its name.")

@@ -194,7 +194,11 @@ class RecordStore:
             records = np.memmap(path, self.record, "r", shape=(size,))
             self._parts[path] = records
             file = list(self._parts).index(path)
-            new = seen + np.flatnonzero(self._intact(records[seen:]))
+            intact = self._intact(records[seen:])
+            if damaged := len(intact) - int(intact.sum()):
+                said = f"{damaged:,} of {len(intact):,} records are damaged"
+                logger.warning("%s: %s, and left out: what is missing is computed again.", path, said)
+            new = seen + np.flatnonzero(intact)
             keys = np.concatenate([self._keys, records["key"][new]])
             places = np.concatenate([self._places, np.column_stack([np.full(len(new), file), new])])
             order = self._order(keys, places)

@@ -16,11 +16,13 @@ from .vector_store import free_bytes
 
 def save_tensors(path: Path, state: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
     """
-    Write tensors, and facts in JSON, atomically.
+    Write tensors, and facts in JSON, atomically. What a kill left of such a file is removed.
 
     Raises:
         `OSError`: there is no room for them, or they can't be written.
     """
+    for torn in path.parent.glob(f".{path.name}.*"):
+        torn.unlink(missing_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     needed, free = sum(tensor.nbytes for tensor in tensors.values()), free_bytes(path.parent)
     if needed > free:  # the run may need what is left of the disk

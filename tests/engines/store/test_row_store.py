@@ -126,7 +126,7 @@ def test_a_torn_last_record_is_lost_and_no_other(tmp_path, torn):
 
 
 @pytest.mark.parametrize("byte", [0, 15, 16, 39, 40, 48, 51])
-def test_a_record_with_a_flipped_bit_is_never_read(tmp_path, byte):
+def test_a_record_with_a_flipped_bit_is_named_and_never_read(tmp_path, byte, caplog):
     store, known, values = stored(tmp_path)
     part = only_part(store)
     data = bytearray(part.read_bytes())
@@ -135,6 +135,7 @@ def test_a_record_with_a_flipped_bit_is_never_read(tmp_path, byte):
     part.write_bytes(bytes(data))
     found, is_known = load(store, known)
     assert np.flatnonzero(~is_known).tolist() == [7]
+    assert len(caplog.messages) == 1 and f"{part}: 1 of 20 records are damaged" in caplog.text
     np.testing.assert_array_equal(np.delete(found, 7, 0), np.delete(values, 7, 0))
 
 
