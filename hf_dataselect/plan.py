@@ -165,7 +165,7 @@ class SelectionPlan:
             self.diversity.check()
         models = needs & {"model", "judge"} or self.diversity is not None or "model" in self.selector.card.features
         if cache_dir is not None and models:
-            check_cache(cache_dir)
+            check_cache(cache_dir, begun=False)
         if self.uses_model and model is None:
             raise ValueError(f"`{self.method}` needs `model`: the model to be fine-tuned, or its name.")
         check_model_folder(model)

@@ -52,7 +52,7 @@ def cache():
 def read_only(folder: Path):
     for place, _, _ in os.walk(folder):
         os.chmod(place, 0o555)
-    files._tell_read_only.cache_clear()
+    files._tell_kept_no_more.cache_clear()
     with as_nobody():
         yield
 
@@ -84,7 +84,7 @@ def test_hits_are_used_and_misses_are_computed_and_not_kept(cache, monkeypatch, 
         expected = likelihood(model, ROWS, Runtime(dtype="float32")).loss
         rest = Runtime(None, cache, dtype="float32")
         np.testing.assert_allclose(likelihood(model, ROWS, rest).loss, expected, rtol=1e-5)
-    assert len(caplog.messages) == 1 and f"`selection_cache_dir='{cache}'` can only be read" in caplog.text
+    assert len(caplog.messages) == 1 and f"`selection_cache_dir='{cache}'` can't be written" in caplog.text
     assert score.account.passes == {"cached_rows": 6, "forward_rows": 0, "forward_tokens": 0}
     assert generate.account.passes == {"answered_rows": 0, "cached_rows": 1}
     assert tune.account.cached_seconds > 0 and not tune.account.passes and len(calls) == 1
@@ -113,7 +113,7 @@ def test_vectors_that_would_be_kept_there_are_refused_before_they_are_computed(c
     expected = vectors(4, lambda rows: np.ones((len(rows), 3)) * rows[:, None])
     with read_only(cache):
         np.testing.assert_array_equal(vectors(4, None), expected)
-        with pytest.raises(SelectionError, match="`selection_cache_dir=.*can only be read, and 2 vectors.*'none'"):
+        with pytest.raises(SelectionError, match="`selection_cache_dir=.*can't be written, and 2 vectors.*'none'"):
             vectors(6, None)
 
 
@@ -128,3 +128,19 @@ def test_a_folder_that_can_not_be_read_or_made_is_refused(cache, tmp_path):
     cache.parent.chmod(0o555)
     with as_nobody(), pytest.raises(ValueError, match="`selection_cache_dir=.*can't be written"):
         check_cache(cache / "new")
+
+
+def test_a_folder_that_is_full_is_refused_before_the_run_and_ends_none_that_has_begun(tmp_path, caplog):
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (files.PROBE // 2, before[1]))
+    try:
+        with pytest.raises(ValueError, match="`selection_cache_dir=.*can't be written .File too large.*'none'"):
+            check_cache(tmp_path, begun=False)
+        runtime = Runtime(None, tmp_path, dtype="float32")
+        expected = likelihood(plain(), ROWS, Runtime(dtype="float32")).loss
+        np.testing.assert_array_equal(likelihood(plain(), ROWS, runtime).loss, expected)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert len(caplog.messages) == 1 and "is not kept" in caplog.text
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -5,7 +5,7 @@ import logging
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 PROBE = 1 << 20
 #: What a folder, or its file system, that can be read but not written says.
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+#: What one without room says.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def default_cache_dir() -> str:
@@ -47,7 +49,8 @@ def check_writable(folder: Path | str, option: str = "selection_cache_dir", make
             os.fsync(file.fileno())
         probe.unlink()
     except OSError as error:
-        probe.unlink(missing_ok=True) if there.is_dir() else None
+        with suppress(OSError):  # a file system that can only be read refuses that, too
+            probe.unlink()
         why = "it is a file" if folder.is_file() else error.strerror or error
         raise ValueError(
             f"`{option}={str(folder)!r}` can't be written ({why}): choose a folder with room"
@@ -56,35 +59,41 @@ def check_writable(folder: Path | str, option: str = "selection_cache_dir", make
     return folder
 
 
-def check_cache(folder: Path | str) -> bool:
+def check_cache(folder: Path | str, begun: bool = True) -> bool:
     """
-    Make the folder of cached results; whether results can be kept there. Where they can be read only, a warning says
-    so once a process.
+    Make the folder of cached results; whether results can be kept there. Where they can't, as it can be read only, a
+    warning says so once a process.
+
+    Args:
+        begun (`bool`, *optional*, defaults to `True`):
+            Whether the run is under way: then a full folder only means that nothing more is kept.
 
     Raises:
-        `ValueError`: it can't be made or read, or is full.
+        `ValueError`: it can't be made or read, or is full before the run begins.
     """
-    folder, writable = Path(folder), True
+    folder, refused = Path(folder), None
     try:
         check_writable(folder)
     except ValueError as error:
-        if error.__cause__.errno not in _READ_ONLY or not folder.is_dir():
+        refused = error.__cause__
+        if refused.errno not in _READ_ONLY + _FULL * begun or not folder.is_dir():
             raise
-        writable = False
     if not os.access(folder, os.R_OK | os.X_OK):
         raise ValueError(
             f"`selection_cache_dir={str(folder)!r}` can't be read: choose another one, or 'none' to keep no results."
         )
-    if not writable:
-        _tell_read_only(folder.absolute())
-    return writable
+    if refused is not None:
+        _tell_kept_no_more(folder.absolute(), refused.strerror)
+    return refused is None
 
 
 @cache
-def _tell_read_only(folder: Path) -> None:
+def _tell_kept_no_more(folder: Path, why: str) -> None:
     logger.warning(
-        "`selection_cache_dir=%r` can only be read: the results there are used, and what is computed now is not kept.",
+        "`selection_cache_dir=%r` can't be written (%s): the results there are used, and what is computed now is not "
+        "kept.",
         str(folder),
+        why,
     )
 
 

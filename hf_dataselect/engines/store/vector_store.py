@@ -115,14 +115,14 @@ def check_room(folder: Path | None, rows: int, record: np.dtype, remedy: str) ->
             What else to change than the folder, for the message.
 
     Raises:
-        [`SelectionError`]: fewer bytes are free than `rows` records take, or the folder can only be read.
+        [`SelectionError`]: fewer bytes are free than `rows` records take, or the folder can't be written.
     """
     if folder is None or rows == 0:
         return
     if not check_cache(folder):
         raise SelectionError(
-            f"`selection_cache_dir={str(folder)!r}` can only be read, and {rows:,} vectors are to be kept on disk: "
-            "choose a folder that can be written, or 'none', which holds them in memory."
+            f"`selection_cache_dir={str(folder)!r}` can't be written, and {rows:,} vectors are to be kept on disk: "
+            "choose a folder that can be, or 'none', which holds them in memory."
         )
     needed, free = rows * record.itemsize, free_bytes(folder)
     if needed > free:
