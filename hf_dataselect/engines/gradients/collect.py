@@ -157,7 +157,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
         if store.folder is None:
             in_memory = np.zeros((len(rows), empty.shape[1]), empty.dtype)
         if len(todo):
-            check_room(store.folder, len(todo), store.record, _REMEDY)
+            check_room(store.folder and store.folder.parent, len(todo), store.record, _REMEDY)
             with preserved(model), evaluating(model), cast(model, target):
                 if runtime.gradient_checkpointing:
                     recompute_layers(model)

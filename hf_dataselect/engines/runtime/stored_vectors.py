@@ -59,7 +59,7 @@ def stored_vectors(
         todo, usable = np.sort(first[~known]), known.copy()
         cached = len(keys) - len(todo)
         on_rows(cached)
-        check_room(store.folder, len(todo), store.record, "'none', which holds them in memory")
+        check_room(store.folder and store.folder.parent, len(todo), store.record, "'none', which holds them in memory")
         in_memory = np.full((len(keys), store.width), np.nan, store.dtype) if store.folder is None else None
         for start in range(0, len(todo), chunk):
             indices, started = todo[start : start + chunk], time.perf_counter()
