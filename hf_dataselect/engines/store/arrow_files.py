@@ -29,7 +29,7 @@ def checked_map(dataset: Dataset, function: Callable, **options: Any) -> Dataset
             raise
         damaged = [error]
     if damaged:
-        logger.warning("Cached rows of %s are damaged: they are made again.", ", ".join(map(str, damaged)))
+        logger.warning("Cached rows are damaged, and made again: %s.", ", ".join(map(str, damaged)))
         mapped = dataset.map(function, **options, load_from_cache_file=False)
         for path in _files(mapped):
             _note(path)

@@ -54,4 +54,4 @@ def test_damaged_rows_are_named_and_made_again(damage, rows, caplog):
         DAMAGES[damage](path)
         assert made()[:] == expected and len(calls) == 2
         assert made()[:] == expected and len(calls) == 2, "it is replaced"
-    assert len(caplog.messages) == 1 and "are damaged: they are made again" in caplog.text
+    assert len(caplog.messages) == 1 and "Cached rows are damaged, and made again" in caplog.text
