@@ -1,5 +1,5 @@
-import multiprocessing
 import random
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,6 +17,7 @@ from hf_dataselect.engines.store import tensors
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.engines.tuning import warm_up as warmup
 from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up
+from tests.processes import start_ranks
 from tests.rows import layout
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -375,39 +376,37 @@ def test_damaged_weights_are_named_and_tuned_again(place, tmp_path, monkeypatch,
     assert all(torch.equal(one[name], found[0][name]) for one in found for name in one)
 
 
+def tune_slowly(folder):
+    """A run that tunes once it may go on."""
+
+    def train(tuned, *_):
+        (folder / "began").touch()
+        while not (folder / "go on").exists():
+            time.sleep(0.005)
+        with torch.no_grad():
+            for parameter in tuned.parameters():
+                parameter.add_(parameter.requires_grad * 0.1)
+
+    warmup._train = train
+    with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=folder)):
+        pass
+
+
 def test_of_two_processes_one_tunes_and_the_other_reads_its_weights(tmp_path, monkeypatch, caplog):
-    processes = multiprocessing.get_context("fork")
-    began, go_on = processes.Event(), processes.Event()
-    calls, pretended = pretend_to_train(monkeypatch), warmup._train
-
-    def other():
-        def train(*arguments):
-            began.set()
-            go_on.wait(60)
-            pretended(*arguments)
-
-        monkeypatch.setattr(warmup, "_train", train)
-        torch.manual_seed(7)
-        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, Runtime(cache_dir=tmp_path)):
+    calls = pretend_to_train(monkeypatch)
+    with start_ranks(tune_slowly, tmp_path, ranks=1, folder=tmp_path) as other:
+        while not (tmp_path / "began").exists() and other.running(within=0.005):
             pass
-
-    process = processes.Process(target=other)
-    process.start()
-    assert began.wait(60)
-    caplog.handler.addFilter(lambda record: go_on.set() or True)  # once this run says that it waits
-    runtime = Runtime(cache_dir=tmp_path)
-    with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, runtime) as tuned:
-        found = weights(tuned)
-    process.join()
-    caplog.handler.filters.clear()
+        caplog.handler.addFilter(lambda record: (tmp_path / "go on").touch() is None)  # once this run says it waits
+        runtime = Runtime(cache_dir=tmp_path)
+        with warmed_up(plain(), TOKENIZER, ROWS, SETTINGS, runtime) as tuned:
+            found = weights(tuned)
+        caplog.handler.filters.clear()
+        (ended,) = other.wait()
+    assert ended.exitcode == 0, ended.log
     assert not calls and runtime.account.cached_seconds > 0 and not runtime.account.passes
-    assert f"process {process.pid}" in caplog.text and "is fine-tuning the same warm-up" in caplog.text
-    (path,) = (tmp_path / "warmup").iterdir()
-    kept = load_file(path)
-    assert all(
-        torch.equal(tensor, found[name.replace(".weight", ".hf_dataselect_warmup.weight")])
-        for name, tensor in kept.items()
-    )
+    assert f"process {other.processes[0].pid}" in caplog.text and "is fine-tuning the same warm-up" in caplog.text
+    assert all((found[name] == 0.1).all() for name in found if "lora_B" in name)
 
 
 def test_weights_that_there_is_no_room_for_do_not_fill_the_disk(tmp_path, monkeypatch, caplog):
