@@ -23,7 +23,7 @@ def of_ranks(model: nn.Module, rows: int, settings: Any, world: int) -> str:
     at_once = settings.batch_size * world
     said = [f"{at_once * settings.gradient_accumulation} rows an update, on {world} ranks"]
     if repeated := -rows % at_once:
-        said.append(f"{repeated} rows count twice in an epoch, so that all ranks have equally many of the {rows}")
+        said.append(f"an epoch has {repeated} of the {rows} rows once more, so that all ranks have equally many")
     # That of adapters is replaced, see `dropout_by_row`.
     own = (part for name, part in model.named_modules() if "lora_dropout" not in name)
     if any(type(part) is nn.Dropout and part.p > 0 for part in own):
