@@ -83,7 +83,7 @@ class WorkLock:
         except OSError:
             holder = ""
         logger.warning(
-            "Another run (%s) is %s, which this run needs too: this one waits, %.0f s so far (%s). To work apart, give "
+            "Another run (%s) is %s, which this run needs too: it waits, %.0f s so far (%s). To work apart, give "
             "another `selection_cache_dir`.",
             *(holder or "its process is not known", self.work, waited, self.path),
         )
