@@ -18,10 +18,13 @@ class JudgeOptions:
         concurrency (`int`, *optional*, defaults to `16`):
             Calls to a server at a time. More is faster until the server refuses.
         timeout (`float`, *optional*, defaults to `120`):
-            Seconds to wait for a response.
+            Seconds that a call to a server may take in all, from connecting to the last byte of its reply.
         retries (`int`, *optional*, defaults to `6`):
             How often a call is retried after 408, 409, 429, 5xx, a time-out, a broken connection or a reply that is
             not a chat completion.
+        max_wait (`float`, *optional*, defaults to `600`):
+            Longest pause before a retry, in seconds, that a server may ask for (`Retry-After`). One that asks for more
+            ends the run; replies so far are kept.
         temperature (`float`, *optional*, defaults to `0.0`):
             Of a server's model; `None` leaves it to the server. Local models decode greedily.
         token_limit (`str`, *optional*, defaults to `"max_tokens"`):
@@ -37,6 +40,7 @@ class JudgeOptions:
     concurrency: PositiveInt = 16
     timeout: PositiveFloat = 120.0
     retries: NonNegativeInt = 6
+    max_wait: PositiveFloat = 600.0
     temperature: NonNegativeFloat | None = 0.0
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     price_in: NonNegativeFloat | None = None

@@ -134,11 +134,15 @@ def test_a_server_that_asks_to_wait_is_not_called_before(judged, fault, least):
 
 def test_pauses_grow_and_end(judged, monkeypatch):
     pauses = []
+
+    async def paused(seconds):
+        pauses.append(seconds)
+
     monkeypatch.setattr(judge_server, "FIRST_PAUSE", 1.0)
     monkeypatch.setattr(judge_server, "LONGEST_PAUSE", 4.0)
     with FaultyServer(lambda question, attempt: "500") as server:
         judge = judged(server, retries=4)
-        monkeypatch.setattr(judge._stop, "wait", lambda seconds: pauses.append(seconds))
+        monkeypatch.setattr(judge, "_pause", paused)
         (reply,) = judge.ask(questions(1))
         assert server.calls["rate 0"] == 5
     assert reply.text is None and "HTTP 500" in reply.problem and "5 tries" in reply.problem
@@ -363,30 +367,23 @@ def test_thousands_of_calls_to_a_faulty_server(tmp_path, monkeypatch):
     assert re.search(r"\d\d:\d\d<\d\d:\d\d, +[\d.]+call/s", shown.getvalue()), "calls a second, and the time left"
 
 
-def test_memory_is_bounded(judged, monkeypatch):
-    """Questions are handed out as calls end: never more than twice the concurrency are waiting."""
+def test_no_more_calls_are_begun_than_may_be_under_way(judged):
     with FaultyServer(delay=0.01) as server:
         judge = judged(server, concurrency=4)
-        submitted, finished, most = [], [], [0]
+        begun, most = [0], [0]
         original = judge._ask_one
 
-        def spied(*arguments):
+        async def spied(*arguments):
+            begun[0] += 1
+            most[0] = max(most[0], begun[0])
             try:
-                return original(*arguments)
+                return await original(*arguments)
             finally:
-                finished.append(arguments[0])
-
-        class Pool(judge_server.ThreadPoolExecutor):
-            def submit(self, *arguments):
-                submitted.append(arguments[1])
-                most[0] = max(most[0], len(submitted) - len(finished))
-                return super().submit(*arguments)
+                begun[0] -= 1
 
         judge._ask_one = spied
-        monkeypatch.setattr(judge_server, "ThreadPoolExecutor", Pool)
         judge.ask(questions(100))
-        assert len(finished) == 100 and most[0] <= 9
-        assert server.most_running <= 4
+        assert begun == [0] and most == [4] and server.most_running <= 4
 
 
 def ask_on_rank(folder: Path) -> None:
