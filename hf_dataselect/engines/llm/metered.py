@@ -136,6 +136,7 @@ class TextModel(MeteredModel, ABC):
                 self._announce(todo, max_new_tokens, len(replies))
                 replies |= self._answer(todo, max_new_tokens, label)
         if todo:
+            self._store.save()
             self._conclude([replies[key] for key in todo], before)
         return [replies[key] for key in keys]
 

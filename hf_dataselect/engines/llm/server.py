@@ -81,6 +81,7 @@ class ServerJudge(Judge):
             try:
                 run_apart(self._ask_each(questions, max_new_tokens, replies, bar))
             except (KeyboardInterrupt, SystemExit):
+                self._store.save()
                 kept = "kept, and not asked for again" if self._store.path else "lost, as nothing is cached"
                 logger.warning(
                     "%s: stopped. %s of %s replies had come; they are %s.",

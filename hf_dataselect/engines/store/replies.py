@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Lines that a warning names.
 LINES_NAMED = 8
+#: Pause after a write that failed: a full disk is not tried at every reply.
+SECONDS_BETWEEN_TRIES = 5.0
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,13 @@ class ReplyStore:
 
     def __init__(self, folder: Path | None):
         self.path = None if folder is None else Path(folder) / "responses.jsonl"
-        self._memory: dict[str, Reply] = {}
+        self._memory: dict[str, Reply] = {}  # those that are not in the file
+        self._unsaved: dict[str, bytes] = {}  # their lines, if they should be there
+        self._own: list[tuple[int, int]] = []  # where the lines that this store wrote begin, and their bytes
+        self._told, self._next_try = False, 0.0
         self._places: dict[bytes, tuple[int, int]] = {}  # where a key's record begins, and its bytes
         self._read = self._lines = 0  # of the file, so far
+        self._indexed: tuple[int, int] | None = None  # which file that is
         self._file: int | None = None
         self._lock = threading.Lock()
         if self.path is not None:
@@ -81,9 +88,9 @@ class ReplyStore:
         """The replies known to any run, for those of the keys that have one."""
         keys = list(keys)
         replies = {key: self._memory[key] for key in keys if key in self._memory}
-        if self.path is None or not self.path.exists():
+        if self.path is None or not self.path.is_file():
             return replies
-        with open(self.path, "rb") as file:
+        with suppress(FileNotFoundError), open(self.path, "rb") as file:  # deleted just now
             self._catch_up(file)
             for key in keys:
                 if (place := self._places.get(bytes.fromhex(key))) is None:
@@ -93,11 +100,15 @@ class ReplyStore:
                 if record is not None and record["key"] == key:
                     if CHECKSUM not in record:
                         _tell_unchecked(self.path)
-                    replies[key] = Reply(**{name: record[name] for name in _FIELDS.keys() & record.keys()})
+                    replies[key] = _reply(record)
         return replies
 
     def _catch_up(self, file: Any) -> None:
         """Index the records that were appended since the last call."""
+        found = os.fstat(file.fileno())
+        if self._indexed != (found.st_dev, found.st_ino) or found.st_size < self._read:  # another one took its place
+            self._indexed, self._read, self._lines = (found.st_dev, found.st_ino), 0, 0
+            self._places.clear()
         file.seek(self._read)
         damaged = []
         for line in file:
@@ -119,21 +130,59 @@ class ReplyStore:
             )
 
     def append(self, key: str, judge: str, reply: Reply) -> None:
-        """Append a reply. On a full disk, later replies are held in memory, with a warning; the run goes on."""
+        """
+        Append a reply. Where it can't be written (a full disk, a folder that is gone) it is held in memory, with a
+        warning, and written with a later one once that works again; the run goes on.
+        """
         with self._lock:
-            if self.path is None:
-                self._memory[key] = reply
-                return
-            data = json_line({"key": key, "judge": judge, **asdict(reply)})
-            try:
-                if self._file is None:
-                    self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-                if os.write(self._file, data) < len(data):
+            self._memory[key] = reply
+            if self.path is not None:
+                self._unsaved[key] = json_line({"key": key, "judge": judge, **asdict(reply)})
+                if time.monotonic() >= self._next_try:
+                    self._write()
+
+    def save(self) -> None:
+        """Try once more to write what could not be written, and say how much still can't be."""
+        with self._lock:
+            if self._unsaved:
+                self._write()
+            if self._unsaved:
+                logger.warning("%s replies could not be saved in %s.", f"{len(self._unsaved):,}", self.path)
+
+    def _write(self) -> None:
+        """Write all that is not written yet, unless that fails."""
+        try:
+            file = self._opened()
+            for key, line in list(self._unsaved.items()):
+                if os.write(file, line) < len(line):
                     raise OSError("no room for all of it")
-            except OSError as error:
-                logger.warning("Replies can't be saved in %s any more: %s. The run goes on.", self.path, error)
-                self.close()
-                self.path, self._memory[key] = None, reply
+                self._own.append((os.lseek(file, 0, os.SEEK_CUR) - len(line), len(line)))
+                del self._unsaved[key], self._memory[key]
+        except OSError as error:
+            if not self._told:
+                logger.warning(
+                    "Replies can't be saved in %s any more: %s. They are held in memory, and the run goes on.",
+                    self.path,
+                    error,
+                )
+            self._told, self._next_try = True, time.monotonic() + SECONDS_BETWEEN_TRIES
+
+    def _opened(self) -> int:
+        """The file to append to. One that was deleted meanwhile is made anew, with all that this store wrote."""
+        if self._file is not None:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if os.path.samestat(os.fstat(self._file), os.stat(self.path)):
+                    return self._file
+            logger.warning("%s was deleted while it was written. This run's replies are written again.", self.path)
+            for start, length in self._own:
+                line = os.pread(self._file, length, start)
+                if (record := _record(line)) is not None:
+                    self._unsaved[record["key"]], self._memory[record["key"]] = line, _reply(record)
+            self._own.clear()
+            self.close()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        return self._file
 
     def close(self) -> None:
         """Close the file."""
@@ -165,6 +214,10 @@ def _record(line: bytes) -> dict[str, Any] | None:
         return None
     typed = all(isinstance(record[name], kinds) for name, kinds in _FIELDS.items() if name in record)
     return record if whole and typed else None
+
+
+def _reply(record: dict[str, Any]) -> Reply:
+    return Reply(**{name: record[name] for name in _FIELDS.keys() & record.keys()})
 
 
 @cache
