@@ -12,6 +12,10 @@ class JudgeError(RuntimeError):
     """A judge can't go on: user error, and the message says what to change. Replies so far are kept."""
 
 
+class RankError(RuntimeError):
+    """Another rank failed, or was not heard of: the message names it and says what it was doing."""
+
+
 class DamagedFile(ValueError):
     """A file of an earlier run that is damaged: the message names it, and says what to do."""
 

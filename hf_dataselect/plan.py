@@ -274,7 +274,7 @@ class SelectionPlan:
                 What its `recipe.yaml` holds.
         """
         sets = self.held_out | ({} if self.target is None else {"selection_target": self.target})
-        found = ctx.runtime.broadcast(reported_overlap(self.records, sets) if ctx.runtime.is_main else None)
+        found = ctx.runtime.on_main(partial(reported_overlap, self.records, sets))
         selection = select(self.records, self.selector, self.budget, ctx)
         template = ctx.preparation.chat_template or getattr(ctx.tokenizer, "chat_template", None)
         selection.facts |= {

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from ..errors import UserErrors, explained
+from ..errors import SelectionError, UserErrors, explained
 
 
 def log_to_console() -> None:
@@ -30,7 +30,8 @@ def checked(function: Callable, *arguments: Any, **options: Any) -> Any:
 
 def refuse(error: Exception | str) -> NoReturn:
     """One line on stderr for each error, with what caused it, and exit code 2."""
-    for one in error.errors if isinstance(error, UserErrors) else [error]:
-        message = explained(one) if isinstance(one, Exception) else one
+    several = error.errors if isinstance(error, UserErrors) else [error]
+    messages = [explained(one) if isinstance(one, Exception) else one for one in several]
+    for message in messages:
         print(f"hf-dataselect: error: {message}", file=sys.stderr)
-    raise SystemExit(2)
+    raise SystemExit(2) from SelectionError("; ".join(messages))

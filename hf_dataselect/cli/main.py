@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from .console import refuse
+from .ending import ending
 
 
 USAGE = """\
@@ -38,13 +39,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a character must not end a run
     sys.path.insert(0, os.getcwd())  # for `selection_method: my_module:MyClass`, as under `python -m`
-    from ..errors import JudgeError, SelectionError
+    with ending():
+        from ..errors import JudgeError, SelectionError
 
-    try:
-        import_module(f".{argv[0].replace('-', '_')}", __package__).run(argv[1:])
-    except (SelectionError, JudgeError) as error:
-        refuse(error)
-    _leave_ranks()
+        try:
+            import_module(f".{argv[0].replace('-', '_')}", __package__).run(argv[1:])
+        except (SelectionError, JudgeError) as error:
+            refuse(error)
+        _leave_ranks()
 
 
 def _leave_ranks() -> None:
@@ -54,4 +56,7 @@ def _leave_ranks() -> None:
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from ..engines.runtime.ranks import leave_ranks
+
+        leave_ranks()
         torch.distributed.destroy_process_group()

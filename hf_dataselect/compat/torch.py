@@ -1,9 +1,12 @@
 """What PyTorch does not document."""
 
+import os
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import torch
+import torch.distributed
 
 from .installed import attribute, imported
 
@@ -37,3 +40,56 @@ def after_optimizer_steps(function: Callable[..., None]) -> Any:
     missing.
     """
     return imported("torch", "torch.optim.optimizer", "register_optimizer_step_post_hook")(function)
+
+
+def process_group() -> Any:
+    """
+    The default process group, by the private `_get_default_group` of `torch.distributed.distributed_c10d`; `None`
+    where there is none. Seen on torch 2.13.0; raises `ImportError` where it is missing.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return None
+    return imported("torch", "torch.distributed.distributed_c10d", "_get_default_group")()
+
+
+def shared_store() -> tuple[int, int, Any]:
+    """
+    Rank, number of ranks, and the key-value store of the default process group on a connection of its own, so that a
+    call that waits does not hold up the process group: by the private `_get_default_store` of
+    `torch.distributed.distributed_c10d`, and `clone`, which is not documented. Seen on torch 2.13.0; raises
+    `ImportError` where they are missing.
+    """
+    store = imported("torch", "torch.distributed.distributed_c10d", "_get_default_store")()
+    own = torch.distributed.PrefixStore("hf_dataselect", attribute("torch", store, "clone")())
+    return torch.distributed.get_rank(), torch.distributed.get_world_size(), own
+
+
+def set_time_out(seconds: float) -> None:
+    """
+    Set the time-out of the default process group's collectives, by the private `_set_pg_timeout` of
+    `torch.distributed.distributed_c10d`. Seen on torch 2.13.0; raises `ImportError` where it is missing.
+    """
+    imported("torch", "torch.distributed.distributed_c10d", "_set_pg_timeout")(timedelta(seconds=seconds))
+
+
+def collective_failed(error: BaseException) -> bool:
+    """Whether an error is one of a collective; Gloo's are told by their words, seen on torch 2.13.0."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    words = "gloo", "NCCL", "Connection closed by peer", "Application timeout caused pair closure"
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+
+
+def record_failure(error: BaseException) -> None:
+    """
+    Leave an error to `torchrun` and `accelerate launch`, which show the one of the rank that failed first at the very
+    end.
+    """
+    if "TORCHELASTIC_ERROR_FILE" not in os.environ:
+        return
+    from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+    try:
+        raise error  # the handler writes the traceback of what is being handled
+    except BaseException:
+        get_error_handler().record_exception(error)

@@ -11,6 +11,7 @@ from ..diversity import Diversity, load_diversity
 from ..engines.forward.vllm import check_vllm
 from ..engines.llm.judge_options import JudgeOptions
 from ..engines.llm.load import parse_spec
+from ..engines.runtime.ranks import ranks
 from ..engines.runtime.runtime import Runtime
 from ..engines.store.files import cache_folder, default_cache_dir
 from ..errors import Checks
@@ -200,6 +201,8 @@ class DataSelectingConfig(SFTConfig):
 
     def runtime(self, accelerator: Any) -> Runtime:
         """Where engines compute under these arguments, with an account of its own."""
+        if accelerator is not None and accelerator.device.type == "cpu":
+            ranks(self.ddp_timeout)  # transformers sets the time-out on other devices only
         return Runtime(
             accelerator,
             cache_dir=cache_folder(self.selection_cache_dir),

@@ -27,6 +27,7 @@ from ..engines.llm.load import load_judge
 from ..engines.llm.reward_model import RewardModel
 from ..engines.runtime.loading import load_tuned_model, tokenizer_of
 from ..engines.runtime.model_state import broadcast_weights, unprepare
+from ..engines.runtime.ranks import training_phase
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
 from ..registry import load_selector
@@ -257,7 +258,8 @@ class DataSelectingTrainer(SFTTrainer):
         """
         self.prepare_subset(resume_from_checkpoint)
         self._forget_evaluation()
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with training_phase(self, "Training"):
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
 
     def _forget_evaluation(self) -> None:
         """

@@ -1,4 +1,4 @@
-"""Chat completions over HTTP: one call of a server, bounded in time and in size, and what can be read from its reply."""
+"""Chat completions over HTTP: one call, bounded in time and in size, and what can be read from its response."""
 
 import asyncio
 import email.utils

@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
-from tqdm.auto import tqdm
 
 from ...compat.accelerate import out_of_memory
 from ..store.identity import identity_of
@@ -20,6 +19,8 @@ from ..store.row_store import RecordStore, RowStore, Stored
 from ..store.vector_store import StoredVectors, VectorStore
 from .account import Account
 from .batching import batches_by_tokens
+from .phase import Progress
+from .ranks import meeting, ranks
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Runtime:
         if self.batch_tokens is None:
             on_cpu = self.accelerator is None or self.accelerator.device.type == "cpu"
             object.__setattr__(self, "batch_tokens", 1536 if on_cpu else 16384)
+        if self.world > 1:
+            ranks()
 
     @property
     def world(self) -> int:
@@ -99,26 +102,38 @@ class Runtime:
 
     def broadcast(self, value: Any) -> Any:
         """The main process's (picklable) value on every rank."""
-        return value if self.world == 1 else broadcast_object_list([value])[0]
+        if self.world == 1:
+            return value
+        with meeting():
+            return broadcast_object_list([value])[0]
 
     def broadcast_arrays(self, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
         """The main process's arrays on every rank, so that all ranks shard the same rows. NaN is preserved."""
         if self.world == 1:
             return arrays
         sent = (torch.from_numpy(np.ascontiguousarray(array)).to(self.device) for array in arrays)
-        return tuple(broadcast(tensor).cpu().numpy() for tensor in sent)
+        with meeting():
+            return tuple(broadcast(tensor).cpu().numpy() for tensor in sent)
 
     def on_main(self, function: Callable[[], Any]) -> Any:
-        """Call the function on the main process; its result or exception is that of every rank."""
+        """
+        Call the function on the main process; its result or exception is that of every rank. The others wait outside
+        of a collective, so that it may take longer than the time-out of those.
+        """
         if self.world == 1:
             return function()
-        outcome = None
+        outcome, told = None, ranks()
+        number = told.begin_on_main() if told is not None else 0
         if self.is_main:
             try:
                 outcome = function(), None
                 pickle.dumps(outcome)
             except Exception as error:  # the other ranks would wait forever
                 outcome = None, _sendable(error)
+            if told is not None:
+                told.finish_on_main(number)
+        elif told is not None:
+            told.wait_for_main(number)
         value, error = self.broadcast(outcome)
         if error is not None:
             raise error
@@ -126,7 +141,10 @@ class Runtime:
 
     def gather(self, value: Any) -> list[Any]:
         """Every rank's value, ordered by rank."""
-        return [value] if self.world == 1 else gather_object([value])
+        if self.world == 1:
+            return [value]
+        with meeting():
+            return gather_object([value])
 
     def agree(self, value: Any) -> bool:
         """Whether all ranks have the same (hashable) value."""
@@ -138,16 +156,18 @@ class Runtime:
             return values
         tensor = torch.from_numpy(values)
         tensor = tensor.float() if self.device.type == "mps" else tensor
-        return self.accelerator.reduce(tensor.to(self.device), "sum").cpu().numpy().astype(values.dtype)
+        with meeting():
+            return self.accelerator.reduce(tensor.to(self.device), "sum").cpu().numpy().astype(values.dtype)
 
     def wait(self) -> None:
         """Wait for all ranks."""
         if self.world > 1:
-            self.accelerator.wait_for_everyone()
+            with meeting():
+                self.accelerator.wait_for_everyone()
 
-    def progress(self, total: int | None, label: str | None, unit: str = "row") -> tqdm:
+    def progress(self, total: int | None, label: str | None, unit: str = "row") -> Progress:
         """A progress bar on the main process; disabled without a label."""
-        return tqdm(total=total, desc=label, unit=unit, disable=label is None or not self.is_main, smoothing=0.05)
+        return Progress(total=total, desc=label, unit=unit, disable=label is None or not self.is_main, smoothing=0.05)
 
     def book(self, cached_seconds: float = 0.0, **passes: int) -> None:
         """Record rows and tokens by kind of pass (`forward_rows`, ..., `cached_rows`), and seconds of cached rows."""

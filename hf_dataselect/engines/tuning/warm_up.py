@@ -19,6 +19,7 @@ from transformers import ProgressCallback, TrainerCallback
 from ...compat.transformers import keep_to
 from ...errors import SelectionError
 from ..runtime.model_state import preserved, unprepared
+from ..runtime.ranks import training_phase
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import alone
 from ..runtime.token_rows import TokenRows, labelled
@@ -274,7 +275,7 @@ def _train(
         )
         # A copy: a tokenizer without a pad token is given one.
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
-        with dropout_by_row(tuned, settings.seed) as rows_seen:
+        with dropout_by_row(tuned, settings.seed) as rows_seen, training_phase(trainer, "Warming up"):
             keep_to(trainer, [_WarmupBar(), rows_seen, *callbacks])
             trainer.train()
 

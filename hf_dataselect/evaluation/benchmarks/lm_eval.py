@@ -137,7 +137,7 @@ class Harness(Benchmark):
             apply_chat_template=chat,
             fewshot_as_multiturn=chat,
         )
-        return runtime.broadcast(_settings(output) if output else None)
+        return runtime.on_main(lambda: _settings(output))
 
 
 def _written(config: Any) -> Any:

@@ -242,11 +242,11 @@ def test_only_the_main_process_shows_a_progress_bar_and_it_ends_at_all_rows(monk
     bars = []
 
     def bar(**options):
-        bars.append((tqdm(**options), options["disable"]))
+        bars.append((progress(**options), options["disable"]))
         return bars[-1][0]
 
-    tqdm = batching.tqdm
-    monkeypatch.setattr(batching, "tqdm", bar)
+    progress = batching.Progress
+    monkeypatch.setattr(batching, "Progress", bar)
     on_ranks(2, lambda one: Runtime(batch_tokens=8, accelerator=one).map(squares, [4] * 21, 2, label="Scoring"))
     assert sorted(disabled for _, disabled in bars) == [False, True]
     assert [bar.n for bar, disabled in bars if not disabled] == [21]
