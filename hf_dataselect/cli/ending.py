@@ -21,11 +21,12 @@ AFTER_YOU = 2.0
 _SAID = {signal.SIGINT: "stopped by Ctrl-C (SIGINT)", signal.SIGTERM: "stopped by SIGTERM"}
 
 
-class Stopped(BaseException):
+class Stopped(KeyboardInterrupt):
     """A signal asks the process to end."""
 
     def __init__(self, number: int):
         self.number = signal.Signals(number)
+        super().__init__(_SAID[number])
 
 
 @contextmanager
@@ -37,21 +38,32 @@ def ending() -> Iterator[None]:
     """
     with _signals():
         try:
-            yield
+            with _told_to_others():
+                yield
         except Stopped as stopped:
-            _tell_others(_SAID[stopped.number])
-            _end(_last_words(_SAID[stopped.number]), 128 + stopped.number)
-        except SystemExit as left:
-            if left.code not in (0, None):
-                _record(left)
-            raise
-        except Exception as error:
-            if (cause := _of_others(error)) is not None:
-                _tell_others("")  # the error is another rank's
-                time.sleep(AFTER_YOU)
-                _end(str(cause), 1)
+            said = _last_words(stopped)
+            _tell_others(stopped)
+            _end(said, 128 + stopped.number)
+
+
+@contextmanager
+def _told_to_others() -> Iterator[None]:
+    try:
+        yield
+    except SystemExit as left:
+        if left.code not in (0, None):
+            _record(left)
+        raise
+    except Exception as error:
+        if (cause := _of_others(error)) is None:
             _record(error)
             raise
+    else:
+        return
+    _tell_others(None)  # the error is another rank's
+    with suppress(Stopped):
+        time.sleep(AFTER_YOU)
+    _end(str(cause), 1)
 
 
 @contextmanager
@@ -79,7 +91,7 @@ def _signals() -> Iterator[None]:
                 if reached.wait(GRACE):
                     time.sleep(TO_CLEAN_UP)
                 else:
-                    _say(_last_words(_SAID[signal.Signals(received[0])]))
+                    _say(_last_words(Stopped(received[0])))
                 os._exit(128 + received[0])
 
     threading.Thread(target=watch, daemon=True).start()
@@ -93,15 +105,15 @@ def _signals() -> Iterator[None]:
             wake.close()
 
 
-def _last_words(why: str) -> str:
-    """Why this rank ends: the error of another one, if there is one, or what was given, and where it was."""
+def _last_words(stopped: Stopped) -> str:
+    """Why this rank ends: the error of another one, if there is one, or the signal, and what it was doing."""
     told = _ranks()
-    if told is not None and (failed := told.failed()):
+    if told is not None and (failed := told.failed()) and Stopped.__name__ not in failed:
         return failed
-    from ..engines.runtime.phase import phase
+    from ..engines.runtime.phase import phase_of
 
-    doing, seconds = phase()
-    return f"{why}" + (f" at: {doing}, after {seconds:,.0f} s" if doing else "") + "."
+    doing, seconds = phase_of(stopped)
+    return f"{stopped}" + (f" at: {doing}, after {seconds:,.0f} s" if doing else "") + "."
 
 
 def _end(why: str, code: int) -> NoReturn:
@@ -130,7 +142,7 @@ def _record(error: BaseException) -> None:
     """Tell the other ranks and the launcher that this rank failed by itself."""
     if isinstance(error, SystemExit) and error.__cause__ is not None:  # a user error, which is told in one line
         error = error.__cause__
-    _tell_others(f"{type(error).__name__}: {error}")
+    _tell_others(error)
     if "torch" in sys.modules:
         from ..compat.torch import record_failure
 
@@ -138,8 +150,8 @@ def _record(error: BaseException) -> None:
             record_failure(error)
 
 
-def _tell_others(error: str) -> None:
-    if "hf_dataselect.engines.runtime.ranks" in sys.modules:
+def _tell_others(error: BaseException | None) -> None:
+    if _ranks() is not None:
         from ..engines.runtime.ranks import leave_ranks
 
         leave_ranks(error)

@@ -27,7 +27,8 @@ from ..engines.llm.load import load_judge
 from ..engines.llm.reward_model import RewardModel
 from ..engines.runtime.loading import load_tuned_model, tokenizer_of
 from ..engines.runtime.model_state import broadcast_weights, unprepare
-from ..engines.runtime.ranks import training_phase
+from ..engines.runtime.phase import doing
+from ..engines.runtime.ranks import meeting, training_phase
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
 from ..registry import load_selector
@@ -278,7 +279,8 @@ class DataSelectingTrainer(SFTTrainer):
             return super().evaluate(*args, **kwargs)
         self._evaluating, started = True, time.perf_counter()
         try:
-            return super().evaluate(*args, **kwargs)
+            with meeting(), doing("Evaluating"):
+                return super().evaluate(*args, **kwargs)
         finally:
             self._evaluating = False
             self.evaluation_seconds += time.perf_counter() - started

@@ -19,8 +19,22 @@ def doing(what: str | Callable[[], str]) -> Iterator[None]:
     _doing.append(entry)
     try:
         yield
+    except BaseException as error:
+        _keep_phase(error)
+        raise
     finally:
         _doing.remove(entry)
+
+
+def _keep_phase(error: BaseException) -> None:
+    """Let an error know the innermost phase that it ended."""
+    if not hasattr(error, "phase"):
+        error.phase = phase()
+
+
+def phase_of(error: BaseException) -> tuple[str, float]:
+    """What this process was doing when an error came, and for how many seconds."""
+    return getattr(error, "phase", None) or phase()
 
 
 def phase() -> tuple[str, float]:
@@ -47,6 +61,11 @@ class Progress(tqdm):
     def update(self, n: float | None = 1) -> bool | None:
         self._done += n or 0
         return super().update(n)
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        if error is not None and self._phase is not None:
+            _keep_phase(error)
+        super().__exit__(kind, error, traceback)
 
     def close(self) -> None:
         if self._phase in _doing:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ...compat.torch import collective_failed, process_group, set_time_out, shared_store
 from ...errors import RankError
-from .phase import doing, phase
+from .phase import doing, phase, phase_of
 
 
 logger = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class Ranks:
         self._heard = {other: _Heard(time.monotonic()) for other in range(world) if other != rank}
         self._number = self._calls = self._finished = 0
         self._ended: str | None = None
+        self._where: tuple[str, float] | None = None
         self._wake, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._tell_and_listen, name="ranks", daemon=True)
         self._thread.start()
@@ -104,7 +105,7 @@ class Ranks:
 
     def _beat(self) -> None:
         self._number += 1
-        what, seconds = phase()
+        what, seconds = self._where or phase()
         self._store.set(f"rank {self.rank}", json.dumps([self._number, what, seconds, self._ended]))
         for rank, heard in self._heard.items():
             if heard.ended is None and self._store.check([f"rank {rank}"]):
@@ -194,10 +195,11 @@ class Ranks:
                 time.sleep(pause)
                 pause = min(2 * pause, 0.2)
 
-    def leave(self, error: str = LEFT) -> None:
+    def leave(self, error: BaseException | None = None) -> None:
         """Say that this rank is done, or which error ended it; the others hear of it at once."""
         if not self._closed.is_set():
-            self._ended = error
+            self._ended = LEFT if error is None else f"{type(error).__name__}: {error}"
+            self._where = error and phase_of(error)
             self._closed.set()
             self._wake.set()
         self._thread.join(2.0)
@@ -262,8 +264,8 @@ def training_phase(trainer: Any, what: str) -> Iterator[None]:
         yield
 
 
-def leave_ranks(error: str = LEFT) -> None:
-    """Tell the other ranks, if there are any, that this one ends."""
+def leave_ranks(error: BaseException | None = None) -> None:
+    """Tell the other ranks, if there are any, that this one ends, or which error ends it."""
     if (told := current()) is not None:
         with suppress(Exception):
             told.leave(error)

@@ -73,8 +73,9 @@ def test_a_main_process_that_stands_still_is_named_and_then_given_up(group, capl
 
 def test_a_rank_that_failed_is_named_with_its_error(group):
     main, one, two = group(3)
-    with doing("Scoring answers"):
-        two.leave("ValueError: the real error")
+    with pytest.raises(ValueError) as failed, doing("Selecting"), doing("Scoring answers"):
+        raise ValueError("the real error")
+    two.leave(failed.value)
     said = "Rank 2 failed at: Scoring answers. ValueError: the real error"
     until(lambda: main.failed() and one.failed())
     assert main.failed() == one.failed() == str(main.cause()) == said
