@@ -5,6 +5,7 @@ It answers a question with `reply(question)`, by default the question's last wor
 something else: `fault(question, attempt)` gives the name of one of `FAULTS`.
 """
 
+import gzip
 import json
 import random
 import sys
@@ -36,7 +37,7 @@ class FaultyServer(ThreadingHTTPServer):
         self.lock = threading.Lock()
         #: Calls and complete answers by question.
         self.calls, self.answers = Counter(), Counter()
-        self.running = self.most_running = 0
+        self.running = self.most_running = self.sent = 0
         self.times: list[tuple[str, float]] = []
         self.requests: list[dict] = []
 
@@ -92,11 +93,20 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(429, "rate_limit_exceeded", "slow down", {"Retry-After": "0.2"})
         if fault == "429 date":
             return self._error(429, "rate_limit_exceeded", "slow down", {"Retry-After": _http_date(2)})
+        if fault == "429 for a day":
+            return self._error(429, "rate_limit_exceeded", "slow down", {"Retry-After": "100000"})
         if fault == "no credit":
             return self._error(429, "insufficient_quota", "no credit")
         if fault in ("500", "503", "400", "401", "403", "404"):
             code = "context_length_exceeded" if fault == "400" else "none"
             return self._error(int(fault), code, f"refused for {self.headers['Authorization']}")
+        if fault in ("endless", "endless error"):
+            return self._send_endlessly(200 if fault == "endless" else 500)
+        if fault == "bomb":  # 64 MiB in 64 KiB
+            data, headers = gzip.compress(bytes(64 << 20)), {"Content-Encoding": "gzip"}
+            return self._send(200, data, headers)
+        if fault == "deep":
+            return self._send(200, b"[" * 100_000)
         if fault == "nonsense":
             return self._send(200, b'{"choices": [{"mess')
         if fault == "html":
@@ -112,7 +122,13 @@ class _Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12}
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": ended}
         answer = {"id": "x", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        if fault == "absurd usage":
+            usage = {"prompt_tokens": -5, "completion_tokens": 10**12, "total_tokens": "many"}
+        if fault == "usage in words":
+            usage = {"prompt_tokens": "many", "completion_tokens": [1]}
         data = json.dumps(answer | ({} if fault == "no usage" else {"usage": usage})).encode()
+        if fault == "drip":
+            return self._send(200, data, pause=0.05)
         if fault == "cut":  # the connection ends in the middle of the body
             self.close_connection = True
             return self._send(200, data[: len(data) // 2], length=len(data))
@@ -123,14 +139,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _error(self, status: int, code: str, message: str, headers: dict | None = None) -> None:
         self._send(status, json.dumps({"error": {"code": code, "message": message}}).encode(), headers)
 
-    def _send(self, status, data, headers=None, length=None, kind="application/json") -> None:
+    def _send_endlessly(self, status: int) -> None:
+        self._send(status, b'{"choices": "', length=1 << 40)
+        while True:
+            self.wfile.write(bytes(1 << 16))
+            with self.server.lock:
+                self.server.sent += 1 << 16
+
+    def _send(self, status, data, headers=None, length=None, kind="application/json", pause=0.0) -> None:
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data) if length is None else length))
         self.end_headers()
-        self.wfile.write(data)
+        for part in [data] if not pause else [data[place : place + 1] for place in range(len(data))]:
+            self.wfile.write(part)
+            time.sleep(pause)
 
 
 def _http_date(seconds: float) -> str:

@@ -204,11 +204,16 @@ def run(processes: int, recipe: Path, *options: str, command: str = "train") -> 
 
 def launch(processes: int, module: str, *arguments: str, cwd: Path) -> str:
     """A module by `accelerate launch`, to its good end; what all ranks printed."""
+    done = launched(processes, module, *arguments, cwd=cwd)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def launched(processes: int, module: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess:
+    """A module by `accelerate launch`, to whatever end."""
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     # Without MPI, `accelerate launch` starts several processes only with `--multi_gpu`; `use_cpu` keeps them here.
     command += ["--multi_gpu", "--num_processes", str(processes)]
     command += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     command += ["--main_process_port", "0", "-m", module, *arguments]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, cwd=cwd)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, cwd=cwd)

@@ -12,7 +12,6 @@ from hf_dataselect.engines.runtime import phase
 from hf_dataselect.engines.runtime.phase import Progress, doing
 from hf_dataselect.engines.runtime.ranks import Ranks
 from hf_dataselect.errors import RankError
-from tests.processes import on_two_ranks
 
 
 @pytest.fixture
@@ -123,45 +122,3 @@ def test_a_rank_that_goes_on_is_told(group, caplog):
         until(lambda: "Rank 1 has not been heard of" in caplog.text)
         other._beat = beat
         until(lambda: "Rank 1 is heard of again" in caplog.text)
-
-
-TWO_RANKS = """
-    import logging, os, signal, sys, time
-    from pathlib import Path
-    from accelerate import Accelerator
-    from hf_dataselect.engines.runtime.phase import doing
-    from hf_dataselect.engines.runtime.ranks import ranks
-    from hf_dataselect.engines.runtime.runtime import Runtime
-    from hf_dataselect.errors import RankError
-
-    folder, runtime = Path(sys.argv[1]), Runtime(Accelerator(cpu=True))
-    handler = logging.StreamHandler((folder / f"log{runtime.rank}").open("w"))
-    logging.getLogger("hf_dataselect").addHandler(handler)
-    pids = runtime.gather(os.getpid())
-    ranks(time_out=2.0)
-
-    # The main process takes twice the time-out: nobody waits in a collective.
-    began = time.monotonic()
-    assert runtime.on_main(lambda: time.sleep(4) or "done") == "done"
-    assert time.monotonic() - began >= 4
-
-    with doing("Scoring answers"):
-        time.sleep(0.5)
-        if runtime.rank == 1:
-            os.kill(os.getpid(), signal.SIGSTOP)
-    began = time.monotonic()
-    try:
-        runtime.gather(1)
-    except RankError as error:
-        if runtime.rank == 0:
-            (folder / "error").write_text(f"{time.monotonic() - began:.1f} s: {error}")
-            os.kill(pids[1], signal.SIGCONT)
-    else:
-        raise AssertionError("the other rank was stopped")
-"""
-
-
-def test_the_main_process_outlasts_the_time_out_and_a_stopped_rank_is_named(tmp_path):
-    on_two_ranks(TWO_RANKS, tmp_path)
-    for said in ((tmp_path / "log0").read_text(), (tmp_path / "error").read_text()):
-        assert "Rank 1 has not been heard of for" in said and "it was at: Scoring answers" in said
