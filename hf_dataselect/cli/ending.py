@@ -1,5 +1,6 @@
 """How a command ends that can't go on: Ctrl-C, SIGTERM, an error here, an error in another rank."""
 
+import atexit
 import os
 import signal
 import socket
@@ -17,6 +18,9 @@ GRACE = 1.5
 TO_CLEAN_UP = 10.0
 #: Seconds that a rank which fails because of another leaves to that one, whose error is the one to see.
 AFTER_YOU = 2.0
+
+#: What the process exits with, once its end is told.
+_code: int | None = None
 
 _SAID = {signal.SIGINT: "stopped by Ctrl-C (SIGINT)", signal.SIGTERM: "stopped by SIGTERM"}
 
@@ -36,6 +40,7 @@ def ending() -> Iterator[None]:
     where nothing has to be cleaned up. An error in one of several ranks is told by that rank, with its traceback, and
     by the others in one line.
     """
+    atexit.register(_leave)  # before the libraries register theirs, which come first then
     with _signals():
         try:
             with _told_to_others():
@@ -117,8 +122,19 @@ def _last_words(stopped: Stopped) -> str:
 
 
 def _end(why: str, code: int) -> NoReturn:
+    global _code
     _say(why)
+    _code = code
     raise SystemExit(code)
+
+
+def _leave() -> None:
+    """The last thing done at the exit: the interpreter takes another second or more to take the libraries apart."""
+    if _code is not None:
+        with suppress(OSError, ValueError):  # a pipe that nobody reads any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(_code)
 
 
 def _say(why: str) -> None:
