@@ -256,6 +256,16 @@ def test_torch():
     handle.remove()
     torch.optim.SGD([weight]).step()
     assert steps == [1]
+    assert of_torch.process_group() is None
+    name = "torch.distributed.distributed_c10d"
+    for private in ("_get_default_group", "_get_default_store", "_set_pg_timeout"):
+        imported("torch", name, private)
+    assert callable(torch.distributed.PrefixStore.clone) and callable(torch.distributed.TCPStore.clone)
+    assert of_torch.collective_failed(
+        RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:1")
+    )
+    assert of_torch.collective_failed(torch.distributed.DistBackendError("x"))
+    assert not of_torch.collective_failed(RuntimeError("CUDA out of memory"))
 
 
 def test_lm_eval():
@@ -295,7 +305,8 @@ OVERRIDES = {
 }
 #: Private names in texts, which are no touch.
 TEXTS = {"_name_or_path": "an entry of a saved config, left out of the hash of a model"}
-NAMED_TUPLES = {"_asdict", "_replace", "_fields"}
+#: Names of the standard library that it documents.
+STANDARD = {"_asdict", "_replace", "_fields", "_exit"}
 
 
 def private(name: str) -> bool:
@@ -304,13 +315,13 @@ def private(name: str) -> bool:
 
 def own_names() -> tuple[set[str], set[str]]:
     """Private names of the package's classes and objects, and of its modules."""
-    members, globals_ = set(NAMED_TUPLES), set()
+    members, globals_ = set(STANDARD), set()
     for path in FILES:
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):
             if isinstance(node, ast.ClassDef):
                 for item in node.body:
-                    if isinstance(item, ast.FunctionDef):
+                    if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef):
                         members.add(item.name)
                     targets = getattr(item, "targets", [getattr(item, "target", None)])
                     members |= {target.id for target in targets if isinstance(target, ast.Name)}

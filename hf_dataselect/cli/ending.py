@@ -65,9 +65,12 @@ def _told_to_others() -> Iterator[None]:
             raise
     else:
         return
-    _tell_others(None)  # the error is another rank's
-    with suppress(Stopped):
-        time.sleep(AFTER_YOU)
+    _tell_others(None)
+    if _ranks().failed() is None:  # none can tell: it was killed, or stands still
+        _leave_to_launcher(cause)
+    else:
+        with suppress(Stopped):
+            time.sleep(AFTER_YOU)
     _end(str(cause), 1)
 
 
@@ -159,6 +162,10 @@ def _record(error: BaseException) -> None:
     if isinstance(error, SystemExit) and error.__cause__ is not None:  # a user error, which is told in one line
         error = error.__cause__
     _tell_others(error)
+    _leave_to_launcher(error)
+
+
+def _leave_to_launcher(error: BaseException) -> None:
     if "torch" in sys.modules:
         from ..compat.torch import record_failure
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from ..store.replies import Reply
-from .secrets import redacted
+from .keys import redacted
 
 
 #: Bytes of a response, errors included, that are read.

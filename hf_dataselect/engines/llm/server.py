@@ -15,7 +15,7 @@ from .chat_completion import ChatServer, NoCompletion, TooLong, clock_after, ret
 from .event_loop import run_apart
 from .judge import Conversation, Judge
 from .judge_options import JudgeOptions
-from .secrets import redacted
+from .keys import redacted
 
 
 logger = logging.getLogger(__name__)

@@ -7,8 +7,8 @@ import pytest
 from hf_dataselect.engines.llm import chat_completion
 from hf_dataselect.engines.llm import server as judge_server
 from hf_dataselect.engines.llm.judge_options import JudgeOptions
+from hf_dataselect.engines.llm.keys import redacted
 from hf_dataselect.engines.llm.load import load_judge
-from hf_dataselect.engines.llm.secrets import redacted
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.errors import JudgeError
 from tests.faulty_server import FaultyServer

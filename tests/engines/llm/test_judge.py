@@ -4,13 +4,14 @@ import io
 import json
 import logging
 import math
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
 from contextlib import redirect_stderr
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -467,9 +468,19 @@ def test_what_is_missing_is_said_at_once(monkeypatch):
         load_judge("openai:m")
 
 
+def test_the_docs_list_the_options_with_their_defaults():
+    text = (ROOT / "docs" / "judges.md").read_text()
+    for option in fields(JudgeOptions):
+        default = {None: " ", 0.0: "0", "max_tokens": "`max_tokens`"}.get(option.default, f"{option.default}")
+        (line,) = [
+            line for line in text.splitlines() if line.startswith("| `") and f"`{option.name}`" in line.split("|")[1]
+        ]
+        assert line.split("|")[2].strip() == default.strip().removesuffix(".0"), option.name
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"max_calls": -1}, {"concurrency": 0}, {"timeout": 0}, {"timeout": math.inf}, {"retries": -1}]
+    [{"max_calls": -1}, {"concurrency": 0}, {"timeout": 0}, {"timeout": math.inf}, {"retries": -1}, {"max_wait": 0}]
     + [{"temperature": -0.1}, {"price_in": 1.0}, {"price_out": 1.0}, {"price_in": -1.0, "price_out": 1.0}],
     ids=str,
 )
