@@ -54,13 +54,13 @@ def process_group() -> Any:
 
 def shared_store() -> tuple[int, int, Any]:
     """
-    Rank, number of ranks, and the key-value store of the default process group on a connection of its own, so that a
-    call that waits does not hold up the process group: by the private `_get_default_store` of
-    `torch.distributed.distributed_c10d`, and `clone`, which is not documented. Seen on torch 2.13.0; raises
-    `ImportError` where they are missing.
+    Rank, number of ranks, and the key-value store of the default process group, by the private `_get_default_store` of
+    `torch.distributed.distributed_c10d`; on a connection of its own, so that a call that waits does not hold up the
+    process group, by `clone`, which is not documented. Seen on torch 2.13.0; without `clone` it is on the group's
+    connection, without the other it raises `ImportError`.
     """
     store = imported("torch", "torch.distributed.distributed_c10d", "_get_default_store")()
-    own = torch.distributed.PrefixStore("hf_dataselect", attribute("torch", store, "clone")())
+    own = torch.distributed.PrefixStore("hf_dataselect", getattr(store, "clone", lambda: store)())
     return torch.distributed.get_rank(), torch.distributed.get_world_size(), own
 
 

@@ -196,7 +196,7 @@ class ServerJudge(Judge):
                 f"`judge='{self.name}'`: the server asks to wait for {seconds:,.0f} s, until {until} (HTTP "
                 f"{error.status_code}), longer than `judge_kwargs`: max_wait={self.options.max_wait:g}. Replies "
                 "already kept are not asked for again: start the run again then, or raise max_wait."
-            )
+            ) from None
         now = asyncio.get_running_loop().time()
         if seconds >= TOLD_PAUSE and now + seconds > self._told_until + TOLD_PAUSE:
             self._told_until = now + seconds
