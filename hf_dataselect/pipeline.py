@@ -49,6 +49,7 @@ def select(
     """
     from .engines.runtime.memory import peak_memory
     from .engines.runtime.model_state import preserved, unprepared
+    from .engines.runtime.phase import doing
 
     records = dataset if isinstance(dataset, Records) else Records(dataset)
     n, method = len(records), method_name(selector)
@@ -57,7 +58,13 @@ def select(
     k, groups = budget.rows(n), None if budget.groups is None else budget.groups.of(records.dataset)
     started = time.perf_counter()
     has_template = getattr(ctx.tokenizer, "chat_template", None) is not None
-    with peak_memory() as peak, preserved(ctx.model), unprepared(ctx.model), _unchanged(selector, ctx) as identity:
+    with (
+        doing(f"selecting by `{method}`"),
+        peak_memory() as peak,
+        preserved(ctx.model),
+        unprepared(ctx.model),
+        _unchanged(selector, ctx) as identity,
+    ):
         unreadable = records.unreadable(ctx.text_format() if has_template else None, ctx.runtime.num_proc)
         for reason, rows in unreadable.items():
             ctx.account.note("dropped", reason, rows)

@@ -22,7 +22,6 @@ from .diversity import Diversity
 from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
 from .engines.runtime.loading import check_causal_lm, check_model_folder, tokenizer_of
-from .engines.runtime.phase import doing
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
@@ -276,8 +275,7 @@ class SelectionPlan:
         """
         sets = self.held_out | ({} if self.target is None else {"selection_target": self.target})
         found = ctx.runtime.on_main(partial(reported_overlap, self.records, sets))
-        with doing(f"selecting by `{self.method}`"):
-            selection = select(self.records, self.selector, self.budget, ctx)
+        selection = select(self.records, self.selector, self.budget, ctx)
         template = ctx.preparation.chat_template or getattr(ctx.tokenizer, "chat_template", None)
         selection.facts |= {
             "model": ctx.model_id,
