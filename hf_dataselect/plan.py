@@ -26,7 +26,8 @@ from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
 from .pipeline import check_budget, check_diversity, needs_of, select
-from .runs.folder import write_recipe, write_selection
+from .runs.begin import begin_run
+from .runs.folder import write_selection
 from .selection import Selection
 from .selector import Selector, method_name
 
@@ -84,6 +85,8 @@ class SelectionPlan:
     preparation: Preparation = field(default_factory=Preparation)
     #: Rows or questions that the trained model is evaluated on, by name; candidates among them are reported.
     held_out: dict[str, Any] = field(default_factory=dict, init=False)
+    #: Settings of a run of a comparison, which its folder records.
+    compared: dict[str, Any] | None = field(default=None, init=False)
     #: Whether the tokenizer got the package's chat template.
     default_template: bool = field(default=False, init=False)
 
@@ -294,7 +297,7 @@ class SelectionPlan:
         }
 
         def write(folder: Path) -> None:
-            write_recipe(folder, recipe)
+            begin_run(folder, recipe, self.compared)
             write_selection(folder, selection)
 
         if folder is not None:

@@ -17,7 +17,7 @@ from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.judging.win_rate import read_answers
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
-from hf_dataselect.runs.folder import plain
+from hf_dataselect.runs.files import plain
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.comparison import plan
 from hf_dataselect.training.config import DataSelectingConfig
