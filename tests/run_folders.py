@@ -17,6 +17,9 @@ def as_earlier_version(folder: Path, **changes: dict) -> None:
         if path.name == "train_seconds.json":
             content = content["seconds"]
         path.write_text(json.dumps(content | changes[path.stem] if path.stem in changes else content))
+    for path in folder.glob("answers/*.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("\n".join(json.dumps({k: v for k, v in line.items() if k != "run"}) for line in lines))
     recipe = folder / "recipe.yaml"
     if recipe.is_file():
         lines = recipe.read_text().splitlines(keepends=True)

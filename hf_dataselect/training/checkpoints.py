@@ -35,7 +35,7 @@ def record(checkpoint: Path, seconds: float | None) -> None:
 
 def _kept(path: Path) -> bool:
     """Whether a file is complete as the main process has saved the checkpoint: other ranks may still write theirs."""
-    return path.is_file() and path.name != RECORD and not path.name.startswith("rng_state")
+    return path.is_file() and path.name != RECORD and not re.fullmatch(r"rng_state_[1-9]\d*\.pth", path.name)
 
 
 def _hash(path: Path) -> str | None:

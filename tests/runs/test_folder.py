@@ -15,7 +15,7 @@ from hf_dataselect.evaluation.comparison.comparison import add_wins, compare_run
 from hf_dataselect.evaluation.comparison.evaluated_runs import read_run
 from hf_dataselect.evaluation.judging.win_rate import read_answers
 from hf_dataselect.runs.begin import begin_run, go_on
-from hf_dataselect.runs.files import WINS, plain, read, run_id
+from hf_dataselect.runs.files import WINS, plain, read, run_id, write
 from hf_dataselect.runs.folder import (
     read_evaluation,
     read_recipe,
@@ -39,6 +39,7 @@ def whole(tmp_path_factory) -> Path:
         write_settings(folder, {"equal": "updates", "seed": 1}, finished=True)
         answered(folder, [5] * 12 if method == "full" else [9] * 10 + [1] * 2)
     add_wins(compare_runs([root / "full", root / "ifd"]), Scripted())
+    write(root / "full", WINS, {"of": "another"})
     return root
 
 
@@ -155,9 +156,7 @@ def test_a_recipe_is_a_config_also_when_it_was_edited(tmp_path):
     )
     (tmp_path / "recipe.yaml").write_text(text.replace("ifd", "rds"))
     assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["selection_method"] == "rds"
-    with pytest.raises(
-        DamagedFile, match=r"recipe\.yaml is damaged .*delete it: the run is then read without its opt"
-    ):
+    with pytest.raises(DamagedFile, match=r"recipe\.yaml is damaged .*delete it: the run is then read without"):
         read_recipe(tmp_path)
     (tmp_path / "recipe.yaml").write_text("a: !!python/object/apply:os.system ['true']\n")
     with pytest.raises(DamagedFile, match="constructor"):

@@ -11,7 +11,7 @@ from hf_dataselect.runs import lock
 from hf_dataselect.runs.lock import LOCK, locked
 
 
-HOLD = "import sys, filelock; filelock.FileLock(sys.argv[1]).acquire(); print('held', flush=True); sys.stdin.read()"
+HOLD = "import sys, filelock; l = filelock.FileLock(sys.argv[1]); l.acquire(); print('held', flush=True); input()"
 
 
 @pytest.fixture
