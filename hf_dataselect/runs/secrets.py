@@ -1,8 +1,9 @@
 """What is never written: tokens, keys and passwords among options, and credentials in URLs."""
 
+import copy
 import json
 import re
-from typing import Any
+from typing import Any, Self
 
 
 _SECRET = re.compile(
@@ -42,3 +43,27 @@ def _without_in_text(text: str) -> Any:
         if isinstance(options, (dict, list)) and (cleared := without_secrets(options)) != options:
             return cleared
     return _IN_URL.sub("", text)
+
+
+class WithoutSecrets:
+    """Mixed into [`~transformers.TrainingArguments`]: pickled or logged, they hold no secrets. Copies do."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As [`~transformers.TrainingArguments.to_dict`], which trackers log, without secrets at any depth."""
+        return without_secrets(super().to_dict())  # type: ignore[misc]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled, as into `training_args.bin`. A process that unpickles it has no secrets."""
+        gone = {name for name in self.__dict__ if _is_secret(name)}
+        return without_secrets(self.__dict__) | dict.fromkeys(gone)
+
+    def __copy__(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        other = object.__new__(type(self))
+        memo[id(self)] = other
+        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return other

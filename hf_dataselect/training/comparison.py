@@ -26,6 +26,7 @@ from ..evaluation.comparison.evaluated_runs import FREE, read_run
 from ..options import nearest
 from ..runs.files import EVALUATION, RECIPE, SCORES, SELECTION, plain, run_id
 from ..runs.folder import read_evaluation, read_recipe, read_selection, read_settings, write_settings
+from ..runs.secrets import without_secrets
 from .checkpoints import last_whole_checkpoint
 from .config import DataSelectingConfig
 from .equal import train_like
@@ -190,7 +191,8 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         checked = selection_plan(DataSelectingConfig(**given), records, target)
         checked.check(recipe.model.model_name_or_path)
         judged = {"judge": args.judge} if "judge" in checked.selector.needs() else {}
-        settings = plain(shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)})
+        settings = shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)}
+        settings = without_secrets(plain(settings))
         run = PlannedRun(folder, recipe, given, settings)
         logger.info("%s: %s", name, run.state)
         runs.append(run)

@@ -1,6 +1,5 @@
 """[`DataSelectingConfig`]: the arguments of [`~trl.SFTConfig`] and the few that selecting adds."""
 
-import copy
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
@@ -19,13 +18,13 @@ from ..evaluation.benchmark import load_benchmarks
 from ..options import Fraction, PositiveInt, check_declared, documented, typed_options
 from ..pipeline import check_diversity
 from ..registry import load_selector
-from ..runs.secrets import without_secrets
+from ..runs.secrets import WithoutSecrets, without_secrets
 from ..selector import Selector
 
 
 @documented
 @dataclass
-class DataSelectingConfig(SFTConfig):
+class DataSelectingConfig(WithoutSecrets, SFTConfig):
     """
     Configuration of [`DataSelectingTrainer`]: all of [`~trl.SFTConfig`], and the fields below. It holds plain data;
     what they describe (`selector`, `diversity`, `judge_options`) is made from them when asked for.
@@ -203,25 +202,6 @@ class DataSelectingConfig(SFTConfig):
     def given(self) -> dict[str, Any]:
         """[`changed`] as a recipe repeats the run: without secrets, and without where it was resumed from."""
         return without_secrets({name: v for name, v in self.changed.items() if name != "resume_from_checkpoint"})
-
-    def to_dict(self) -> dict[str, Any]:
-        """As [`~transformers.TrainingArguments.to_dict`], which trackers log, without secrets at any depth."""
-        return without_secrets(super().to_dict())
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What is pickled, as into `training_args.bin`: no secrets. A process that unpickles it has none."""
-        return without_secrets(self.__dict__) | dict.fromkeys({"hub_token", "push_to_hub_token"} & {*self.__dict__})
-
-    def __copy__(self) -> "DataSelectingConfig":
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        return other
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "DataSelectingConfig":
-        other = object.__new__(type(self))
-        memo[id(self)] = other
-        other.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return other
 
     def runtime(self, accelerator: Any) -> Runtime:
         """Where engines compute under these arguments, with an account of its own."""

@@ -40,6 +40,7 @@ from ...features.ratings import DIGITS, expected_ratings
 from ...options import typed_options
 from ...parsing import parse_options
 from ...runs.lock import locked
+from ...runs.secrets import WithoutSecrets
 from .evolution import TEMPLATES, evolved_rows, seed_pairs
 from .scorer_prompts import SCORER_MARK
 
@@ -97,10 +98,15 @@ class ScorerArguments(ScriptArguments):
             raise ValueError(f"`judge={self.judge!r}` can't rewrite texts here: take 'openai:MODEL' or 'model:NAME'.")
 
 
+@dataclass
+class _TrainingArguments(WithoutSecrets, SFTConfig):
+    pass
+
+
 def train_scorer(argv: Sequence[str]) -> None:
     """Evolve rows, score them together, fine-tune a scorer on them, measure and save it."""
     checks = Checks()
-    kinds = (ScorerArguments, SFTConfig, ModelConfig)
+    kinds = (ScorerArguments, _TrainingArguments, ModelConfig)
     options, args, model_options = parse_options(kinds, argv, "hf-dataselect train-scorer", checks)
     for part, name in ((options, "dataset_name"), (model_options, "model_name_or_path"), (options, "judge")):
         if part is not None and not getattr(part, name):
