@@ -129,6 +129,29 @@ def test_a_finished_run_whose_ranks_diverged_is_not_taken_up(recipe, tmp_path):
         planned(recipe)
 
 
+@pytest.mark.parametrize("name", ["eval.json", "recipe.yaml", "selection.json", "scores.parquet"])
+def test_a_finished_run_with_a_damaged_file_is_named_and_made_anew(recipe, name, caplog):
+    (first, *_) = planned(recipe)
+    make_run(first.folder)
+    first.write(finished=True)
+    assert first.state == "finished" and first.selected
+    whole = (first.folder / name).read_bytes()
+    (first.folder / name).write_bytes(whole[: len(whole) // 2])
+    assert first.state == "begun" and f"{first.folder / name} is damaged" in caplog.text
+    rows_are_known = name in ("eval.json", "recipe.yaml")
+    assert first.selected is rows_are_known and (first.folder / name).exists() is not rows_are_known
+
+
+def test_settings_that_are_damaged_are_named(recipe, capsys):
+    (first, *_) = planned(recipe)
+    first.write(finished=True)
+    path = first.folder / "compared.json"
+    path.write_text(path.read_text().replace("true", "false"))
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", str(recipe)])
+    assert f"{path} is damaged (its checksum is that of another content)" in capsys.readouterr().err
+
+
 @pytest.mark.long
 def test_a_killed_comparison_goes_on_and_repeats_no_finished_run(recipe, tmp_path):
     folder = tmp_path / "runs"
