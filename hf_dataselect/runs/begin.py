@@ -70,7 +70,7 @@ def _remove_earlier(folder: Path) -> None:
         method,
         ", ".join(str(path.relative_to(folder)) for path in removed),
     )
-    for path in removed:
+    for path in (*removed, *(torn for name in _RESULTS for torn in folder.glob(f".{name}.*"))):  # by a kill
         path.unlink()
 
 

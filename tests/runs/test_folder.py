@@ -122,6 +122,7 @@ def test_a_second_run_removes_what_the_first_left(whole, tmp_path, caplog, earli
         as_earlier_version(folder)
         kept[1].unlink()
     first = run_id(folder)
+    (folder / f".eval.json.{'0' * 32}").write_text("torn by a kill")
     begin_run(folder, {"selection_method": "length"})
     assert "held a run of 'ifd': its results are removed (eval.json, wins.json, " in caplog.text
     assert "answers/koala.jsonl" in caplog.text
