@@ -24,6 +24,9 @@ class SelectionError(ValueError):
 class JudgeError(RuntimeError):
     """A judge can't go on: user error, and the message says what to change. Replies so far are kept."""
 
+    def __init__(self, message: Any):
+        super().__init__(printable(message))
+
 
 class DamagedFile(ValueError):
     """A file of an earlier run that is damaged: the message names it, and says what to do."""
@@ -41,7 +44,7 @@ class UserErrors(ValueError):
 
     def __init__(self, errors: list[Exception]):
         self.errors = errors
-        super().__init__("\n".join(map(explained, errors)))
+        super().__init__(printable("\n".join(map(explained, errors))))
 
 
 class Checks:

@@ -10,7 +10,7 @@ A run is a folder, readable without this package:
 | `compared.json` | of a run of a comparison: the settings that decide its result, and whether it is finished |
 | `wins.json` | outcome of each question, where a judge compared the run's answers with the baseline's |
 | `eval.json` | every evaluation's settings (score, direction, examples), training seconds, what was `trained`, PIR |
-| `answers/NAME.jsonl` | of an instruction test set, for win rates: `id`, `question`, `answer` (null = none) |
+| `answers/NAME.jsonl` | of an instruction test set, for win rates: `run`, `id`, `question`, `answer` (null = none) |
 | `generated/NAME.jsonl` | the same of a benchmark that is scored by metrics |
 | `grades/NAME.jsonl` | of MT-Bench: each turn's question, answer, the judge's reply and the grade read from it |
 | `checkpoint-N/train_seconds.json` | training seconds up to there, and what the checkpoint's files were when written |

@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 #: Prefixes of options that a resumed run may have others of, besides those in [`FREE`]: how long and where it trains,
 #: and how it is watched. The rows are compared by content, and what selects them by itself.
 _FREE = (*FREE, "num_train_epochs", "max_steps", "eval_", "per_device_eval_", "benchmark", "log_", "logging")
+_FREE += ("ignore_data_skip", "restore_callback_states", "prediction_loss_only", "batch_eval_metrics", "skip_memory")
 _FREE += ("dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split")
 _FREE += ("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "include_", "project", "trackio")
 _FREE += ("use_vllm", "vllm_", "dataloader_", "ddp_", "torch_compile", "gradient_checkpointing", "torch_empty_cache")

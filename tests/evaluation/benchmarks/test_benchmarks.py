@@ -128,7 +128,7 @@ def test_a_run_with_named_benchmarks(tmp_path):
     logged = [entry for entry in trainer.state.log_history if "benchmark/mmlu/accuracy" in entry]
     assert len(logged) == 2
     lines = [json.loads(line) for line in (tmp_path / "run" / "answers" / "chat.jsonl").read_text().splitlines()]
-    assert [line.keys() for line in lines] == [{"id", "question", "answer"}] * 2
+    assert [line.keys() for line in lines] == [{"run", "id", "question", "answer"}] * 2
     assert [line["id"] for line in lines] == ["0", "2"] and lines[1]["question"] == SUMS[2]["question"]
     assert all(isinstance(line["answer"], str) for line in lines)
 
