@@ -9,6 +9,7 @@ import pytest
 from hf_dataselect.cli.main import main
 from hf_dataselect.runs import lock
 from hf_dataselect.runs.lock import LOCK, locked
+from tests.processes import run_ranks
 
 
 HOLD = "import sys, filelock; l = filelock.FileLock(sys.argv[1]); l.acquire(); print('held', flush=True); input()"
@@ -44,6 +45,13 @@ def test_every_command_that_writes_a_run_is_refused_at_once(command, other, tmp_
     with pytest.raises(SystemExit):
         main([command, *(str(part) for name, value in given.items() for part in (f"--{name}", value))])
     assert capsys.readouterr().err.count("is in use: another process selects or trains there") == 1
+
+
+def test_a_refusal_reaches_all_ranks(other, tmp_path):
+    command = ["select", "--model_name_or_path", "none", "--dataset_name", "none", "--use_cpu", "true"]
+    ranks = run_ranks([*command, "--output_dir", str(tmp_path / "run")], ranks=2, folder=tmp_path)
+    assert [rank.exitcode for rank in ranks] == [2, 2]
+    assert all("is in use: another process" in rank.log for rank in ranks)
 
 
 def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
