@@ -85,8 +85,7 @@ class SelectionPlan:
     preparation: Preparation = field(default_factory=Preparation)
     #: Rows or questions that the trained model is evaluated on, by name; candidates among them are reported.
     held_out: dict[str, Any] = field(default_factory=dict, init=False)
-    #: Settings of a run of a comparison, which its folder records.
-    compared: dict[str, Any] | None = field(default=None, init=False)
+    compared: dict[str, Any] | None = field(default=None, init=False)  # settings of a run of a comparison
     #: Whether the tokenizer got the package's chat template.
     default_template: bool = field(default=False, init=False)
 
@@ -296,10 +295,7 @@ class SelectionPlan:
             "judge": {"name": ctx.judge.name, "cost": dataclasses.asdict(ctx.judge.cost)} if ctx.judge else None,
         }
 
-        def write(folder: Path) -> None:
-            begin_run(folder, recipe, self.compared)
-            write_selection(folder, selection)
-
         if folder is not None:
-            ctx.runtime.on_main(partial(write, folder))
+            ctx.runtime.on_main(partial(begin_run, folder, recipe, self.compared))
+            ctx.runtime.on_main(partial(write_selection, folder, selection))
         return selection
