@@ -1,15 +1,31 @@
-"""Errors that are the user's to correct, and how they are told."""
+"""Errors that are the user's to correct, and how they, and texts of rows, are told."""
 
+import re
 from collections.abc import Callable
 from typing import Any
+
+
+#: Controls of a terminal but line breaks and tabs, what reorders text, and half surrogate pairs, which no file holds.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: Any) -> str:
+    """A text for a terminal, a log or a page: characters that steer it are escaped, as `\\u001b`."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 
 class SelectionError(ValueError):
     """Nothing can be selected from these rows, or resumed: user error, and the message says what to change."""
 
+    def __init__(self, message: Any):
+        super().__init__(printable(message))
+
 
 class JudgeError(RuntimeError):
     """A judge can't go on: user error, and the message says what to change. Replies so far are kept."""
+
+    def __init__(self, message: Any):
+        super().__init__(printable(message))
 
 
 class RankError(RuntimeError):
@@ -20,7 +36,11 @@ class DamagedFile(ValueError):
     """A file of an earlier run that is damaged: the message names it, and says what to do."""
 
     def __init__(self, path: Any, why: Any, remedy: str = "Delete it, and make it anew."):
-        super().__init__(f"{path} is damaged ({why}). {remedy}")
+        super().__init__(printable(f"{path} is damaged ({why}). {remedy}"))
+        self.path, self.why, self.remedy = path, why, remedy
+
+    def __reduce__(self):  # ranks send errors to each other
+        return type(self), (str(self.path), str(self.why), self.remedy)
 
 
 class UserErrors(ValueError):
@@ -28,7 +48,7 @@ class UserErrors(ValueError):
 
     def __init__(self, errors: list[Exception]):
         self.errors = errors
-        super().__init__("\n".join(map(explained, errors)))
+        super().__init__(printable("\n".join(map(explained, errors))))
 
 
 class Checks:

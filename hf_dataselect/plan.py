@@ -26,7 +26,8 @@ from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
 from .pipeline import check_budget, check_diversity, needs_of, select
-from .runs.folder import write_recipe, write_selection
+from .runs.begin import begin_run
+from .runs.folder import write_selection
 from .selection import Selection
 from .selector import Selector, method_name
 
@@ -84,6 +85,7 @@ class SelectionPlan:
     preparation: Preparation = field(default_factory=Preparation)
     #: Rows or questions that the trained model is evaluated on, by name; candidates among them are reported.
     held_out: dict[str, Any] = field(default_factory=dict, init=False)
+    compared: dict[str, Any] | None = field(default=None, init=False)  # settings of a run of a comparison
     #: Whether the tokenizer got the package's chat template.
     default_template: bool = field(default=False, init=False)
 
@@ -293,10 +295,7 @@ class SelectionPlan:
             "judge": {"name": ctx.judge.name, "cost": dataclasses.asdict(ctx.judge.cost)} if ctx.judge else None,
         }
 
-        def write(folder: Path) -> None:
-            write_recipe(folder, recipe)
-            write_selection(folder, selection)
-
         if folder is not None:
-            ctx.runtime.on_main(partial(write, folder))
+            ctx.runtime.on_main(partial(begin_run, folder, recipe, self.compared))
+            ctx.runtime.on_main(partial(write_selection, folder, selection))
         return selection

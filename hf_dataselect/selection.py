@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from .errors import printable
+
 
 #: Reasons shown in a summary; a chat template may give one for every row.
 SHOWN_REASONS = 8
@@ -97,4 +99,4 @@ class Selection:
             if len(reasons) > SHOWN_REASONS:
                 lines.append(f"  {kind}: {len(reasons) - SHOWN_REASONS} more reasons, see selection.json")
         lines += [f"  {line}" for line in self.figure_lines()]
-        return "\n".join(lines)
+        return printable("\n".join(lines))

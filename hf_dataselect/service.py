@@ -21,6 +21,7 @@ from .engines.store.files import cache_folder, check_writable, default_cache_dir
 from .options import typed_options
 from .plan import SelectionPlan
 from .registry import load_selector
+from .runs.lock import locked
 from .runs.publish import selected_dataset
 from .selection import Selection
 from .selector import Selector
@@ -165,6 +166,8 @@ def select_dataset(
         elif plan.budget.unit == "tokens" and records.layout != "tokens":
             raise ValueError(f"`budget={str(plan.budget)!r}` needs `tokenizer`, or `model`, to count tokens by.")
         folder = None if output_dir is None else check_writable(output_dir, "output_dir")
+        if folder is not None:
+            stack.enter_context(locked(folder))
         model_id, loaded = name_of(model), None
         if plan.uses_model:
             loaded = load_tuned_model(model, **model_kwargs) if isinstance(model, str) else model

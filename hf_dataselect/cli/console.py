@@ -2,10 +2,14 @@
 
 import logging
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
 from typing import Any, NoReturn
 
-from ..errors import SelectionError, UserErrors, explained
+from ..errors import SelectionError, UserErrors, explained, printable
 
 
 def log_to_console() -> None:
@@ -13,9 +17,34 @@ def log_to_console() -> None:
     package = logging.getLogger("hf_dataselect")
     if not package.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("[hf_dataselect] %(message)s"))
+        handler.setFormatter(_Printable("[hf_dataselect] %(message)s"))
         package.addHandler(handler)
         package.setLevel(logging.INFO)
+
+
+@contextmanager
+def alone_in(folder: Path | str) -> Iterator[None]:
+    """Hold a run folder; a user error says that another process does."""
+    from ..runs.lock import locked  # which loads torch
+
+    with ExitStack() as stack:
+        checked(stack.enter_context, locked(folder))
+        yield
+
+
+class _Printable(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def say(text: str) -> None:
+    """Print what may hold texts of rows, names of folders or replies of a judge."""
+    print(printable(text))
+
+
+def traceback_printable(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """For `sys.excepthook`: the traceback, with what its message quotes escaped."""
+    print(printable("".join(traceback.format_exception(kind, error, trace))), end="", file=sys.stderr)
 
 
 def checked(function: Callable, *arguments: Any, **options: Any) -> Any:
@@ -31,7 +60,7 @@ def checked(function: Callable, *arguments: Any, **options: Any) -> Any:
 def refuse(error: Exception | str) -> NoReturn:
     """One line on stderr for each error, with what caused it, and exit code 2."""
     several = error.errors if isinstance(error, UserErrors) else [error]
-    messages = [explained(one) if isinstance(one, Exception) else one for one in several]
+    messages = [printable(explained(one) if isinstance(one, Exception) else one) for one in several]
     for message in messages:
         print(f"hf-dataselect: error: {message}", file=sys.stderr)
     raise SystemExit(2) from SelectionError("; ".join(messages))

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
+from ..errors import printable
+
 
 #: Seconds after a signal in which the process ends by itself: in C code, no signal reaches it. Then it is ended.
 GRACE = 1.5
@@ -143,7 +145,7 @@ def _leave() -> None:
 def _say(why: str) -> None:
     told = _ranks()
     rank = f"rank {told.rank}: " if told is not None and told.world > 1 else ""
-    print(f"\nhf-dataselect: {rank}{why}", file=sys.stderr, flush=True)
+    print(f"\nhf-dataselect: {rank}{printable(why)}", file=sys.stderr, flush=True)
 
 
 def _ranks() -> Any:

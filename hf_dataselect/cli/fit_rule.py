@@ -11,14 +11,16 @@ from ..fitted.rules.rule import FittedRule
 from ..options import require_extras
 from ..selector import method_name
 from ..training.recipe import Recipe, build_trainer, load_held_out, parse_recipe
-from .console import checked, log_to_console
+from .console import alone_in, checked, log_to_console, say
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command; finished subsets are kept."""
     log_to_console()
-    rule, path = checked(fit_rule_command, checked(parse_recipe, argv, "fit-rule", FitRuleArguments))
-    print(f"{rule.summary()}\nRule: {path}")
+    recipe = checked(parse_recipe, argv, "fit-rule", FitRuleArguments)
+    with alone_in(recipe.args.output_dir):
+        rule, path = checked(fit_rule_command, recipe)
+    say(f"{rule.summary()}\nRule: {path}")
 
 
 def fit_rule_command(recipe: Recipe) -> tuple[FittedRule, Path]:

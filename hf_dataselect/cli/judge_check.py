@@ -10,10 +10,11 @@ from accelerate import Accelerator
 from ..engines.llm.judge_options import JudgeOptions
 from ..engines.llm.load import load_judge
 from ..engines.runtime.runtime import Runtime
-from ..engines.store.files import cache_folder, default_cache_dir
+from ..engines.store.files import cache_folder, default_cache_dir, write_atomic
+from ..errors import printable
 from ..evaluation.judging.judge_check import agreement, as_json, as_table, load_pairs
 from ..options import typed_options
-from .console import checked, log_to_console, refuse
+from .console import checked, log_to_console, refuse, say
 
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def _check(options: argparse.Namespace) -> None:
         sets = {name: pairs.sample(options.limit) for name, pairs in sets.items()}
     results = {name: agreement(pairs, judge, max_new_tokens=options.max_new_tokens) for name, pairs in sets.items()}
     if judge is None or judge.runtime.is_main:
-        print(as_table(results))
+        say(as_table(results))
         if options.output_file is not None:
-            options.output_file.write_text(as_json(results, judge, options.replay), encoding="utf-8")
+            write_atomic(options.output_file, printable(as_json(results, judge, options.replay)))
 
 
 def add_judge(parser: argparse.ArgumentParser, purpose: str) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from .console import refuse
+from .console import refuse, traceback_printable
 from .ending import ending
 
 
@@ -38,13 +38,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         refuse(f"unknown command {argv[0]!r}; known: {', '.join(COMMANDS)}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a character must not end a run
+    sys.excepthook = traceback_printable
     sys.path.insert(0, os.getcwd())  # for `selection_method: my_module:MyClass`, as under `python -m`
     with ending():
-        from ..errors import JudgeError, SelectionError
+        from ..errors import DamagedFile, JudgeError, SelectionError
 
         try:
             import_module(f".{argv[0].replace('-', '_')}", __package__).run(argv[1:])
-        except (SelectionError, JudgeError) as error:
+        except (SelectionError, JudgeError, DamagedFile) as error:
             refuse(error)
         _leave_ranks()
 

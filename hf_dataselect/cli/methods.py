@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..budget import Budget
 from ..registry import method_names, selector_class
 from ..selector import Selector, method_name
-from .console import checked
+from .console import checked, say
 
 
 def run(argv: Sequence[str]) -> None:
@@ -16,7 +16,7 @@ def run(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser("hf-dataselect methods", description=__doc__)
     parser.add_argument("name", nargs="?", help="a method, or package.module:Class")
     name = parser.parse_args(argv).name
-    print(method_table() if name is None else method_card(checked(selector_class, name)))
+    say(method_table() if name is None else method_card(checked(selector_class, name)))
 
 
 def method_table() -> str:

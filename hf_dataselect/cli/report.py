@@ -9,7 +9,7 @@ from ..data.records import Records
 from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
 from ..evaluation.report.report import to_markdown, write_report
 from ..evaluation.report.sections import sections
-from .console import checked, log_to_console, refuse
+from .console import checked, log_to_console, refuse, say
 from .judge_check import add_judge, load_judge_of
 
 
@@ -30,6 +30,7 @@ def run(argv: Sequence[str]) -> None:
     if options.count_by and not options.dataset_name:
         refuse("`--count_by` needs `--dataset_name`")
     # `runs/*` of a comparison also holds its report.
+    log_to_console()
     folders = [folder for folder in options.runs if not (folder / "report.json").is_file()]
     compared = checked(compare_runs, folders, options.baseline)
     if options.dataset_name:
@@ -37,8 +38,7 @@ def run(argv: Sequence[str]) -> None:
         text_field = compared.groups[0].runs[0].recipe.get("dataset_text_field", "text")
         checked(add_rows, compared, checked(Records, rows, text_field), options.count_by)
     if options.judge is not None:
-        log_to_console()
         checked(lambda: add_wins(compared, load_judge_of(options)))
-    print(to_markdown(sections(compared)))
+    say(to_markdown(sections(compared)))
     if options.output_dir is not None:
-        print(f"Written: {', '.join(map(str, checked(write_report, compared, options.output_dir)))}")
+        say(f"Written: {', '.join(map(str, checked(write_report, compared, options.output_dir)))}")

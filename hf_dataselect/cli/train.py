@@ -2,21 +2,23 @@
 
 from collections.abc import Sequence
 
+from ..errors import printable
 from ..training.recipe import build_trainer, parse_recipe
-from .console import checked, log_to_console
+from .console import alone_in, checked, log_to_console
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
     log_to_console()
     recipe = checked(parse_recipe, argv)
-    trainer = checked(build_trainer, recipe)
-    resume = trainer.args.resume_from_checkpoint
-    resume = {"true": True, "false": None, "none": None}.get(str(resume).lower(), resume)
-    trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model(trainer.args.output_dir)
-    trainer.create_model_card()
-    if trainer.args.push_to_hub:
-        trainer.push_to_hub(dataset_name=recipe.data.dataset_name)
-    trainer.accelerator.print(trainer.selection.summary())
-    trainer.accelerator.print(f"Run folder: {trainer.args.output_dir}")
+    with alone_in(recipe.args.output_dir):
+        trainer = checked(build_trainer, recipe)
+        resume = trainer.args.resume_from_checkpoint
+        resume = {"true": True, "false": None, "none": None}.get(str(resume).lower(), resume)
+        trainer.train(resume_from_checkpoint=resume)
+        trainer.save_model(trainer.args.output_dir)
+        trainer.create_model_card()
+        if trainer.args.push_to_hub:
+            trainer.push_to_hub(dataset_name=recipe.data.dataset_name)
+        trainer.accelerator.print(trainer.selection.summary())
+        trainer.accelerator.print(printable(f"Run folder: {trainer.args.output_dir}"))

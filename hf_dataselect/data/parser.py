@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
+from ..errors import printable
 from .layouts import ROLES, Record
 
 
@@ -74,7 +75,7 @@ class RowParser:
         except (_Unreadable, AttributeError, TypeError, KeyError) as error:
             if self.layout == "text" and not isinstance(error, _Unreadable):
                 raise  # a bug in the user's `formatting_func`
-            reason = str(error) if isinstance(error, _Unreadable) else f"malformed {self.layout} row"
+            reason = printable(error) if isinstance(error, _Unreadable) else f"malformed {self.layout} row"
             return Record(index, problem=reason)
 
     def _parse_prompt_completion(self, row, index):

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..compat.transformers import vocabulary
 from ..engines.store.identity import digest
+from ..errors import printable
 from .chat_template import adds_bos
 from .layouts import Record, content_text
 
@@ -273,7 +274,7 @@ class TextFormat:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0])
 
 
 @lru_cache(maxsize=8)

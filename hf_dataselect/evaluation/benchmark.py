@@ -184,9 +184,16 @@ def as_json(settings: dict[str, Setting]) -> dict[str, Any]:
 
 
 def from_json(described: dict[str, Any]) -> dict[str, Setting]:
-    """Settings of an `eval.json`."""
+    """
+    Settings of an `eval.json`.
+
+    Raises:
+        `KeyError`, `TypeError`: it has none.
+    """
 
     def number(value: float | None) -> float:
+        if value is not None and type(value) not in (int, float):
+            raise TypeError(f"{value!r} is no score")
         return float("nan") if value is None else value
 
     return {

@@ -18,6 +18,7 @@ from ..engines.forward.generation import generate
 from ..engines.runtime.model_state import positions
 from ..engines.store.files import write_atomic
 from ..engines.store.identity import digest
+from ..runs.files import RUN, run_id
 from .benchmark import Setting
 from .benchmark_rows import RowsBenchmark
 from .question_rows import Messages, Question, read_question, transcript
@@ -215,7 +216,9 @@ def check_metrics(metrics: Sequence[str]) -> None:
 
 
 def write_lines(folder: Path | None, ctx: Context, name: str, lines: Sequence[dict[str, Any]]) -> None:
-    """Write a .jsonl file on the main process."""
+    """Write a .jsonl file to a folder of a run's, on the main process; each line with the run's id, if it has one."""
     if folder is not None and ctx.runtime.is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / name, "".join(json.dumps(line) + "\n" for line in lines))
+        run = run_id(folder.parent)
+        of = {RUN: run} if run else {}
+        write_atomic(folder / name, "".join(json.dumps(line | of) + "\n" for line in lines))

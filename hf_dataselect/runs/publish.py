@@ -3,12 +3,14 @@
 import json
 from typing import Any
 
-import yaml
 from datasets import Dataset
 from huggingface_hub import DatasetCard
 
+from ..errors import printable
 from ..selection import SHOWN_REASONS, Selection
-from .folder import plain
+from .files import plain
+from .folder import recipe_text
+from .secrets import without_secrets
 
 
 def selected_dataset(dataset: Dataset, selection: Selection) -> Dataset:
@@ -31,17 +33,16 @@ def selection_card(selection: Selection, recipe: dict[str, Any]) -> str:
         "|---|---|",
         f"| rows kept (SDF) | {len(selection.indices):,} of {selection.candidates:,} ({selection.sdf:.4f}) |",
         f"| selection time | {selection.seconds:.1f} s |",
-        f"| options | `{json.dumps(plain(selection.options))}` |",
+        f"| options | `{json.dumps(without_secrets(plain(selection.options)))}` |",
     ]
     for kind in ("unscorable", "dropped", "truncated"):
         for reason, rows in list(getattr(selection, kind).items())[:SHOWN_REASONS]:
             lines.append(f"| {kind} | {len(rows):,} rows: {reason} |")
     facts = {name: value for name, value in selection.facts.items() if value is not None}
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in facts.items()]
-    recipe = yaml.safe_dump(plain(recipe), sort_keys=False, allow_unicode=True)
     lines += ["", "To repeat it: `hf-dataselect select --config recipe.yaml` with"]
-    lines += ["", "```yaml", recipe.rstrip(), "```", ""]
-    return "\n".join(lines)
+    lines += ["", "```yaml", recipe_text(recipe).rstrip(), "```", ""]
+    return printable("\n".join(lines))
 
 
 def push_selected(dataset: Dataset, selection: Selection, recipe: dict[str, Any], repo: str, private: bool = True):

@@ -45,7 +45,7 @@ from ..errors import SelectionError
 from ..options import declared, typed_options
 from ..pipeline import select
 from ..registry import load_selector, selector_class
-from ..runs.folder import plain
+from ..runs.files import plain
 from ..selection import Selection
 from ..selector import Card, Need, Scores, Selector, method_name
 from .samples import sample_rows as sample_rows

@@ -1,6 +1,5 @@
 """Callbacks that log the selection, benchmarks, PIR and STR to every tracker in `report_to`."""
 
-import json
 import logging
 import math
 import time
@@ -13,21 +12,19 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..context import Context
 from ..engines.runtime.model_state import preserved
 from ..engines.runtime.token_rows import token_counts
-from ..engines.store.files import write_atomic
 from ..engines.store.identity import weights_identity
-from ..errors import JudgeError, explained
+from ..errors import DamagedFile, JudgeError, explained
 from ..evaluation.benchmark import Benchmark, Setting, as_json, from_json
 from ..evaluation.comparison.pir import PIR, benchmark_pir, cost_warning, selection_to_tuning_ratio
 from ..evaluation.comparison.trained import TRAINED, difference, recorded
-from ..runs.folder import plain, read_evaluation, write_evaluation
+from ..runs.files import EVALUATION, REMEDY, plain
+from ..runs.folder import read_evaluation, write_evaluation
 from ..selection import Selection
+from .checkpoints import record, seconds_at
 from .trained import TrainedCallback
 
 
 logger = logging.getLogger(__name__)
-
-#: In each checkpoint: training seconds so far, so that a resumed run knows its total cost.
-TRAIN_SECONDS = "train_seconds.json"
 
 
 class SelectingTrainer(Protocol):
@@ -119,6 +116,10 @@ class PIRCallback(TrainerCallback):
             )
         if baseline.get("method") != "full":
             logger.warning("`baseline_dir` was trained by %r, not on all rows.", baseline.get("method"))
+        try:
+            from_json(baseline["settings"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DamagedFile(Path(folder) / EVALUATION, f"no readable evaluation: {error!r}", REMEDY) from error
         return baseline
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
@@ -126,14 +127,17 @@ class PIRCallback(TrainerCallback):
         self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
         if warning := cost_warning(self._str()):
             logger.warning(warning)
-        self._seconds_before = _seconds_at(args, state) if state.global_step else 0.0
+        self._seconds_before = seconds_at(_checkpoint(args, state)) if state.global_step else 0.0
         if state.global_step and not self.history and (self.trainer.run_folder / "eval.json").exists():
-            earlier = read_evaluation(self.trainer.run_folder, "output_dir").get("history", [])
-            self.history = [entry for entry in earlier if entry["step"] <= state.global_step]
+            try:
+                earlier = read_evaluation(self.trainer.run_folder, "output_dir").get("history", [])
+                self.history = [entry for entry in earlier if entry["step"] <= state.global_step]
+            except DamagedFile as error:
+                logger.warning("The scores of earlier evaluations are lost: %s", error)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if state.is_world_process_zero and self._train_seconds() is not None:
-            write_atomic(_checkpoint(args, state) / TRAIN_SECONDS, json.dumps(self._train_seconds()))
+        if state.is_world_process_zero:
+            record(_checkpoint(args, state), self._train_seconds())
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.
@@ -250,9 +254,3 @@ def _tokens(dataset: Any) -> int | None:
 
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(args.output_dir) / f"checkpoint-{state.global_step}"
-
-
-def _seconds_at(args: TrainingArguments, state: TrainerState) -> float | None:
-    """Training seconds up to the checkpoint that the state came from."""
-    path = _checkpoint(args, state) / TRAIN_SECONDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None

@@ -9,9 +9,9 @@ settings, rows and model is not repeated; a killed one resumes from its last che
 import dataclasses
 import gc
 import hashlib
-import json
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,15 @@ import torch
 
 from ..data.load import load_target
 from ..data.records import Records
-from ..engines.store.files import write_atomic
 from ..engines.store.identity import digest
+from ..errors import DamagedFile, SelectionError
 from ..evaluation.benchmark import load_benchmarks
-from ..evaluation.comparison.evaluated_runs import FREE
+from ..evaluation.comparison.evaluated_runs import FREE, read_run
 from ..options import nearest
-from ..runs.folder import SETTINGS, plain, read_evaluation
+from ..runs.files import EVALUATION, RECIPE, SCORES, SELECTION, plain, run_id
+from ..runs.folder import read_evaluation, read_recipe, read_selection, read_settings, write_settings
+from ..runs.secrets import without_secrets
+from .checkpoints import last_whole_checkpoint
 from .config import DataSelectingConfig
 from .equal import train_like
 from .inputs import prepare_benchmarks, selection_plan
@@ -78,14 +81,13 @@ class PlannedRun:
             `ValueError`: the folder holds a run with other settings, or one whose ranks may have trained different
                 models.
         """
-        if not (self.folder / SETTINGS).is_file():
-            if (self.folder / "selection.json").is_file():
+        held, finished = read_settings(self.folder)
+        if not held:
+            if (self.folder / SELECTION).is_file():
                 raise ValueError(
                     f"`output_dir`: {self.folder} holds a run that is not part of a comparison: choose another folder."
                 )
             return "new"
-        written = json.loads((self.folder / SETTINGS).read_text(encoding="utf-8"))
-        held = written["settings"]
         if held != self.settings:
             differ = [key for key in {**held, **self.settings} if held.get(key) != self.settings.get(key)]
             then, now = ({key: given.get(key, "the default") for key in differ} for given in (held, self.settings))
@@ -94,16 +96,35 @@ class PlannedRun:
                 f"`output_dir`: {self.folder} holds a run with other settings ({said}). Choose another `output_dir`, "
                 "or delete that folder."
             )
-        whole = all((self.folder / name).is_file() for name in ("selection.json", "eval.json"))
-        if whole:
-            read_evaluation(self.folder, "output_dir")
-        return "finished" if written["finished"] and whole else "begun"
+        finished = finished and all((self.folder / name).is_file() for name in (SELECTION, SCORES, EVALUATION))
+        if finished:
+            try:
+                read_run(self.folder, [])
+            except DamagedFile as error:
+                logger.warning("%s: %s: what is damaged is made anew.", self.folder.name, error)
+                finished = False
+        return "finished" if finished else "begun"
+
+    @property
+    def selected(self) -> bool:
+        """
+        Whether the rows that this run is trained on are known already; what of its other files is damaged is removed.
+        """
+        for name, reader in {RECIPE: read_recipe, EVALUATION: read_evaluation}.items():
+            try:
+                reader(self.folder)
+            except DamagedFile:
+                (self.folder / name).unlink()
+            except ValueError:  # not evaluated yet
+                pass
+        try:
+            return bool(read_settings(self.folder)[0] and read_selection(self.folder))
+        except ValueError:
+            return False
 
     def write(self, finished: bool) -> None:
         """Write the settings to the folder, and whether the run is finished."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        written = {"finished": finished, "settings": self.settings}
-        write_atomic(self.folder / SETTINGS, json.dumps(written, ensure_ascii=False, indent=1))
+        write_settings(self.folder, self.settings, finished)
 
     def build(self) -> DataSelectingTrainer:
         """The trainer. The run before it has to be over: each config sets up the process anew."""
@@ -165,12 +186,13 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         folder, baseline = root / name, root / f"full-seed{chosen['seed']}"
         if folder in [run.folder for run in runs]:
             raise ValueError(f"`methods`: two of them would share the folder {folder}.")
-        given = args.given | chosen | {"output_dir": str(folder)}
+        given = args.changed | chosen | {"output_dir": str(folder)}
         given["baseline_dir"] = None if folder == baseline else str(baseline)
         checked = selection_plan(DataSelectingConfig(**given), records, target)
         checked.check(recipe.model.model_name_or_path)
         judged = {"judge": args.judge} if "judge" in checked.selector.needs() else {}
-        settings = plain(shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)})
+        settings = shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)}
+        settings = without_secrets(plain(settings))
         run = PlannedRun(folder, recipe, given, settings)
         logger.info("%s: %s", name, run.state)
         runs.append(run)
@@ -179,10 +201,8 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
 
 def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) -> None:
     """Select, train, evaluate; then free the model."""
-    begun = run.state == "begun" and (run.folder / "selection.json").is_file()
-    checkpoint = _last_whole_checkpoint(run.folder) if begun else None
-    if trainer.is_world_process_zero():
-        run.write(finished=False)
+    trainer.plan.compared = run.settings
+    checkpoint = trainer.args.runtime(trainer.accelerator).on_main(partial(_goes_on_from, run))
     trainer.prepare_subset(checkpoint)
     equal, baseline = run.recipe.more.equal, run.given["baseline_dir"]
     if equal != "epochs" and baseline is not None:
@@ -205,12 +225,18 @@ def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) 
         torch.cuda.empty_cache()
 
 
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The last complete checkpoint: a kill may leave one without its state, which is written last."""
-    steps = {
-        int(path.parent.name.split("-")[1]): path.parent for path in folder.glob("checkpoint-*/trainer_state.json")
-    }
-    return str(steps[max(steps)]) if steps else None
+def _goes_on_from(run: PlannedRun) -> str | None:
+    """The last whole checkpoint of a run that was begun; `None` if it has to begin anew."""
+    if not run.selected:
+        return None
+    try:
+        checkpoint = last_whole_checkpoint(run.folder, run_id(run.folder))
+    except SelectionError as error:
+        logger.warning("%s", error)
+        return None
+    if checkpoint is not None:
+        run.write(finished=False)
+    return checkpoint and str(checkpoint)
 
 
 def _content_of(model: str) -> str:

@@ -19,12 +19,13 @@ from ..evaluation.benchmark import load_benchmarks
 from ..options import Fraction, PositiveInt, check_declared, documented, typed_options
 from ..pipeline import check_diversity
 from ..registry import load_selector
+from ..runs.secrets import WithoutSecrets, without_secrets
 from ..selector import Selector
 
 
 @documented
 @dataclass
-class DataSelectingConfig(SFTConfig):
+class DataSelectingConfig(WithoutSecrets, SFTConfig):
     """
     Configuration of [`DataSelectingTrainer`]: all of [`~trl.SFTConfig`], and the fields below. It holds plain data;
     what they describe (`selector`, `diversity`, `judge_options`) is made from them when asked for.
@@ -190,14 +191,18 @@ class DataSelectingConfig(SFTConfig):
         return typed_options(JudgeOptions, self.judge_kwargs, "judge_kwargs")
 
     @property
-    def given(self) -> dict[str, Any]:
-        """Arguments that were given other values than their defaults, without secrets."""
+    def changed(self) -> dict[str, Any]:
+        """Arguments that were given other values than their defaults."""
         defaults = {
             item.name: item.default if item.default_factory is MISSING else item.default_factory()
             for item in fields(self)
         }
-        secrets = ("hub_token", "push_to_hub_token")
-        return {name: value for name, value in self._given.items() if value != defaults[name] and name not in secrets}
+        return {name: value for name, value in self._given.items() if value != defaults[name]}
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """[`changed`] as a recipe repeats the run: without secrets, and without where it was resumed from."""
+        return without_secrets({name: v for name, v in self.changed.items() if name != "resume_from_checkpoint"})
 
     def runtime(self, accelerator: Any) -> Runtime:
         """Where engines compute under these arguments, with an account of its own."""

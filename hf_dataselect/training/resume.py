@@ -1,22 +1,89 @@
-"""Resume a run: the rows of the checkpoint are read back, never selected again."""
+"""Resume a run: the rows of the checkpoint are read back, never selected again, and trained on as they were."""
 
 import dataclasses
-import json
 import logging
 from pathlib import Path
-
-from transformers.trainer_utils import get_last_checkpoint
+from typing import Any
 
 from ..errors import SelectionError
+from ..evaluation.comparison.evaluated_runs import FREE
 from ..plan import SelectionPlan
-from ..runs.folder import DIVERGED, may_have_diverged, plain, read_selection
+from ..runs.begin import begin_run, go_on
+from ..runs.files import plain, run_id
+from ..runs.folder import DIVERGED, may_have_diverged, read_recipe, read_selection, write_selection
+from ..runs.secrets import without_secrets
 from ..selection import Selection
+from .checkpoints import adopt, last_whole_checkpoint, step_and_run, why_torn
 
 
 logger = logging.getLogger(__name__)
 
+#: Prefixes of options that a resumed run may have others of, besides those in [`FREE`]: how long and where it trains,
+#: and how it is watched. The rows are compared by content, and what selects them by itself.
+_FREE = (*FREE, "num_train_epochs", "max_steps", "eval_", "per_device_eval_", "benchmark", "log_", "logging")
+_FREE += ("ignore_data_skip", "restore_callback_states", "prediction_loss_only", "batch_eval_metrics", "skip_memory")
+_FREE += ("dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split")
+_FREE += ("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "include_", "project", "trackio")
+_FREE += ("use_vllm", "vllm_", "dataloader_", "ddp_", "torch_compile", "gradient_checkpointing", "torch_empty_cache")
+#: Those that `eval.json` records under `trained` as all values that a run had, or that follow from the machine.
+_WARNED = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "bf16", "fp16", "tf32")
+_WARNED += ("use_cpu", "attn_implementation", "deepspeed", "fsdp", "full_determinism", "auto_find_batch_size")
+#: What is compared of an adapter given as an object, which no recipe names.
+_ADAPTER = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "bias", "use_rslora")
+_ADAPTER += ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform")
 
-def read_selection_back(plan: SelectionPlan, run_folder: Path, checkpoint: str | bool) -> tuple[Selection, Path]:
+
+def checkpoint_to_resume(run_folder: Path, given: str | bool | None) -> str | None:
+    """
+    Folder of the checkpoint to resume from.
+
+    Args:
+        run_folder (`Path`):
+            That of the run that resumes.
+        given (`str` or `bool`, *optional*):
+            Folder of the checkpoint; `True` for the last whole one of the run folder.
+
+    Raises:
+        [`SelectionError`]: it is not whole, or none is.
+    """
+    if not given:
+        return None
+    if given is True:
+        last = last_whole_checkpoint(run_folder, run_id(run_folder))
+        if last is None:
+            raise SelectionError(f"`resume_from_checkpoint`: {run_folder} has no checkpoint. Train anew, without it.")
+        return str(last)
+    if Path(given).is_dir() and (reason := why_torn(Path(given))):
+        raise SelectionError(f"`resume_from_checkpoint={str(given)!r}`: {reason}.")
+    return str(given)
+
+
+def resume_run(trainer: Any, checkpoint: str | bool) -> Selection:
+    """
+    The selection that a checkpoint was trained on, for a trainer that goes on; its run folder then says what it is
+    trained with from here. For the main process.
+
+    Raises:
+        [`SelectionError`]: see [`read_selection_back`], and training options that are others than those of the
+            checkpoint.
+    """
+    if checkpoint is True:
+        checkpoint = checkpoint_to_resume(trainer.run_folder, True)
+    selection, folder = read_selection_back(trainer.plan, trainer.run_folder, str(checkpoint))
+    recipe = trainer.recipe | trainer.args.given
+    _check_training(read_recipe(folder), without_secrets(plain(recipe)), folder)
+    _check_adapter(trainer.model, Path(checkpoint))
+    if folder.resolve() != trainer.run_folder.resolve():
+        begin_run(trainer.run_folder, recipe, trainer.plan.compared)
+        write_selection(trainer.run_folder, selection)
+        return selection
+    go_on(folder, recipe, selection)
+    if Path(checkpoint).parent.resolve() == folder.resolve():
+        adopt(Path(checkpoint), run_id(folder))
+    return selection
+
+
+def read_selection_back(plan: SelectionPlan, run_folder: Path, checkpoint: str) -> tuple[Selection, Path]:
     """
     The selection that a checkpoint was trained on.
 
@@ -25,29 +92,32 @@ def read_selection_back(plan: SelectionPlan, run_folder: Path, checkpoint: str |
             What would be selected now.
         run_folder (`Path`):
             That of the run that resumes.
-        checkpoint (`str` or `bool`):
-            Folder of the checkpoint; `True` for the last one of the run folder.
+        checkpoint (`str`):
+            Folder of the checkpoint.
 
     Returns:
         `tuple`: the selection, and the run folder that it was read from.
 
     Raises:
-        [`SelectionError`]: there is none, it was made from another dataset or with other options, or the ranks of its
-            run may have trained different models.
+        [`SelectionError`]: there is none, it was made from another dataset or with other options, the ranks of its
+            run may have trained different models, or the checkpoint is of another run.
     """
-    if checkpoint is True:
-        checkpoint = get_last_checkpoint(str(run_folder))
-    folders = [*([Path(checkpoint).parent] if checkpoint else []), run_folder]
+    folders = [Path(checkpoint).parent, run_folder]
     folder = next((folder for folder in folders if (folder / "selection.json").is_file()), None)
     if folder is None:
         raise SelectionError(
             f"`resume_from_checkpoint`: no selection.json in {' or '.join(map(str, folders))}, so the rows that the "
             "checkpoint was trained on are unknown. Resume in the folder of that run."
         )
-    selection = read_selection(folder)
-    state = Path(checkpoint or "", "trainer_state.json")
-    if state.is_file() and may_have_diverged(folder, json.loads(state.read_text(encoding="utf-8"))["global_step"]):
-        raise SelectionError(f"`resume_from_checkpoint={str(checkpoint)!r}`: {DIVERGED}")
+    selection, run = read_selection(folder), run_id(folder)
+    step, of = step_and_run(Path(checkpoint))
+    if run is not None and step is not None and of != run:
+        raise SelectionError(
+            f"`resume_from_checkpoint={checkpoint!r}`: the checkpoint is of another run than the one in {folder}, "
+            "which was trained on other rows or in another way. Train anew, without it."
+        )
+    if step is not None and may_have_diverged(folder, step):
+        raise SelectionError(f"`resume_from_checkpoint={checkpoint!r}`: {DIVERGED}")
     if selection.facts.get("dataset") != plan.records.content_hash():
         raise SelectionError(
             f"`resume_from_checkpoint`: the selection in {folder} was made from another `train_dataset`. Give the "
@@ -71,3 +141,42 @@ def read_selection_back(plan: SelectionPlan, run_folder: Path, checkpoint: str |
         )
     logger.info("Resuming with the %s rows of %s.", len(selection.indices), folder)
     return selection, folder
+
+
+def _check_training(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    """Refuse, or warn of, options that are others than those of the run so far."""
+    if not then:
+        logger.warning("%s has no recipe.yaml: it is unknown whether it was trained with the same options.", folder)
+        return
+    names = [name for name in dict.fromkeys([*then, *now]) if not name.startswith(_FREE)]
+    changed = {
+        name: f"`{name}` (then {then.get(name, 'the default')!r}, now {now.get(name, 'the default')!r})"
+        for name in names
+        if then.get(name) != now.get(name)
+    }
+    if refused := [said for name, said in changed.items() if name not in _WARNED]:
+        raise SelectionError(
+            f"`resume_from_checkpoint`: the run in {folder} was trained with other options: {', '.join(refused)}. "
+            "Restore them, or start anew without resuming."
+        )
+    if changed:
+        logger.warning("Resumed with other options than before: %s.", ", ".join(changed.values()))
+
+
+def _check_adapter(model: Any, checkpoint: Path) -> None:
+    """Refuse an adapter that is another one than that of the checkpoint."""
+    now, path = getattr(model, "peft_config", {}).get("default"), checkpoint / "adapter_config.json"
+    if now is None or not path.is_file():
+        return
+    now, then = _described(now.to_dict()), _described(type(now).from_json_file(str(path)))
+    changed = [f"`{name}` (then {then[name]!r}, now {now[name]!r})" for name in then if then[name] != now.get(name)]
+    if changed:
+        raise SelectionError(
+            f"`resume_from_checkpoint={str(checkpoint)!r}`: `peft_config` is another one: {', '.join(changed)}. "
+            "Restore it, or start anew without resuming."
+        )
+
+
+def _described(adapter: dict[str, Any]) -> dict[str, Any]:
+    found = {name: plain(adapter[name]) for name in _ADAPTER if name in adapter}
+    return {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in found.items()}

@@ -5,10 +5,10 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ..compat.trl import trained_tokens
+from ..runs.files import RUN, run_id
+from .checkpoints import KEY
 
 
-#: Where `trainer_state.json` of a checkpoint keeps the figures up to there.
-KEY = "hf_dataselect"
 #: Figures that stay as they are while a run trains; resumed with another value, a run has a list of them.
 SETTINGS = ("ranks", "batch_size", "max_length")
 
@@ -25,19 +25,21 @@ class TrainedCallback(TrainerCallback):
     def __init__(self, trainer: Any):
         self.trainer = trainer
         self._before: dict[str, Any] = {}
-        self._peak, self._tokens_before = 0.0, 0
+        self._peak, self._tokens_before, self._run = 0.0, 0, None
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         begins = {"learning_rate": 0.0, "tokens": 0}
         self._before = (state.stateful_callbacks or {}).get(KEY, {}) if state.global_step else begins
         self._peak, self._tokens_before = 0.0, trained_tokens(self.trainer)
+        self._run = run_id(self.trainer.run_folder)
 
     def on_optimizer_step(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         rates = [float(group["lr"]) for group in kwargs["optimizer"].param_groups]
         self._peak = max(self._peak, *rates)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        state.stateful_callbacks[KEY] = self.figures(args, state)  # with the state, a checkpoint keeps them
+        # With the state, a checkpoint keeps them.
+        state.stateful_callbacks[KEY] = self.figures(args, state) | {RUN: self._run}
 
     def figures(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
         """

@@ -32,7 +32,8 @@ from ..engines.runtime.ranks import meeting, training_phase
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
 from ..registry import load_selector
-from ..runs.folder import write_recipe, write_selection, write_versions
+from ..runs.folder import write_selection
+from ..runs.lock import locked
 from ..runs.publish import selected_dataset, selection_card
 from ..selection import Selection
 from ..selector import Selector
@@ -47,7 +48,7 @@ from .inputs import (
     sample_row,
     selection_plan,
 )
-from .resume import read_selection_back
+from .resume import checkpoint_to_resume, resume_run
 from .trained import TrainedCallback
 
 
@@ -194,7 +195,8 @@ class DataSelectingTrainer(SFTTrainer):
         The model, its flags and the random state are restored afterwards, bit for bit.
         """
         self._refuse_edited()
-        self.selection = self.plan.select(self.context(), self.run_folder, self.recipe | self.args.given)
+        with locked(self.run_folder):
+            self.selection = self.plan.select(self.context(), self.run_folder, self.recipe | self.args.given)
         self.train_dataset, self._prepared = self._candidates, False
         return self.selection
 
@@ -204,13 +206,8 @@ class DataSelectingTrainer(SFTTrainer):
         interrupted run where a checkpoint is given, and else selected now.
         """
         if resume_from_checkpoint and self.selection is None:
-            self.selection, folder = read_selection_back(self.plan, self.run_folder, resume_from_checkpoint)
-            if self.is_world_process_zero():
-                if folder.resolve() == self.run_folder.resolve():
-                    write_versions(self.run_folder)
-                else:
-                    write_recipe(self.run_folder, self.recipe | self.args.given)
-                    write_selection(self.run_folder, self.selection)
+            on_main = self.args.runtime(self.accelerator).on_main
+            self.selection = on_main(lambda: resume_run(self, resume_from_checkpoint))
         if self._prepared:
             return
         self._refuse_edited()
@@ -254,13 +251,17 @@ class DataSelectingTrainer(SFTTrainer):
 
         Args:
             resume_from_checkpoint (`str` or `bool`, *optional*):
-                As in [`~transformers.Trainer.train`]; the rows of the interrupted run are read back, not selected
-                again.
+                As in [`~transformers.Trainer.train`], `True` for the last checkpoint that is whole; the rows of the
+                interrupted run are read back, not selected again.
         """
-        self.prepare_subset(resume_from_checkpoint)
-        self._forget_evaluation()
-        with training_phase(self, "Training"):
-            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)
+        with locked(self.run_folder):
+            checkpoint = self.args.runtime(self.accelerator).on_main(
+                lambda: checkpoint_to_resume(self.run_folder, resume_from_checkpoint)
+            )
+            self.prepare_subset(checkpoint)
+            self._forget_evaluation()
+            with training_phase(self, "Training"):
+                return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def _forget_evaluation(self) -> None:
         """

@@ -9,11 +9,12 @@ import yaml
 
 from hf_dataselect.cli.main import main
 from hf_dataselect.training.compare_arguments import CompareArguments
-from hf_dataselect.training.comparison import _last_whole_checkpoint, plan
+from hf_dataselect.training.comparison import plan
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.trainer import DataSelectingTrainer
-from tests.evaluation.report.test_report import tables
+from tests.evaluation.report.test_report import make_run, tables
 from tests.processes import run, start_ranks
+from tests.run_folders import as_earlier_version
 from tests.tiny_training import write_recipe
 
 
@@ -117,18 +118,38 @@ def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, mon
 
 def test_a_finished_run_whose_ranks_diverged_is_not_taken_up(recipe, tmp_path):
     (first, *_) = planned(recipe)
+    evaluation = {"steps": 2, "history": [{"step": 1}, {"step": 2}]}
+    make_run(first.folder, evaluation=evaluation, selection={"facts": {"processes": 2}})
     first.write(finished=True)
-    contents = {
-        "selection": {"facts": {"processes": 2}},
-        "eval": {"steps": 2, "history": [{"step": 1}, {"step": 2}]},
-        "versions": {"hf_dataselect": "0.1.1"},
-    }
-    for name, content in contents.items():
-        (first.folder / f"{name}.json").write_text(json.dumps(content))
     assert first.state == "finished"
-    (first.folder / "versions.json").write_text(json.dumps({"hf_dataselect": "0.1.0"}))
+    as_earlier_version(first.folder)
+    assert first.state == "finished"
+    as_earlier_version(first.folder, versions={"hf_dataselect": "0.1.0"})
     with pytest.raises(ValueError, match="Delete the folder and train it again"):
         planned(recipe)
+
+
+@pytest.mark.parametrize("name", ["eval.json", "recipe.yaml", "selection.json", "scores.parquet"])
+def test_a_finished_run_with_a_damaged_file_is_named_and_made_anew(recipe, name, caplog):
+    (first, *_) = planned(recipe)
+    make_run(first.folder)
+    first.write(finished=True)
+    assert first.state == "finished" and first.selected
+    whole = (first.folder / name).read_bytes()
+    (first.folder / name).write_bytes(whole[: len(whole) // 2])
+    assert first.state == "begun" and f"{first.folder / name} is damaged" in caplog.text
+    rows_are_known = name in ("eval.json", "recipe.yaml")
+    assert first.selected is rows_are_known and (first.folder / name).exists() is not rows_are_known
+
+
+def test_settings_that_are_damaged_are_named(recipe, capsys):
+    (first, *_) = planned(recipe)
+    first.write(finished=True)
+    path = first.folder / "compared.json"
+    path.write_text(path.read_text().replace("true", "false"))
+    with pytest.raises(SystemExit):
+        main(["compare", "--config", str(recipe)])
+    assert f"{path} is damaged (its checksum is that of another content)" in capsys.readouterr().err
 
 
 @pytest.mark.long
@@ -148,15 +169,6 @@ def test_a_killed_comparison_goes_on_and_repeats_no_finished_run(recipe, tmp_pat
     assert set(after) == set(RUNS) and after[RUNS[0]] == before[RUNS[0]]
     state = json.loads((folder / RUNS[1] / "checkpoint-12" / "trainer_state.json").read_text())
     assert state["global_step"] == 12 and (folder / RUNS[1] / "compared.json").exists()
-
-
-def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path):
-    assert _last_whole_checkpoint(tmp_path) is None
-    for step, whole in ((9, True), (10, True), (11, False)):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        if whole:
-            (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
-    assert _last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
 def test_two_ranks_make_the_same_comparison(recipe, tmp_path):

@@ -11,14 +11,16 @@ from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.features.image_text import ImageTextSources
+from hf_dataselect.features.indicators import IndicatorSources
 from hf_dataselect.fitted.rules.attention import AttentionRegressor, fit_attention, predict
-from hf_dataselect.fitted.rules.fit_rule import draw_subset
+from hf_dataselect.fitted.rules.fit_rule import _Losses, draw_subset
 from hf_dataselect.fitted.rules.fitting import fit_linear, fit_network, least_squares, left_out_r2
 from hf_dataselect.fitted.rules.rule import AttentionRule, Rule, indicator_of, load_rule
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selectors.instructiongpt4 import _mean_of_standardised
 from tests.rows import alpaca
+from tests.run_folders import flipped
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -155,6 +157,7 @@ def test_a_rule_comes_back_as_it_was_written(kind, tmp_path):
 def changed(tmp_path, **entries) -> str:
     attention_rule().save(tmp_path / "rule.json")
     content = json.loads((tmp_path / "rule.json").read_text()) | entries
+    del content["checksum"]
     (tmp_path / "rule.json").write_text(json.dumps(content))
     return str(tmp_path / "rule.json")
 
@@ -175,6 +178,54 @@ def changed(tmp_path, **entries) -> str:
 def test_a_network_that_is_none_is_refused(entries, named, tmp_path):
     with pytest.raises(ValueError, match=named):
         load_rule(changed(tmp_path, **entries), ImageTextSources)
+
+
+@pytest.mark.parametrize("name", ["rule.json", "rule.safetensors"])
+def test_a_fitted_rule_whose_numbers_changed_is_refused(name, tmp_path):
+    rule = attention_rule()
+    rule.save(tmp_path / "rule.json")
+    path = tmp_path / name
+    whole = path.read_bytes()
+    for place in range(0, len(whole), len(whole) // 30):
+        for broken in (flipped(whole, place), whole[:place]):
+            path.write_bytes(broken)
+            try:
+                found = load_rule(str(tmp_path / "rule.json"), ImageTextSources)
+                assert found == rule and broken.split() == whole.split()
+            except ValueError as error:
+                assert "rule.json" in str(error) and ("is damaged" in str(error) or "beside it is not" in str(error))
+
+
+def test_an_edited_rule_is_read_once_its_checksum_is_gone(tmp_path, caplog):
+    rule = Rule(intercept=1.0, coefficients={"len": 2.0})
+    rule.save(tmp_path / "rule.json")
+    content = json.loads((tmp_path / "rule.json").read_text()) | {"intercept": 3.0}
+    (tmp_path / "rule.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="rule.json is damaged .*or, if you edited it, remove its entry `checksum`"):
+        load_rule(str(tmp_path / "rule.json"), IndicatorSources)
+    del content["checksum"]
+    (tmp_path / "rule.json").write_text(json.dumps(content))
+    assert load_rule(str(tmp_path / "rule.json"), IndicatorSources) == replace(rule, intercept=3.0)
+    assert "has no checksum" in caplog.text
+
+
+def test_losses_of_subsets_that_are_damaged_are_computed_again(tmp_path, caplog):
+    path, ctx = tmp_path / "subsets.jsonl", Context(None, None)
+    store = _Losses(path, "these", ctx)
+    for number in range(8):
+        store.add(number, [number, number + 1], 0.5 + number)
+    lines = path.read_bytes().split(b"\n\n")
+    earlier = [
+        b'{"settings": "these", "loss": "x", "rows": [20]}',
+        b'{"settings": "these", "loss": NaN, "rows": [21]}',
+    ]
+    earlier += [b'{"settings": "these", "loss": 1.5, "rows": 22}', b'{"settings": "these", "loss": 1.5, "rows": [23]}']
+    earlier += [b'{"settings": "others", "loss": 1.5, "rows": [24]}', b"[1]", b"5"]
+    torn = [lines[1].replace(b"1.5", b"3.5"), lines[2][:30], b"\xff\xfe", lines[3].replace(b'"loss"', b'"lost"')]
+    path.write_bytes(b"\n".join([lines[0], *torn, *earlier, *lines[4:]]))
+    known = {(number, number + 1): 0.5 + number for number in (0, 4, 5, 6, 7)} | {(23,): 1.5}
+    assert _Losses(path, "these", ctx).done == known
+    assert f"{path}: 6 of 16 lines are damaged, and left out." in caplog.text
 
 
 def test_instruction_mining_takes_a_network_too(tmp_path):

@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 
 from tests.engines.runtime.test_cached_map import Clock
 from tests.rows import alpaca
+from tests.run_folders import as_earlier_version, edit
 from tests.tiny_training import tiny_trainer
 
 
@@ -69,12 +70,11 @@ def test_evaluations_do_not_count_as_training_time(tmp_path, monkeypatch):
     trainer.train()
     assert clock.now == 4 + 500
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["train_seconds"] == 4
-    assert json.loads((tmp_path / "run" / "checkpoint-2" / "train_seconds.json").read_text()) == 2
+    assert json.loads((tmp_path / "run" / "checkpoint-2" / "train_seconds.json").read_text())["seconds"] == 2
 
 
 def test_selecting_that_costs_more_than_training_on_everything_is_warned_of(tmp_path, baseline, caplog):
-    evaluation = json.loads((baseline / "eval.json").read_text())
-    (baseline / "eval.json").write_text(json.dumps(evaluation | {"train_seconds": 1e-9}))
+    edit(baseline / "eval.json", train_seconds=1e-9)
     tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(12, seed=9)).train()
     assert "times as long as training on everything (STR above 1)" in caplog.text
 
@@ -168,10 +168,8 @@ def test_a_baseline_whose_ranks_diverged_in_an_earlier_version_is_refused(tmp_pa
     options = {"eval_dataset": alpaca(12, seed=9), "eval_strategy": "steps", "eval_steps": 2, "max_steps": last}
     tiny_trainer(tmp_path / "bm", **options).train()
     folder = tmp_path / "bm" / "run"
-    versions, selection = (json.loads((folder / f"{name}.json").read_text()) for name in ("versions", "selection"))
-    (folder / "versions.json").write_text(json.dumps(versions | {"hf_dataselect": version}))
-    selection["facts"]["processes"] = processes
-    (folder / "selection.json").write_text(json.dumps(selection))
+    facts = json.loads((folder / "selection.json").read_text())["facts"] | {"processes": processes}
+    as_earlier_version(folder, versions={"hf_dataselect": version}, selection={"facts": facts})
     if refused:
         with pytest.raises(ValueError, match="averaging gradients"):
             tiny_trainer(tmp_path, "random", baseline_dir=str(folder), **options)
@@ -182,7 +180,7 @@ def test_a_baseline_whose_ranks_diverged_in_an_earlier_version_is_refused(tmp_pa
 def test_a_baseline_whose_ranks_hold_different_weights_is_refused(tmp_path, baseline):
     evaluation = json.loads((baseline / "eval.json").read_text())
     assert evaluation["ranks_agree"] is True
-    (baseline / "eval.json").write_text(json.dumps(evaluation | {"ranks_agree": False}))
+    edit(baseline / "eval.json", ranks_agree=False)
     with pytest.raises(ValueError, match="different models"):
         tiny_trainer(tmp_path, "random", baseline_dir=str(baseline), eval_dataset=alpaca(12, seed=9))
 

@@ -8,6 +8,7 @@ from transformers import TrainerCallback
 
 from hf_dataselect.training.trained import KEY
 from tests.rows import alpaca
+from tests.run_folders import as_earlier_version
 from tests.tiny_training import tiny_trainer, watch_training
 
 
@@ -77,6 +78,7 @@ def test_a_checkpoint_without_these_figures_leaves_unknown_what_it_cannot_tell(t
     schedule = {**EPOCHS, "save_strategy": "steps", "save_steps": 2}
     tiny_trainer(tmp_path, "random", **schedule).train()
     whole, path = trained(tmp_path), tmp_path / "run" / "checkpoint-2" / "trainer_state.json"
+    as_earlier_version(tmp_path / "run")
     state = json.loads(path.read_text())
     del state["stateful_callbacks"][KEY]
     path.write_text(json.dumps(state))

@@ -20,9 +20,11 @@ from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.runs.folder import read_selection
 from hf_dataselect.selector import Card
 from hf_dataselect.selectors.random import Random
+from hf_dataselect.training.checkpoints import seconds_at
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import LAYOUTS, alpaca, layout
+from tests.run_folders import as_earlier_version
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.tiny_training import PLAIN, tiny_trainer
 
@@ -284,7 +286,7 @@ def test_resuming_reads_the_rows_back(tmp_path, monkeypatch):
     resumed.train(resume_from_checkpoint=True)
     assert resumed.selection.indices.tolist() == whole.selection.indices.tolist()
     assert losses(resumed) == losses(whole)
-    seconds = [json.loads((tmp_path / "run" / f"checkpoint-{i}" / "train_seconds.json").read_text()) for i in (2, 4)]
+    seconds = [seconds_at(tmp_path / "run" / f"checkpoint-{i}") for i in (2, 4)]
     assert 0 < seconds[0] < seconds[1], "the resumed run counts the time before the kill"
 
 
@@ -293,10 +295,8 @@ def test_a_checkpoint_whose_ranks_may_have_diverged_is_not_resumed(tmp_path):
     options |= {"eval_dataset": alpaca(4, seed=5), "selection_budget": 8}
     tiny_trainer(tmp_path, "random", **options).train()
     folder = tmp_path / "run"
-    described = json.loads((folder / "selection.json").read_text())
-    described["facts"]["processes"] = 2
-    (folder / "selection.json").write_text(json.dumps(described))
-    (folder / "versions.json").write_text(json.dumps({"hf_dataselect": "0.1.0"}))
+    facts = json.loads((folder / "selection.json").read_text())["facts"] | {"processes": 2}
+    as_earlier_version(folder, versions={"hf_dataselect": "0.1.0"}, selection={"facts": facts})
     for place in (tmp_path, tmp_path / "elsewhere"):
         with pytest.raises(ValueError, match="checkpoint-2.*averaging gradients"):
             tiny_trainer(place, "random", **options).train(resume_from_checkpoint=str(folder / "checkpoint-2"))

@@ -56,7 +56,7 @@ def write_json(path: Path, described: dict[str, Any]) -> None:
     write_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
-def read_json(path: Path, remedy: str | None = None) -> dict[str, Any]:
+def read_json(path: Path, remedy: str | None = None, unchecked: bool | None = None) -> dict[str, Any]:
     """
     An object from [`write_json`]. One without a checksum, as earlier versions wrote it, is read with a warning.
 
@@ -65,6 +65,8 @@ def read_json(path: Path, remedy: str | None = None) -> dict[str, Any]:
             The file.
         remedy (`str`, *optional*):
             What to do about a damaged one, for the message.
+        unchecked (`bool`, *optional*):
+            Whether one without a checksum is read without the warning, or refused.
 
     Raises:
         [`DamagedFile`]: it is not as it was written.
@@ -72,10 +74,10 @@ def read_json(path: Path, remedy: str | None = None) -> dict[str, Any]:
     """
     try:
         described = json.loads(path.read_bytes().decode())
-        content = verified(described, unchecked=True)
+        content = verified(described, unchecked is not False)
     except (ValueError, RecursionError) as error:
         raise DamagedFile(path, error, *([remedy] if remedy else [])) from error
-    if CHECKSUM not in described:
+    if unchecked is None and CHECKSUM not in described:
         logger.warning(
             "%s has no checksum (an earlier version wrote it, or it was edited): it is read unchecked.", path
         )
@@ -87,18 +89,21 @@ def json_line(record: dict[str, Any]) -> bytes:
     return b"\n" + json.dumps(with_checksum(record)).encode() + b"\n"
 
 
-def read_line(line: bytes) -> dict[str, Any] | None:
-    """The record of a line from [`json_line`]; `None` if it is torn or damaged."""
+def read_line(line: bytes, unchecked: bool = False) -> dict[str, Any] | None:
+    """The record of a line from [`json_line`]; `None` if it is torn or damaged. `unchecked` as in [`verified`]."""
     try:
-        return verified(json.loads(line.decode()))
+        return verified(json.loads(line.decode()), unchecked)
     except (ValueError, RecursionError):
         return None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole records of a file of [`json_line`]s, none if there is no file; how many are damaged is logged."""
+def read_lines(path: Path, unchecked: bool = False) -> list[dict[str, Any]]:
+    """
+    The whole records of a file of [`json_line`]s, none if there is no file; how many are damaged is logged.
+    `unchecked` as in [`verified`].
+    """
     lines = [line for line in path.read_bytes().split(b"\n") if line.strip()] if path.is_file() else []
-    records = [read_line(line) for line in lines]
+    records = [read_line(line, unchecked) for line in lines]
     if damaged := records.count(None):
         logger.warning("%s: %s of %s lines are damaged, and left out.", path, f"{damaged:,}", f"{len(lines):,}")
     return [record for record in records if record is not None]

@@ -1,6 +1,5 @@
 """Compares finished runs, read from their folders, with the baseline."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ from scipy.stats import spearmanr
 
 from ...data.records import Records
 from ...engines.llm.judge import Judge
-from ...engines.store.files import write_atomic
 from ...engines.store.identity import digest
+from ...errors import printable
 from ...options import nearest
-from ...runs.folder import plain
+from ...runs.files import WINS, plain, read, said_files, write
 from ..judging.win_rate import win_rate
 from .efficiency import Efficiency, Unranked, estimate, rank_by_efficiency, why_unranked
 from .evaluated_runs import UNSCORED, Group, Run, grouped, read_run
@@ -26,8 +25,6 @@ from .published import Point, published
 from .wins import wins_pir
 
 
-#: In a run folder: a judge's verdicts on its answers and the baseline's.
-WINS = "wins.json"
 #: Distinct values of a column that are counted; the rest are "others".
 VALUES_SHOWN = 12
 
@@ -185,19 +182,21 @@ def add_wins(comparison: Comparison, judge: Judge | None = None) -> None:
 
 def _wins(run: Run, baseline: Run, judge: Judge | None) -> dict[str, Any] | None:
     """Content of `wins.json`: the judge, and the outcome of each question by test set."""
-    path, answers = run.folder / WINS, [_answers(run.folder), _answers(baseline.folder)]
+    if judge is None and not (run.folder / WINS).is_file():
+        return None
+    answers = [_answers(run.folder), _answers(baseline.folder)]
     if judge is not None:
         sets = {name: verdicts.as_json() for name, verdicts in win_rate(run.folder, baseline.folder, judge).items()}
         kept = plain({"judge": judge.name, "against": baseline.name, "answers": answers, "sets": sets})
-        write_atomic(path, json.dumps(kept, ensure_ascii=False))
+        write(run.folder, WINS, kept)
         return kept
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = read(run.folder, WINS)
     return kept if kept.get("answers") == answers else None
 
 
 def _answers(folder: Path) -> str:
     """Hash of a run's answers."""
-    return digest({path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("answers/*.jsonl"))})
+    return digest({path.name: path.read_text(encoding="utf-8") for path in said_files(folder, "answers")})
 
 
 def add_rows(comparison: Comparison, records: Records, column: str | None = None, examples: int = 3) -> None:
@@ -219,7 +218,9 @@ def add_rows(comparison: Comparison, records: Records, column: str | None = None
     if column is not None:
         if column not in records.dataset.column_names:
             raise ValueError(f"The dataset has no column {column!r}{nearest(column, records.dataset.column_names)}")
-        values = np.array(["none" if v is None else str(v) for v in records.dataset.with_format(None)[column]], object)
+        values = np.array(
+            ["none" if v is None else printable(v) for v in records.dataset.with_format(None)[column]], object
+        )
         names = [name for name, _ in Counter(values.tolist()).most_common()]
         if len(names) > VALUES_SHOWN:
             names = [*names[: VALUES_SHOWN - 1], "others"]
@@ -227,7 +228,7 @@ def add_rows(comparison: Comparison, records: Records, column: str | None = None
         kept = {group.name: group.selection.indices for group in comparison.groups}
         groups = {"candidates": np.arange(len(records))} | kept
         counts = {name: Counter(values[rows].tolist()) for name, rows in groups.items()}
-        comparison.column = column
+        comparison.column = printable(column)
         comparison.tallies = {name: {value: tally[value] for value in names} for name, tally in counts.items()}
     for group in comparison.scored:
         scores, kept = group.selection.scores, group.selection.indices

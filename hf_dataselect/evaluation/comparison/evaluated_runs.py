@@ -1,15 +1,15 @@
 """Reads finished runs from their folders and groups those that differ only in the seed."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ...engines.store.identity import digest
-from ...runs.folder import read_evaluation, read_selection, read_settings
+from ...errors import DamagedFile, printable
+from ...runs.files import EVALUATION, REMEDY, read_versions
+from ...runs.folder import read_evaluation, read_recipe, read_selection, read_settings
 from ...selection import Selection
 from ..benchmark import Setting, from_json
 from .pir import PIR
@@ -200,29 +200,31 @@ def read_run(folder: Path, shared_names: list[str]) -> Run:
     Read a run. Its name is that of the folder, or the whole path if the name is in `shared_names`.
 
     Raises:
-        `ValueError`: The folder is not that of a finished run.
+        `ValueError`: The folder is not that of a finished run, or one of its files is damaged or of another run.
     """
     evaluation = read_evaluation(folder, "runs")
-    name = str(folder) if folder.resolve().name in shared_names else folder.resolve().name
-    settings, history = from_json(evaluation["settings"]), evaluation.get("history") or [{}]
-    before = history[0] if history[0].get("step") == 0 else {}
-    before = {s: before[f"benchmark/{s}"] for s in settings if before.get(f"benchmark/{s}") is not None}
-    recipe, versions = folder / "recipe.yaml", folder / "versions.json"
+    name = printable(folder if folder.resolve().name in shared_names else folder.resolve().name)
+    try:
+        settings, history = from_json(evaluation["settings"]), evaluation.get("history") or [{}]
+        before = history[0] if history[0].get("step") == 0 else {}
+        before = {s: before[f"benchmark/{s}"] for s in settings if before.get(f"benchmark/{s}") is not None}
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise DamagedFile(folder / EVALUATION, f"no readable evaluation: {error!r}", REMEDY) from error
     return Run(
         name,
         read_selection(folder),
         settings,
         evaluation.get("train_seconds"),
         before,
-        (yaml.safe_load(recipe.read_text(encoding="utf-8")) or {}) if recipe.is_file() else {},
+        read_recipe(folder),
         evaluation.get("protocol"),
-        json.loads(versions.read_text(encoding="utf-8")) if versions.is_file() else {},
+        read_versions(folder),
         folder,
         evaluation.get("train_tokens"),
         evaluation.get("failed") or {},
         evaluation.get("unscorable") or {},
         evaluation.get("trained") or {},
-        read_settings(folder).get("equal"),
+        read_settings(folder)[0].get("equal"),
     )
 
 

@@ -15,7 +15,7 @@ from scipy.stats import binomtest
 from ...data.load import load_rows
 from ...engines.llm.judge import Judge
 from ...options import nearest
-from ...runs.folder import plain
+from ...runs.files import plain
 from ..benchmark_rows import COLUMNS
 from ..question_rows import Messages, read_question
 from .win_rate import judge_pairs

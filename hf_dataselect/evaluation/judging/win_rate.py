@@ -27,6 +27,7 @@ import numpy as np
 
 from ...engines.llm.judge import Conversation, Judge
 from ...engines.llm.prompts import delimited, numbers
+from ...runs.files import said_files
 from ..question_rows import Messages, transcript
 
 
@@ -168,9 +169,10 @@ def read_answers(path: Path) -> tuple[dict[str, list[Request]], dict[str, list[A
     (and the `messages` of a chat) and `answer` (or null) on each line.
 
     Raises:
-        `ValueError`: A missing file or a malformed line.
+        `ValueError`: A missing file, a malformed line, or answers that are not those that the run gave
+            ([`DamagedFile`]).
     """
-    files = sorted((path / "answers").glob("*.jsonl")) if path.is_dir() else [path]
+    files = said_files(path, "answers") if path.is_dir() else [path]
     questions, answers = {}, {}
     try:
         for file in files:

@@ -10,7 +10,9 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
-from ...runs.folder import plain
+from ...engines.store.files import write_atomic
+from ...errors import printable
+from ...runs.files import plain
 from ..comparison.comparison import Comparison
 from .picture import Picture, draw
 from .sections import Section, Table, sections, shortened
@@ -72,7 +74,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
         pictures = []
     paths = [folder / "report.md", folder / "report.json"]
     parts = sections(comparison)
-    paths[0].write_text(to_markdown(parts, pictures) + "\n", encoding="utf-8")
+    write_atomic(paths[0], to_markdown(parts, pictures) + "\n")
     described = [asdict(group) for group in comparison.groups]
     for run in (run for group in described for run in group["runs"]):
         del run["selection"]["scores"], run["selection"]["columns"]  # in the run's own scores.parquet
@@ -80,7 +82,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     content["examples"] = comparison.examples
     content["efficiency"] = [item._asdict() | item.point._asdict() for item in comparison.efficiencies()]
     content["unranked"] = [item._asdict() | item.point._asdict() for item in comparison.unranked()]
-    paths[1].write_text(json.dumps(plain(content), ensure_ascii=False), encoding="utf-8")
+    write_atomic(paths[1], printable(json.dumps(plain(content), ensure_ascii=False)))
     for picture in pictures:
         picture.figure.savefig(folder / picture.file, dpi=150)
         paths.append(folder / picture.file)
@@ -90,7 +92,7 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
         logger.warning("No report.html: %s. `pip install hf_dataselect[report]`.", error)
         return paths
     paths.append(folder / "report.html")
-    paths[-1].write_text(page, encoding="utf-8")
+    write_atomic(paths[-1], page)
     return paths
 
 

@@ -1,9 +1,11 @@
 """What a report is made of: sections of sentences, tables and pictures."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
+from ...errors import printable
 from ..comparison.comparison import Comparison
 
 
@@ -28,6 +30,9 @@ class Table:
     left: int | None = 1
     longest: int | None = None
 
+    def __post_init__(self):
+        self.head, self.rows = _printable(self.head), _printable(self.rows)
+
 
 @dataclass
 class Section:
@@ -37,6 +42,14 @@ class Section:
     text: list[str] = field(default_factory=list)
     table: Table | None = None
     pictures: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        self.title, self.text = _printable(self.title), _printable(self.text)
+
+
+def _printable(text: Any) -> Any:
+    """Texts in whatever lists, with what steers a terminal or reorders a page escaped."""
+    return [_printable(part) for part in text] if isinstance(text, list) else printable(text)
 
 
 def named(comparison: Comparison) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...runs.folder import plain
+from ...runs.files import plain
 from ..comparison.comparison import Comparison
 from ..comparison.evaluated_runs import Group
 from ..comparison.pir import PIR, cost_warning

@@ -7,7 +7,6 @@ self-attention (arXiv 2308.12067: 30). Each loss is appended to `subsets.jsonl`:
 can be added later.
 """
 
-import json
 import logging
 import os
 from dataclasses import dataclass, field, replace
@@ -18,13 +17,14 @@ import numpy as np
 
 from ...context import Context
 from ...data.records import Records
+from ...engines.store.checked import json_line, read_lines
 from ...engines.store.files import check_writable
 from ...engines.tuning.warm_up import WarmupSettings
 from ...features.image_text import ImageTextSources
 from ...features.indicators import IndicatorSources
 from ...features.tuned_loss import TunedLoss
 from ...options import NonNegativeFloat, PositiveFloat, PositiveInt, check_declared
-from ...runs.folder import plain
+from ...runs.files import plain
 from .fitting import check_varied, fit_linear, fit_network, spread, standardised
 from .rule import FittedRule
 
@@ -258,24 +258,27 @@ def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, see
 
 
 class _Losses:
-    """Losses by the rows of a subset, appended as JSON lines; those of other settings are ignored."""
+    """
+    Losses by the rows of a subset, appended as JSON lines with checksums; those of other settings are ignored, and a
+    line that is damaged is computed again.
+    """
 
     def __init__(self, path: Path, settings: str, ctx: Context):
-        self.path, self.settings, self.done = path, settings, {}
+        self.path, self.settings = path, settings
         self._main = ctx.runtime.is_main
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # torn by a kill
-                continue
-            if isinstance(record, dict) and record.get("settings") == settings and "rows" in record:
-                self.done[tuple(record["rows"])] = record["loss"]
-        self.done = ctx.runtime.broadcast(self.done)
+        records = read_lines(path, unchecked=True) if self._main else []  # earlier versions wrote no checksums
+        known = [record for record in records if record.get("settings") == settings and _is_loss(record)]
+        self.done = ctx.runtime.broadcast({tuple(record["rows"]): record["loss"] for record in known})
 
     def add(self, number: int, rows: list[int], loss: float) -> None:
         self.done[tuple(rows)] = loss
         if self._main:
             record = {"settings": self.settings, "subset": number, "loss": loss, "rows": rows}
             with open(self.path, "ab", buffering=0) as file:
-                file.write(f"\n{json.dumps(record)}\n".encode())
+                file.write(json_line(record))
                 os.fsync(file.fileno())
+
+
+def _is_loss(record: dict[str, Any]) -> bool:
+    rows, loss = record.get("rows"), record.get("loss")
+    return isinstance(rows, list) and {*map(type, rows)} <= {int} and type(loss) is float and np.isfinite(loss)

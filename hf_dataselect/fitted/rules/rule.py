@@ -1,11 +1,11 @@
 """
 Rules that predict, from indicators of rows, the loss of a model fine-tuned on them.
 
-A rule is a JSON file; network weights and axes of principal components are in a .safetensors file beside it.
+A rule is a JSON file; network weights and axes of principal components are in a .safetensors file beside it. A fitted
+one has a checksum. To edit it, or to write one by hand, leave out its entry `checksum`: it is read with a warning.
 """
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,11 +16,15 @@ from typing import Any, ClassVar
 import numpy as np
 from safetensors.numpy import load, save
 
+from ...engines.store.checked import read_json, write_json
 from ...engines.store.files import write_atomic
+from ...errors import DamagedFile
 from .attention import predict
 
 
 logger = logging.getLogger(__name__)
+
+_REMEDY = "Fit it again with `hf-dataselect fit-rule`; or, if you edited it, remove its entry `checksum`."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +96,7 @@ class FittedRule:
             data = save({name: np.ascontiguousarray(array) for name, array in self.tensors.items()})
             write_atomic(path.with_suffix(".safetensors"), data)
             described["tensors"] = {"file": path.with_suffix(".safetensors").name, "hash": _hash(data)}
-        write_atomic(path, json.dumps(described, indent=2) + "\n")
+        write_json(path, described)
 
 
 @dataclass(frozen=True)
@@ -190,7 +194,8 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
             The method's published rules by name.
 
     Raises:
-        `ValueError`: an unknown rule, a file that is not a rule, or a rule of other indicators or another method.
+        `ValueError`: an unknown rule, a file that is not a rule or whose numbers are not those that were fitted, or a
+            rule of other indicators or another method.
     """
     if name in (published or {}):
         return published[name]
@@ -203,12 +208,14 @@ def load_rule(name: str, sources: type, published: Mapping[str, FittedRule] | No
             + ": write one with `hf-dataselect fit-rule`."
         )
     try:
-        described = json.loads(path.read_text(encoding="utf-8"))
+        described = read_json(path, _REMEDY)
         kind = {"linear": Rule, "attention": AttentionRule}[described.pop("regressor", "linear")]
         beside = described.pop("tensors", None)
         rule = kind(**described, tensors=_beside(path, **beside) if beside else {})
         rule.check()
         sources(**_typed(rule.sources, asdict(sources())))
+    except DamagedFile as error:
+        raise ValueError(f"`selection_kwargs`: rule={name!r}: {error}") from error
     except (OSError, ValueError, TypeError, AttributeError, KeyError, RuntimeError) as error:
         raise ValueError(f"`selection_kwargs`: rule={name!r} is not a rule file: {error}.") from error
     # Equal names do not suffice: `len` counts tokens in one method, and characters in the other.

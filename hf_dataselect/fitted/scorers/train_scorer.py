@@ -39,6 +39,8 @@ from ...errors import Checks
 from ...features.ratings import DIGITS, expected_ratings
 from ...options import typed_options
 from ...parsing import parse_options
+from ...runs.lock import locked
+from ...runs.secrets import WithoutSecrets
 from .evolution import TEMPLATES, evolved_rows, seed_pairs
 from .scorer_prompts import SCORER_MARK
 
@@ -96,16 +98,27 @@ class ScorerArguments(ScriptArguments):
             raise ValueError(f"`judge={self.judge!r}` can't rewrite texts here: take 'openai:MODEL' or 'model:NAME'.")
 
 
+@dataclass
+class _TrainingArguments(WithoutSecrets, SFTConfig):
+    pass
+
+
 def train_scorer(argv: Sequence[str]) -> None:
     """Evolve rows, score them together, fine-tune a scorer on them, measure and save it."""
     checks = Checks()
-    kinds = (ScorerArguments, SFTConfig, ModelConfig)
+    kinds = (ScorerArguments, _TrainingArguments, ModelConfig)
     options, args, model_options = parse_options(kinds, argv, "hf-dataselect train-scorer", checks)
     for part, name in ((options, "dataset_name"), (model_options, "model_name_or_path"), (options, "judge")):
         if part is not None and not getattr(part, name):
             checks.errors.append(ValueError(f"`{name}` is required."))
     judge_options = options and checks(typed_options, JudgeOptions, options.judge_kwargs, "judge_kwargs")
     checks.finish()
+    with locked(args.output_dir):
+        _train(options, args, model_options, judge_options)
+
+
+def _train(options: ScorerArguments, args: SFTConfig, model_options: ModelConfig, judge_options: JudgeOptions) -> None:
+    checks = Checks()
     checks(check_writable, args.output_dir, "output_dir", make=False)
     hub = {"revision": model_options.model_revision, "trust_remote_code": args.trust_remote_code}
     tokenizer = checks(checked_tokenizer, model_options.model_name_or_path, **hub)

@@ -56,3 +56,5 @@ def test_more_examples_than_were_decided_on_and_a_damaged_file_are_decided_anew(
     (path,) = tmp_path.glob("projection/*")
     path.write_text("{")
     assert why(monkeypatch, cache_dir=tmp_path) is not None and '"examples": 2' in path.read_text()
+    path.write_text(path.read_text().replace('"examples": 2', '"examples": 9'))
+    assert why(monkeypatch, 0, cache_dir=tmp_path) is None, "a flipped bit is not believed"

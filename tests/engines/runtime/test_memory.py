@@ -17,6 +17,7 @@ from hf_dataselect.pipeline import select
 from hf_dataselect.runs.folder import read_selection, write_selection
 from hf_dataselect.selectors.full import Full
 from tests.rows import alpaca
+from tests.run_folders import as_earlier_version
 from tests.test_contract import context
 
 
@@ -95,6 +96,7 @@ def test_a_run_folder_tells_it_and_one_from_before_is_still_read(tmp_path):
     write_selection(tmp_path, selection)
     assert read_selection(tmp_path).peak_memory == selection.peak_memory and selection.peak_memory["process"] > MIB
     path = tmp_path / "selection.json"
+    as_earlier_version(tmp_path)
     described = json.loads(path.read_text())
     del described["peak_memory"]
     path.write_text(json.dumps(described))

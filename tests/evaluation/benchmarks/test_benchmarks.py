@@ -17,7 +17,7 @@ from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.judging.win_rate import read_answers
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
-from hf_dataselect.runs.folder import plain
+from hf_dataselect.runs.files import plain
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.comparison import plan
 from hf_dataselect.training.config import DataSelectingConfig
@@ -128,7 +128,7 @@ def test_a_run_with_named_benchmarks(tmp_path):
     logged = [entry for entry in trainer.state.log_history if "benchmark/mmlu/accuracy" in entry]
     assert len(logged) == 2
     lines = [json.loads(line) for line in (tmp_path / "run" / "answers" / "chat.jsonl").read_text().splitlines()]
-    assert [line.keys() for line in lines] == [{"id", "question", "answer"}] * 2
+    assert [line.keys() for line in lines] == [{"run", "id", "question", "answer"}] * 2
     assert [line["id"] for line in lines] == ["0", "2"] and lines[1]["question"] == SUMS[2]["question"]
     assert all(isinstance(line["answer"], str) for line in lines)
 

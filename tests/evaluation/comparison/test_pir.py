@@ -19,7 +19,7 @@ from hf_dataselect.evaluation.comparison.pir import (
     cost_warning,
 )
 from hf_dataselect.evaluation.comparison.wins import wins_pir
-from hf_dataselect.runs.folder import plain
+from hf_dataselect.runs.files import plain
 from tests.shared_data import golden
 
 

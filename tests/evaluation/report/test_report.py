@@ -24,7 +24,8 @@ from hf_dataselect.evaluation.comparison.published import Point
 from hf_dataselect.evaluation.report.picture import draw
 from hf_dataselect.evaluation.report.report import _width, to_markdown, write_report
 from hf_dataselect.evaluation.report.sections import sections
-from hf_dataselect.runs.folder import write_evaluation, write_recipe, write_selection
+from hf_dataselect.runs.files import run_id
+from hf_dataselect.runs.folder import read_evaluation, write_evaluation, write_recipe, write_selection
 from hf_dataselect.selection import Selection
 from tests.evaluation.judging.test_win_rate import Scripted
 
@@ -507,10 +508,12 @@ def test_a_wins_rate_whose_interval_has_no_upper_end_has_no_rank(tmp_path):
     assert unranked(to_markdown(sections(found))) == ["ifd (SDF 0.250): the interval of its wins rate has no end."]
 
 
-def answered(folder: Path, scores: list[int], name: str = "koala") -> None:
+def answered(folder: Path, scores: list[int | str], name: str = "koala") -> None:
     (folder / "answers").mkdir(exist_ok=True)
-    lines = [json.dumps({"question": f"q{i}", "answer": f"{folder.name} {score}"}) for i, score in enumerate(scores)]
-    (folder / "answers" / f"{name}.jsonl").write_text("\n".join(lines))
+    answers = [f"{folder.name} {score}" if isinstance(score, int) else score for score in scores]
+    lines = [{"run": run_id(folder), "question": f"q{i}", "answer": answer} for i, answer in enumerate(answers)]
+    (folder / "answers" / f"{name}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    write_evaluation(folder, read_evaluation(folder))
 
 
 def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
@@ -532,9 +535,16 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
     assert "ifd: answers compared by scripted." in text
     other = compare_runs([random, ifd], baseline=random)
     assert other.groups[1].wins is None  # what is kept is of another baseline
-    (ifd / "answers" / "koala.jsonl").write_text((full / "answers" / "koala.jsonl").read_text())
+    answered(ifd, [5] * 30)
     assert compare_runs(runs).groups[1].wins is None  # ... and of other answers
+    (ifd / "answers" / "koala.jsonl").write_text((full / "answers" / "koala.jsonl").read_text())
+    assert compare_runs(runs).groups[1].judge == (
+        f"not judged: {ifd / 'answers' / 'koala.jsonl'} is damaged (it is not the one that eval.json was written "
+        "with). Evaluate the run again."
+    )
+    answered(ifd, [9] * 20 + [5] * 4 + [1] * 6)
     shutil.rmtree(random / "answers")
+    write_evaluation(random, read_evaluation(random))
     unjudged = compare_runs(runs)
     add_wins(unjudged, Scripted())
     assert unjudged.groups[1].wins is not None and unjudged.groups[2].wins is None
@@ -547,12 +557,8 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
 
 def test_ties_that_no_judge_saw_are_named(tmp_path):
     full, ifd = make_run(tmp_path / "full"), make_run(tmp_path / "ifd", "ifd", rows=[1])
-    answered(full, [5] * 30)
-    answered(ifd, [9] * 16 + [1] * 4)
-    for folder in (full, ifd):
-        file = folder / "answers" / "koala.jsonl"
-        same = [json.dumps({"question": f"q{i}", "answer": "the same"}) for i in range(20, 30)]
-        file.write_text("\n".join([*file.read_text().split("\n")[:20], *same]))
+    answered(full, [5] * 20 + ["the same"] * 10)
+    answered(ifd, [9] * 16 + [1] * 4 + ["the same"] * 10)
     found = compare_runs([full, ifd])
     judge = Scripted()
     add_wins(found, judge)

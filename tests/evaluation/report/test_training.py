@@ -1,6 +1,5 @@
 """The report says how runs were trained differently, where their options don't."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
+from hf_dataselect.runs.folder import write_settings
 from tests.evaluation.report.test_report import make_run, tables
 
 
@@ -96,7 +96,7 @@ def test_other_numbers_of_updates_for_as_many_tokens_part_neither_seeds_nor_the_
             figures = FULL | {"updates": updates, "epochs": 12.0}
             runs.append(trained(tmp_path / f"{method}{seed}", method, figures, max_steps=updates, **given))
     for run in runs:
-        (run / "compared.json").write_text(json.dumps({"finished": True, "settings": {"equal": "tokens"}}))
+        write_settings(run, {"equal": "tokens"}, finished=True)
     found = compare_runs(runs)
     assert [group.name for group in found.groups] == ["full", "random 3", "ifd 3"]
     assert found.groups[2].over_control is not None
