@@ -7,7 +7,7 @@ from pathlib import Path
 from ..data.load import load_rows
 from ..data.records import Records
 from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
-from ..evaluation.report.report import to_markdown, write_report
+from ..evaluation.report.report import in_short, to_markdown, write_report
 from ..evaluation.report.sections import sections
 from .console import checked, log_to_console, refuse, say
 from .judge_check import add_judge, load_judge_of
@@ -41,4 +41,4 @@ def run(argv: Sequence[str]) -> None:
         checked(lambda: add_wins(compared, load_judge_of(options)))
     say(to_markdown(sections(compared)))
     if options.output_dir is not None:
-        say(f"Written: {', '.join(map(str, checked(write_report, compared, options.output_dir)))}")
+        say(f"Written: {in_short(checked(write_report, compared, options.output_dir))}.")

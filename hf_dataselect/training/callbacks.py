@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -159,6 +160,7 @@ class PIRCallback(TrainerCallback):
             raise
         self._evaluation |= {"train_seconds": seconds, "train_tokens": _tokens(self.trainer.train_dataset)}
         self._evaluation["trained"] = self.trainer.trained.figures(args, state)
+        self._evaluation["date"] = datetime.now(UTC).isoformat(timespec="seconds")
         self._write()
         both = [self._evaluation["trained"]], [(self.baseline or {}).get("trained") or {}]
         names = [name for name in TRAINED if name != "updates" and not (name == "epochs" and args.max_steps > 0)]

@@ -52,6 +52,8 @@ class Run:
             What training did, see [`~trained`]; empty if the run does not record it.
         equal (`str`, *optional*):
             What a comparison gave this run as much of as the baseline, if not epochs.
+        date (`str`, *optional*):
+            When training ended, in ISO 8601 and UTC.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Run:
     unscorable: dict[str, list[int]] = field(default_factory=dict)
     trained: dict[str, Any] = field(default_factory=dict)
     equal: str | None = None
+    date: str | None = None
 
     @property
     def seed(self) -> int | None:
@@ -225,6 +228,7 @@ def read_run(folder: Path, shared_names: list[str]) -> Run:
         evaluation.get("unscorable") or {},
         evaluation.get("trained") or {},
         read_settings(folder)[0].get("equal"),
+        evaluation.get("date"),
     )
 
 

@@ -1,9 +1,9 @@
 """Writes the report: Markdown, one HTML page, pictures and JSON."""
 
 import base64
-import io
 import json
 import logging
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,8 +14,11 @@ from ...engines.store.files import write_atomic
 from ...errors import printable
 from ...runs.files import plain
 from ..comparison.comparison import Comparison
-from .picture import Picture, draw
-from .sections import Section, Table, sections, shortened
+from .drawing import Picture
+from .picture import draw
+from .section import LONG, Section, Table, shortened
+from .sections import sections
+from .tables import write_tables
 from .verdict import headline
 
 
@@ -27,14 +30,20 @@ def to_markdown(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> s
     drawn, lines = {picture.name: picture for picture in pictures}, []
     for part in parts:
         lines += [f"## {part.title}", ""]
-        if part.text:
-            lines += [*(f"- {line}" if len(part.text) > 1 else line for line in part.text), ""]
+        if part.facts:
+            lines += [*(f"- {name}: {value}" for name, value in part.facts.items()), ""]
+        lines += _listed(part.text)
         if part.table:
             lines += [*_aligned(part.table), ""]
         for name in part.pictures:
             if name in drawn:
                 lines += [f"![{drawn[name].alt}]({drawn[name].file})", ""]
+        lines += _listed(part.remarks)
     return "\n".join(lines).rstrip()
+
+
+def _listed(lines: list[str]) -> list[str]:
+    return [*(f"- {line}" if len(lines) > 1 else line for line in lines), *([""] if lines else [])]
 
 
 def to_html(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> str:
@@ -47,25 +56,33 @@ def to_html(parts: Sequence[Section], pictures: Sequence[Picture] = ()) -> str:
     from jinja2 import Environment
 
     source = (files(__package__) / "report.html.jinja").read_text(encoding="utf-8")
-    template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(source)
-    drawn = {picture.name: (picture.alt, _inlined(picture)) for picture in pictures}
-    return template.render(sections=parts, pictures=drawn)
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"breakable": _breakable, "inlined": _inlined}
+    template = environment.from_string(source)
+    return template.render(sections=parts, pictures={picture.name: picture for picture in pictures}, long=LONG)
+
+
+def _breakable(name: str) -> str:
+    """A name that may be broken after punctuation and before capitals."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(map(escape, re.split(r"(?<=[_/.:-])(?=\w)|(?<=[a-z])(?=[A-Z])", name)))
 
 
 def _inlined(picture: Picture) -> str:
     """The picture as a data URL; vector graphics are sharp on a phone and on paper."""
-    buffer = io.BytesIO()
-    picture.figure.savefig(buffer, format="svg")
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(picture.svg).decode()
 
 
 def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     """
-    Write report.md and report.json, with jinja2 also report.html, with matplotlib also each picture as PNG (both in
-    the extra `report`). Replaces an earlier report in the folder. Returns the paths.
+    Write report.md and report.json, each table as CSV in `tables/`, with jinja2 also as LaTeX, and report.html, with
+    matplotlib also each picture as PNG, and those for a paper as PDF and SVG (both in the extra `report`). Replaces an
+    earlier report in the folder. Returns the paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for stale in [*folder.glob("report-*.png"), folder / "report.html"]:
+    drawn = [path for kind in ("png", "pdf", "svg") for path in folder.glob(f"report-*.{kind}")]
+    for stale in [*drawn, folder / "report.html"]:
         stale.unlink(missing_ok=True)
     try:
         pictures = draw(comparison)
@@ -86,6 +103,10 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     for picture in pictures:
         picture.figure.savefig(folder / picture.file, dpi=150)
         paths.append(folder / picture.file)
+        for kind in ("pdf", "svg") if picture.paper else ():
+            paths.append(paths[-1].with_suffix(f".{kind}"))
+            paths[-1].write_bytes(getattr(picture, kind))
+    paths += write_tables(parts, folder / "tables")
     try:
         page = to_html(parts, pictures)
     except ImportError as error:
@@ -94,6 +115,12 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     paths.append(folder / "report.html")
     write_atomic(paths[-1], page)
     return paths
+
+
+def in_short(paths: list[Path]) -> str:
+    """The files that [`write_report`] has written: the report itself by name, the others by number."""
+    named = [path for path in paths if path.stem == "report"]
+    return f"{', '.join(map(str, named))}, and {len(paths) - len(named)} pictures and tables beside them"
 
 
 def _aligned(table: Table) -> list[str]:

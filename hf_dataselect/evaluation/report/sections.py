@@ -7,36 +7,38 @@ difference is not significant.
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
 from ...runs.files import plain
 from ..comparison.comparison import Comparison
 from ..comparison.evaluated_runs import Group
-from ..comparison.pir import PIR, cost_warning
 from ..comparison.published import published
-from .by_setting import scores_by_setting, verdicts_by_setting
-from .section import Section, Table, named, number
-from .training import trained_differently
+from .by_setting import gains_and_harms, scores_by_setting, verdicts_by_setting
+from .header import header
+from .overlap import overlap_matrices
+from .remarks import remarks
+from .section import Section, Table, named, number, shortened
 from .verdict import headline, interval_text
 
 
 def sections(comparison: Comparison) -> list[Section]:
     """The sections in order; empty ones are omitted."""
     parts = [
+        header(comparison),
         Section("Verdict", [headline(comparison)]),
         _runs(comparison),
+        *gains_and_harms(comparison),
         scores_by_setting(comparison),
-        verdicts_by_setting(comparison),
+        *verdicts_by_setting(comparison),
         *_efficiency(comparison),
-        _overlaps(comparison),
+        *overlap_matrices(comparison),
         _tallies(comparison),
         *_examples(comparison),
         _accounting(comparison),
         _reproduction(comparison),
     ]
-    return [part for part in parts if part.text or part.table]
+    return [part for part in parts if not part.empty]
 
 
 def _runs(comparison: Comparison) -> Section:
@@ -58,18 +60,17 @@ def _runs(comparison: Comparison) -> Section:
         "PIR (wins rate)": lambda g: number(g.wins and g.wins.value),
         "its interval": lambda g: interval_text(g.wins),
     }
+    if all(group.method.rpartition(":")[2] in group.name for group in groups):  # which says it already
+        del columns["method"]
     if max(len(group.runs) for group in groups) == 1:
         del columns["seeds"]
     if all(group.trained("updates") is None for group in groups):
         del columns["updates"]
     if not any(group.wins for group in groups):
         del columns["PIR (wins rate)"], columns["its interval"]
-    table = Table([*columns], [[cell(group) for cell in columns.values()] for group in groups], 3)
-    return Section("Runs", [*_remarks(comparison)], table, ("ratios", "curves"))
-
-
-def _kind(pir: PIR, compared: str) -> str:
-    return f"{pir.kind} over the control" if compared == "over_control" else pir.kind
+    cells = [[cell(group) for cell in columns.values()] for group in groups]
+    table = Table([*columns], cells, [*columns].index("verdict") + 1)
+    return Section("Runs", [], table, ("ratios", "over control", "curves"), remarks(comparison))
 
 
 def _over_control(group: Group) -> str:
@@ -79,45 +80,14 @@ def _over_control(group: Group) -> str:
     return f"{pir.value:.3f}" + (f" ({interval_text(pir)})" if interval_text(pir) else "")
 
 
-def _remarks(comparison: Comparison) -> Iterator[str]:
-    """Notes without which the numbers can be misread."""
-    reference = comparison.baseline
-    if reference is None:
-        yield "No run of `full` among these: PIR and STR need a baseline."
-    for compared in ("pir", "wins", "over_control"):
-        intervals: dict[tuple[str, str], list[str]] = {}
-        for group in comparison.groups:
-            if pir := getattr(group, compared):
-                intervals.setdefault((pir.interval, _kind(pir, compared)), []).append(group.name)
-        for (how, of), names in intervals.items():
-            yield f"Interval of {', '.join(names)} ({of}): {how}."
-    for group in comparison.groups:
-        if warning := cost_warning(group.str_ratio):
-            yield f"{group.name}: {warning[0].lower()}{warning[1:]}"
-        if group.judge is not None:
-            yield f"{group.name}: {'answers compared by ' if group.wins else ''}{group.judge}."
-        for run in group.runs:
-            for name, error in run.failed.items():
-                yield f"{run.name}: the benchmark {name!r} failed: {error}"
-        for name, shared in (group.selection.facts.get("also_in") or {}).items():
-            kept = f"{shared['rows']:,} candidates are also in `{name}`, {shared['kept']:,} of them were kept"
-            yield f"{group.name}: {kept}."
-        if cached := group.selection.passes.get("cached_rows"):
-            seconds = f"{group.selection.cached_seconds:.1f} of the {group.selection.seconds:.1f} selection seconds"
-            yield f"{group.name}: {cached:,} scores were read from the cache, which saved {seconds}."
-        for compared in ("pir", "wins", "over_control"):
-            if (pir := getattr(group, compared)) and pir.left_out:
-                reasons = "; ".join(f"{name}: {reason}" for name, reason in pir.left_out.items())
-                yield f"{group.name}: excluded from the PIR ({_kind(pir, compared)}): {reasons}."
-    yield from trained_differently(comparison)
-
-
 def _efficiency(comparison: Comparison) -> Iterator[Section]:
     efficiencies, unranked = comparison.efficiencies(), comparison.unranked()
     known = {method.point for method in published()}
+    own = {group.name: group.wins for group in comparison.groups if group.wins}
+    intervals = {item.point: interval_text(own[item.point.name]) for item in efficiencies if item.point not in known}
     rows = [
         [f"{item.point.name}{'' if item.point in known else ' (this comparison)'}", f"{item.point.sdf:.3f}"]
-        + [number(item.point.pir), number(item.distance), str(item.rank or "")]
+        + [number(item.point.pir), intervals.get(item.point, ""), number(item.distance), str(item.rank or "")]
         for item in efficiencies
     ]
     estimated = " and ".join(method.method for method in published() if method.estimated)
@@ -126,30 +96,14 @@ def _efficiency(comparison: Comparison) -> Iterator[Section]:
         "(arXiv 2406.14115, section 6.1). PIRs are wins rates; the published ones are of other models on other data, "
         f"those of {estimated} are estimates of that paper. Read it as a map, not as a ranking."
     )
-    table = Table(["method", "SDF", "PIR (wins scale)", "distance", "rank"], rows)
-    own = {item.point.name for item in efficiencies if item.point not in known}
-    intervals = [
-        f"{group.name}: 95 % interval of its wins rate {interval_text(group.wins)}, {group.wins.verdict}."
-        for group in comparison.groups
-        if group.wins and group.name in own
-    ]
     if efficiencies:
-        yield Section("Efficiency", [text, *intervals], table, ("plane",))
+        table = Table(["method", "SDF", "PIR (wins scale)", "95 % interval", "distance", "rank"], rows)
+        yield Section("Efficiency", [text], table, ("plane",))
     lines = [
         f"{item.point.name} (SDF {item.point.sdf:.3f}): {'; '.join(filter(None, (item.reason, item.estimated)))}."
         for item in unranked
     ]
     yield Section("Efficiency: runs without a rank", lines, pictures=() if efficiencies else ("plane",))
-
-
-def _overlaps(comparison: Comparison) -> Section:
-    rows = [
-        [one.name, other.name, f"{shared:.3f}", "" if correlation is None else f"{correlation:+.3f}"]
-        for one, other, shared, correlation in comparison.overlaps()
-    ]
-    head = ["run", "and", "rows both kept / rows one kept", "rank correlation of scores"]
-    note = "Two random halves of a dataset share 1/3 of their rows, two random twentieths 1/39."
-    return Section("Overlap of the selections", [note] if rows else [], Table(head, rows, 2) if rows else None)
 
 
 def _tallies(comparison: Comparison) -> Section:
@@ -158,12 +112,13 @@ def _tallies(comparison: Comparison) -> Section:
         return Section(title)
     names = named(comparison)
     totals = {name: max(1, sum(tally.values())) for name, tally in comparison.tallies.items()}
-    head = [str(comparison.column), *(names.get(name, name) for name in totals)]
+    values = list(comparison.tallies["candidates"])
     rows = [
-        [value, *(f"{tally[value]:,} ({tally[value] / totals[n]:.0%})" for n, tally in comparison.tallies.items())]
-        for value in comparison.tallies["candidates"]
+        [names.get(name, name), *(f"{tally[value]:,} ({tally[value] / totals[name]:.0%})" for value in values)]
+        for name, tally in comparison.tallies.items()
     ]
-    return Section(title, ["In brackets: share of the run's rows."], Table(head, rows), ("tallies",))
+    text = "In brackets: share of the run's rows."
+    return Section(title, [text], Table(["run", *values], rows), ("tallies",))
 
 
 def _examples(comparison: Comparison) -> Iterator[Section]:
@@ -173,7 +128,7 @@ def _examples(comparison: Comparison) -> Iterator[Section]:
         table = Table(list(rows[0]), cells, None, longest=44) if rows else None
         scored = int(np.isfinite(group.selection.scores).sum())
         text = [f"{scored:,} of {group.selection.candidates:,} rows have a score; higher is better."]
-        yield Section(f"Scores of {group.name}", text, table, (f"scores-{group.name}",))
+        yield Section(f"Scores of {group.name}", text, table, (f"scores-{group.name}",), folded=True)
 
 
 def _accounting(comparison: Comparison) -> Section:
@@ -198,6 +153,9 @@ def _accounting(comparison: Comparison) -> Section:
             lines.append(("tokens of the rows kept", f"{group.tokens:,.0f}{share}"))
         if (trained := group.trained("tokens")) is not None:
             lines.append(("tokens trained", f"{trained:,.0f}"))
+        if cached := selection.passes.get("cached_rows"):
+            saved = f"{selection.cached_seconds:.1f} of the {selection.seconds:.1f} selection seconds"
+            lines.append(("scores read from the cache", f"{cached:,}, which saved {saved}"))
         if selection.passes:
             lines.append(("rows and tokens through models", _listed(selection.passes)))
         judge = selection.facts.get("judge")
@@ -213,7 +171,7 @@ def _accounting(comparison: Comparison) -> Section:
         if sizes:
             lines.append(("peak memory of the selection", "; ".join(sizes)))
         rows += [[group.name, *line] for line in lines]
-    return Section("Row accounting", table=Table(["run", "what", "how much"], rows, 2))
+    return Section("Row accounting", table=Table(["run", "what", "how much"], rows, 3), folded=True)
 
 
 def _listed(numbers: dict[str, float]) -> str:
@@ -230,10 +188,5 @@ def _reproduction(comparison: Comparison) -> Section:
     text = ["`hf-dataselect train --config recipe.yaml` with the `recipe.yaml` of a run's folder repeats the run."]
     if versions := next((run.versions for run in runs if run.versions), {}):
         text.append("Versions: " + ", ".join(f"{name} {number}" for name, number in versions.items() if number) + ".")
-    return Section("Reproduction", text, Table(["run", "model", "seed", "dataset (hash)", "options"], rows, None))
-
-
-def shortened(text: Any, length: int | None) -> str:
-    """The text on one line, at most `length` characters."""
-    text = " ".join(str(text).split())
-    return text if length is None or len(text) <= length else text[: length - 1].rstrip() + "…"
+    table = Table(["run", "model", "seed", "dataset (hash)", "options"], rows, None)
+    return Section("Reproduction", text, table, folded=True)

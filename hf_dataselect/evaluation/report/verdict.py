@@ -1,5 +1,7 @@
 """The verdict on a [`Comparison`] in words; a number without an interval gets none."""
 
+import re
+
 import numpy as np
 
 from ..comparison.comparison import Comparison
@@ -19,14 +21,14 @@ def headline(comparison: Comparison) -> str:
     text = f"{best.name}, on {best.sdf:.1%} of the rows, {_against(best.pir, 'training on everything')}"
     if best.pir.intervals and best.pir.left_out:
         text += f", without {', '.join(best.pir.left_out)}"
-    if "variance between runs is not included" in best.pir.interval:
-        text += "; with one run a side, this is about these two models, and other seeds may differ"
     if best.wins is not None:
         text += f"; its answers compared with the baseline's by the judge: {best.wins.verdict} ({_stated(best.wins)})"
     if best.over_control is not None:
         text += f"; it {_against(best.over_control, 'as many random rows')}"
     elif best.method not in UNSCORED:
         text += "; without a control of as many random rows, the number of rows may be the cause, not their choice"
+    if "variance between runs is not included" in best.pir.interval:
+        text += "; with one run a side, other seeds may differ"
     if len(rated) > 1:
         text += f". It has the highest PIR of {len(rated)}, which biases it upwards"
     return f"{text}."
@@ -43,7 +45,21 @@ def _against(pir: PIR, other: str) -> str:
 
 def _stated(pir: PIR) -> str:
     text = f"PIR {pir.value:.3f}, {pir.kind}" if np.isfinite(pir.value) else f"no PIR, {pir.kind}"
-    return text + (f", 95 % interval {interval_text(pir)}" if interval_text(pir) else "")
+    return text + (f", 95 % interval {interval_text(pir)}, {_chance(pir.interval)}" if interval_text(pir) else "")
+
+
+def _chance(interval: str) -> str:
+    """Whether an interval, by the text on how it was computed, holds the chance between runs."""
+    if "variance between runs is not included" in interval:
+        return "without the variance between runs"
+    if not (runs := re.search(r" and (\d+(?: \+ \d+)?) runs", interval)):
+        return "without the variance between runs"
+    text = f"with the variance between {runs[1]} runs"
+    if "the side with one run is taken to vary as the other" in interval:
+        text += ", the side with one taken to vary as the other"
+    if "between runs of the baseline is not included" in interval:
+        text += ", without that of the baseline's"
+    return text
 
 
 def interval_text(pir: PIR | None) -> str:

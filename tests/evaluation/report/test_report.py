@@ -88,7 +88,7 @@ def test_candidates_that_are_also_held_out_are_told(tmp_path, runs):
 
 
 def verdict(runs) -> str:
-    return to_markdown(sections(compare_runs(runs))).split("\n\n")[1]
+    return to_markdown(sections(compare_runs(runs))).split("## Verdict\n\n")[1].split("\n\n")[0]
 
 
 def tables(text: str) -> dict[str, list[dict[str, str]]]:
@@ -174,31 +174,45 @@ def test_every_number_of_the_report_is_under_its_own_head(different, tmp_path):
         *("STR", "selection s", "training s", "PIR (wins rate)", "its interval"),
     ]
     scores = {name: RUNS[name][4:6] for name in RUNS}
+    heads = ["answer_loss (lower is better)", "token_accuracy (higher is better)"]
     assert shown["Held-out rows and benchmarks"] == [
-        {"setting": "answer_loss (lower is better)", "before training": "3.0000"}
-        | {
-            names[n]: f"{loss:.4f}" + (f" ({2.0 / loss:.3f})" if n != "full" else "")
-            for n, (loss, _) in scores.items()
-        },
-        {"setting": "token_accuracy (higher is better)", "before training": ""}
-        | {
-            names[n]: f"{hits:.4f}" + (f" ({hits / 0.5:.3f})" if n != "full" else "")
-            for n, (_, hits) in scores.items()
-        },
+        {"run": "before training", heads[0]: "3.0000", heads[1]: ""},
+        *(
+            {"run": names[name], heads[0]: f"{loss:.4f}", heads[1]: f"{hits:.4f}"}
+            for name, (loss, hits) in scores.items()
+        ),
     ]
-    assert shown["Verdicts by setting"] == [
-        {
-            "run": names[name],
-            "setting": setting,
-            "verdict": group.pir.verdicts[setting],
-            "part of the PIR": "yes",
-            "score / baseline": f"{value:.3f}",
-            "its 95 % interval": f"{group.pir.intervals[setting][0]:.3f} to {group.pir.intervals[setting][1]:.3f}",
+    controls = {"best": "random", "worst": "random4"}
+    for compared, against, more, head in (
+        (dict.fromkeys(list(RUNS)[1:], "full"), "the baseline", "", "score / baseline"),
+        (controls, "as many random rows", ", over the control", "score / control"),
+    ):
+        ratios = {
+            name: {
+                "answer_loss": scores[other][0] / scores[name][0],
+                "token_accuracy": scores[name][1] / scores[other][1],
+            }
+            for name, other in compared.items()
         }
-        for name, group in groups.items()
-        if name != "full"
-        for setting, value in (("answer_loss", 2.0 / scores[name][0]), ("token_accuracy", scores[name][1] / 0.5))
-    ]
+        pirs = {name: groups[name].over_control if more else groups[name].pir for name in compared}
+        assert shown["Verdicts by setting" + more] == [
+            {
+                "run": name,
+                "setting": setting,
+                "verdict": pir.verdicts[setting],
+                "part of the PIR": "yes",
+                head: f"{ratios[name][setting]:.3f}",
+                "its 95 % interval": f"{pir.intervals[setting][0]:.3f} to {pir.intervals[setting][1]:.3f}",
+            }
+            for name, pir in pirs.items()
+            for setting in pir.settings
+        ]
+        signs = {"better": " +", "worse": " -"}
+        assert shown[f"Gains and harms by setting, against {against}"] == [
+            {"run": name}
+            | {setting: f"{ratio:.3f}{signs.get(pirs[name].verdicts[setting], '')}" for setting, ratio in of.items()}
+            for name, of in ratios.items()
+        ]
     mine = {row.pop("method"): row for row in shown["Efficiency"] if "(this comparison)" in row["method"]}
     assert mine.keys() == {f"{name} (this comparison)" for name in wins}
     for name, rank in {"best": "1", "worst": "10"}.items():  # of nine published, two of them tied, and these
@@ -206,13 +220,11 @@ def test_every_number_of_the_report_is_under_its_own_head(different, tmp_path):
         assert mine[f"{name} (this comparison)"] == {
             "SDF": f"{sdf:.3f}",
             "PIR (wins scale)": wins[name],
+            "95 % interval": between(groups[name].wins),
             "distance": f"{BASE.distance(Point(name, sdf, pir)):.3f}",
             "rank": rank,
         }
     assert len(shown["Efficiency"]) == 11
-    for name, word in {"best": "better", "worst": "worse"}.items():
-        said = f"- {name}: 95 % interval of its wins rate {between(groups[name].wins)}, {word}.\n"
-        assert said in to_markdown(sections(found))
     apart = to_markdown(sections(found)).split("## Efficiency: runs without a rank")[1].split("##")[0]
     for name, sdf in {"random": "0.250", "random4": "0.333"}.items():
         pir, value = groups[name].pir, ratio(name, "full")
@@ -222,12 +234,16 @@ def test_every_number_of_the_report_is_under_its_own_head(different, tmp_path):
             f"to {pir.high:.4f}) is outside the range 0.949 to 1.01 in which the line is known.\n"
         ) in apart
     assert apart.count("SDF") == 2
-    overlaps = {(row.pop("run"), row.pop("and")): list(row.values()) for row in shown["Overlap of the selections"]}
+    overlaps = {row.pop("run"): list(row.values()) for row in shown["Overlap of the selections"]}
     alike = spearmanr(np.arange(2, ROWS), np.arange(2, ROWS) % 5).statistic
-    assert overlaps["best", "worst"] == ["0.400", f"{alike:+.3f}"]
-    assert overlaps["random", "random4"] == [f"{1 / 6:.3f}", ""]
-    counted = {row.pop("fault"): row for row in shown["Rows kept by `fault`"]}
-    assert counted["none"] == {
+    assert list(overlaps) == ["1 random", "2 best", "3 random4", "4 worst"]
+    assert overlaps["2 best"][3] == overlaps["4 worst"][1] == "0.40" and overlaps["1 random"][2] == f"{1 / 6:.2f}"
+    assert shown["Rank correlation of the scores"] == [
+        {"run": "1 best", "1": "1.00", "2": f"{alike:.2f}"},
+        {"run": "2 worst", "1": f"{alike:.2f}", "2": "1.00"},
+    ]
+    counted = {row["run"]: row["none"] for row in shown["Rows kept by `fault`"]}
+    assert counted == {
         **{"candidates": "6 (50%)", "full (BM)": "6 (50%)", "random": "2 (67%)", "best": "0 (0%)"},
         **{"random4": "4 (100%)", "worst": "2 (50%)"},
     }
@@ -243,7 +259,8 @@ def test_every_number_of_the_report_is_under_its_own_head(different, tmp_path):
         cell for part in sections(found) if part.table for row in (part.table.head, *part.table.rows) for cell in row
     ]
     (page,) = (path for path in write_report(found, tmp_path / "report") if path.suffix == ".html")
-    assert list(map(unescape, re.findall(r"<t[hd](?: [^>]*)?>(.*?)</t[hd]>", page.read_text(), re.DOTALL))) == cells
+    written = page.read_text().replace("<wbr>", "")
+    assert list(map(unescape, re.findall(r"<t[hd](?:\s[^>]*)?>(.*?)</t[hd]>", written, re.DOTALL))) == cells
 
 
 def many_runs(folder: Path) -> list[Path]:
@@ -296,8 +313,8 @@ def test_in_a_report_of_26_runs_no_sentence_contradicts_a_number(tmp_path):
         assert row["verdict"] == ("better" if low > 1 else "worse" if high < 1 else "no significant difference")
         used = ["answer_loss", "token_accuracy"] + ["rare"] * (group.method != "length")
         assert value == pytest.approx(np.mean([group.pir.settings[name] for name in used]), abs=1e-3)
-        named_here = f"{group.name}: excluded from the PIR (benchmark ratio): rare:" in text
-        assert named_here == (group.method == "length")
+        said = [line for line in text.splitlines() if "excluded from the PIR (benchmark ratio): rare:" in line]
+        assert [group.name in line[2:].partition(":")[0].split(", ") for line in said] == [group.method == "length"]
         assert ("over control" in row and bool(row["over control"])) == (
             group.method != "random" and len(group.selection.indices) in (3, 4)
         )
@@ -374,7 +391,7 @@ def test_seeds_are_put_together_and_measured_against_the_baselines_of_all_seeds(
     text = to_markdown(sections(found))
     reason = "no judge compared the answers of all its runs; not estimated: "
     assert [reason in line for line in unranked(text)] == [True, True]
-    assert "| seeds |" in text and "1.000 |" in text.split("## Overlap of")[1]
+    assert "| seeds |" in text and "1.00 |" in text.split("## Overlap of")[1]
     assert [picture.name for picture in draw(found)][:2] == ["ratios", "curves"]
 
 
@@ -413,7 +430,7 @@ def test_choosing_alike_is_measured(runs, tmp_path):
     runs.append(make_run(tmp_path / "other", "length", rows=[11, 10, 2], scores=-scores))
     pairs = {(a.name, b.name): (shared, correlation) for a, b, shared, correlation in compare_runs(runs).overlaps()}
     assert pairs["ifd", "other"] == (0.5, pytest.approx(-1.0)) and pairs["ifd", "random"] == (0.0, None)
-    assert len(pairs) == 3 and "-1.000" in to_markdown(sections(compare_runs(runs)))
+    assert len(pairs) == 3 and "-1.00 |" in to_markdown(sections(compare_runs(runs)))
 
 
 def on_one_setting(folder: Path, method: str, loss: float, spread: float = 0.01, examples: int = 60) -> Path:
@@ -532,7 +549,7 @@ def test_a_judge_compares_answers_and_its_word_is_kept(runs, tmp_path):
     text = to_markdown(sections(again))
     assert "its answers compared with the baseline's by the judge: better (PIR 3.333, wins rate" in text
     assert "| PIR (wins rate) |" in text
-    assert "ifd: answers compared by scripted." in text
+    assert "- All runs but the baseline: answers compared by scripted." in text
     other = compare_runs([random, ifd], baseline=random)
     assert other.groups[1].wins is None  # what is kept is of another baseline
     answered(ifd, [5] * 30)
@@ -627,7 +644,7 @@ def test_rows_left_aside_and_cached_scores_are_named(runs, tmp_path):
     memory = "process 3.00 GiB, of it 1.00 GiB held before; gpu 5.00 GiB, of it 0.50 GiB held before"
     assert f"ifd peak memory of the selection {memory}" in lines
     assert "ifd rows and tokens through models cached rows 24" in lines and "ifd calls of the judge x calls 7" in lines
-    assert "ifd: 24 scores were read from the cache, which saved 12.0 of the 30.0 selection seconds" in text
+    assert "ifd scores read from the cache 24, which saved 12.0 of the 30.0 selection seconds" in lines
 
 
 def test_several_full_runs_need_a_choice(runs, tmp_path):
@@ -742,17 +759,19 @@ def test_tables_line_up_also_with_wide_characters(runs):
         elif table:
             tables.append(table)
             table = []
-    assert len(tables) == 7 and all(len(set(widths)) == 1 for widths in tables)
+    assert len(tables) == 10 and all(len(set(widths)) == 1 for widths in tables)
 
 
 def test_the_report_is_written_with_its_pictures(runs, tmp_path):
     found = compare_runs(runs)
     add_rows(found, candidates(), "fault")
-    paths = {path.name: path for path in write_report(found, tmp_path / "new" / "report")}
+    written = write_report(found, tmp_path / "new" / "report")
+    paths = {path.name: path for path in written if path.parent.name == "report"}
     assert set(paths) == {
-        *("report.md", "report.json", "report.html", "report-ratios.png", "report-tallies.png"),
-        "report-scores-ifd.png",
+        *("report.md", "report.json", "report.html", "report-tallies.png", "report-scores-ifd.png"),
+        *(f"report-{name}.{kind}" for name in ("ratios", "over-control") for kind in ("png", "pdf", "svg")),
     }
+    assert all(path.is_file() for path in written) and len({*written}) == len(written)
     markdown = paths["report.md"].read_text()
     assert markdown.replace("report-ratios.png", "") != markdown and "![Rows kept by fault. candidates: 6" in markdown
     written = json.loads(paths["report.json"].read_text())
@@ -775,7 +794,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.attributes.append(dict(attributes))
-        if tag not in ("meta", "link", "img", "!doctype"):
+        if tag not in ("meta", "link", "img", "wbr", "!doctype"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
@@ -789,7 +808,7 @@ def test_the_page_stands_alone_and_rows_can_not_break_it(runs, tmp_path):
     found.examples["ifd"][0]["prompt"] = "</td><script>alert(1)</script>|<img src=x onerror=alert(2)>"
     path = next(path for path in write_report(found, tmp_path / "report") if path.suffix == ".html")
     page = Page(path.read_text(encoding="utf-8"))
-    assert not page.open and "script" not in page.tags and page.tags.count("img") == 3
+    assert not page.open and "script" not in page.tags and page.tags.count("img") == 4
     for attributes in page.attributes:
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href"):
@@ -814,6 +833,25 @@ def test_a_browser_opens_the_page_without_an_error_on_a_phone_and_on_paper(runs,
         command = [browser, *quiet, "--enable-logging=stderr", *options, page.as_uri()]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         assert "CONSOLE" not in done.stderr, done.stderr
+    frames = "".join(f'<iframe src="{page.name}" width="{width}" height="900"></iframe>' for width in (390, 768, 1280))
+    measure = """<script>addEventListener("load", () => {
+        document.title = [...document.querySelectorAll("iframe")].map(frame => {
+                   const root = frame.contentDocument.documentElement;
+                   for (const part of root.querySelectorAll("details")) part.open = true;
+                   return root.scrollWidth; }).join(" ") })</script>"""
+    wide = page.with_name("frames.html")
+    wide.write_text(f"<!DOCTYPE html><body>{frames}{measure}</body>", encoding="utf-8")
+    command = [
+        browser,
+        *quiet,
+        "--allow-file-access-from-files",
+        "--hide-scrollbars",
+        "--virtual-time-budget=3000",
+        "--dump-dom",
+        wide.as_uri(),
+    ]
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert "<title>390 768 1280</title>" in dumped, "nothing is wider than the window"
     assert (tmp_path / "phone.png").stat().st_size > 10_000 and (tmp_path / "paper.pdf").stat().st_size > 10_000
 
 
@@ -831,6 +869,8 @@ def test_the_command_reads_folders_and_rows(runs, tmp_path, capsys):
     main(["report", *map(str, runs), *rows, "--output_dir", str(tmp_path / "report")])
     printed = capsys.readouterr().out
     assert "## Rows kept by `fault`" in printed and str(tmp_path / "report" / "report.md") in printed
+    others = sum(path.is_file() and path.stem != "report" for path in (tmp_path / "report").rglob("*"))
+    assert printed.rstrip().endswith(f"report.html, and {others} pictures and tables beside them.")
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "nothing")])
     assert "hf-dataselect: error: `runs=" in capsys.readouterr().err

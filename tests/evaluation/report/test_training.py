@@ -23,8 +23,9 @@ def trained(folder: Path, method: str, figures: dict | None, **more) -> Path:
 
 
 def said(*runs: Path) -> list[str]:
-    text = to_markdown(sections(compare_runs([*runs]))).split("## Runs")[1].split("|")[0]
-    return [line for line in text.splitlines() if "not only in its rows" in line or " updates" in line]
+    text = to_markdown(sections(compare_runs([*runs]))).split("## Runs")[1].split("\n## ")[0]
+    lines = [line for line in text.splitlines() if not line.startswith("|")]
+    return [line for line in lines if "not only in its rows" in line or " updates" in line]
 
 
 def test_updates_are_in_the_table_and_their_factor_is_said_once(tmp_path):
