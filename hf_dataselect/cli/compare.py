@@ -1,5 +1,6 @@
 """`hf-dataselect compare`: train with every method, budget and seed and equal settings, and report."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,12 +8,15 @@ from accelerate import PartialState
 
 from ..engines.llm.load import load_judge
 from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
-from ..evaluation.report.report import to_markdown, write_report
+from ..evaluation.report.report import in_short, to_markdown, write_report
 from ..evaluation.report.sections import sections
 from ..training.compare_arguments import CompareArguments
-from ..training.comparison import carry_out, plan
+from ..training.comparison import carry_out, plan, series_of
 from ..training.recipe import parse_recipe
 from .console import alone_in, checked, log_to_console, say
+
+
+logger = logging.getLogger(__name__)
 
 
 def run(argv: Sequence[str]) -> None:
@@ -22,10 +26,19 @@ def run(argv: Sequence[str]) -> None:
     args = recipe.args
     with alone_in(args.output_dir):
         records, runs = checked(plan, recipe)
-        for planned in runs:
-            if planned.state != "finished":
-                carry_out(planned, checked(planned.build), recipe.more.save_models)
-        if PartialState().is_main_process:
+        series, main = series_of(runs, len(records)), PartialState().is_main_process
+        for number, planned in enumerate(runs):
+            if planned.state == "finished":
+                series.skip(number, planned.work)
+        for number, planned in enumerate(runs):
+            if (state := planned.state) == "finished":
+                continue
+            line = series.begin(number)
+            if main and not args.disable_tqdm:
+                logger.info(line)
+            done = carry_out(planned, checked(planned.build), recipe.more.save_models)
+            series.end(number, **done, resumed=state == "begun")
+        if main:
             compared = checked(compare_runs, [planned.folder for planned in runs])
             if args.judge and list(runs[0].folder.glob("answers/*.jsonl")):
                 judge = load_judge(args.judge, args.judge_options, args.runtime(None))
@@ -33,4 +46,4 @@ def run(argv: Sequence[str]) -> None:
             add_rows(compared, records, recipe.more.count_by)
             say(to_markdown(sections(compared)))
             written = write_report(compared, Path(args.output_dir) / "report")
-            say(f"Written: {', '.join(map(str, written))}")
+            say(f"Written: {in_short(written)}.")

@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         refuse(f"unknown command {argv[0]!r}; known: {', '.join(COMMANDS)}")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a locale without a character must not end a run
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "15")  # bars of other packages in a log: seconds between two states
     sys.excepthook = traceback_printable
     sys.path.insert(0, os.getcwd())  # for `selection_method: my_module:MyClass`, as under `python -m`
     with ending():

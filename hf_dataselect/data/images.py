@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Image, LargeList, List
-from tqdm.auto import tqdm
+from datasets.utils import are_progress_bars_disabled
 
 from ..compat.datasets import stored_column
 from ..compat.transformers import image_of_text
+from ..engines.runtime.progress import progress_bar
 
 
 if TYPE_CHECKING:
@@ -158,8 +159,8 @@ def undecodable(dataset: Dataset, block: int = 100) -> np.ndarray:
         return any(picture(image) is None for image in images if not _on_network(image))
 
     failed = np.zeros(len(dataset), bool)
-    options = {"desc": "Checking images", "unit": "row", "disable": len(dataset) <= block}
-    with ThreadPoolExecutor() as pool, tqdm(total=len(dataset), **options) as bar:
+    quiet = len(dataset) <= block or are_progress_bars_disabled()
+    with ThreadPoolExecutor() as pool, progress_bar(len(dataset), "Checking images", disable=quiet) as bar:
         for start in range(0, len(dataset), block):
             images = stored_images(dataset, range(start, min(start + block, len(dataset))))
             failed[start : start + block] = list(pool.map(broken, images))

@@ -100,6 +100,10 @@ class Benchmark(ABC):
         """Its rows ([`Records`]) or its questions (`list[str]`), if known; candidates among them are reported."""
         return []
 
+    def judge_calls(self) -> tuple[int, int, int]:
+        """Calls of the judge to evaluate one model, and their prompt tokens and new tokens, all at most."""
+        return 0, 0, 0
+
     @abstractmethod
     def protocol(self) -> dict[str, Any]:
         """What must be equal for two evaluations to be comparable: row content and options that change scores."""

@@ -16,9 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 
+from ..budget import Budget
 from ..data.load import load_target
 from ..data.records import Records
+from ..engines.llm.load import parse_spec
+from ..engines.llm.metered import announced
+from ..engines.runtime.progress import Series, Task
 from ..engines.store.identity import digest
 from ..errors import DamagedFile, SelectionError
 from ..evaluation.benchmark import load_benchmarks
@@ -31,6 +36,7 @@ from .checkpoints import last_whole_checkpoint
 from .config import DataSelectingConfig
 from .equal import train_like
 from .inputs import prepare_benchmarks, selection_plan
+from .judge_calls import judge_total
 from .recipe import Recipe, build_trainer, load_sources
 from .trainer import DataSelectingTrainer
 
@@ -122,6 +128,23 @@ class PlannedRun:
         except ValueError:
             return False
 
+    @property
+    def title(self) -> str:
+        """Method, budget and seed."""
+        budget = self.given["selection_budget"]
+        method, amount = self.given["selection_method"], [] if budget is None else [str(budget)]
+        return " ".join([method.rpartition(":")[2], *amount, "seed", str(self.given["seed"])])
+
+    @property
+    def trains_alike(self) -> bool:
+        """Whether all runs get as much training, however many rows they keep."""
+        return self.recipe.more.equal != "epochs" or self.recipe.args.max_steps > 0
+
+    @property
+    def work(self) -> float:
+        """What a run that is over trained on: its rows, or 1 where all runs train alike."""
+        return 1 if self.trains_alike else len(read_selection(self.folder).indices)
+
     def write(self, finished: bool) -> None:
         """Write the settings to the folder, and whether the run is finished."""
         write_settings(self.folder, self.settings, finished)
@@ -163,7 +186,7 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         )
     if compared.equal == "tokens" and records.images:
         raise ValueError("`equal='tokens'` can't count the tokens of images beforehand: choose 'updates' or 'epochs'.")
-    target = load_target(args.selection_target, records)
+    target, benchmarks = load_target(args.selection_target, records), prepare_benchmarks(args, None)
     decides = {
         name: value
         for name, value in (recipe.sources | args.given).items()
@@ -177,7 +200,7 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
             "model_content": _content_of(recipe.model.model_name_or_path),
             "dataset_content": records.content_hash(),
             "target_content": target and target.content_hash(),
-            "benchmarks_content": {item.name: item.protocol() for item in prepare_benchmarks(args, None)},
+            "benchmarks_content": {item.name: item.protocol() for item in benchmarks},
             "eval_content": held_out and Records(held_out, args.dataset_text_field).content_hash(),
         }
     )
@@ -196,26 +219,46 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         run = PlannedRun(folder, recipe, given, settings)
         logger.info("%s: %s", name, run.state)
         runs.append(run)
+    to_train = sum(run.state != "finished" for run in runs)
+    to_compare = sum(run.given["baseline_dir"] is not None for run in runs)
+    in_words = args.judge and parse_spec(args.judge)[0] != "reward"
+    total = judge_total(benchmarks, args.judge_options, to_train, to_compare) if in_words else None
+    if total and PartialState().is_main_process:
+        logger.info("%s: %s.", args.judge, total)
     return records, runs
 
 
-def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) -> None:
-    """Select, train, evaluate; then free the model."""
+def series_of(runs: list[PlannedRun], candidates: int) -> Series:
+    """The runs as a [`Series`], whose work is the rows to train on."""
+    tasks = []
+    for run in runs:
+        budget = run.given["selection_budget"]
+        rows = candidates if budget is None else Budget.parse(budget).rows(candidates)
+        work = 1 if run.trains_alike else rows
+        tasks.append(Task(run.title, run.given["selection_method"], work, str(budget)))
+    return Series(tasks)
+
+
+def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) -> dict[str, Any]:
+    """Select, train, evaluate; then free the model. Gives what [`Series.end`] takes, on the main process."""
     trainer.plan.compared = run.settings
     checkpoint = trainer.args.runtime(trainer.accelerator).on_main(partial(_goes_on_from, run))
     trainer.prepare_subset(checkpoint)
     equal, baseline = run.recipe.more.equal, run.given["baseline_dir"]
     if equal != "epochs" and baseline is not None:
         train_like(trainer, Path(baseline), equal)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with announced():  # what benchmarks ask the judge, see `plan`
+        trainer.train(resume_from_checkpoint=checkpoint)
     if save_model:
         trainer.save_model(trainer.args.output_dir)
         trainer.create_model_card()
     trainer.accelerator.print(trainer.selection.summary())
     trainer.accelerator.wait_for_everyone()
+    done = {}
     if trainer.is_world_process_zero():
-        failed = read_evaluation(run.folder).get("failed")
-        if failed:
+        evaluation = read_evaluation(run.folder)
+        done = {"work": run.work, "proportional": evaluation.get("train_seconds")}
+        if failed := evaluation.get("failed"):
             logger.error("%s: not finished, as benchmarks failed: %s", run.folder.name, ", ".join(failed))
         run.write(finished=not failed)
     trainer.accelerator.free_memory()
@@ -223,6 +266,7 @@ def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) 
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    return done
 
 
 def _goes_on_from(run: PlannedRun) -> str | None:

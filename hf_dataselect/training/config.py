@@ -216,4 +216,5 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             num_proc=self.dataset_num_proc,
             gradient_checkpointing=self.gradient_checkpointing,
             vllm_memory=self.vllm_gpu_memory_utilization if self.use_vllm else None,
+            silent=self.disable_tqdm,
         )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 
 from ..data.images import undecodable
 from ..data.preparation import Preparation
@@ -50,6 +50,8 @@ def selection_plan(
     args: DataSelectingConfig, records: Records, target: Records | None, selector: Selector | None = None
 ) -> SelectionPlan:
     """The plan of a selection under these arguments; of their selector, if no other instance is given."""
+    if args.disable_tqdm:  # of reading and tokenizing rows, TRL's too
+        disable_progress_bars()
     return SelectionPlan(
         records,
         selector or args.selector,

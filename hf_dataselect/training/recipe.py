@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from datasets import Dataset
+from datasets import Dataset, disable_progress_bars
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from ..data.chat_template import set_template
@@ -109,6 +109,8 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
             checks(check_exists, name)
         checks(check_model_folder, model and model.model_name_or_path)
     checks.finish()
+    if args.disable_tqdm:  # of reading rows
+        disable_progress_bars()
     return recipe
 
 

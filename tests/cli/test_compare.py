@@ -1,6 +1,7 @@
 """`compare`: which runs it makes, that none is made twice, and that a killed comparison goes on."""
 
 import json
+import re
 import time
 from pathlib import Path
 
@@ -76,10 +77,21 @@ def test_wrong_options_are_refused_before_anything_is_made(recipe, tmp_path, cap
     assert said in capsys.readouterr().err and not (tmp_path / "runs").exists()
 
 
+def begun(caplog) -> list[str]:
+    """Lines that say which run begins."""
+    return [record.getMessage() for record in caplog.records if record.name == "hf_dataselect.cli.compare"]
+
+
 @pytest.mark.long
-def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, monkeypatch):
+def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, monkeypatch, caplog):
     main(["compare", "--config", str(recipe)])
     folder = tmp_path / "runs"
+    assert [re.sub(r", about \d+ (s|min) left$", ", about", line) for line in begun(caplog)] == [
+        "run 1/5 full seed 1",
+        *(f"run {place}/5 {name} seed 1, about" for place, name in enumerate(("random 0.25", "random 8"), start=2)),
+        *(f"run {place}/5 {name} seed 1, about" for place, name in enumerate(("ifd 0.25", "ifd 8"), start=4)),
+    ]
+    caplog.clear()
     assert set(made(folder)) == set(RUNS)
     shown, written = tables(capsys.readouterr().out), tables((folder / "report" / "report.md").read_text())
     assert shown == written and [row["rows kept"] for row in shown["Runs"]] == ["24", "6", "8", "6", "8"]
@@ -103,6 +115,7 @@ def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, mon
     moved.write_text((tmp_path / "rows.jsonl").read_text())
     # Nothing that decides a result: how it is logged, where the same rows lie.
     main(["compare", "--config", str(recipe), "--logging_steps", "3", "--dataset_name", str(moved)])
+    assert begun(caplog) == []
     with monkeypatch.context() as patch:
         patch.chdir(tmp_path)
         main(["report", *map(str, folder.iterdir())])  # the report's own folder is passed over
@@ -248,9 +261,10 @@ def test_runs_get_about_as_many_tokens_as_the_baseline(recipe, tmp_path, capsys)
     assert tables(shown)["Runs"][2]["over control"], "also where its control got another number of updates"
 
 
-def test_runs_get_as_many_epochs_by_default_and_fewer_updates(recipe, tmp_path, capsys):
-    by_epochs(recipe, methods=[])
+def test_runs_get_as_many_epochs_by_default_and_fewer_updates(recipe, tmp_path, capsys, caplog):
+    by_epochs(recipe, methods=[], disable_tqdm=True)
     main(["compare", "--config", str(recipe)])
+    assert begun(caplog) == [], "`disable_tqdm` silences all but the results"
     full, random = (trained(tmp_path / "runs", name) for name in ("full-seed1", "random-6-seed1"))
     assert (full["updates"], random["updates"], full["epochs"], random["epochs"]) == (12, 4, 2, 2)
     shown = capsys.readouterr().out

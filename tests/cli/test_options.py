@@ -222,7 +222,9 @@ def test_options_of_compare_reach_the_runs_and_the_report(tmp_path, monkeypatch,
     (tmp_path / "runs" / "full-seed3" / "answers").mkdir(parents=True)
     (tmp_path / "runs" / "full-seed3" / "answers" / "koala.jsonl").touch()
     monkeypatch.setattr(comparison.PlannedRun, "build", lambda self: None)
-    monkeypatch.setattr(compare, "carry_out", lambda run, trainer, save: made.append((run.folder.name, run, save)))
+    monkeypatch.setattr(
+        compare, "carry_out", lambda run, trainer, save: made.append((run.folder.name, run, save)) or {}
+    )
     monkeypatch.setattr(compare, "compare_runs", lambda folders: setattr(compared, "runs", folders) or compared)
     monkeypatch.setattr(compare, "add_wins", lambda compared, judge: setattr(compared, "judge", judge))
     monkeypatch.setattr(
@@ -373,7 +375,7 @@ def test_options_of_report_reach_the_comparison(tmp_path, monkeypatch, judges, p
     for found in map(tables, (shown, written)):
         assert [row["run"] for row in found["Runs"]] == ["full2 (BM)", "full", "ifd"]
         assert [row["PIR (wins rate)"] for row in found["Runs"]][::2] == ["", "3.000"]
-        assert [row["fault"] for row in found["Rows kept by `fault`"]] == ["none", "cut", "false"]
+        assert list(found["Rows kept by `fault`"][0]) == ["run", "none", "cut", "false"]
     assert judges.given == ("model:some", JudgeOptions(max_calls=9), tmp_path / "kept")
 
 

@@ -130,6 +130,7 @@ def test_the_cache_is_where_the_environment_says(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_DATASELECT_CACHE", str(tmp_path / "other"))
     assert config(tmp_path).runtime(None).cache_dir == tmp_path / "other"
     assert config(tmp_path, selection_cache_dir="none").runtime(None).cache_dir is None
+    assert [config(tmp_path, disable_tqdm=off).runtime(None).silent for off in (True, False)] == [True, False]
     assert config(tmp_path, selection_cache_dir="~/x").runtime(None).cache_dir == Path("~/x").expanduser()
     monkeypatch.delenv("HF_DATASELECT_CACHE")
     assert config(tmp_path).selection_cache_dir == "~/.cache/hf_dataselect"

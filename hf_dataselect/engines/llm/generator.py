@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from ..forward.generation import generate_ids, stop_ids
 from ..runtime.batching import batches_by_tokens

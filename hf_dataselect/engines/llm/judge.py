@@ -12,7 +12,8 @@ Texts of rows are data: [`delimited`] puts them between marks that they can't co
 for is parsed from a reply ([`numbers`]).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
 from ..store.replies import Reply
@@ -59,8 +60,15 @@ class Judge(TextModel):
             [`JudgeError`]: more calls needed than `max_calls` leaves, or a judge that can't be reached or refuses
             every call (wrong key, wrong model).
         """
-        questions = (checked_conversation(conversation, row) for row, conversation in enumerate(conversations))
-        return self._replies(questions, max_new_tokens, label)
+        return self._replies(self._checked(conversations), max_new_tokens, label)
+
+    def together(
+        self, questions: Iterable[Conversation], max_new_tokens: int
+    ) -> AbstractContextManager[None]:  # as asked, see [`ask`]
+        return super().together(self._checked(questions), max_new_tokens)
+
+    def _checked(self, conversations: Iterable[Conversation]) -> Iterator[Conversation]:
+        return (checked_conversation(conversation, row) for row, conversation in enumerate(conversations))
 
     def _prompt_tokens(self, questions: Iterable[Conversation]) -> int:
         characters = sum(len(message["content"]) for question in questions for message in question)

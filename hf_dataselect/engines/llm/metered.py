@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -23,6 +24,20 @@ from .judge_options import Cost, JudgeOptions
 
 
 logger = logging.getLogger(__name__)
+
+
+#: Whether calls are announced by whoever makes them, as part of a total.
+_ANNOUNCED: ContextVar[bool] = ContextVar("announced", default=False)
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Calls inside were announced as part of a total, and are not announced again."""
+    token = _ANNOUNCED.set(True)
+    try:
+        yield
+    finally:
+        _ANNOUNCED.reset(token)
 
 
 class MeteredModel:
@@ -119,14 +134,9 @@ class TextModel(MeteredModel, ABC):
         """A reply to each question, cached or new, the same on all ranks."""
         if max_new_tokens < 1:
             raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
-        asked, keys = {}, []
         with self._booked() as before:
             self._clock = time.perf_counter()
-            fixed = [self.name, self._identity(), max_new_tokens]
-            for question in questions:
-                content = json.dumps([*fixed, self._content(question)]).encode()
-                keys.append(hashlib.blake2b(content, digest_size=16).hexdigest())
-                asked.setdefault(keys[-1], question)
+            keys, asked = self._by_key(questions, max_new_tokens)
             replies = self.runtime.on_main(lambda: self._store.load(asked))
             todo = {key: question for key, question in asked.items() if key not in replies}
             self.cost.cached += len(keys) - len(todo)
@@ -139,6 +149,35 @@ class TextModel(MeteredModel, ABC):
             self._store.save()
             self._conclude([replies[key] for key in todo], before)
         return [replies[key] for key in keys]
+
+    def _by_key(self, questions: Iterable[Any], max_new_tokens: int) -> tuple[list[str], dict[str, Any]]:
+        """The key of each question, and the questions by key."""
+        asked, keys = {}, []
+        fixed = [self.name, self._identity(), max_new_tokens]
+        for question in questions:
+            content = json.dumps([*fixed, self._content(question)]).encode()
+            keys.append(hashlib.blake2b(content, digest_size=16).hexdigest())
+            asked.setdefault(keys[-1], question)
+        return keys, asked
+
+    @contextmanager
+    def together(self, questions: Iterable[Any], max_new_tokens: int) -> Iterator[None]:
+        """
+        Announce these questions, which are put inside in several parts, and say once what they have cost.
+
+        Raises:
+            [`JudgeError`]: more calls needed than `max_calls` leaves, before the first one.
+        """
+        _, asked = self._by_key(questions, max_new_tokens)
+        known, before = self.runtime.on_main(lambda: set(self._store.load(asked))), replace(self.cost)
+        todo = {key: question for key, question in asked.items() if key not in known}
+        if todo:
+            self._check_calls(len(todo))
+            self._announce(todo, max_new_tokens, len(known))
+        with announced():
+            yield
+        if todo:
+            self._conclude([], before)
 
     def lap(self, replies: int = 1) -> float:
         """Seconds since the last lap, divided by this many replies."""
@@ -163,7 +202,7 @@ class TextModel(MeteredModel, ABC):
         return reply
 
     def _announce(self, todo: dict[str, Any], max_new_tokens: int, known: int) -> None:
-        if self.runtime.is_main:
+        if self.runtime.is_main and not _ANNOUNCED.get():
             tokens, new = self._prompt_tokens(todo.values()), len(todo) * max_new_tokens
             money = self.options.money(tokens, new)
             logger.info(
@@ -180,7 +219,8 @@ class TextModel(MeteredModel, ABC):
         if not self.runtime.is_main:
             return
         cost = self.cost
-        logger.info(
+        logger.log(
+            logging.DEBUG if _ANNOUNCED.get() else logging.INFO,
             "%s: asked %s, failed %s, cut off %s; in all %s prompt tokens, %s new ones%s%s, %.1f s.",
             self.name,
             f"{cost.calls - before.calls:,}",

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm.auto import tqdm
-
 
 #: What is being done, the outermost first: its name, and the time at which it began.
 _doing: list[tuple[str | Callable[[], str], float]] = []
@@ -47,8 +45,8 @@ def phase() -> tuple[str, float]:
     return "", 0.0
 
 
-class Progress(tqdm):
-    """A progress bar that is also the phase of this process, where it is not shown, too."""
+class Phased:
+    """Makes a progress bar, the base after it, also the phase of this process, where it is not shown, too."""
 
     def __init__(self, *arguments: Any, **options: Any):
         self._done, self._phase = 0, None

@@ -19,7 +19,8 @@ from ..store.row_store import RecordStore, RowStore, Stored
 from ..store.vector_store import StoredVectors, VectorStore
 from .account import Account
 from .batching import batches_by_tokens
-from .phase import Progress
+from .phase import Phased
+from .progress import progress_bar
 from .ranks import meeting, ranks
 
 
@@ -44,6 +45,8 @@ class Runtime:
             Whether backward passes trade compute for memory.
         vllm_memory (`float`, *optional*):
             Fraction of the GPU's memory for vLLM; `None` generates without vLLM.
+        silent (`bool`, *optional*, defaults to `False`):
+            Whether to show no progress.
         account ([`Account`], *optional*):
             Account of rows, tokens and seconds.
     """
@@ -55,6 +58,7 @@ class Runtime:
     num_proc: int | None = None
     gradient_checkpointing: bool = False
     vllm_memory: float | None = None
+    silent: bool = False
     account: Account = field(default_factory=Account)
 
     def __post_init__(self):
@@ -165,9 +169,9 @@ class Runtime:
             with meeting():
                 self.accelerator.wait_for_everyone()
 
-    def progress(self, total: int | None, label: str | None, unit: str = "row") -> Progress:
-        """A progress bar on the main process; disabled without a label."""
-        return Progress(total=total, desc=label, unit=unit, disable=label is None or not self.is_main, smoothing=0.05)
+    def progress(self, total: int | None, label: str | None, unit: str = "row") -> Phased:
+        """Progress on the main process, see [`progress_bar`]; disabled without a label, and where all is silent."""
+        return progress_bar(total, label, unit, disable=label is None or self.silent or not self.is_main)
 
     def book(self, cached_seconds: float = 0.0, **passes: int) -> None:
         """Record rows and tokens by kind of pass (`forward_rows`, ..., `cached_rows`), and seconds of cached rows."""

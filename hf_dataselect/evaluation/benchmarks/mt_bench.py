@@ -18,7 +18,7 @@ import numpy as np
 
 from ...context import Context
 from ...data.layouts import content_text
-from ...engines.llm.judge import Conversation
+from ...engines.llm.judge import CHARACTERS_PER_TOKEN, Conversation
 from ...engines.llm.load import check_judge
 from ...engines.llm.prompts import delimited
 from ...engines.store.identity import digest
@@ -69,6 +69,15 @@ class MTBench(QuestionsBenchmark):
                 "to one model for all runs."
             )
         super().prepare()
+
+    def judge_calls(self) -> tuple[int, int, int]:
+        calls, prompt = 0, 0
+        for question in self.questions:
+            for turn in range(len(question.turns)):
+                calls += 1
+                asked = len(TASK) + len(transcript(question.whole)) + sum(map(len, sum(question.references, [])))
+                prompt += asked // CHARACTERS_PER_TOKEN + (turn + 1) * self.max_new_tokens
+        return calls, prompt, calls * self.judge_tokens
 
     def protocol(self) -> dict[str, Any]:
         described = {"judge": self.judge, "judge_tokens": self.judge_tokens, "prompt": digest(TASK)}

@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -17,7 +18,7 @@ from ...engines.store.identity import digest
 from ...errors import printable
 from ...options import nearest
 from ...runs.files import WINS, plain, read, said_files, write
-from ..judging.win_rate import win_rate
+from ..judging.win_rate import VERDICT_TOKENS, asked_about, win_rate
 from .efficiency import Efficiency, Unranked, estimate, rank_by_efficiency, why_unranked
 from .evaluated_runs import UNSCORED, Group, Run, grouped, read_run
 from .pir import PIR, benchmark_pir, selection_to_tuning_ratio
@@ -151,14 +152,39 @@ def add_wins(comparison: Comparison, judge: Judge | None = None) -> None:
     reference = comparison.baseline
     if judge is not None and reference is None:
         raise ValueError("`judge` compares answers with the baseline's, and there is no run of `full`: add one.")
-    for group in comparison.groups if reference is not None else ():
-        if group is reference:
+    if reference is None:
+        return
+    compared = {
+        group.name: [
+            (run, next((other for other in reference.runs if other.seed == run.seed), reference.runs[0]))
+            for run in group.runs
+        ]
+        for group in comparison.groups
+        if group is not reference
+    }
+    with _asked_together(judge, [pair for pairs in compared.values() for pair in pairs]):
+        _add_wins(comparison, compared, judge)
+
+
+def _asked_together(judge: Judge | None, pairs: list[tuple[Run, Run]]) -> AbstractContextManager[None]:
+    """All questions about these runs are announced, and their cost is said, once."""
+    if not isinstance(judge, Judge):
+        return nullcontext()
+    questions = []
+    for run, baseline in pairs:
+        with suppress(ValueError):  # no answers, or to other questions: said where they are judged
+            questions += asked_about(run.folder, baseline.folder)
+    return judge.together(questions, VERDICT_TOKENS)
+
+
+def _add_wins(comparison: Comparison, compared: dict[str, list[tuple[Run, Run]]], judge: Judge | None) -> None:
+    for group in comparison.groups:
+        if group.name not in compared:
             continue
-        verdicts, against = [], []
-        for run in group.runs:
-            against.append(next((other for other in reference.runs if other.seed == run.seed), reference.runs[0]))
+        verdicts, against = [], [baseline for _, baseline in compared[group.name]]
+        for run, baseline in compared[group.name]:
             try:
-                verdicts.append(_wins(run, against[-1], judge))
+                verdicts.append(_wins(run, baseline, judge))
             except ValueError as error:
                 group.judge = f"not judged: {error}"
         verdicts = [wins for wins in verdicts if wins]

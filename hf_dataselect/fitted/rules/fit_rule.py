@@ -17,6 +17,7 @@ import numpy as np
 
 from ...context import Context
 from ...data.records import Records
+from ...engines.runtime.progress import Series, Task
 from ...engines.store.checked import json_line, read_lines
 from ...engines.store.files import check_writable
 from ...engines.tuning.warm_up import WarmupSettings
@@ -179,14 +180,19 @@ def fit_rule(
     known = sum(tuple(rows) in store.done for rows in drawn)
     if known:
         log("The losses of %d of %d subsets are read from %s.", known, arguments.subsets, store.path)
-    losses = []
+    losses, series = [], Series([Task("")] * len(drawn))
+    for number, rows in enumerate(drawn):
+        if tuple(rows) in store.done:
+            series.skip(number)
     for number, rows in enumerate(drawn):
         if tuple(rows) not in store.done:
+            series.begin(number)
             loss = loss_of(rows)
             if np.isnan(loss):
                 raise ValueError("No held-out row has an answer within the window whose loss could be computed.")
             store.add(number, rows.tolist(), loss)
-            log("Subset %d of %d: loss %.4f", number + 1, arguments.subsets, loss)
+            series.end(number)
+            log("Subset %d of %d: loss %.4f%s", number + 1, arguments.subsets, loss, series.left)
         losses.append(store.done[tuple(rows)])
     for reason, rows in loss_of.unscorable.items():
         log("%d of %d held-out rows have no loss: %s.", len(rows), len(held_out), reason)

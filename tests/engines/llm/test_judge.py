@@ -252,6 +252,7 @@ def test_odd_texts(judged):
 def test_estimate_progress_and_result_are_shown(judged, caplog):
     caplog.set_level(logging.INFO, logger="hf_dataselect")
     shown = io.StringIO()
+    shown.isatty = lambda: True
     with FaultyServer(delay=0.02) as server, redirect_stderr(shown):
         judged(server, concurrency=2, price_in=1, price_out=1).ask(questions(30), label="Judging")
     before, after = (record.getMessage() for record in caplog.records if record.name.startswith("hf_dataselect"))
@@ -350,6 +351,7 @@ def test_thousands_of_calls_to_a_faulty_server(tmp_path, monkeypatch):
         options = JudgeOptions(concurrency=32, timeout=1.5)
         judge = load_judge("openai:judge-1", options, runtime=Runtime(cache_dir=tmp_path))
         shown = io.StringIO()
+        shown.isatty = lambda: True
         with redirect_stderr(shown):
             replies = judge.ask(questions(2_000), label="Judging")
         import urllib.request

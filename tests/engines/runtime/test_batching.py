@@ -241,12 +241,12 @@ def test_a_row_that_never_fits_is_not_reported_as_a_result():
 def test_only_the_main_process_shows_a_progress_bar_and_it_ends_at_all_rows(monkeypatch):
     bars = []
 
-    def bar(**options):
-        bars.append((progress(**options), options["disable"]))
+    def bar(*args, disable):
+        bars.append((progress_bar(*args, disable=disable), disable))
         return bars[-1][0]
 
-    progress = batching.Progress
-    monkeypatch.setattr(batching, "Progress", bar)
+    progress_bar = batching.progress_bar
+    monkeypatch.setattr(batching, "progress_bar", bar)
     on_ranks(2, lambda one: Runtime(batch_tokens=8, accelerator=one).map(squares, [4] * 21, 2, label="Scoring"))
     assert sorted(disabled for _, disabled in bars) == [False, True]
     assert [bar.n for bar, disabled in bars if not disabled] == [21]

@@ -9,7 +9,8 @@ import pytest
 import torch.distributed
 
 from hf_dataselect.engines.runtime import phase
-from hf_dataselect.engines.runtime.phase import Progress, doing
+from hf_dataselect.engines.runtime.phase import doing
+from hf_dataselect.engines.runtime.progress import progress_bar
 from hf_dataselect.engines.runtime.ranks import Ranks
 from hf_dataselect.errors import RankError
 
@@ -105,7 +106,7 @@ def test_a_rank_that_was_killed_is_told_from_one_that_does_something_else(group)
 def test_the_phase_is_the_innermost_bar_whether_it_is_shown_or_not():
     assert phase.phase() == ("", 0.0)
     with doing("Selecting"):
-        with Progress(total=90, desc="Scoring", unit="row", disable=True) as bar:
+        with progress_bar(90, "Scoring", disable=True) as bar:
             bar.update(37)
             assert phase.phase()[0] == "Scoring (37 of 90 rows)"
             with doing(lambda: str(1 / 0)):  # what it tells may be gone already
