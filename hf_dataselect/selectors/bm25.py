@@ -1,0 +1,74 @@
+"""
+BM25 towards a target: rows that share rare words with target-task examples (arXiv 2410.16208, "Compute-Constrained
+Data Selection").
+
+The claim: with the cost of selecting counted, BM25 and embeddings are almost always on the Pareto front; perplexity
+and gradients pay only where the trained model is several times larger than the one that scores.
+
+    match of a row and a target row = BM25(target row as the query, row) / BM25(target row, itself)
+    score                           = mean over subtasks (or target rows) of the mean match of their rows
+
+BM25 is several formulas; this one has Lucene's inverse document frequency and counts each term of a query once, see
+[`bm25`](../features/term_scores.py). Raw scores grow with the number of the query's terms, hence the division.
+
+Relations: [`RDS`] needs the same target and compares hidden states; a method that needs a model has to beat this one.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from ..context import Context
+from ..data.records import Records
+from ..engines.subset.target_similarity import for_target
+from ..errors import SelectionError
+from ..features.target_rows import subtasks
+from ..features.term_scores import target_matches
+from ..selector import Card, Need, Selector
+
+
+@dataclass
+class BM25(Selector):
+    """
+    Args:
+        rule (`str`, *optional*, defaults to `"mean"`):
+            `"mean"`: the rows that match best on average, the paper's. `"round_robin"`: subtasks, or target rows
+            without that column, choose in turn, and a row's score is its best match.
+    """
+
+    rule: Literal["mean", "round_robin"] = "mean"
+
+    card: ClassVar[Card] = Card(
+        title="rows that share rare words with a target task",
+        paper="2410.16208",
+        features="human-designed",
+        label_source="BM25 of target rows as queries",
+        steps=("count the terms of rows and target", "BM25", "keep the top k"),
+        multi_turn="the text of all turns",
+        deviations=(
+            "Lucene's inverse document frequency, and each term of a query counts once; the authors' is Okapi's",
+            "the text of all turns, not the first message only",
+            "a target row's scores are divided by what it scores itself",
+        ),
+    )
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"text", "target"})
+
+    def featurize(self, records: Records, ctx: Context) -> np.ndarray:
+        if ctx.target.layout == "tokens":
+            raise SelectionError("`selection_target` holds token ids: give its rows untokenized.")
+        matches, groups = target_matches(records, ctx), subtasks(ctx.target)
+        usable = ~np.isnan(matches).all(0)
+        if not usable.any():
+            raise SelectionError("`selection_target`: none of its rows shares a word with a candidate.")
+        groups = np.arange(len(usable)) if groups is None else groups
+        return np.stack([matches[:, usable & (groups == group)].mean(1) for group in np.unique(groups[usable])], 1)
+
+    def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
+        return (features.mean(1) if self.rule == "mean" else features.max(1)).astype(np.float32)
+
+    def select(self, scores: np.ndarray, records: Records, features: np.ndarray, k: int, ctx: Context) -> np.ndarray:
+        rule = "max" if self.rule == "mean" else self.rule
+        return for_target(features, scores, k, rule, ctx.ties(len(scores)))
