@@ -1,5 +1,6 @@
 """Held-out loss of the model fine-tuned on some rows."""
 
+import time
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -32,6 +33,8 @@ class TunedLoss:
 
     def __init__(self, records: Records, held_out: Records, ctx: Context, settings: WarmupSettings):
         self.records, self.held_out, self.settings = records, held_out, settings
+        #: Seconds of the last fine-tuning, without the evaluation.
+        self.seconds = float("nan")
         # An account of its own, as held-out rows are not candidates; no cache, as the model exists for one loss only.
         self._runtime, self.ctx = ctx.runtime, replace(ctx, runtime=ctx.runtime.uncached(Account()))
         #: What a loss depends on besides the rows.
@@ -66,14 +69,31 @@ class TunedLoss:
             rows (`np.ndarray`):
                 Rows to fine-tune on, the same on all ranks.
         """
-        namespace = {"engine": "tuned loss"} | self.described
-        return cached_value(lambda: self._loss(rows), np.asarray(rows, "<i8").tobytes(), namespace, self._runtime)
 
-    def _loss(self, rows: np.ndarray) -> float:
+        def mean() -> float:
+            losses = self.by_row(rows)
+            return float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
+
+        namespace = {"engine": "tuned loss"} | self.described
+        return cached_value(mean, np.asarray(rows, "<i8").tobytes(), namespace, self._runtime)
+
+    def by_row(self, rows: np.ndarray) -> np.ndarray:
+        """
+        Loss of each held-out row, float64 `(held-out rows,)`, NaN without one; computed anew.
+
+        Args:
+            rows (`np.ndarray`):
+                Rows to fine-tune on, the same on all ranks.
+        """
+        started = time.perf_counter()
         if self.records.images:  # TRL's collator tokenizes them together with the pictures
             processor, chosen = self.ctx.processor, ImageRows(self.records.for_training(rows), self.ctx.max_length)
         else:
             processor, chosen = self.ctx.tokenizer, tuning_rows(self.records, rows, self.ctx)
         with warmed_up(self.ctx.model, processor, chosen, self.settings, self.ctx.runtime) as tuned:
-            losses = held_out_loss(self.held_out, self.ctx.using(tuned)).mean
-        return float(np.nanmean(losses)) if np.isfinite(losses).any() else float("nan")
+            self.seconds = time.perf_counter() - started
+            return held_out_loss(self.held_out, self.ctx.using(tuned)).mean
+
+    def untrained(self) -> np.ndarray:
+        """Loss of each held-out row before fine-tuning, float64 `(held-out rows,)`."""
+        return held_out_loss(self.held_out, self.ctx).mean

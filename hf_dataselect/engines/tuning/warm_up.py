@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -29,6 +29,7 @@ from ..store.tensors import load_tensors, save_tensors
 from .checkpoints import Checkpoint, EpochRecorder, packed, unpacked
 from .ranks import of_ranks
 from .row_dropout import dropout_by_row
+from .settings import WarmupSettings
 from .temporary_weights import temporary_weights
 
 
@@ -38,57 +39,6 @@ logger = logging.getLogger(__name__)
 VERSION = 3
 #: Libraries whose versions decide the tuned weights too.
 _LIBRARIES = ("torch", "transformers", "trl", "peft")
-
-
-@dataclass(frozen=True)
-class WarmupSettings:
-    """
-    How the model is temporarily fine-tuned.
-
-    Args:
-        method (`str`, *optional*, defaults to `"lora"`):
-            `"lora"`: a temporary adapter (or the user's own, restored afterwards, if the model has one). `"full"`: all
-            weights, with a copy of them in main memory, and a file as large as the model in the cache folder for each
-            set of rows and settings.
-        epochs (`float`, *optional*, defaults to `1`):
-            Passes over the rows.
-        learning_rate (`float`, *optional*, defaults to `2e-5`):
-            Peak of the schedule, after a linear warm-up of 3 % of the updates, rounded down.
-        schedule (`str`, *optional*, defaults to `"cosine"`):
-            Decay of the learning rate: `"cosine"` or `"linear"`.
-        optimizer (`str`, *optional*, defaults to `"adamw_torch_fused"`):
-            As in [`~transformers.TrainingArguments`].
-        batch_size (`int`, *optional*, defaults to `8`):
-            Rows per device and step.
-        gradient_accumulation (`int`, *optional*, defaults to `16`):
-            Batches per update.
-        lora_r (`int`, *optional*, defaults to `16`):
-            Rank of the temporary adapter.
-        lora_alpha (`int`, *optional*):
-            By default twice the rank.
-        lora_dropout (`float`, *optional*, defaults to `0.0`):
-            While tuning; drawn for each row by itself, so that the number of ranks does not change it.
-        lora_targets (`tuple[str]`, *optional*, defaults to `("all-linear",)`):
-            Layers that get an adapter.
-        layers (`tuple[str]`, *optional*):
-            With `method="full"`, the linear layers that are tuned (see [`linear_layers`]) instead of all weights.
-        seed (`int`, *optional*, defaults to `42`):
-            Of initialization and order of rows.
-    """
-
-    method: Literal["lora", "full"] = "lora"
-    epochs: float = 1
-    learning_rate: float = 2e-5
-    schedule: Literal["cosine", "linear"] = "cosine"
-    optimizer: str = "adamw_torch_fused"
-    batch_size: int = 8
-    gradient_accumulation: int = 16
-    lora_r: int = 16
-    lora_alpha: int | None = None
-    lora_dropout: float = 0.0
-    lora_targets: tuple[str, ...] = ("all-linear",)
-    layers: tuple[str, ...] = ()
-    seed: int = 42
 
 
 class ImageRows(NamedTuple):
@@ -252,20 +202,12 @@ def _train(
     if len(rows) == 0:
         raise SelectionError("No row to warm up on has an answer within the window.")
     precision = runtime.precision
-    updates = settings.epochs * len(rows) / (settings.batch_size * settings.gradient_accumulation * runtime.world)
     with tempfile.TemporaryDirectory() as folder:
+        given = {"max_length": window} | settings.arguments(len(rows), runtime.world)
         args = SFTConfig(
             folder,
-            num_train_epochs=settings.epochs,
-            learning_rate=settings.learning_rate,
-            lr_scheduler_type=settings.schedule,
-            optim=settings.optimizer,
-            warmup_steps=int(0.03 * updates),
-            per_device_train_batch_size=settings.batch_size,
-            gradient_accumulation_steps=settings.gradient_accumulation,
-            max_length=window,
+            **given,
             gradient_checkpointing=runtime.gradient_checkpointing,
-            seed=settings.seed,
             bf16=precision == "bf16",
             fp16=precision == "fp16",
             use_cpu=next(tuned.parameters()).device.type == "cpu",

@@ -8,7 +8,6 @@ can be added later.
 """
 
 import logging
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +16,6 @@ import numpy as np
 
 from ...context import Context
 from ...data.records import Records
-from ...engines.runtime.progress import Series, Task
-from ...engines.store.checked import json_line, read_lines
 from ...engines.store.files import check_writable
 from ...engines.tuning.warm_up import WarmupSettings
 from ...features.image_text import ImageTextSources
@@ -26,6 +23,7 @@ from ...features.indicators import IndicatorSources
 from ...features.tuned_loss import TunedLoss
 from ...options import NonNegativeFloat, PositiveFloat, PositiveInt, check_declared
 from ...runs.files import plain
+from ..subset_losses import SubsetLosses
 from .fitting import check_varied, fit_linear, fit_network, spread, standardised
 from .rule import FittedRule
 
@@ -176,24 +174,8 @@ def fit_rule(
 
     # `subsets.jsonl` is the only copy of the losses.
     loss_of = TunedLoss(records, held_out, replace(ctx, runtime=ctx.runtime.uncached()), settings)
-    store = _Losses(folder / "subsets.jsonl", loss_of.key, ctx)
-    known = sum(tuple(rows) in store.done for rows in drawn)
-    if known:
-        log("The losses of %d of %d subsets are read from %s.", known, arguments.subsets, store.path)
-    losses, series = [], Series([Task("")] * len(drawn))
-    for number, rows in enumerate(drawn):
-        if tuple(rows) in store.done:
-            series.skip(number)
-    for number, rows in enumerate(drawn):
-        if tuple(rows) not in store.done:
-            series.begin(number)
-            loss = loss_of(rows)
-            if np.isnan(loss):
-                raise ValueError("No held-out row has an answer within the window whose loss could be computed.")
-            store.add(number, rows.tolist(), loss)
-            series.end(number)
-            log("Subset %d of %d: loss %.4f%s", number + 1, arguments.subsets, loss, series.left)
-        losses.append(store.done[tuple(rows)])
+    store = SubsetLosses(folder / "subsets.jsonl", loss_of.key, ctx.runtime)
+    losses = [float(entry.losses.mean()) for entry in store.measure(drawn, lambda rows: (loss_of(rows), {}))]
     for reason, rows in loss_of.unscorable.items():
         log("%d of %d held-out rows have no loss: %s.", len(rows), len(held_out), reason)
     fit = fit_linear if arguments.regressor == "linear" else fit_network
@@ -261,30 +243,3 @@ def draw_subset(values: np.ndarray, usable: np.ndarray, k: int, lean: float, see
     weights = np.clip(standard, -3, 3) @ rng.standard_normal(values.shape[1])
     order = np.argsort(-(lean * weights + rng.gumbel(size=len(usable))), kind="stable")
     return np.sort(usable[order[:k]])
-
-
-class _Losses:
-    """
-    Losses by the rows of a subset, appended as JSON lines with checksums; those of other settings are ignored, and a
-    line that is damaged is computed again.
-    """
-
-    def __init__(self, path: Path, settings: str, ctx: Context):
-        self.path, self.settings = path, settings
-        self._main = ctx.runtime.is_main
-        records = read_lines(path, unchecked=True) if self._main else []  # earlier versions wrote no checksums
-        known = [record for record in records if record.get("settings") == settings and _is_loss(record)]
-        self.done = ctx.runtime.broadcast({tuple(record["rows"]): record["loss"] for record in known})
-
-    def add(self, number: int, rows: list[int], loss: float) -> None:
-        self.done[tuple(rows)] = loss
-        if self._main:
-            record = {"settings": self.settings, "subset": number, "loss": loss, "rows": rows}
-            with open(self.path, "ab", buffering=0) as file:
-                file.write(json_line(record))
-                os.fsync(file.fileno())
-
-
-def _is_loss(record: dict[str, Any]) -> bool:
-    rows, loss = record.get("rows"), record.get("loss")
-    return isinstance(rows, list) and {*map(type, rows)} <= {int} and type(loss) is float and np.isfinite(loss)

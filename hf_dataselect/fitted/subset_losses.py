@@ -1,0 +1,111 @@
+"""
+Held-out losses of models fine-tuned on subsets, one line a subset in a JSON Lines file that outlives a kill: each is
+written as it comes, with a checksum, and read back under the same settings.
+"""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..engines.runtime.runtime import Runtime
+from ..engines.store.identity import digest
+
+
+logger = logging.getLogger(__name__)
+
+
+class Measured(NamedTuple):
+    """What training on a subset gave."""
+
+    #: Held-out loss `(1,)`, or that of each held-out row; NaN where there is none.
+    losses: np.ndarray
+    #: What else was noted.
+    more: dict[str, Any]
+
+
+class SubsetLosses:
+    """
+    Losses by the rows of a subset, appended as JSON lines; those of other settings are ignored.
+
+    Args:
+        path (`Path`):
+            The file.
+        settings (`str`):
+            Hash of all that a loss depends on besides the rows.
+        runtime ([`Runtime`]):
+            Ranks; the main process reads and writes.
+    """
+
+    def __init__(self, path: Path, settings: str, runtime: Runtime):
+        self.path, self.settings, self._runtime = path, settings, runtime
+        self.done: dict[tuple[int, ...], Measured] = runtime.broadcast(self._read() if runtime.is_main else None)
+
+    def _read(self) -> dict[tuple[int, ...], Measured]:
+        done, damaged = {}, 0
+        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
+            try:
+                entry = json.loads(line) if line else None
+            except json.JSONDecodeError:  # torn by a kill
+                damaged += 1
+                continue
+            if not isinstance(entry, dict) or entry.get("settings") != self.settings or "rows" not in entry:
+                continue
+            if entry.pop("checksum", None) not in (None, digest(entry)):
+                damaged += 1
+                continue
+            losses = np.array(entry.get("losses", [entry["loss"]]), np.float64)
+            more = {name: value for name, value in entry.items() if name not in _COLUMNS}
+            done[tuple(entry["rows"])] = Measured(losses, more)
+        if damaged:
+            logger.warning("%d lines of %s are damaged and are computed anew.", damaged, self.path)
+        return done
+
+    def measure(
+        self, subsets: Sequence[np.ndarray], loss_of: Callable[[np.ndarray], tuple[Any, dict]], name: str = "Subset"
+    ) -> list[Measured]:
+        """
+        The losses of subsets; those not known yet are measured, and written one by one.
+
+        Args:
+            subsets (`list[np.ndarray]`):
+                Row numbers of each, ascending, the same on all ranks.
+            loss_of (`Callable`):
+                Rows -> their loss, or the loss of each held-out row; and what else the line notes of them.
+            name (`str`, *optional*, defaults to `"Subset"`):
+                What the log calls a subset.
+
+        Raises:
+            `ValueError`: no held-out row has a loss.
+        """
+        log = logger.info if self._runtime.is_main else logger.debug
+        if known := sum(tuple(rows.tolist()) in self.done for rows in subsets):
+            log("The losses of %d of %d subsets are read from %s.", known, len(subsets), self.path)
+        for number, rows in enumerate(subsets):
+            if tuple(rows.tolist()) in self.done:
+                continue
+            losses, more = loss_of(rows)
+            if not np.isfinite(losses).any():
+                raise ValueError("No held-out row has an answer within the window whose loss could be computed.")
+            log("%s %d of %d: loss %.4f", name, number + 1, len(subsets), np.nanmean(losses))
+            self._add(number, rows.tolist(), losses, more)
+        return [self.done[tuple(rows.tolist())] for rows in subsets]
+
+    def _add(self, number: int, rows: list[int], losses: Any, more: dict[str, Any]) -> None:
+        by_row = np.ndim(losses) > 0
+        self.done[tuple(rows)] = Measured(np.atleast_1d(losses), more)
+        if not self._runtime.is_main:
+            return
+        entry = {"settings": self.settings, "subset": number, "loss": float(np.nanmean(losses))}
+        entry |= {"losses": [None if np.isnan(loss) else loss for loss in losses.tolist()]} if by_row else {}
+        entry |= {**more, "rows": rows}
+        with open(self.path, "ab", buffering=0) as file:
+            file.write(f"\n{json.dumps(entry | {'checksum': digest(entry)})}\n".encode())
+            os.fsync(file.fileno())
+
+
+_COLUMNS = ("settings", "subset", "loss", "losses", "rows", "checksum")
