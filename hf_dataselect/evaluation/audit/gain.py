@@ -1,0 +1,51 @@
+"""
+Gain of a selector's top rows over random: how much lower the held-out loss is after training on them than after
+training on random subsets of the same size.
+
+Evaluation rows, random subsets and training seeds vary. Rows are counted with the noise of single losses; subsets and
+seeds by what their means vary beyond that noise. The variance between seeds is pooled over selectors, each of which
+has a few seeds only.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .estimate import Estimate, Part, cell_noise, half_width
+
+
+def gain(random: np.ndarray, top: np.ndarray, seeds: Part) -> Estimate:
+    """
+    Mean difference of losses, positive where the top rows are better.
+
+    Args:
+        random (`np.ndarray`):
+            Losses after training on random subsets, `(subsets, rows)`.
+        top (`np.ndarray`):
+            Losses after training on the top rows, `(seeds, rows)`.
+        seeds ([`Part`]):
+            Variance of one seed, from [`between_seeds`]; without degrees of freedom, as with one seed a selector, the
+            interval is about the models trained here.
+    """
+    differences = random.mean(0) - top.mean(0)
+    value, rows = float(differences.mean()), len(differences)
+    parts = [Part(float(differences.var(ddof=1)) / rows, rows - 1)] if rows > 1 else []
+    parts.append(Part(_excess(random) / len(random), len(random) - 1))
+    if seeds.freedom:
+        parts.append(Part(seeds.variance / len(top), seeds.freedom))
+    half = half_width(parts) if rows > 1 else np.nan
+    return Estimate(value, value - half, value + half)
+
+
+def between_seeds(tops: Sequence[np.ndarray]) -> Part:
+    """Variance of the mean loss between training seeds, pooled over selectors `(seeds, rows)` each."""
+    several = [top for top in tops if len(top) > 1]
+    freedom = sum(len(top) - 1 for top in several)
+    return Part(sum((len(top) - 1) * _excess(top) for top in several) / max(1, freedom), freedom)
+
+
+def _excess(losses: np.ndarray) -> float:
+    """Variance between the means of lines, beyond the noise of cells."""
+    if len(losses) < 2:
+        return 0.0
+    return max(0.0, float(losses.mean(1).var(ddof=1)) - len(losses) * cell_noise(losses))
