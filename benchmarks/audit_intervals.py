@@ -4,7 +4,8 @@ Coverage of the intervals of an audit, by simulation.
 Each row of a pool has a hidden effect on every evaluation row: one shared by all, and one of its own. The loss that
 training on a subset takes off an evaluation row is the sum of its rows' effects, a chance of the training, and noise.
 Selectors score rows by the shared effect (`true`), by it and noise (`half`, `weak`), or by noise (`random`). Coverage
-is the share of trials whose interval holds the value over infinitely many subsets, evaluation rows and seeds.
+is the share of trials whose interval holds the value over infinitely many subsets, evaluation rows and seeds; of
+gains, also over infinitely many draws of the selector's noise, which decides its top rows.
 
     python benchmarks/audit_intervals.py --trials 1000
 """
@@ -37,6 +38,11 @@ class World:
         error = SCORERS[scorer]
         return self.error if np.isinf(error) else self.shared + error * self.error
 
+    def best(self, rng, scorer: str) -> np.ndarray:
+        """Top rows of a selector with new noise, `(1, SIZE)`."""
+        error, noise = SCORERS[scorer], rng.standard_normal(POOL)
+        return np.argsort(-(noise if np.isinf(error) else self.shared + error * noise))[None, :SIZE]
+
     def effects(self, rng, rows: int) -> np.ndarray:
         return self.shared[:, None] + self.own * rng.standard_normal((POOL, rows))
 
@@ -53,9 +59,9 @@ def draw(rng, count: int) -> np.ndarray:
 def truth(world: World, scores: np.ndarray, rows: int) -> tuple[float, float]:
     """LDS and rank correlation with the mean loss over very many subsets, means over sets of evaluation rows."""
     found = []
-    for trial in range(20):
+    for trial in range(10):
         rng = np.random.default_rng([1, trial])
-        subsets = draw(rng, 4000)
+        subsets = draw(rng, 3000)
         y = world.reductions(rng, subsets, world.effects(rng, rows))
         ranks = rankdata(subset_sums(scores, subsets)), rankdata(y, axis=0), rankdata(y.mean(1))
         by_row = np.corrcoef(ranks[0], ranks[1].T)[0, 1:]
@@ -63,18 +69,24 @@ def truth(world: World, scores: np.ndarray, rows: int) -> tuple[float, float]:
     return tuple(np.mean(found, 0))
 
 
+def expected_gain(world: World, scorer: str) -> float:
+    rng = np.random.default_rng(3)
+    found = [world.shared[world.best(rng, scorer)].sum() for _ in range(5_000)]
+    return float(np.mean(found)) - SIZE * float(world.shared.mean())
+
+
 def coverage(world: World, scorer: str, count: int, rows: int, seeds: int, trials: int) -> list[float]:
     """Share of trials whose interval holds the truth: of LDS, of the mean loss, of the gain."""
     scores = world.scores(scorer)
-    best = np.argsort(-scores)[:SIZE][None]
-    wanted = *truth(world, scores, rows), world.shared[best].sum() - SIZE * world.shared.mean()
+    wanted = *truth(world, scores, rows), expected_gain(world, scorer)
     held = np.zeros(3)
     for trial in range(trials):
         rng = np.random.default_rng([2, trial, count, rows])
         subsets, effects = draw(rng, count), world.effects(rng, rows)
         y = world.reductions(rng, subsets, effects)
         found = predict(subset_sums(scores, subsets), y)
-        tops = [world.reductions(rng, np.repeat(best, seeds, 0), effects) for _ in range(6)]
+        best = [np.repeat(world.best(rng, scorer), seeds, 0) for _ in range(6)]
+        tops = [world.reductions(rng, rows, effects) for rows in best]
         estimates = found.lds, found.mean_loss, gain(-y, -tops[0], between_seeds(tops))
         held += [one.low <= value <= one.high for one, value in zip(estimates, wanted, strict=True)]
     return (held / trials).tolist()

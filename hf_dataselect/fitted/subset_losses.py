@@ -62,7 +62,7 @@ class SubsetLosses:
             more = {name: value for name, value in entry.items() if name not in _COLUMNS}
             done[tuple(entry["rows"])] = Measured(losses, more)
         if damaged:
-            logger.warning("%d lines of %s are damaged and are computed anew.", damaged, self.path)
+            logger.warning("Damaged lines of %s are ignored: %d.", self.path, damaged)
         return done
 
     def measure(

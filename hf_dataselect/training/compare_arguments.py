@@ -77,7 +77,7 @@ class CompareArguments:
                 kwargs = (self.method_kwargs or {}).get(method)
                 fixed = load_selector(method, kwargs).fixed_budget
                 for budget in [None] if fixed else self.budgets:
-                    name = "-".join([_file_name(method), *([_as_name(budget)] if budget else []), f"seed{seed}"])
+                    name = "-".join([file_name(method), *([as_name(budget)] if budget else []), f"seed{seed}"])
                     yield (
                         name,
                         {
@@ -90,11 +90,11 @@ class CompareArguments:
                     )
 
 
-def _as_name(budget: float | int | str) -> str:
+def as_name(budget: float | int | str) -> str:
     """A budget as part of a folder's name: without spaces and signs."""
     return re.sub(r"[^\w.]+", "-", str(budget))
 
 
-def _file_name(method: str) -> str:
+def file_name(method: str) -> str:
     """A method's name in a folder's name: the class of `package.module:Class`."""
     return method.rpartition(":")[2]

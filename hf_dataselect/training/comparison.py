@@ -94,14 +94,7 @@ class PlannedRun:
                     f"`output_dir`: {self.folder} holds a run that is not part of a comparison: choose another folder."
                 )
             return "new"
-        if held != self.settings:
-            differ = [key for key in {**held, **self.settings} if held.get(key) != self.settings.get(key)]
-            then, now = ({key: given.get(key, "the default") for key in differ} for given in (held, self.settings))
-            said = "; ".join(f"{key} was {then[key]}, is {now[key]}" for key in sorted(differ))
-            raise ValueError(
-                f"`output_dir`: {self.folder} holds a run with other settings ({said}). Choose another `output_dir`, "
-                "or delete that folder."
-            )
+        refuse_other_settings(self.folder, held, self.settings)
         finished = finished and all((self.folder / name).is_file() for name in (SELECTION, SCORES, EVALUATION))
         if finished:
             try:
@@ -154,6 +147,43 @@ class PlannedRun:
         return build_trainer(dataclasses.replace(self.recipe, args=DataSelectingConfig(**self.given)))
 
 
+def refuse_other_settings(folder: Path, held: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise `ValueError`, which names what differs, for a folder that holds results of other settings."""
+    if held != settings:
+        differ = [key for key in {**held, **settings} if held.get(key) != settings.get(key)]
+        then, now = ({key: given.get(key, "the default") for key in differ} for given in (held, settings))
+        said = "; ".join(f"{key} was {then[key]}, is {now[key]}" for key in sorted(differ))
+        raise ValueError(
+            f"`output_dir`: {folder} holds a run with other settings ({said}). Choose another `output_dir`, or delete "
+            "that folder."
+        )
+
+
+def shared_settings(
+    recipe: Recipe, records: Records, held_out: Any, target: Records | None, benchmarks: list[Any]
+) -> dict[str, Any]:
+    """What decides the results of all runs of a recipe, rows and models by their content."""
+    decides = {
+        name: value
+        for name, value in (recipe.sources | recipe.args.given).items()
+        if name in _DECIDING or not name.startswith((*FREE, *_BY_CONTENT))
+    }
+    return decides | {
+        "model_content": _content_of(recipe.model.model_name_or_path),
+        "dataset_content": records.content_hash(),
+        "target_content": target and target.content_hash(),
+        "benchmarks_content": {item.name: item.protocol() for item in benchmarks},
+        "eval_content": held_out and Records(held_out, recipe.args.dataset_text_field).content_hash(),
+    }
+
+
+def refuse_options_of_one_run(args: DataSelectingConfig, instead: dict[str, str], what: str) -> None:
+    """Raise `ValueError` for options that `what` has others for."""
+    for option, other in instead.items():
+        if option in args.given:
+            raise ValueError(f"`{option}` is of a single run: {what} has {other}.")
+
+
 def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
     """
     The candidate dataset and all runs, checked before any model loads.
@@ -163,9 +193,7 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         that holds another run.
     """
     compared, args, root = recipe.more, recipe.args, Path(recipe.args.output_dir)
-    for option, instead in _INSTEAD.items():
-        if option in args.given:
-            raise ValueError(f"`{option}` is of a single run: a comparison has {instead}.")
+    refuse_options_of_one_run(args, _INSTEAD, "a comparison")
     if root.exists() and not root.is_dir():
         raise ValueError(f"`output_dir={str(root)!r}` is a file.")
     rows, held_out = load_sources(recipe)
@@ -187,23 +215,8 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
     if compared.equal == "tokens" and records.images:
         raise ValueError("`equal='tokens'` can't count the tokens of images beforehand: choose 'updates' or 'epochs'.")
     target, benchmarks = load_target(args.selection_target, records), prepare_benchmarks(args, None)
-    decides = {
-        name: value
-        for name, value in (recipe.sources | args.given).items()
-        if name in _DECIDING or not name.startswith((*FREE, *_BY_CONTENT))
-    }
     equal = {} if compared.equal == "epochs" else {"equal": compared.equal}
-    shared = (
-        decides
-        | equal
-        | {
-            "model_content": _content_of(recipe.model.model_name_or_path),
-            "dataset_content": records.content_hash(),
-            "target_content": target and target.content_hash(),
-            "benchmarks_content": {item.name: item.protocol() for item in benchmarks},
-            "eval_content": held_out and Records(held_out, args.dataset_text_field).content_hash(),
-        }
-    )
+    shared = shared_settings(recipe, records, held_out, target, benchmarks) | equal
     runs = []
     for name, chosen in compared.runs():
         folder, baseline = root / name, root / f"full-seed{chosen['seed']}"

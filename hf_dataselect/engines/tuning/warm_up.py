@@ -204,17 +204,16 @@ def _train(
     precision = runtime.precision
     with tempfile.TemporaryDirectory() as folder:
         given = {"max_length": window} | settings.arguments(len(rows), runtime.world)
-        args = SFTConfig(
-            folder,
-            **given,
-            gradient_checkpointing=runtime.gradient_checkpointing,
-            bf16=precision == "bf16",
-            fp16=precision == "fp16",
-            use_cpu=next(tuned.parameters()).device.type == "cpu",
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-        )
+        given |= {
+            "gradient_checkpointing": runtime.gradient_checkpointing,
+            "bf16": precision == "bf16",
+            "fp16": precision == "fp16",
+            "use_cpu": next(tuned.parameters()).device.type == "cpu",
+            "save_strategy": "no",
+            "logging_strategy": "no",
+            "report_to": "none",
+        }
+        args = SFTConfig(folder, **given)
         # A copy: a tokenizer without a pad token is given one.
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
         with dropout_by_row(tuned, settings.seed) as rows_seen, training_phase(trainer, "Warming up"):

@@ -2,9 +2,11 @@
 Gain of a selector's top rows over random: how much lower the held-out loss is after training on them than after
 training on random subsets of the same size.
 
-Evaluation rows, random subsets and training seeds vary. Rows are counted with the noise of single losses; subsets and
-seeds by what their means vary beyond that noise. The variance between seeds is pooled over selectors, each of which
-has a few seeds only.
+Any subset of rows is better or worse than the mean of random ones by luck. The interval counts that luck: by as much
+as random subsets vary, the top rows of a selector that knows nothing would differ. Beside it, evaluation rows and
+training seeds vary. Rows are counted with the noise of single losses; subsets and seeds by what their means vary
+beyond that noise. The variance between seeds is pooled over selectors, each of which has a few seeds only; with one
+seed each, it stays in the variance between random subsets, which were trained once, too.
 """
 
 from collections.abc import Sequence
@@ -24,16 +26,20 @@ def gain(random: np.ndarray, top: np.ndarray, seeds: Part) -> Estimate:
         top (`np.ndarray`):
             Losses after training on the top rows, `(seeds, rows)`.
         seeds ([`Part`]):
-            Variance of one seed, from [`between_seeds`]; without degrees of freedom, as with one seed a selector, the
-            interval is about the models trained here.
+            Variance of one seed, from [`between_seeds`].
     """
     differences = random.mean(0) - top.mean(0)
-    value, rows = float(differences.mean()), len(differences)
-    parts = [Part(float(differences.var(ddof=1)) / rows, rows - 1)] if rows > 1 else []
-    parts.append(Part(_excess(random) / len(random), len(random) - 1))
+    value, (count, rows) = float(differences.mean()), random.shape
+    if rows < 2 or count < 2:
+        return Estimate(value)
+    luck = _excess(random)
+    parts = [
+        Part(float(differences.var(ddof=1)) / rows, rows - 1),
+        Part(luck / count + max(0.0, luck - seeds.variance), count - 1),
+    ]
     if seeds.freedom:
         parts.append(Part(seeds.variance / len(top), seeds.freedom))
-    half = half_width(parts) if rows > 1 else np.nan
+    half = half_width(parts)
     return Estimate(value, value - half, value + half)
 
 

@@ -1,0 +1,31 @@
+"""`hf-dataselect audit`: which selectors' scores predict what training on rows does, with this model and pool?"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+from accelerate import PartialState
+
+from ..engines.store.files import write_atomic
+from ..evaluation.audit.report import sections
+from ..evaluation.report.report import to_markdown
+from ..runs.folder import plain
+from ..training.audit import carry_out_audit, finish
+from ..training.audit_arguments import AuditArguments
+from ..training.audit_plan import plan_audit
+from ..training.recipe import parse_recipe
+from .console import checked, log_to_console
+
+
+def run(argv: Sequence[str]) -> None:
+    """Run the command; finished trainings and scores are kept."""
+    log_to_console()
+    planned = checked(plan_audit, checked(parse_recipe, argv, "audit", AuditArguments))
+    audit, about = checked(carry_out_audit, planned)
+    if PartialState().is_main_process:
+        shown = to_markdown(sections(audit, about["left_out"], about["full_seconds_measured"]))
+        written = planned.folder / "audit.json", planned.folder / "audit.md"
+        write_atomic(written[0], json.dumps(plain(about | dataclasses.asdict(audit)), ensure_ascii=False, indent=1))
+        write_atomic(written[1], shown + "\n")
+        finish(planned)
+        print(f"{shown}\n\nWritten: {', '.join(map(str, written))}")

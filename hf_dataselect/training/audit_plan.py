@@ -1,0 +1,129 @@
+"""What is audited ([`plan_audit`]): checked before a model loads."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..compat.accelerate import launched_sharded
+from ..data.load import load_target
+from ..data.records import Records
+from ..errors import Checks, explained
+from ..evaluation.audit.findings import CONTROLS
+from ..pipeline import needs_of
+from ..registry import load_selector, method_names
+from ..runs.folder import SETTINGS, plain
+from .audit_arguments import Entry
+from .comparison import finished_with, refuse_options_of_one_run, shared_settings
+from .inputs import selection_plan
+from .recipe import Recipe, load_sources
+
+
+_INSTEAD = {
+    "selection_method": "`methods`",
+    "selection_kwargs": "`methods` with options",
+    "selection_budget": "`subset_rows`",
+    "selection_budget_by": "`subset_rows`",
+}
+
+
+@dataclass
+class AuditPlan:
+    """
+    An audit, checked before a model loads.
+
+    Args:
+        recipe ([`Recipe`]):
+            Its options.
+        records, held_out ([`Records`]):
+            The pool, and the evaluation rows.
+        subset_rows (`int`):
+            Rows of a subset.
+        entries (`list[Entry]`):
+            The selectors.
+        required (`bool`):
+            Whether the user asked for these: then one that fails ends the audit.
+        left_out (`dict[str, str]`):
+            Methods that are not audited, and why.
+        settings (`dict`):
+            What decides the results.
+    """
+
+    recipe: Recipe
+    records: Records
+    held_out: Records
+    subset_rows: int
+    entries: list[Entry]
+    required: bool
+    left_out: dict[str, str]
+    settings: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.recipe.args.output_dir)
+
+
+def plan_audit(recipe: Recipe) -> AuditPlan:
+    """
+    The audit of a recipe.
+
+    Raises:
+        `ValueError`: a wrong option, a selector that can't score these rows, no held-out rows, a pool too small for
+            different subsets, or a folder that holds another audit; all selectors' errors at once.
+    """
+    args, given = recipe.args, recipe.more
+    refuse_options_of_one_run(args, _INSTEAD, "an audit")
+    if args.deepspeed or args.fsdp or launched_sharded():
+        raise ValueError("An audit trains one model again and again, which DeepSpeed and FSDP do not allow.")
+    rows, held_out = load_sources(recipe)
+    if held_out is None:
+        raise ValueError("`eval_dataset_name` is required: the rows whose loss scores are to predict.")
+    records = Records(rows, args.dataset_text_field)
+    if records.layout == "tokens":
+        raise ValueError("`dataset_name` holds token ids: give its rows untokenized.")
+    held_out = Records(held_out, args.dataset_text_field, name="eval_dataset")
+    size = given.subset_rows or max(8, round(0.05 * len(records)))
+    check_size(size, len(records), given.subset_rows)
+    target = load_target(args.selection_target, records)
+
+    def check(entry: Entry) -> None:
+        selector = load_selector(entry.method, entry.kwargs)
+        if selector.fixed_budget:
+            raise ValueError(f"`{entry.method}` keeps every row: it has nothing to predict.")
+        chosen = dataclasses.replace(selection_plan(args, records, target, selector), budget=size)
+        chosen.check(recipe.model.model_name_or_path, args.runtime(None).cache_dir)
+
+    checks, left_out, entries = Checks(), {}, list(given.entries)
+    for entry in entries:
+        checks(check, entry)
+    checks.finish()
+    named = {entry.name for entry in entries}
+    optional = [name for name in CONTROLS if name not in named]
+    optional += [] if entries else [name for name in method_names() if name not in CONTROLS]
+    for name in optional:
+        try:
+            entry = Entry(name, name, {})
+            if "judge" in needs_of(load_selector(name), None):
+                raise ValueError("it asks a judge: name it in `methods` to have it audited.")
+            check(entry)
+            entries.append(entry)
+        except (ValueError, ImportError, OSError) as error:
+            left_out[name] = explained(error)
+    settings = shared_settings(recipe, records, held_out.dataset, target)
+    settings = plain(settings | {"subset_rows": size, "seed": args.seed})
+    found = AuditPlan(recipe, records, held_out, size, entries, bool(given.entries), left_out, settings)
+    if (found.folder / SETTINGS).is_file():
+        finished_with(found.folder, settings)
+    elif any((found.folder / name).exists() for name in ("selection.json", "subsets.jsonl")):
+        raise ValueError(f"`output_dir`: {found.folder} holds another run: choose another folder.")
+    return found
+
+
+def check_size(size: int, rows: int, given: int | None) -> None:
+    """Raise `ValueError` for subsets of more than half of the rows, which hardly differ."""
+    if 2 * size > rows:
+        raise ValueError(
+            f"`subset_rows={given or size}`: {rows} rows can be trained on, and different subsets need twice "
+            "`subset_rows`."
+        )
