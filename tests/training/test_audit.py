@@ -13,7 +13,6 @@ from hf_dataselect.cli.main import main
 from hf_dataselect.data.records import Records
 from hf_dataselect.features.image_loss import held_out_loss
 from hf_dataselect.fitted import subset_losses
-from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector, method_names
 from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.audit_plan import plan_audit
@@ -137,8 +136,9 @@ def test_a_finished_audit_trains_and_scores_nothing_again(audited, recipe, capsy
     assert (audited / "audit.md").read_text() == before and before.strip() in capsys.readouterr().out
     held = path.read_text()
     path.write_text('"loss": 1'.join(held.rsplit('"loss": ', 1)))
-    with pytest.raises(TypeError, match="not callable"):  # a line that was changed is measured again
+    with pytest.raises(SystemExit):  # a line that was changed is measured again
         main(["audit", "--config", str(recipe)])
+    assert "not callable" in capsys.readouterr().err
     path.write_text(held)
     with pytest.raises(SystemExit):
         main(["audit", "--config", str(recipe), "--learning_rate", "0.5"])
