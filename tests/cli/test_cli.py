@@ -231,7 +231,7 @@ def test_rows_model_and_folder_that_can_not_be_used_are_told_at_once(recipe, tmp
     assert len(said) == 4 and all(sum(word in line for line in said) == 1 for word in words)
 
 
-@pytest.mark.parametrize("command", ["train", "select", "compare", "fit-rule", "train-scorer"])
+@pytest.mark.parametrize("command", ["train", "select", "compare", "audit", "fit-rule", "train-scorer"])
 def test_a_folder_without_room_is_refused_before_a_model_loads(recipe, tmp_path, capsys, monkeypatch, command):
     def loads(*args, **kwargs):
         raise AssertionError("the model was loaded")
@@ -247,7 +247,7 @@ def test_a_folder_without_room_is_refused_before_a_model_loads(recipe, tmp_path,
     more = ["--selection_method", "instruction_mining", "--selection_kwargs", "{}"] if command == "fit-rule" else []
     if command != "train-scorer":
         argv = ["--config", str(recipe), "--selection_cache_dir", "none", *more]
-    if command == "compare":
+    if command in ("compare", "audit"):
         content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
         single = ("selection_method", "selection_kwargs", "selection_budget")
         recipe.write_text(yaml.safe_dump({k: v for k, v in content.items() if k not in single}), encoding="utf-8")

@@ -26,6 +26,7 @@ from hf_dataselect.fitted.rules.rule import AttentionRule
 from hf_dataselect.fitted.scorers import train_scorer
 from hf_dataselect.fitted.scorers.train_scorer import ScorerArguments
 from hf_dataselect.training import comparison, recipe, trainer
+from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.recipe import DataArguments
@@ -245,6 +246,50 @@ def test_options_of_compare_reach_the_runs_and_the_report(tmp_path, monkeypatch,
     assert [folder.name for folder in compared.runs] == [name for name, _, _ in made]
     assert compared.rows == (24, "rating") and compared.folder == tmp_path / "runs" / "report"
     assert judges.given == ("model:some", JudgeOptions(max_calls=9), tmp_path / "cache")
+
+
+# audit ---------------------------------------------------------------------------------------------------------------
+
+
+def test_options_of_audit_reach_the_subsets_and_the_top_rows(tmp_path, monkeypatch):
+    options = {
+        "methods": [
+            "length,random",
+            '{"method": "indicator", "selection_kwargs": {"prefer": "low"}, "name": "short"}',
+        ],
+        "subsets": "9",
+        "subset_rows": "5",
+        "top_seeds": "3",
+    }
+    assert options.keys() == own(AuditArguments)
+    trained = []
+
+    class Loss:
+        unscorable, seconds = {}, 1.0
+
+        def __init__(self, records, held_out, ctx, settings):
+            self.key, self.settings, self.held_out = str(settings.seed), settings, len(held_out)
+
+        def untrained(self):
+            return np.full(self.held_out, 3.0)
+
+        def by_row(self, rows):
+            trained.append((self.settings, tuple(rows.tolist())))
+            return np.arange(self.held_out) + rows.mean() / 99
+
+    monkeypatch.setattr("hf_dataselect.training.audit.TunedLoss", Loss)
+    path = write_recipe(tmp_path)
+    rewrite(path, lambda name: name not in ("selection_method", "selection_kwargs", "selection_budget"))
+    main(["audit", "--config", str(path), "--seed", "5", "--max_grad_norm", "0.5", *as_arguments(options)])
+    audit = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert {found["name"] for found in audit["findings"]} == {"length", "random", "short"}
+    assert (audit["subsets"], audit["subset_rows"], audit["seeds"]) == (9, 5, 3)
+    assert "selection_target" in audit["left_out"]["bm25"]
+    assert [settings.seed for settings, _ in trained] == [5] * (9 + 3) + [6] * 3 + [7] * 3
+    assert {len(rows) for _, rows in trained} == {5} and len({rows for _, rows in trained}) == 9 + 3
+    given = [settings.arguments(5, 1) for settings, _ in trained]
+    assert all(one["max_grad_norm"] == 0.5 and one["max_steps"] == 2 for one in given)
+    assert [one["seed"] for one in given] == [settings.seed for settings, _ in trained]
 
 
 # fit-rule and train-scorer -------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import selector_class
 from hf_dataselect.training import inputs
 from hf_dataselect.training import recipe as recipe_module
+from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.recipe import build_trainer, load_held_out, load_sources, parse_recipe, prepare_selection
 from tests.rows import alpaca
@@ -27,7 +28,8 @@ from tests.tiny_training import write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Of one run each; the others compare many.
-RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in ("compare", "quickstart"))
+OF_MANY = ("audit", "compare", "quickstart")
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in OF_MANY)
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 QUICKSTART = ROOT / "recipes" / "quickstart"
 COLUMNS = ["instruction", "input", "output", "topic", "fault"]
@@ -66,6 +68,18 @@ def test_the_recipe_of_a_comparison_parses_and_trains_as_the_others_do():
     own = [item.name for item in fields(CompareArguments)]
     full = {key: value for key, value in recipe("full").items() if key not in ("selection_method", "output_dir")}
     assert {k: v for k, v in recipe("compare").items() if k not in (*own, "output_dir")} == full
+
+
+def test_the_recipe_of_an_audit_parses_and_trains_as_the_others_do():
+    argv = ["--config", str(ROOT / "recipes" / "audit.yaml"), "--use_cpu", "true"]
+    found = parse_recipe(argv, "audit", AuditArguments)
+    assert [entry.name for entry in found.more.entries] == ["ifd-none", "perplexity", "rds", "rds-max", "less"]
+    own = [item.name for item in fields(AuditArguments)]
+    full = {key: value for key, value in recipe("full").items() if key not in ("selection_method", "output_dir")}
+    kept = {
+        key: value for key, value in recipe("audit").items() if key not in (*own, "output_dir", "selection_target")
+    }
+    assert kept == full
 
 
 #: Images take another model, other rows, a longer window and so another baseline.
