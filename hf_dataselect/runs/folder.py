@@ -7,7 +7,8 @@ A run is a folder, readable without this package:
 | `versions.json` | the run's id; versions of Python and the packages that decide numbers |
 | `selection.json` | what was chosen, best first; rows excluded, by reason; cost; model, data, template |
 | `scores.parquet` | `row`, `score` (NaN = unscorable), the method's own columns, `kept`, `reason` of every candidate |
-| `compared.json` | of a run of a comparison: the settings that decide its result, and whether it is finished |
+| `compared.json` | of a run of a comparison, or an audit: the settings that decide its result; if it is finished |
+| `audit.md`, `audit.json`, `subsets.jsonl` | of an audit: what it found; the losses of each training |
 | `wins.json` | outcome of each question, where a judge compared the run's answers with the baseline's |
 | `eval.json` | every evaluation's settings (score, direction, examples), training seconds, what was `trained`, PIR |
 | `answers/NAME.jsonl` | of an instruction test set, for win rates: `run`, `id`, `question`, `answer` (null = none) |

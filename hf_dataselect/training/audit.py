@@ -24,7 +24,7 @@ from ..features.tuned_loss import TunedLoss
 from ..fitted.subset_losses import Measured, SubsetLosses
 from ..plan import SelectionPlan
 from ..registry import load_selector
-from ..runs.folder import SETTINGS, plain, read_evaluation, read_selection, write_recipe
+from ..runs.folder import SETTINGS, read_evaluation, read_selection, write_recipe
 from ..selection import Selection
 from .audit_arguments import Entry
 from .audit_plan import AuditPlan, check_size
@@ -140,13 +140,10 @@ class _TrainedLosses:
 
 def _selection(found: AuditPlan, entry: Entry, trainer: DataSelectingTrainer) -> Selection | None:
     """The rows that a selector keeps, read back where they were chosen; `None` if it may fail and does."""
-    folder, ctx = found.folder / "selections" / entry.name, trainer.context()
-    selector = load_selector(entry.method, entry.kwargs)
-    settings = found.settings | plain(
-        {"selection_method": entry.method, "selection_kwargs": dataclasses.asdict(selector)}
-    )
+    folder, settings, ctx = found.selection_folder(entry), found.selection_settings(entry), trainer.context()
     if ctx.runtime.on_main(lambda: (folder / SETTINGS).is_file() and finished_with(folder, settings)):
         return read_selection(folder)
+    selector = load_selector(entry.method, entry.kwargs)
     given = found.recipe.sources | trainer.args.given
     given |= {"selection_method": entry.method, "selection_kwargs": entry.kwargs or None}
     given |= {"selection_budget": found.subset_rows, "output_dir": str(folder)}

@@ -63,6 +63,15 @@ class AuditPlan:
         """The run folder."""
         return Path(self.recipe.args.output_dir)
 
+    def selection_folder(self, entry: Entry) -> Path:
+        """Where the rows that a selector keeps are written to."""
+        return self.folder / "selections" / entry.name
+
+    def selection_settings(self, entry: Entry) -> dict[str, Any]:
+        """What decides which these are."""
+        options = dataclasses.asdict(load_selector(entry.method, entry.kwargs))
+        return self.settings | plain({"selection_method": entry.method, "selection_kwargs": options})
+
 
 def plan_audit(recipe: Recipe) -> AuditPlan:
     """
@@ -115,6 +124,9 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
     found = AuditPlan(recipe, records, held_out, size, entries, bool(given.entries), left_out, settings)
     if (found.folder / SETTINGS).is_file():
         finished_with(found.folder, settings)
+        for entry in entries:
+            if (found.selection_folder(entry) / SETTINGS).is_file():
+                finished_with(found.selection_folder(entry), found.selection_settings(entry))
     elif any((found.folder / name).exists() for name in ("selection.json", "subsets.jsonl")):
         raise ValueError(f"`output_dir`: {found.folder} holds another run: choose another folder.")
     return found

@@ -14,7 +14,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 
 from hf_dataselect.cli.console import checked
-from hf_dataselect.cli.main import main
+from hf_dataselect.cli.main import COMMANDS, main
 from hf_dataselect.cli.methods import method_table
 from hf_dataselect.registry import method_names
 from hf_dataselect.training.recipe import parse_recipe
@@ -318,7 +318,7 @@ def test_the_readme_names_every_extra():
     assert set(re.findall("`([a-z-]+)`", named)) == set(extras) - {"test"}
 
 
-@pytest.mark.parametrize("command", ["train", "select", "compare", "report", "judge-check", "train-scorer", "methods"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])

@@ -11,9 +11,11 @@ from datasets import Dataset
 
 from hf_dataselect.cli.main import main
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.features.image_loss import held_out_loss
 from hf_dataselect.fitted import subset_losses
 from hf_dataselect.registry import load_selector, method_names
+from hf_dataselect.training.audit import _TrainedLosses
 from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.audit_plan import plan_audit
 from hf_dataselect.training.recipe import build_trainer, parse_recipe
@@ -127,6 +129,25 @@ def test_a_line_is_a_subset_and_says_what_was_measured(audited, recipe):
     np.testing.assert_allclose(found, first["losses"], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    "options", [["--use_peft", "true", "--lora_dropout", "0.2"], ["--packing", "true", "--max_length", "48"]]
+)
+def test_it_trains_as_the_trainer_does_and_puts_the_weights_back(recipe, tmp_path, options):
+    argv = ["--config", str(recipe), "--output_dir", str(tmp_path), "--weight_decay", "0.1", *options]
+    parsed = parse_recipe(argv, "audit", AuditArguments)
+    found, rows = plan_audit(parsed), np.arange(4, 12)
+    trainer = build_trainer(parsed, load_selector("random"), rows=found.records.dataset, evaluation=False)
+    losses, before = _TrainedLosses(found, trainer, seed=7), model_identity(trainer.model)
+    (measured,) = losses.measure([rows], "Subset")
+    assert model_identity(trainer.model) == before
+    assert (np.abs(measured.losses - losses.untrained().losses) > 1e-3).all()
+    parsed.args.seed = 7
+    alone = build_trainer(parsed, load_selector("full"), rows=found.records.dataset.select(rows), evaluation=False)
+    alone.model.load_state_dict(trainer.model.state_dict())
+    alone.train()
+    np.testing.assert_allclose(measured.losses, held_out_loss(found.held_out, alone.context()).mean, rtol=1e-5)
+
+
 def test_a_finished_audit_trains_and_scores_nothing_again(audited, recipe, capsys, monkeypatch):
     before = (audited / "audit.md").read_text()
     path = audited / "subsets.jsonl"
@@ -143,6 +164,10 @@ def test_a_finished_audit_trains_and_scores_nothing_again(audited, recipe, capsy
     with pytest.raises(SystemExit):
         main(["audit", "--config", str(recipe), "--learning_rate", "0.5"])
     assert "learning_rate was 0.003, is 0.5" in capsys.readouterr().err
+    other = json.dumps(PLANTED | {"selection_kwargs": {"name": "planted", "higher_is_better": False}})
+    with pytest.raises(SystemExit):
+        main(["audit", "--config", str(recipe), "--methods", other])
+    assert "'higher_is_better': True" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
