@@ -1,11 +1,11 @@
 """`hf-dataselect audit`: which selectors' scores predict what training on rows does, with this model and pool?"""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 
 from accelerate import PartialState
 
+from ..engines.store.checked import write_json
 from ..engines.store.files import write_atomic
 from ..evaluation.audit.report import sections
 from ..evaluation.report.report import to_markdown
@@ -25,7 +25,7 @@ def run(argv: Sequence[str]) -> None:
     if PartialState().is_main_process:
         shown = to_markdown(sections(audit, about["left_out"], about["full_seconds_measured"]))
         written = planned.folder / "audit.json", planned.folder / "audit.md"
-        write_atomic(written[0], json.dumps(plain(about | dataclasses.asdict(audit)), ensure_ascii=False, indent=1))
+        write_json(written[0], plain(about | dataclasses.asdict(audit)))
         write_atomic(written[1], shown + "\n")
         finish(planned)
         print(f"{shown}\n\nWritten: {', '.join(map(str, written))}")

@@ -3,7 +3,6 @@ Held-out losses of models fine-tuned on subsets, one line a subset in a JSON Lin
 written as it comes, with a checksum, and read back under the same settings.
 """
 
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engines.runtime.runtime import Runtime
-from ..engines.store.identity import digest
+from ..engines.store.checked import json_line, read_lines
 
 
 logger = logging.getLogger(__name__)
@@ -46,23 +45,12 @@ class SubsetLosses:
         self.done: dict[tuple[int, ...], Measured] = runtime.broadcast(self._read() if runtime.is_main else None)
 
     def _read(self) -> dict[tuple[int, ...], Measured]:
-        done, damaged = {}, 0
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []:
-            try:
-                entry = json.loads(line) if line else None
-            except json.JSONDecodeError:  # torn by a kill
-                damaged += 1
-                continue
-            if not isinstance(entry, dict) or entry.get("settings") != self.settings or "rows" not in entry:
-                continue
-            if entry.pop("checksum", None) not in (None, digest(entry)):
-                damaged += 1
-                continue
-            losses = np.array(entry.get("losses", [entry["loss"]]), np.float64)
-            more = {name: value for name, value in entry.items() if name not in _COLUMNS}
-            done[tuple(entry["rows"])] = Measured(losses, more)
-        if damaged:
-            logger.warning("Damaged lines of %s are ignored: %d.", self.path, damaged)
+        done = {}
+        for entry in read_lines(self.path):
+            if entry.get("settings") == self.settings:
+                losses = np.array(entry.get("losses", [entry["loss"]]), np.float64)
+                more = {name: value for name, value in entry.items() if name not in _COLUMNS}
+                done[tuple(entry["rows"])] = Measured(losses, more)
         return done
 
     def measure(
@@ -104,8 +92,8 @@ class SubsetLosses:
         entry |= {"losses": [None if np.isnan(loss) else loss for loss in losses.tolist()]} if by_row else {}
         entry |= {**more, "rows": rows}
         with open(self.path, "ab", buffering=0) as file:
-            file.write(f"\n{json.dumps(entry | {'checksum': digest(entry)})}\n".encode())
+            file.write(json_line(entry))
             os.fsync(file.fileno())
 
 
-_COLUMNS = ("settings", "subset", "loss", "losses", "rows", "checksum")
+_COLUMNS = ("settings", "subset", "loss", "losses", "rows")
