@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> None:
     planned = checked(plan_audit, checked(parse_recipe, argv, "audit", AuditArguments))
     audit, about = checked(carry_out_audit, planned)
     if PartialState().is_main_process:
-        shown = to_markdown(sections(audit, about["left_out"], about["full_seconds_measured"]))
+        shown = to_markdown(sections(audit, about))
         written = planned.folder / "audit.json", planned.folder / "audit.md"
         write_json(written[0], plain(about | dataclasses.asdict(audit)))
         write_atomic(written[1], shown + "\n")

@@ -1,6 +1,7 @@
 """An audit as sentences and a table."""
 
 from collections.abc import Callable
+from typing import Any
 
 from ..report.section import Section, Table, number
 from .estimate import Estimate
@@ -11,21 +12,24 @@ from .findings import CONTROLS, Audit, Finding
 HARDLY = 0.02
 
 
-def sections(audit: Audit, left_out: dict[str, str], known_cost: bool) -> list[Section]:
+def sections(audit: Audit, about: dict[str, Any]) -> list[Section]:
     """
     The audit as sections of a report.
 
     Args:
         audit ([`Audit`]):
             The audit.
-        left_out (`dict[str, str]`):
-            Methods that were not audited, and why.
-        known_cost (`bool`):
-            Whether the seconds of training on the whole pool were measured, not extrapolated.
+        about (`dict`):
+            `model`; `pool`, its number of rows; `excluded`, how many of them by reason; `left_out`, methods that were
+            not audited, and why; `full_seconds_measured`, whether the seconds of training on the whole pool were
+            measured, not extrapolated.
     """
+    excluded = "; ".join(f"{rows} excluded, {reason}" for reason, rows in about["excluded"].items())
+    seeds = f"{audit.seeds} seeds" if audit.seeds > 1 else "1 seed"
     text = [
+        f"Model: {about['model']}. Pool: {about['pool']} rows{f' ({excluded})' if excluded else ''}.",
         f"Trained on {audit.subsets} random subsets of {audit.subset_rows} rows, and on the top rows of each selector "
-        f"({audit.seeds} seeds); evaluated on {audit.rows} held-out rows. Mean held-out loss: {audit.untrained:.4f} "
+        f"({seeds}); evaluated on {audit.rows} held-out rows. Mean held-out loss: {audit.untrained:.4f} "
         f"untrained, {audit.trained:.4f} after training on a random subset (standard deviation between subsets "
         f"{audit.spread:.4f}).",
         _named(audit, "Scores predict what training on rows does", lambda found: found.prediction.lds),
@@ -43,8 +47,11 @@ def sections(audit: Audit, left_out: dict[str, str], known_cost: bool) -> list[S
             f"Left out: {audit.lost_rows} held-out rows and {audit.lost_subsets} subsets without a finite loss."
         )
     notes = [note for found in audit.findings for note in _notes(found, audit)]
-    notes += [f"`{name}` is left out: {reason}" for name, reason in left_out.items()]
-    return [Section("Audit", text, _table(audit, known_cost)), *([Section("Notes", notes)] if notes else [])]
+    notes += [f"`{name}` is left out: {reason}" for name, reason in about["left_out"].items()]
+    return [
+        Section("Audit", text, _table(audit, about["full_seconds_measured"])),
+        *([Section("Notes", notes)] if notes else []),
+    ]
 
 
 def _named(audit: Audit, claim: str, of: Callable[[Finding], Estimate]) -> str:

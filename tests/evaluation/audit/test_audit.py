@@ -16,6 +16,10 @@ from hf_dataselect.evaluation.report.report import to_markdown
 from tests.shared_data import golden
 
 
+ABOUT = {"model": "some/model", "pool": 300, "excluded": {"no answer": 2}, "full_seconds_measured": False}
+ABOUT |= {"left_out": {"alpagasus": "it asks a judge."}}
+
+
 def test_lds_is_that_of_another_implementation():
     given = golden("lds")
     generator, n = torch.Generator().manual_seed(42), len(given["score"])
@@ -77,8 +81,9 @@ def test_effects_that_add_up_are_predicted_by_themselves():
     assert (right.gain.verdict, wrong.gain.verdict) == ("above 0", "below 0") and right.str_ratio == 0.25
     assert by_name["none"].prediction.lds.verdict == by_name["equal"].prediction.lds.verdict == "unknown"
     assert by_name["none"].unscored == 300 and by_name["half"].unscored == 150
-    shown = to_markdown(sections(found, {"alpagasus": "it asks a judge."}, known_cost=False))
+    shown = to_markdown(sections(found, ABOUT))
     for said in (
+        "Model: some/model. Pool: 300 rows (2 excluded, no answer).",
         "Scores predict what training on rows does, beyond chance: `true`, `half`. The contrary: `opposite`.",
         "beyond chance: `true`, `half`. The contrary: `opposite`",
         "| random (control) |",
@@ -98,7 +103,7 @@ def test_losses_that_are_not_finite_are_left_out_and_counted():
     found = audit(subsets, losses, untrained, scored)
     assert (found.subsets, found.rows, found.lost_subsets, found.lost_rows) == (19, 28, 1, 2)
     assert found.findings[0].str_ratio is None
-    assert "Left out: 2 held-out rows and 1 subsets" in to_markdown(sections(found, {}, known_cost=True))
+    assert "Left out: 2 held-out rows and 1 subsets" in to_markdown(sections(found, ABOUT))
     losses[7:] = np.nan
     with pytest.raises(SelectionError, match="6 of 20 subsets and 28 of 30 held-out rows have finite losses"):
         audit(subsets, losses, untrained, scored)
@@ -107,7 +112,7 @@ def test_losses_that_are_not_finite_are_left_out_and_counted():
 def test_subsets_alike_are_called_alike():
     subsets, losses, untrained, scored = planted(10)
     alike = losses.mean(0) + 1e-4 * (losses - losses.mean(0))
-    assert "less than 2 %" in to_markdown(sections(audit(subsets, alike, untrained, scored), {}, known_cost=True))
+    assert "less than 2 %" in to_markdown(sections(audit(subsets, alike, untrained, scored), ABOUT))
 
 
 def test_variance_is_counted_once():
