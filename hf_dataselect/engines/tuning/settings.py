@@ -1,7 +1,7 @@
 """How a model is fine-tuned for a while: [`WarmupSettings`], or a run's own arguments in [`TrainingSettings`]."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,9 @@ class WarmupSettings:
         seed (`int`, *optional*, defaults to `42`):
             Of initialization and order of rows.
     """
+
+    #: Whether the dropout of adapters is drawn for each row, not for each batch as a run does.
+    dropout_by_row: ClassVar[bool] = True
 
     method: Literal["lora", "full"] = "lora"
     epochs: float = 1
@@ -78,6 +81,8 @@ class TrainingSettings(WarmupSettings):
         given (`dict[str, Any]`):
             Arguments of [`~trl.SFTConfig`].
     """
+
+    dropout_by_row: ClassVar[bool] = False
 
     given: dict[str, Any] = field(default_factory=dict)
 

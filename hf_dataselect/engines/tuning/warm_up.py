@@ -216,8 +216,9 @@ def _train(
         args = SFTConfig(folder, **given)
         # A copy: a tokenizer without a pad token is given one.
         trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
-        with dropout_by_row(tuned, settings.seed) as rows_seen, training_phase(trainer, "Warming up"):
-            keep_to(trainer, [_WarmupBar(), rows_seen, *callbacks])
+        by_row = dropout_by_row(tuned, settings.seed) if settings.dropout_by_row else nullcontext()
+        with by_row as rows_seen, training_phase(trainer, "Warming up"):
+            keep_to(trainer, [_WarmupBar(), *([rows_seen] if rows_seen else []), *callbacks])
             trainer.train()
 
 
