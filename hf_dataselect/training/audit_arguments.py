@@ -39,7 +39,7 @@ class AuditArguments:
     subset_rows: Annotated[int, Interval(2)] | None = field(
         default=None,
         metadata={
-            "help": "Rows of a subset, and of each selector's top rows. Default: 0.05 of the pool, at least 8. More "
+            "help": "Rows of a subset, and of each selector's top rows. Default: 0.025 of the pool, at least 8. More "
             "cost more time per subset."
         },
     )

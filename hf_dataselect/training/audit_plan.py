@@ -92,7 +92,7 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
     if records.layout == "tokens":
         raise ValueError("`dataset_name` holds token ids: give its rows untokenized.")
     held_out = Records(held_out, args.dataset_text_field, name="eval_dataset")
-    size = given.subset_rows or max(8, round(0.05 * len(records)))
+    size = given.subset_rows or max(8, round(0.025 * len(records)))
     check_size(size, len(records), given.subset_rows)
     target = load_target(args.selection_target, records)
 
