@@ -9,23 +9,25 @@ from ..engines.store.checked import write_json
 from ..engines.store.files import write_atomic
 from ..evaluation.audit.report import sections
 from ..evaluation.report.report import to_markdown
-from ..runs.folder import plain
+from ..runs.files import plain
 from ..training.audit import carry_out_audit, finish
 from ..training.audit_arguments import AuditArguments
 from ..training.audit_plan import plan_audit
 from ..training.recipe import parse_recipe
-from .console import checked, log_to_console
+from .console import alone_in, checked, log_to_console, say
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command; finished trainings and scores are kept."""
     log_to_console()
-    planned = checked(plan_audit, checked(parse_recipe, argv, "audit", AuditArguments))
-    audit, about = checked(carry_out_audit, planned)
-    if PartialState().is_main_process:
-        shown = to_markdown(sections(audit, about))
-        written = planned.folder / "audit.json", planned.folder / "audit.md"
-        write_json(written[0], plain(about | dataclasses.asdict(audit)))
-        write_atomic(written[1], shown + "\n")
-        finish(planned)
-        print(f"{shown}\n\nWritten: {', '.join(map(str, written))}")
+    recipe = checked(parse_recipe, argv, "audit", AuditArguments)
+    with alone_in(recipe.args.output_dir):
+        planned = checked(plan_audit, recipe)
+        audit, about = checked(carry_out_audit, planned)
+        if PartialState().is_main_process:
+            shown = to_markdown(sections(audit, about))
+            written = planned.folder / "audit.json", planned.folder / "audit.md"
+            write_json(written[0], plain(about | dataclasses.asdict(audit)))
+            write_atomic(written[1], shown + "\n")
+            finish(planned)
+            say(f"{shown}\n\nWritten: {', '.join(map(str, written))}")

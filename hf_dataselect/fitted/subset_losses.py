@@ -46,8 +46,8 @@ class SubsetLosses:
 
     def _read(self) -> dict[tuple[int, ...], Measured]:
         done = {}
-        for entry in read_lines(self.path):
-            if entry.get("settings") == self.settings:
+        for entry in read_lines(self.path, unchecked=True):  # earlier versions wrote no checksums
+            if entry.get("settings") == self.settings and _is_loss(entry):
                 losses = np.array(entry.get("losses", [entry["loss"]]), np.float64)
                 more = {name: value for name, value in entry.items() if name not in _COLUMNS}
                 done[tuple(entry["rows"])] = Measured(losses, more)
@@ -97,3 +97,8 @@ class SubsetLosses:
 
 
 _COLUMNS = ("settings", "subset", "loss", "losses", "rows")
+
+
+def _is_loss(entry: dict[str, Any]) -> bool:
+    rows, loss = entry.get("rows"), entry.get("loss")
+    return isinstance(rows, list) and {*map(type, rows)} <= {int} and type(loss) is float and np.isfinite(loss)

@@ -24,11 +24,11 @@ from ..features.tuned_loss import TunedLoss
 from ..fitted.subset_losses import Measured, SubsetLosses
 from ..plan import SelectionPlan
 from ..registry import load_selector
-from ..runs.folder import SETTINGS, read_evaluation, read_selection, write_recipe
+from ..runs.begin import begin_run
+from ..runs.folder import read_evaluation, read_selection, read_settings, write_recipe, write_settings
 from ..selection import Selection
 from .audit_arguments import Entry
 from .audit_plan import AuditPlan, check_size
-from .comparison import finished_with, write_settings
 from .recipe import build_trainer
 from .trainer import DataSelectingTrainer
 
@@ -51,13 +51,11 @@ def carry_out_audit(found: AuditPlan) -> tuple[Audit, dict[str, Any]]:
         `ValueError`: too few rows of the pool can be trained on, or a selector that was asked for fails.
     """
     args, given = found.recipe.args, found.recipe.more
-    folder = check_writable(found.folder, "output_dir")
+    check_writable(found.folder, "output_dir")
     trainer = build_trainer(found.recipe, load_selector("random"), rows=found.records.dataset, evaluation=False)
     trainer.accelerator.wait_for_everyone()
     ctx = trainer.context(cached=False)
-    if ctx.runtime.is_main:
-        write_recipe(folder, found.recipe.sources | args.given | _own_options(given))
-        write_settings(folder, found.settings, finished=False)
+    ctx.runtime.on_main(lambda: _begin(found))
     usable, excluded = _trainable(trainer.records, ctx)
     check_size(found.subset_rows, len(usable), given.subset_rows)
     subsets = [
@@ -105,6 +103,16 @@ def finish(found: AuditPlan) -> None:
     write_settings(found.folder, found.settings, finished=True)
 
 
+def _begin(found: AuditPlan) -> None:
+    """Begin in the run folder, or go on there."""
+    recipe = found.recipe.sources | found.recipe.args.given | _own_options(found.recipe.more)
+    if read_settings(found.folder)[0]:
+        write_recipe(found.folder, recipe)
+        write_settings(found.folder, found.settings, finished=False)
+    else:
+        begin_run(found.folder, recipe, found.settings)
+
+
 class _TrainedLosses:
     """Held-out losses of the model trained on rows with one seed, kept in `subsets.jsonl`."""
 
@@ -141,13 +149,14 @@ class _TrainedLosses:
 def _selection(found: AuditPlan, entry: Entry, trainer: DataSelectingTrainer) -> Selection | None:
     """The rows that a selector keeps, read back where they were chosen; `None` if it may fail and does."""
     folder, settings, ctx = found.selection_folder(entry), found.selection_settings(entry), trainer.context()
-    if ctx.runtime.on_main(lambda: (folder / SETTINGS).is_file() and finished_with(folder, settings)):
+    if ctx.runtime.on_main(lambda: found.selected(entry)):
         return read_selection(folder)
     selector = load_selector(entry.method, entry.kwargs)
     given = found.recipe.sources | trainer.args.given
     given |= {"selection_method": entry.method, "selection_kwargs": entry.kwargs or None}
     given |= {"selection_budget": found.subset_rows, "output_dir": str(folder)}
     chosen: SelectionPlan = dataclasses.replace(trainer.plan, selector=selector, budget=found.subset_rows)
+    chosen.compared = settings
     try:
         selection = chosen.select(ctx, folder, given)
     except (ValueError, ImportError, OSError) as error:

@@ -12,9 +12,11 @@ from ..errors import Checks, explained
 from ..evaluation.audit.findings import CONTROLS
 from ..pipeline import needs_of
 from ..registry import load_selector, method_names
-from ..runs.folder import SETTINGS, plain
+from ..runs.files import plain
+from ..runs.folder import read_settings
+from ..runs.secrets import without_secrets
 from .audit_arguments import Entry
-from .comparison import finished_with, refuse_options_of_one_run, shared_settings
+from .comparison import refuse_options_of_one_run, refuse_other_settings, shared_settings
 from .inputs import selection_plan
 from .recipe import Recipe, load_sources
 
@@ -70,7 +72,19 @@ class AuditPlan:
     def selection_settings(self, entry: Entry) -> dict[str, Any]:
         """What decides which these are."""
         options = dataclasses.asdict(load_selector(entry.method, entry.kwargs))
-        return self.settings | plain({"selection_method": entry.method, "selection_kwargs": options})
+        return self.settings | without_secrets(plain({"selection_method": entry.method, "selection_kwargs": options}))
+
+    def selected(self, entry: Entry) -> bool:
+        """
+        Whether these are known.
+
+        Raises:
+            `ValueError`: the folder holds those of other settings.
+        """
+        held, finished = read_settings(self.selection_folder(entry))
+        if held:
+            refuse_other_settings(self.selection_folder(entry), held, self.selection_settings(entry))
+        return finished
 
 
 def plan_audit(recipe: Recipe) -> AuditPlan:
@@ -120,13 +134,13 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
         except (ValueError, ImportError, OSError) as error:
             left_out[name] = explained(error)
     settings = shared_settings(recipe, records, held_out.dataset, target)
-    settings = plain(settings | {"subset_rows": size, "seed": args.seed})
+    settings = without_secrets(plain(settings | {"subset_rows": size, "seed": args.seed}))
     found = AuditPlan(recipe, records, held_out, size, entries, bool(given.entries), left_out, settings)
-    if (found.folder / SETTINGS).is_file():
-        finished_with(found.folder, settings)
+    held, _ = read_settings(found.folder)
+    if held:
+        refuse_other_settings(found.folder, held, settings)
         for entry in entries:
-            if (found.selection_folder(entry) / SETTINGS).is_file():
-                finished_with(found.selection_folder(entry), found.selection_settings(entry))
+            found.selected(entry)
     elif any((found.folder / name).exists() for name in ("selection.json", "subsets.jsonl")):
         raise ValueError(f"`output_dir`: {found.folder} holds another run: choose another folder.")
     return found

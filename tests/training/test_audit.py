@@ -105,14 +105,14 @@ def test_planted_rows_are_found(audited):
     assert all(rows[row]["planted"] for row in selection["indices"])
 
 
-def test_a_line_is_a_subset_and_says_what_was_measured(audited, recipe):
+def test_a_line_is_a_subset_and_says_what_was_measured(audited, recipe, tmp_path):
     untrained, *rest = sorted(read_lines(audited / "subsets.jsonl"), key=lambda line: len(line["rows"]))
     assert untrained["rows"] == [] and len(rest) == 12 and all(len(line["rows"]) == 8 for line in rest)
     assert not any(3 in line["rows"] for line in rest)  # it has no answer to train on
     assert all(len(line["losses"]) == 4 and line["seconds"] > 0 for line in rest)
     # The losses are those of the trainer, trained on these rows.
     first = rest[0]
-    parsed = parse_recipe(["--config", str(recipe)], "audit", AuditArguments)
+    parsed = parse_recipe(["--config", str(recipe), "--output_dir", str(tmp_path)], "audit", AuditArguments)
     rows = Dataset.from_json(str(recipe.parent / "rows.jsonl")).select(first["rows"])
     trainer = build_trainer(parsed, load_selector("full"), rows=rows, evaluation=False)
     held_out = Records(Dataset.from_json(str(recipe.parent / "heldout.jsonl")))
