@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..engines.runtime.progress import Series, Task
 from ..engines.runtime.runtime import Runtime
 from ..engines.store.checked import json_line, read_lines
 
@@ -73,14 +74,20 @@ class SubsetLosses:
         log = logger.info if self._runtime.is_main else logger.debug
         if known := sum(tuple(rows.tolist()) in self.done for rows in subsets):
             log("The losses of %d of %d subsets are read from %s.", known, len(subsets), self.path)
+        series = Series([Task("")] * len(subsets))
+        for number, rows in enumerate(subsets):
+            if tuple(rows.tolist()) in self.done:
+                series.skip(number)
         for number, rows in enumerate(subsets):
             if tuple(rows.tolist()) in self.done:
                 continue
+            series.begin(number)
             losses, more = loss_of(rows)
             if not np.isfinite(losses).any():
                 raise ValueError("No held-out row has an answer within the window whose loss could be computed.")
-            log("%s %d of %d: loss %.4f", name, number + 1, len(subsets), np.nanmean(losses))
             self._add(number, rows.tolist(), losses, more)
+            series.end(number)
+            log("%s %d of %d: loss %.4f%s", name, number + 1, len(subsets), np.nanmean(losses), series.left)
         return [self.done[tuple(rows.tolist())] for rows in subsets]
 
     def _add(self, number: int, rows: list[int], losses: Any, more: dict[str, Any]) -> None:

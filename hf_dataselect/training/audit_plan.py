@@ -17,7 +17,7 @@ from ..runs.folder import read_settings
 from ..runs.secrets import without_secrets
 from .audit_arguments import Entry
 from .comparison import refuse_options_of_one_run, refuse_other_settings, shared_settings
-from .inputs import selection_plan
+from .inputs import prepare_benchmarks, selection_plan
 from .recipe import Recipe, load_sources
 
 
@@ -133,7 +133,7 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
             entries.append(entry)
         except (ValueError, ImportError, OSError) as error:
             left_out[name] = explained(error)
-    settings = shared_settings(recipe, records, held_out.dataset, target)
+    settings = shared_settings(recipe, records, held_out.dataset, target, prepare_benchmarks(args, None))
     settings = without_secrets(plain(settings | {"subset_rows": size, "seed": args.seed}))
     found = AuditPlan(recipe, records, held_out, size, entries, bool(given.entries), left_out, settings)
     held, _ = read_settings(found.folder)
