@@ -16,9 +16,9 @@ from ..runs.files import plain
 from ..runs.folder import read_settings
 from ..runs.secrets import without_secrets
 from .audit_arguments import Entry
-from .comparison import refuse_options_of_one_run, refuse_other_settings, shared_settings
 from .inputs import prepare_benchmarks, selection_plan
 from .recipe import Recipe, load_sources
+from .run_settings import refuse_options_of_one_run, refuse_other_settings, shared_settings
 
 
 _INSTEAD = {
