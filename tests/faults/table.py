@@ -1,0 +1,81 @@
+"""The table of faults, `docs/faults.md`."""
+
+import os
+import platform
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from tests.faults.case import Case
+from tests.faults.verdict import Verdict
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+_HEADINGS = {
+    "kill": "Kills",
+    "interrupt": "Ctrl-C and SIGTERM",
+    "disk": "Full and read-only disks",
+    "damage": "Damaged caches",
+    "run folder": "Run folders",
+    "judge": "Judges",
+    "ranks": "Ranks",
+    "rows": "Rows and secrets",
+}
+_OUTCOMES = """\
+| outcome | means |
+|---|---|
+| run again, resumed, the run goes on | rows, scores and evaluation are those of an undisturbed run |
+| computed anew | the same, and nothing damaged was used; unless a file only lacks its end, a message names it |
+| refused | one line that says what is wrong, exit code 2, and nothing is computed from it |
+| named | what happened is said: by the last lines of the log, or as the reason of a row |
+| **not recovered** | not what is expected, and why |
+"""
+
+
+def page(verdicts: Sequence[Verdict]) -> str:
+    """The whole page, in the order of the cases."""
+    wrong = sum(bool(verdict.wrong) for verdict in verdicts)
+    memory = psutil.virtual_memory().total / 2**30
+    machine = f"{len(os.sched_getaffinity(0))} CPU cores and {memory:.0f} GB of memory, no GPU"
+    versions = f"Python {platform.python_version()}, " + ", ".join(
+        f"{name} {version(name)}" for name in ("torch", "transformers", "trl")
+    )
+    lines = [
+        "# Faults",
+        "",
+        f"`make test-faults` injects {len(verdicts)} faults and writes this page; a part of them runs in `make test`. "
+        "Do not edit it: the cases are in `tests/faults/cases/`.",
+        "",
+        f"Written on {time.strftime('%Y-%m-%d')}, on {machine}, with {versions}. {len(verdicts) - wrong} of "
+        f"{len(verdicts)} faults end as expected.",
+        "",
+        "Each fault meets a command on a tiny model, in a process of its own; what is left behind is compared with "
+        "that of an undisturbed run. Lost is the work that was done twice: scores, steps and calls beyond those of an "
+        "undisturbed run. Seconds are those of the last run, or, where a limit is set, those from the fault on.",
+        "",
+        _OUTCOMES.rstrip(),
+    ]
+    for kind, heading in _HEADINGS.items():
+        lines += [
+            "",
+            f"## {heading}",
+            "",
+            "| fault | where | lost | recovered how | seconds |",
+            "|---|---|---|---|---:|",
+        ]
+        lines += [line(verdict) for verdict in verdicts if verdict.case.kind == kind]
+    return "\n".join(lines) + "\n"
+
+
+def line(verdict: Verdict) -> str:
+    """A fault of the table."""
+    cells = [verdict.lost, verdict.how, f"{verdict.seconds:.1f}"]
+    return beginning(verdict.case) + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def beginning(case: Case) -> str:
+    """The cells of a line that say which fault it is."""
+    return f"| {case.fault} | {case.where} | ".replace("\\", "\\\\")
