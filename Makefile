@@ -2,6 +2,7 @@
 #
 #   make quickstart   fetch a small model, train a baseline, a random control and an IFD selection, compare them
 #   make test         lint, check types and run the tests
+#   make test-faults  inject faults (kills, full disks, damaged files, faulty judges) and write docs/faults.md
 #
 # Each makes .venv and installs everything there, once; afterwards neither needs a network. PYTHON=python3.12 chooses
 # the interpreter, MODEL=folder a model of your own for the quickstart.
@@ -11,13 +12,16 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 MODEL ?=
 export MODEL
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test test-faults lint clean
 
 quickstart: .venv/.installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/quickstart/run.sh
 
 test: lint
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+test-faults: .venv/.installed
+	.venv/bin/python -m tests.faults
 
 lint: .venv/.installed
 	.venv/bin/python -m ruff check .

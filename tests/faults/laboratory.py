@@ -1,4 +1,4 @@
-"""Models, rows and commands for the cases, and the runs: as forked processes, each with its log and its tally."""
+"""The runs of the cases, as forked processes, each with its log and its tally; and the undisturbed ones."""
 
 import json
 import random
@@ -14,32 +14,19 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tests.engines.llm.test_local import reward_model
 from tests.faults.case import At, Run, Server, Signal
+from tests.faults.commands import arguments_of, write_materials
 from tests.faults.inject import Patch
 from tests.faulty_server import FaultyServer
-from tests.processes import Ended, Ranks, start_ranks
-from tests.rows import alpaca_rows
-from tests.selectors.small import OPTIONS
-from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
-from tests.tiny_vision import save_clip
+from tests.processes import Ended, Ranks, start_ranks, succeed
 
 
 #: The judge's key, and a token of a hub: neither may be read anywhere afterwards.
 KEY, TOKEN = "sk-KEYkeyKEYkeyKEYkey", "hf_TOKENtokenTOKENtoken"
 #: Seconds after which a run is said to hang.
 LONGEST = 90
-#: Options of a method besides those of `tests.selectors.small`: a warm-up of several steps.
-_STEPS = {"warmup_batch_size": 2, "warmup_gradient_accumulation": 1}
-_MORE = {
-    "alpagasus": {"threshold": None},
-    "ifd": {"warmup_clusters": 4, "warmup_rows_per_cluster": 4, **_STEPS},
-    "less": {"warmup_fraction": 0.2, **_STEPS},
-    "mods": {"necessity_threshold": -1e9, **_STEPS},
-}
 #: Options that make sense after another run only.
 _OF_OTHERS = ("resume_from_checkpoint", "baseline_dir")
-_JUDGED, _TARGETED, _UNBOUNDED = ("alpagasus", "instag"), ("less", "rds"), ("full",)
 
 
 def rating(question: str) -> str:
@@ -91,77 +78,16 @@ class Laboratory:
         #: Every case has this folder and this judge: their names decide the keys of caches.
         self.folder, self.server = self.root / "case", FaultyServer()
         self.serve(Server())
-        tokenizer = tiny_tokenizer()
-        models = {"LLAMA": tiny_model(tokenizer), "REWARD": reward_model(tokenizer)}
-        for name, model in (models | {"EVALUATOR": tiny_evaluator(tokenizer)}).items():
-            model.save_pretrained(self.root / name)
-            tokenizer.save_pretrained(self.root / name)
-        save_clip(self.root / "CLIP")
-        rows = {"rows": alpaca_rows(60), "few": alpaca_rows(12), "held_out": alpaca_rows(8, 5)}
-        rows |= {"target": alpaca_rows(3, 9), "nan": alpaca_rows(12), "escapes": alpaca_rows(24)}
-        rows["nan"][4]["output"] = "red ~ fox stone."
-        for row in rows["escapes"][:12]:  # a title, a colour, and letters that read backwards
-            hurt = "\x1b]0;TITLE\x07\x1b[31mred\x1b[2J \u202eevil\u202c <script>alert(1)</script> "
-            row |= {"instruction": hurt + row["instruction"], "output": hurt + "long " * 30}
-        for name, listed in rows.items():
-            (self.root / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in listed))
+        write_materials(self.root)
 
     def __enter__(self):
         self.server.__enter__()
+        succeed(["methods"], ranks=1, folder=self.root)  # the seconds of the first case are not those of imports
         return self
 
     def __exit__(self, *error):
         self.server.__exit__()
         self.clear()
-
-    def arguments(self, run: Run) -> list[str]:
-        """Of `hf-dataselect`."""
-        if run.command == "report":
-            runs = [str(self.folder / name) for name in run.options["runs"]]
-            more = {name: value for name, value in run.options.items() if name != "runs"}
-            return ["report", *runs, *self._flags(more)]
-        options = {
-            "model_name_or_path": "ROOT/LLAMA",
-            "dataset_name": "ROOT/rows.jsonl",
-            "eval_dataset_name": "ROOT/held_out.jsonl",
-            "output_dir": f"FOLDER/{run.folder}",
-            "selection_cache_dir": "FOLDER/cache",
-            "selection_method": run.method,
-            "selection_dtype": "float32",
-            "selection_batch_tokens": 256,
-            "max_length": 128,
-            "max_steps": 3,
-            "per_device_train_batch_size": 2,
-            "learning_rate": 1e-3,
-            "logging_steps": 1,
-            "save_strategy": "no",
-            "report_to": "none",
-            "use_cpu": True,
-            "bf16": False,
-        }
-        if run.method not in _UNBOUNDED:
-            options["selection_budget"] = 0.2
-        if run.method in _TARGETED:
-            options["selection_target"] = "ROOT/target.jsonl"
-        if run.method in _JUDGED:
-            options["judge"] = "openai:judge"
-        given = dict(run.options)
-        kwargs = OPTIONS.get(run.method, {}) | _MORE.get(run.method, {}) | given.pop("selection_kwargs", {})
-        kwargs = {name: f"ROOT/{value}" if str(value).isupper() else value for name, value in kwargs.items()}
-        if kwargs and run.command in ("select", "train"):
-            options["selection_kwargs"] = kwargs
-        return [run.command, *self._flags(options | given)]
-
-    def _flags(self, options: dict[str, Any]) -> list[str]:
-        flags = []
-        for name, value in options.items():
-            if value is None:
-                continue
-            values = value if isinstance(value, list) else [value]
-            texts = [json.dumps(one) if isinstance(one, dict) else str(one) for one in values]
-            texts = [text.replace("ROOT", str(self.root)).replace("FOLDER", str(self.folder)) for text in texts]
-            flags += [f"--{name}", *texts]
-        return flags
 
     def serve(self, server: Server) -> None:
         """Let the judge be this one from now on."""
@@ -179,7 +105,7 @@ class Laboratory:
         tally = self.folder / f"tally-{time.monotonic_ns()}"
         env = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": self.server.url}
         patch = Patch(tally, None if isinstance(run.inject, Signal) else run.inject)
-        arguments = self.arguments(run)
+        arguments = arguments_of(run, self.root, self.folder)
         ranks = start_ranks(arguments, ranks=run.ranks, folder=self.folder, env=env, patch=patch, timeout=LONGEST)
         return Running(run, ranks, tally, self.server)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import psutil
 
@@ -35,9 +36,17 @@ _OUTCOMES = """\
 """
 
 
-def page(verdicts: Sequence[Verdict]) -> str:
+class Line(NamedTuple):
+    """A line of the table: its section, its cells, and whether it is as expected."""
+
+    kind: str
+    text: str
+    right: bool
+
+
+def page(lines_of: Sequence[Line]) -> str:
     """The whole page, in the order of the cases."""
-    wrong = sum(bool(verdict.wrong) for verdict in verdicts)
+    right = sum(line.right for line in lines_of)
     memory = psutil.virtual_memory().total / 2**30
     machine = f"{len(os.sched_getaffinity(0))} CPU cores and {memory:.0f} GB of memory, no GPU"
     versions = f"Python {platform.python_version()}, " + ", ".join(
@@ -46,11 +55,11 @@ def page(verdicts: Sequence[Verdict]) -> str:
     lines = [
         "# Faults",
         "",
-        f"`make test-faults` injects {len(verdicts)} faults and writes this page; a part of them runs in `make test`. "
+        f"`make test-faults` injects {len(lines_of)} faults and writes this page; a part of them runs in `make test`. "
         "Do not edit it: the cases are in `tests/faults/cases/`.",
         "",
-        f"Written on {time.strftime('%Y-%m-%d')}, on {machine}, with {versions}. {len(verdicts) - wrong} of "
-        f"{len(verdicts)} faults end as expected.",
+        f"Written on {time.strftime('%Y-%m-%d')}, on {machine}, with {versions}. {right} of "
+        f"{len(lines_of)} faults end as expected.",
         "",
         "Each fault meets a command on a tiny model, in a process of its own; what is left behind is compared with "
         "that of an undisturbed run. Lost is the work that was done twice: scores, steps and calls beyond those of an "
@@ -66,14 +75,15 @@ def page(verdicts: Sequence[Verdict]) -> str:
             "| fault | where | lost | recovered how | seconds |",
             "|---|---|---|---|---:|",
         ]
-        lines += [line(verdict) for verdict in verdicts if verdict.case.kind == kind]
+        lines += [line.text for line in lines_of if line.kind == kind]
     return "\n".join(lines) + "\n"
 
 
-def line(verdict: Verdict) -> str:
-    """A fault of the table."""
+def line_of(verdict: Verdict) -> Line:
+    """A case in the table."""
     cells = [verdict.lost, verdict.how, f"{verdict.seconds:.1f}"]
-    return beginning(verdict.case) + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    text = beginning(verdict.case) + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return Line(verdict.case.kind, text, not verdict.wrong)
 
 
 def beginning(case: Case) -> str:

@@ -20,12 +20,9 @@ def test_faults_of_each_kind_end_as_expected(laboratory):
     # One test: the cases share what undisturbed runs leave behind.
     short = [case for case in CASES if case.short]
     assert {case.kind for case in short} == {case.kind for case in CASES} - {"disk"}  # which takes leave to mount
-    wrong = {}
-    for case in short:
-        verdict = conduct(case, laboratory, patience=10)
-        if verdict.wrong:
-            wrong[case.name] = verdict.wrong, verdict.log[-2000:]
-    assert not wrong
+    verdicts = [conduct(case, laboratory, patience=10) for case in short]
+    wrong = [f"{one.case.name}: {one.how}\n{one.log[-2000:]}" for one in verdicts if one.wrong]
+    assert not wrong, "\n\n".join(wrong)
 
 
 def test_what_is_not_as_expected_is_seen(laboratory):
