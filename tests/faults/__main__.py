@@ -1,4 +1,4 @@
-"""Inject all faults and write `docs/faults.md`; `python -m tests.faults PATTERN` only shows what becomes of some."""
+"""Inject all faults and write `docs/faults.md`; `python -m tests.faults PATTERN` writes some lines of it anew."""
 
 import multiprocessing
 import os
@@ -33,7 +33,7 @@ def main() -> None:
     from tests.faults.case import Room
     from tests.faults.cases import CASES
     from tests.faults.examine import examine
-    from tests.faults.table import PAGE, page
+    from tests.faults.table import PAGE, merged, page
 
     pattern = sys.argv[1] if len(sys.argv) > 1 else ""
     cases = [case for case in CASES if re.search(pattern, case.name)]
@@ -42,9 +42,8 @@ def main() -> None:
     kinds = [kind for kind, _ in Counter(case.kind for case in cases).most_common()]
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         lines = [line for found in pool.map(examine, kinds, [pattern] * len(kinds)) for line in found]
-    if not pattern:
-        PAGE.write_text(page(lines), encoding="utf-8")
-        print(f"Written: {PAGE}")
+    PAGE.write_text(page(merged(CASES, lines)), encoding="utf-8")
+    print(f"Written: {PAGE}")
 
 
 if __name__ == "__main__":

@@ -32,21 +32,38 @@ _OUTCOMES = """\
 | computed anew | the same, and nothing damaged was used; unless a file only lacks its end, a message names it |
 | refused | one line that says what is wrong, exit code 2, and nothing is computed from it |
 | named | what happened is said: by the last lines of the log, or as the reason of a row |
-| **not recovered** | not what is expected, and why |
+| {wrong} | not what is expected, and why |
 """
 
 
+_WRONG = "**not recovered**"
+
+
 class Line(NamedTuple):
-    """A line of the table: its section, its cells, and whether it is as expected."""
+    """A line of the table, and its section."""
 
     kind: str
     text: str
-    right: bool
+
+
+def merged(cases: Sequence[Case], found: Sequence[Line]) -> list[Line]:
+    """The lines found, and those that the page has of the other cases, in the order of the cases."""
+    known = [
+        *found,
+        *(Line("", text) for text in (PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else [])),
+    ]
+    lines = []
+    for case in cases:
+        text = next((line.text for line in known if line.text.startswith(beginning(case))), None)
+        if text is None:
+            raise SystemExit(f"{PAGE.name} has no line of {case.name!r}: run all.")
+        lines.append(Line(case.kind, text))
+    return lines
 
 
 def page(lines_of: Sequence[Line]) -> str:
-    """The whole page, in the order of the cases."""
-    right = sum(line.right for line in lines_of)
+    """The whole page."""
+    right = sum(_WRONG not in line.text for line in lines_of)
     memory = psutil.virtual_memory().total / 2**30
     machine = f"{len(os.sched_getaffinity(0))} CPU cores and {memory:.0f} GB of memory, no GPU"
     versions = f"Python {platform.python_version()}, " + ", ".join(
@@ -65,7 +82,7 @@ def page(lines_of: Sequence[Line]) -> str:
         "that of an undisturbed run. Lost is the work that was done twice: scores, steps and calls beyond those of an "
         "undisturbed run. Seconds are those of the last run, or, where a limit is set, those from the fault on.",
         "",
-        _OUTCOMES.rstrip(),
+        _OUTCOMES.rstrip().format(wrong=_WRONG),
     ]
     for kind, heading in _HEADINGS.items():
         lines += [
@@ -83,7 +100,7 @@ def line_of(verdict: Verdict) -> Line:
     """A case in the table."""
     cells = [verdict.lost, verdict.how, f"{verdict.seconds:.1f}"]
     text = beginning(verdict.case) + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-    return Line(verdict.case.kind, text, not verdict.wrong)
+    return Line(verdict.case.kind, text)
 
 
 def beginning(case: Case) -> str:

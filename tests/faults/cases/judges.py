@@ -101,7 +101,7 @@ CASES = [
             short=fault == "slow" and signal == "int",
         )
         for fault, words in (("slow", "the judge is silent"), ("429 for a day", "the judge asks to wait"))
-        for word, signal, says in (("Ctrl-C", "int", "(?i)interrupted|stopped"), ("SIGTERM", "term", ""))
+        for word, signal, says in (("Ctrl-C", "int", "stopped by Ctrl-C"), ("SIGTERM", "term", "stopped by SIGTERM"))
     ),
     Case(
         "a judge slower than the ranks' time-out",

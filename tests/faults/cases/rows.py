@@ -8,7 +8,7 @@ _ESCAPES = {"dataset_name": "ROOT/escapes.jsonl"}
 _SECRETS = {"hub_token": "hf_TOKENtokenTOKENtoken", "model_init_kwargs": {"token": "hf_TOKENtokenTOKENtoken"}}
 
 
-def _nan(method: str, kwargs: dict, words: str, short: bool = False) -> Case:
+def _nan(method: str, kwargs: dict, words: str, says: str = "finite", unscorable: tuple = (4,), **more) -> Case:
     run = Run("select", method, Nan(), _HURT | {"selection_kwargs": kwargs})
     return Case(
         "NaN for row 4",
@@ -16,9 +16,9 @@ def _nan(method: str, kwargs: dict, words: str, short: bool = False) -> Case:
         "rows",
         (run,),
         "named",
-        "finite",
-        unscorable=(4,),
-        short=short,
+        says,
+        unscorable=unscorable,
+        **more,
     )
 
 
@@ -36,7 +36,7 @@ def _secret(command: str, method: str, **options) -> Case:
 CASES = [
     _nan("perplexity", {}, "a loss"),
     _nan("ifd", {"warmup": "none"}, "two losses"),
-    _nan("nuggets", {"tasks": 12}, "a task among twelve, and a candidate", short=True),
+    _nan("nuggets", {"tasks": 12}, "a task among twelve", "tasks left out.*: 1 rows", (), short=True),
     _nan("rds", {}, "a hidden state"),
     _secret("train", "length", save_strategy="steps", save_steps=1),
     _secret("select", "perplexity"),

@@ -61,7 +61,7 @@ def _fitted(how: str, words: str, by: str = "") -> Case:
         f"`subsets.jsonl`: {words}",
         "`fit-rule`, `instruction_mining`: run again",
         "run folder",
-        (_FIT, Damage("run/subsets.jsonl", how, by), _FIT),
+        (_FIT, Damage("run/subsets.jsonl", how, by, at=0.4), _FIT),
         "recomputed",
         says=r"subsets\.jsonl: .* lines are damaged",
     )
