@@ -44,12 +44,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     sys.excepthook = traceback_printable
     sys.path.insert(0, os.getcwd())  # for `selection_method: my_module:MyClass`, as under `python -m`
     with ending():
+        from ..engines.store.files import FULL
         from ..errors import DamagedFile, JudgeError, SelectionError
 
         try:
             import_module(f".{argv[0].replace('-', '_')}", __package__).run(argv[1:])
         except (SelectionError, JudgeError, DamagedFile) as error:
             refuse(error)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            refuse(f"{error}: make room, and start again. Cached results are used again.")
         _leave_ranks()
 
 

@@ -1,7 +1,9 @@
 """The command line: recipes, overrides, and one clear line for what is wrong."""
 
+import errno
 import importlib
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from hf_dataselect.cli.console import checked
 from hf_dataselect.cli.main import COMMANDS, main
 from hf_dataselect.cli.methods import method_table
 from hf_dataselect.registry import method_names
+from hf_dataselect.runs import folder
 from hf_dataselect.training.recipe import parse_recipe
 from tests.evaluation.report.test_report import tables
 from tests.rows import alpaca
@@ -129,6 +132,18 @@ def test_nothing_to_keep_is_one_line_too(recipe, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--config", str(recipe), "--selection_budget", "2"])
     assert "found no row to keep of 3: no answer" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_at_the_end_is_one_line_with_the_file(recipe, capsys, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(folder.pq, "write_table", full)
+    with pytest.raises(SystemExit) as left:
+        main(["select", "--config", str(recipe), "--selection_method", "length", "--selection_kwargs", "{}"])
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and "Traceback" not in said
+    assert re.search(r"error: .*No space left on device: '.*scores\.parquet': make room", said)
 
 
 def test_a_misspelt_entry_of_a_recipe_is_refused(recipe, capsys):

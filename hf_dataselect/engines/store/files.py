@@ -17,7 +17,7 @@ PROBE = 1 << 20
 #: What a folder, or its file system, that can be read but not written says.
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 #: What one without room says.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def default_cache_dir() -> str:
@@ -76,7 +76,7 @@ def check_cache(folder: Path | str, begun: bool = True) -> bool:
         check_writable(folder)
     except ValueError as error:
         refused = error.__cause__
-        if refused.errno not in _READ_ONLY + _FULL * begun or not folder.is_dir():
+        if refused.errno not in _READ_ONLY + FULL * begun or not folder.is_dir():
             raise
     if not os.access(folder, os.R_OK | os.X_OK):
         raise ValueError(
@@ -112,6 +112,10 @@ def written_atomic(path: Path) -> Iterator[Path]:
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # else it names no file, or the temporary one
     finally:
         temporary.unlink(missing_ok=True)
 

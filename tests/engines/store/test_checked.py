@@ -1,7 +1,9 @@
 """Files with a checksum: whatever byte of them changes, no other content is read."""
 
+import errno
 import json
 import logging
+import os
 
 import pytest
 
@@ -78,3 +80,8 @@ def test_a_write_that_fails_leaves_what_was_there_and_nothing_else(tmp_path):
         temporary.write_text("half")
         1 / 0  # noqa: B018
     assert path.read_text() == "whole" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_named_with_its_file(tmp_path):
+    with pytest.raises(OSError, match=r"No space left .*a\.txt'$"), written_atomic(tmp_path / "a.txt"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
