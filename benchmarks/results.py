@@ -9,6 +9,7 @@ about a method is by an interval: without one that excludes 1, a method is said 
 """
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from hf_dataselect.evaluation.comparison.pir import PIR, SAME
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.section import Section, Table, number
 from hf_dataselect.runs.folder import plain
+from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.scenario import DRAWN, load_scenario
 
 
@@ -59,13 +61,21 @@ def collected(folder: Path, equal: str) -> dict[str, Any] | None:
             "copies": here != {source.dataset for source in scenario.pool},
             "training": training,
             "versions": versions,
+            "held_out": {name: len(load_rows(str(folder / "rows" / f"{name}.jsonl"))) for name in scenario.held_out},
             "runs": len(runs),
-            "planned": None,
+            "planned": _planned(scenario.compare),
             "count_by": comparison.column,
             "tallies": comparison.tallies,
             "groups": [_described(group) for group in comparison.groups],
         }
     )
+
+
+def _planned(compare: dict[str, Any]) -> int:
+    """How many runs the scenario's own options make."""
+    own = {item.name for item in dataclasses.fields(CompareArguments)}
+    arguments = CompareArguments(**{name: value for name, value in compare.items() if name in own})
+    return len(list(arguments.runs()))
 
 
 def _described(group: Group) -> dict[str, Any]:
@@ -105,6 +115,18 @@ def verdicts(result: dict[str, Any], against: str) -> dict[str, list[str]]:
     return found
 
 
+def by_setting(result: dict[str, Any]) -> dict[str, list[str]]:
+    """Gains and harms on single test sets against the control, each by its own interval, where there are several."""
+    found: dict[str, list[str]] = {}
+    for group in result["groups"] if len(result["held_out"]) > 1 else ():
+        pir = group["over_control"]
+        for name, (low, high) in (pir["intervals"] if pir and group["method"] != "random" else {}).items():
+            if None not in (low, high) and not low <= 1 <= high:
+                stated = f"`{_name(group)}` {name} {pir['settings'][name]:.3f} ({low:.3f} to {high:.3f})"
+                found.setdefault("better" if low > 1 else "worse", []).append(stated)
+    return found
+
+
 def _stated(group: dict[str, Any], pir: dict[str, Any]) -> str:
     return f"`{_name(group)}` {pir['value']:.3f}" + (f" ({_interval(pir)})" if _interval(pir) else "")
 
@@ -122,7 +144,8 @@ def section(result: dict[str, Any], folder: Path) -> Section:
     groups, seeds = result["groups"], sorted({seed for group in result["groups"] for seed in group["seeds"]})
     pool = ", ".join(f"{source['rows']:,} {source['dataset']}" for source in result["pool"])
     text = [
-        f"{result['question']} Pool: {pool}. {result['runs']} runs, seeds {', '.join(map(str, seeds))}; "
+        f"{result['question']} Pool: {pool}. {result['runs']} runs of the {result['planned']} that the "
+        f"scenario has are finished, seeds {', '.join(map(str, seeds))}; "
         f"`hf-dataselect scenario {result['scenario']} --equal {result['equal']}`."
     ]
     for against, other in (("over_control", "as many random rows"), ("over_baseline", "training on everything")):
@@ -134,6 +157,8 @@ def section(result: dict[str, Any], folder: Path) -> Section:
             text.append(f"No significant difference from {other}: {', '.join(found[SAME])}.")
         if found.get("unknown"):
             text.append(f"Without an interval, so without a verdict, against {other}: {', '.join(found['unknown'])}.")
+    for verdict, names in by_setting(result).items():
+        text.append(f"On a single test set, {verdict} than as many random rows: {', '.join(names)}.")
     head = ["run", "seeds", "rows", "updates", "STR", "over random", "95 % interval", "over everything"]
     head += ["95 % interval", *(setting for setting in groups[0]["scores"]), f"kept by {result['count_by']}"]
     rows = []
@@ -181,12 +206,12 @@ def page(results: list[dict[str, Any]], folder: Path) -> str:
     models = ", ".join(sorted({result["model"] for result in results}))
     numbers = sorted({sum(source["rows"] for source in result["pool"]) for result in results})
     size = f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
-    versions = results[0]["versions"]
+    versions, tested = results[0]["versions"], [sum(result["held_out"].values()) for result in results]
     limits = (
-        f"Limits first: one model ({models}), LoRA, pools of {size} rows, one draw of the rows of each pool, test "
-        "sets of 60 to 120 rows, and loss and token accuracy of reference answers, not the quality of what the model "
-        "writes. The intervals cover the test rows and the seeds of selection and training; they don't cover other "
-        "draws of the pool (`--pool_seed 1` makes one), models, or sizes. What helps here may not help yours: "
+        f"Limits first: the model {models}, LoRA, pools of {size} rows, one draw of the rows of each pool, "
+        f"{min(tested):,} to {max(tested):,} test rows, and loss and token accuracy of reference answers, not what "
+        "the model writes. The intervals cover the test rows and the seeds of selection and training; not "
+        "other draws of the pool (`--pool_seed 1` makes one), models and sizes. What helps here may not help yours: "
         "`hf-dataselect scenario` takes your model as `--model_name_or_path`, and a larger run is one YAML away "
         "(`recipes/scenarios/target-large.yaml`)."
     )

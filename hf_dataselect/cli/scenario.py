@@ -26,6 +26,8 @@ def run(argv: Sequence[str]) -> None:
         for name in names():
             print(f"{name:20} {load_scenario(name).question}")
         return
+    if "--config" in rest:
+        refuse("`--config`: a scenario is its own recipe; a .yaml file in place of `NAME` changes one by `base`")
     if options.name is None:
         refuse(f"`NAME` is required: {', '.join(names())}, or a .yaml file")
     log_to_console()
