@@ -26,7 +26,6 @@ from hf_dataselect.evaluation.comparison.evaluated_runs import Group
 from hf_dataselect.evaluation.comparison.pir import PIR, SAME
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.section import Section, Table, number
-from hf_dataselect.runs.folder import plain
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.scenario import DRAWN, load_scenario
 
@@ -49,26 +48,25 @@ def collected(folder: Path, equal: str) -> dict[str, Any] | None:
     recipe = comparison.groups[0].runs[0].recipe
     training = {name: recipe.get(name) for name in ("num_train_epochs", "per_device_train_batch_size")}
     training |= {name: recipe.get(name) for name in ("learning_rate", "lora_r", "dtype", "max_length")}
-    return plain(
-        {
-            "scenario": folder.name,
-            "equal": equal,
-            "question": scenario.question,
-            "model": Path(str(facts.get("model") or recipe.get("model_name_or_path"))).name,
-            "pool": [{"dataset": source.dataset, "rows": source.rows} for source in scenario.pool],
-            "pool_seed": drawn["asked"]["pool_seed"],
-            "rows": drawn["rows"],
-            "copies": here != {source.dataset for source in scenario.pool},
-            "training": training,
-            "versions": versions,
-            "held_out": {name: len(load_rows(str(folder / "rows" / f"{name}.jsonl"))) for name in scenario.held_out},
-            "runs": len(runs),
-            "planned": _planned(scenario.compare),
-            "count_by": comparison.column,
-            "tallies": comparison.tallies,
-            "groups": [_described(group) for group in comparison.groups],
-        }
-    )
+    found = {
+        "scenario": folder.name,
+        "equal": equal,
+        "question": scenario.question,
+        "model": _without_folder(facts.get("model") or recipe.get("model_name_or_path")),
+        "pool": [{"dataset": source.dataset, "rows": source.rows} for source in scenario.pool],
+        "pool_seed": drawn["asked"]["pool_seed"],
+        "rows": drawn["rows"],
+        "copies": here != {source.dataset for source in scenario.pool},
+        "training": training,
+        "versions": versions,
+        "held_out": {name: len(load_rows(str(folder / "rows" / f"{name}.jsonl"))) for name in scenario.held_out},
+        "runs": len(runs),
+        "planned": _planned(scenario.compare),
+        "count_by": comparison.column,
+        "tallies": comparison.tallies,
+        "groups": [_described(group) for group in comparison.groups],
+    }
+    return json.loads(json.dumps(found), parse_constant=lambda name: None)  # NaN, infinity: null
 
 
 def _planned(compare: dict[str, Any]) -> int:
@@ -78,6 +76,11 @@ def _planned(compare: dict[str, Any]) -> int:
     return len(list(arguments.runs()))
 
 
+def _without_folder(value: Any) -> Any:
+    """The name of a model or file, without where it lies on this machine."""
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
 def _described(group: Group) -> dict[str, Any]:
     budget = group.selection.budget
     settings = {name for run in group.runs for name in run.settings}
@@ -85,7 +88,7 @@ def _described(group: Group) -> dict[str, Any]:
         "name": group.name,
         "method": group.method,
         "budget": None if group.method == "full" else budget,
-        "options": group.selection.options,
+        "options": {name: _without_folder(value) for name, value in group.selection.options.items()},
         "seeds": sorted(run.seed for run in group.runs),
         "kept": len(group.selection.indices),
         "updates": group.trained("updates"),
@@ -139,14 +142,14 @@ def _interval(pir: dict[str, Any] | None) -> str:
     return "" if pir is None or pir["low"] is None else f"{pir['low']:.3f} to {pir['high'] or np.inf:.3f}"
 
 
-def section(result: dict[str, Any], folder: Path) -> Section:
-    """A comparison in sentences, a table and a picture."""
+def section(result: dict[str, Any]) -> Section:
+    """A comparison in sentences and a table."""
     groups, seeds = result["groups"], sorted({seed for group in result["groups"] for seed in group["seeds"]})
     pool = ", ".join(f"{source['rows']:,} {source['dataset']}" for source in result["pool"])
     text = [
         f"{result['question']} Pool: {pool}. {result['runs']} runs of the {result['planned']} that the "
         f"scenario has are finished, seeds {', '.join(map(str, seeds))}; "
-        f"`hf-dataselect scenario {result['scenario']} --equal {result['equal']}`."
+        f"`{_command(result)}`."
     ]
     for against, other in (("over_control", "as many random rows"), ("over_baseline", "training on everything")):
         found = verdicts(result, against)
@@ -160,7 +163,11 @@ def section(result: dict[str, Any], folder: Path) -> Section:
     for verdict, names in by_setting(result).items():
         text.append(f"On a single test set, {verdict} than as many random rows: {', '.join(names)}.")
     head = ["run", "seeds", "rows", "updates", "STR", "over random", "95 % interval", "over everything"]
-    head += ["95 % interval", *(setting for setting in groups[0]["scores"]), f"kept by {result['count_by']}"]
+    head += [
+        "95 % interval",
+        *(setting for setting in groups[0]["scores"]),
+        f"kept, first seed, by {result['count_by']}",
+    ]
     rows = []
     for group in groups:
         tally = result["tallies"].get(group["name"], {})
@@ -172,8 +179,15 @@ def section(result: dict[str, Any], folder: Path) -> Section:
             + [", ".join(f"{count} {name}" for name, count in tally.items() if count)]
         )
     title = f"{result['scenario']}, {EQUAL[result['equal']]}"
-    picture = f"{result['scenario']}-{result['equal']}.svg"
-    return Section(title, text, Table(head, rows, 1), (picture,) if (folder / picture).is_file() else ())
+    return Section(title, text, Table(head, rows, 1))
+
+
+def _command(result: dict[str, Any]) -> str:
+    """What repeats the runs that are finished."""
+    seeds = sorted({seed for group in result["groups"] for seed in group["seeds"]})
+    methods = dict.fromkeys(group["method"] for group in result["groups"] if group["method"] not in ("full", "random"))
+    command = f"hf-dataselect scenario {result['scenario']} --equal {result['equal']}"
+    return f"{command} --methods {' '.join(methods)} --seeds {' '.join(map(str, seeds))}"
 
 
 def _cells(pir: dict[str, Any] | None) -> list[str]:
@@ -201,15 +215,21 @@ def summary(results: list[dict[str, Any]]) -> Section:
     return Section("Which method for which question", [text], Table([*head, "STR"], rows, None))
 
 
+def _range(counts: list[dict[str, int]]) -> str:
+    """The least and the largest sum."""
+    sums = sorted({sum(each.values()) for each in counts})
+    return f"{sums[0]:,}" if len(sums) == 1 else f"{sums[0]:,} to {sums[-1]:,}"
+
+
 def page(results: list[dict[str, Any]], folder: Path) -> str:
     """The page."""
     models = ", ".join(sorted({result["model"] for result in results}))
-    numbers = sorted({sum(source["rows"] for source in result["pool"]) for result in results})
-    size = f"{numbers[0]:,}" if len(numbers) == 1 else f"{numbers[0]:,} to {numbers[-1]:,}"
-    versions, tested = results[0]["versions"], [sum(result["held_out"].values()) for result in results]
+    versions = results[0]["versions"]
+    size = _range([result["tallies"]["candidates"] for result in results])
+    tested = _range([result["held_out"] for result in results])
     limits = (
         f"Limits first: the model {models}, LoRA, pools of {size} rows, one draw of the rows of each pool, "
-        f"{min(tested):,} to {max(tested):,} test rows, and loss and token accuracy of reference answers, not what "
+        f"{tested} test rows, and loss and token accuracy of reference answers, not what "
         "the model writes. The intervals cover the test rows and the seeds of selection and training; not "
         "other draws of the pool (`--pool_seed 1` makes one), models and sizes. What helps here may not help yours: "
         "`hf-dataselect scenario` takes your model as `--model_name_or_path`, and a larger run is one YAML away "
@@ -227,7 +247,7 @@ def page(results: list[dict[str, Any]], folder: Path) -> str:
             "hub names draws others."
         )
     how += " Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version) + "."
-    parts = [summary(results), *(section(result, folder) for result in results)]
+    parts = [summary(results), *map(section, results)]
     body = to_markdown(parts)
     for result in results:
         name = f"{result['scenario']}-{result['equal']}"

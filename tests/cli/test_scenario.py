@@ -139,6 +139,7 @@ def test_a_scenario_runs_resumes_and_becomes_a_page(scenario, tmp_path, capsys, 
     stated = f"`length 0.25` {pir['value']:.3f} ({pir['low']:.3f} to {pir['high']:.3f})"
     verdict = {"better": "Better than", "worse": "Worse than"}.get(pir["verdict"], "No significant difference from")
     assert re.search(f"{verdict} as many random rows: .*{re.escape(stated)}", text)
+    assert "`hf-dataselect scenario out --equal epochs --methods length --seeds 0`" in text
     assert text.index("Limits first") < text.index("##")
 
 
