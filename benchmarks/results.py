@@ -32,6 +32,9 @@ from hf_dataselect.training.scenario import DRAWN, load_scenario
 
 EQUAL = {"epochs": "equally many epochs", "updates": "equally many updates", "tokens": "equally many tokens"}
 
+#: Options of training that the files keep.
+TRAINING = ("num_train_epochs", "per_device_train_batch_size", "learning_rate", "lora_r", "dtype", "max_length")
+
 
 def collected(folder: Path, equal: str) -> dict[str, Any] | None:
     """What a comparison of a scenario found so far; `None` without a finished baseline and another run."""
@@ -44,10 +47,7 @@ def collected(folder: Path, equal: str) -> dict[str, Any] | None:
     add_rows(comparison, Records(load_rows(given["dataset_name"])), given["count_by"], examples=0)
     drawn, scenario = read_json(folder / "rows" / DRAWN), load_scenario(folder.name)
     here = {source["dataset"] for source in drawn["asked"]["pool"]}
-    versions, facts = comparison.groups[0].runs[0].versions, comparison.groups[0].selection.facts
-    recipe = comparison.groups[0].runs[0].recipe
-    training = {name: recipe.get(name) for name in ("num_train_epochs", "per_device_train_batch_size")}
-    training |= {name: recipe.get(name) for name in ("learning_rate", "lora_r", "dtype", "max_length")}
+    facts, recipe = comparison.groups[0].selection.facts, comparison.groups[0].runs[0].recipe
     found = {
         "scenario": folder.name,
         "equal": equal,
@@ -57,8 +57,8 @@ def collected(folder: Path, equal: str) -> dict[str, Any] | None:
         "pool_seed": drawn["asked"]["pool_seed"],
         "rows": drawn["rows"],
         "copies": here != {source.dataset for source in scenario.pool},
-        "training": training,
-        "versions": versions,
+        "training": {name: recipe.get(name) for name in TRAINING},
+        "versions": comparison.groups[0].runs[0].versions,
         "held_out": {name: len(load_rows(str(folder / "rows" / f"{name}.jsonl"))) for name in scenario.held_out},
         "runs": len(runs),
         "planned": _planned(scenario.compare),
@@ -144,13 +144,10 @@ def _interval(pir: dict[str, Any] | None) -> str:
 
 def section(result: dict[str, Any]) -> Section:
     """A comparison in sentences and a table."""
-    groups, seeds = result["groups"], sorted({seed for group in result["groups"] for seed in group["seeds"]})
+    groups, counted = result["groups"], f"kept, first seed, by {result['count_by']}"
     pool = ", ".join(f"{source['rows']:,} {source['dataset']}" for source in result["pool"])
-    text = [
-        f"{result['question']} Pool: {pool}. {result['runs']} runs of the {result['planned']} that the "
-        f"scenario has are finished, seeds {', '.join(map(str, seeds))}; "
-        f"`{_command(result)}`."
-    ]
+    runs = f"{result['runs']} runs are finished of the {result['planned']} that the scenario has"
+    text = [f"{result['question']} Pool: {pool}. {runs}; `{_command(result)}`."]
     for against, other in (("over_control", "as many random rows"), ("over_baseline", "training on everything")):
         found = verdicts(result, against)
         for verdict in ("better", "worse"):
@@ -163,11 +160,7 @@ def section(result: dict[str, Any]) -> Section:
     for verdict, names in by_setting(result).items():
         text.append(f"On a single test set, {verdict} than as many random rows: {', '.join(names)}.")
     head = ["run", "seeds", "rows", "updates", "STR", "over random", "95 % interval", "over everything"]
-    head += [
-        "95 % interval",
-        *(setting for setting in groups[0]["scores"]),
-        f"kept, first seed, by {result['count_by']}",
-    ]
+    head += ["95 % interval", *groups[0]["scores"], counted]
     rows = []
     for group in groups:
         tally = result["tallies"].get(group["name"], {})
@@ -178,14 +171,18 @@ def section(result: dict[str, Any]) -> Section:
             + [number(score, 4) for score in group["scores"].values()]
             + [", ".join(f"{count} {name}" for name, count in tally.items() if count)]
         )
-    title = f"{result['scenario']}, {EQUAL[result['equal']]}"
-    return Section(title, text, Table(head, rows, 1))
+    return Section(_title(result), text, Table(head, rows, 1))
+
+
+def _title(result: dict[str, Any]) -> str:
+    return f"{result['scenario']}, {EQUAL[result['equal']]}"
 
 
 def _command(result: dict[str, Any]) -> str:
     """What repeats the runs that are finished."""
     seeds = sorted({seed for group in result["groups"] for seed in group["seeds"]})
-    methods = dict.fromkeys(group["method"] for group in result["groups"] if group["method"] not in ("full", "random"))
+    methods = dict.fromkeys(group["method"] for group in result["groups"] if group["method"] != "random")
+    methods = [*methods][1:] or ["full"]  # which is the first, and always among them
     command = f"hf-dataselect scenario {result['scenario']} --equal {result['equal']}"
     return f"{command} --methods {' '.join(methods)} --seeds {' '.join(map(str, seeds))}"
 
@@ -242,17 +239,14 @@ def page(results: list[dict[str, Any]], folder: Path) -> str:
         "model trained on the whole pool (BM). STR: seconds of selecting / seconds of training on everything."
     )
     if any(result["copies"] for result in results):
-        how += (
-            " These rows were drawn from copies of the datasets, some of them parts of the whole, so that a run by "
-            "hub names draws others."
-        )
+        how += " Rows were drawn from copies or parts of the datasets: a run by hub names may draw others."
     how += " Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version) + "."
     parts = [summary(results), *map(section, results)]
     body = to_markdown(parts)
     for result in results:
         name = f"{result['scenario']}-{result['equal']}"
         if (folder / f"{name}.svg").is_file():
-            title = f"## {result['scenario']}, {EQUAL[result['equal']]}\n"
+            title = f"## {_title(result)}\n"
             body = body.replace(title, f"{title}\n![PIR over the control, {name}]({name}.svg)\n")
     return f"# Results\n\n{limits}\n\n{how}\n\n{body}\n"
 
@@ -263,8 +257,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     groups = [group for group in result["groups"] if group["over_control"] and group["method"] != "random"]
-    groups = [group for group in groups if group["over_control"]["low"] is not None]
-    if not groups:
+    if not (groups := [group for group in groups if group["over_control"]["low"] is not None]):
         return
     groups.sort(key=lambda group: (str(group["budget"]), group["over_control"]["value"]))
     figure = Figure(figsize=(7.2, 1 + 0.3 * len(groups)), layout="constrained")
@@ -276,9 +269,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.plot(pir["value"], place, "o", color=color)
     axis.axvline(1, color="black", linewidth=1)
     axis.set_yticks(range(len(groups)), [_name(group) for group in groups])
-    axis.set(
-        xlabel="PIR over as many random rows; above 1: better", title=f"{result['scenario']}, {EQUAL[result['equal']]}"
-    )
+    axis.set(xlabel="PIR over as many random rows; above 1: better", title=_title(result))
     axis.spines[["top", "right"]].set_visible(False)
     with matplotlib.rc_context({"svg.hashsalt": path.name}):
         figure.savefig(path, metadata={"Date": None})
