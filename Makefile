@@ -13,7 +13,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 MODEL ?=
 export MODEL
 # The part of the scenarios that `make results` runs; OPTIONS are those of `hf-dataselect scenario`.
-SCENARIOS ?= target noisy weak-domain
+SCENARIOS ?= target noisy
 METHODS ?= length bm25 rds perplexity superfiltering ifd less
 OPTIONS ?=
 

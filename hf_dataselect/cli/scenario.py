@@ -1,6 +1,7 @@
 """`hf-dataselect scenario`: a question that users have, answered by a comparison on rows drawn for it."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def _prepare(options: argparse.Namespace) -> dict[str, Path]:
     """Draw the rows, and write the recipe of each comparison; gives their files."""
     scenario = load_scenario(options.name, _places(options.sources))
     if options.pool_seed is not None:
-        scenario.pool_seed = options.pool_seed
+        scenario = dataclasses.replace(scenario, pool_seed=options.pool_seed)
     equal, known = options.equal or scenario.equal, ("epochs", "updates", "tokens")
     for what in equal:
         if what not in known:

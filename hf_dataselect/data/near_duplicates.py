@@ -71,7 +71,7 @@ class NearDuplicates:
     """
     Args:
         fraction (`float`):
-            Share of the rows that are copied.
+            Share of the rows without a planted fault that are copied.
         copies (`int`, *optional*, defaults to `1`):
             Copies of each of them.
     """
@@ -99,7 +99,8 @@ def add_near_duplicates(rows: Sequence[Row], duplicates: NearDuplicates, seed: i
         `ValueError`: more copies of a row than there are edits for.
     """
     draw = np.random.default_rng([seed, 1])
-    chosen = np.sort(draw.permutation(len(rows))[: round(duplicates.fraction * len(rows))])
+    sound = [number for number, row in enumerate(rows) if row["fault"] == "none"]
+    chosen = np.sort(draw.permutation(sound)[: round(duplicates.fraction * len(sound))])
     added = []
     for number in chosen.tolist():
         row, seen = rows[number], {(rows[number]["prompt"][-1]["content"], answer_of(rows[number]))}

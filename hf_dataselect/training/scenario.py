@@ -7,6 +7,7 @@ the comparison then runs on these files as any other does.
 
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from ..data.records import Records
 from ..data.rows_hash import rows_hash
 from ..engines.store.checked import read_json, write_json
 from ..errors import Checks
-from ..options import nearest, typed_options
+from ..options import NonNegativeInt, check_declared, nearest, typed_options
 
 
 #: The scenarios of the repository.
@@ -67,7 +68,16 @@ class Scenario:
     corrupt: Corruption | None = None
     duplicate: NearDuplicates | None = None
     equal: list[str] = field(default_factory=lambda: ["epochs", "updates"])
-    pool_seed: int = 0
+    pool_seed: NonNegativeInt = 0
+
+    def __post_init__(self):
+        check_declared(self)
+        for name in self.held_out:
+            if name in ("pool", "target") or not re.fullmatch(r"[\w.+-]+", name):
+                raise ValueError(
+                    f"`held_out`: {name!r} can't name a test set: choose another name than 'pool' and 'target', of "
+                    "letters, digits and . _ + -."
+                )
 
     @property
     def count_by(self) -> str:

@@ -171,6 +171,8 @@ def test_near_duplicates_say_the_same_otherwise(pool):
         original = by_row[copy["source"], copy["row"]]
         core = original["prompt"][0]["content"].rstrip("?")
         assert core in copy["prompt"][0]["content"] and answer_of(original).rstrip(".") in answer_of(copy)
+    noisy = corrupt(pool, Corruption(0.5), 0)
+    assert Counter(row["fault"] for row in add_near_duplicates(noisy, NearDuplicates(0.5), 0))["duplicate"] == 15
     with pytest.raises(ValueError, match="copies=900 of one row are more than"):
         add_near_duplicates(pool[:1], NearDuplicates(1.0, 900), 0)
 
