@@ -8,9 +8,10 @@ from typing import Any
 
 import yaml
 
+from ..budget import Budget
 from ..engines.store.files import check_writable, write_atomic
 from ..options import nearest
-from ..runs.folder import read_evaluation, read_selection
+from ..runs.folder import read_evaluation
 from ..training.compare_arguments import CompareArguments
 from ..training.comparison import PlannedRun, plan
 from ..training.recipe import parse_recipe
@@ -36,8 +37,8 @@ def run(argv: Sequence[str]) -> None:
     for equal, path in recipes.items():
         command = ["--config", str(path), *rest]
         if options.dry_run:
-            _, runs = checked(lambda command=command: plan(parse_recipe(command, "compare", CompareArguments)))
-            print(f"{equal}: {_forecast(runs)}\n  hf-dataselect compare --config {path}")
+            records, runs = checked(lambda command=command: plan(parse_recipe(command, "compare", CompareArguments)))
+            print(f"{equal}: {_forecast(runs, len(records), equal)}\n  hf-dataselect compare --config {path}")
         else:
             compare.run(command)
 
@@ -102,19 +103,22 @@ def _places(path: Path | None) -> dict[str, Any]:
     return beside(places)
 
 
-def _forecast(runs: list[PlannedRun]) -> str:
-    """How many runs are to be done, and how long they will take by those that are finished."""
-    states = [run.state for run in runs]
-    text = f"{len(runs)} runs, {states.count('finished')} of them finished"
-    seconds = [_seconds(run.folder) for run in runs if run.state == "finished"]
-    pending = len(runs) - len(seconds)
-    if seconds and pending:
-        text += f", about {pending * sum(seconds) / len(seconds) / 60:.0f} min left, by their mean"
-    elif pending:
-        text += "; the time is known once the first is finished"
+def _forecast(runs: list[PlannedRun], candidates: int, equal: str) -> str:
+    """How many runs are to be done, and about how long they will train, by those that are finished."""
+    done = [run for run in runs if run.state == "finished"]
+    work = {run.folder: _work(run, candidates, equal) for run in runs}
+    text = f"{len(runs)} runs, {len(done)} of them finished"
+    left = sum(work[run.folder] for run in runs if run not in done)
+    if left:
+        text += f"; what is left trains as long as {left:.1f} runs on all rows"
+    seconds = sum(read_evaluation(run.folder, "output_dir").get("train_seconds") or 0 for run in done)
+    if left and seconds:
+        text += f", about {seconds * left / sum(work[run.folder] for run in done) / 60:.0f} min, and select besides"
     return text
 
 
-def _seconds(folder: Path) -> float:
-    """Selection and training of a finished run."""
-    return (read_evaluation(folder, "output_dir").get("train_seconds") or 0) + read_selection(folder).seconds
+def _work(run: PlannedRun, candidates: int, equal: str) -> float:
+    """Training of a run / that of the baseline; a budget that is no number of rows counts as all."""
+    budget = run.given["selection_budget"]
+    rows = None if budget is None or equal != "epochs" else Budget.parse(budget).rows(candidates)
+    return (rows or candidates) / candidates
