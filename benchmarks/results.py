@@ -27,7 +27,7 @@ from hf_dataselect.evaluation.comparison.pir import PIR, SAME
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.section import Section, Table, number
 from hf_dataselect.training.compare_arguments import CompareArguments
-from hf_dataselect.training.scenario import DRAWN, load_scenario
+from hf_dataselect.training.scenario import DRAWN, load_scenario, names
 
 
 EQUAL = {"epochs": "equally many epochs", "updates": "equally many updates", "tokens": "equally many tokens"}
@@ -45,7 +45,7 @@ def collected(folder: Path, equal: str) -> dict[str, Any] | None:
     comparison = compare_runs(runs)
     given = yaml.safe_load((folder / f"{equal}.yaml").read_text(encoding="utf-8"))
     add_rows(comparison, Records(load_rows(given["dataset_name"])), given["count_by"], examples=0)
-    drawn, scenario = read_json(folder / "rows" / DRAWN), load_scenario(folder.name)
+    drawn, scenario = read_json(folder / "rows" / DRAWN), load_scenario(str(folder / "scenario.yaml"))
     here = {source["dataset"] for source in drawn["asked"]["pool"]}
     facts, recipe = comparison.groups[0].selection.facts, comparison.groups[0].runs[0].recipe
     found = {
@@ -82,12 +82,11 @@ def _without_folder(value: Any) -> Any:
 
 
 def _described(group: Group) -> dict[str, Any]:
-    budget = group.selection.budget
     settings = {name for run in group.runs for name in run.settings}
     return {
         "name": group.name,
         "method": group.method,
-        "budget": None if group.method == "full" else budget,
+        "budget": None if group.method == "full" else group.selection.budget,
         "options": {name: _without_folder(value) for name, value in group.selection.options.items()},
         "seeds": sorted(run.seed for run in group.runs),
         "kept": len(group.selection.indices),
@@ -157,8 +156,8 @@ def section(result: dict[str, Any]) -> Section:
             text.append(f"No significant difference from {other}: {', '.join(found[SAME])}.")
         if found.get("unknown"):
             text.append(f"Without an interval, so without a verdict, against {other}: {', '.join(found['unknown'])}.")
-    for verdict, names in by_setting(result).items():
-        text.append(f"On a single test set, {verdict} than as many random rows: {', '.join(names)}.")
+    for verdict, stated in by_setting(result).items():
+        text.append(f"On a single test set, {verdict} than as many random rows: {', '.join(stated)}.")
     head = ["run", "seeds", "rows", "updates", "STR", "over random", "95 % interval", "over everything"]
     head += ["95 % interval", *groups[0]["scores"], counted]
     rows = []
@@ -183,7 +182,9 @@ def _command(result: dict[str, Any]) -> str:
     seeds = sorted({seed for group in result["groups"] for seed in group["seeds"]})
     methods = dict.fromkeys(group["method"] for group in result["groups"] if group["method"] != "random")
     methods = [*methods][1:] or ["full"]  # which is the first, and always among them
-    command = f"hf-dataselect scenario {result['scenario']} --equal {result['equal']}"
+    seed = f" --pool_seed {result['pool_seed']}" if result["pool_seed"] else ""
+    name = result["scenario"].removesuffix(f"-pool{result['pool_seed']}")
+    command = f"hf-dataselect scenario {name}{'' if name in names() else '.yaml'}{seed} --equal {result['equal']}"
     return f"{command} --methods {' '.join(methods)} --seeds {' '.join(map(str, seeds))}"
 
 

@@ -15,7 +15,7 @@ from ..runs.folder import read_evaluation
 from ..training.compare_arguments import CompareArguments
 from ..training.comparison import PlannedRun, plan
 from ..training.recipe import parse_recipe
-from ..training.scenario import comparison_of, counted, load_scenario, make_rows, names
+from ..training.scenario import comparison_of, counted, describe, load_scenario, make_rows, names
 from . import compare
 from .console import checked, log_to_console, refuse
 
@@ -75,6 +75,7 @@ def _prepare(options: argparse.Namespace) -> dict[str, Path]:
     folder = options.output_dir or Path("runs", "scenarios", called)
     check_writable(folder, "output_dir", make=False)
     files = make_rows(scenario, folder / "rows")
+    write_atomic(folder / "scenario.yaml", yaml.safe_dump(describe(options.name), allow_unicode=True, sort_keys=False))
     print(scenario.question)
     for name, path in files.items():
         print(f"  {name}: {counted(path)}")
@@ -98,7 +99,9 @@ def _places(path: Path | None) -> dict[str, Any]:
         raise ValueError(f"`--sources {path}` must map datasets to files or folders.")
 
     def beside(place: Any) -> Any:
-        return {key: beside(item) for key, item in place.items()} if isinstance(place, dict) else path.parent / place
+        return (
+            {key: beside(item) for key, item in place.items()} if isinstance(place, dict) else path.parent / str(place)
+        )
 
     return beside(places)
 

@@ -104,7 +104,7 @@ def load_scenario(name: str, places: Mapping[str, Any] | None = None) -> Scenari
     Raises:
         `ValueError`: no such scenario, or a wrong, unknown or missing option; all of them at once.
     """
-    described = _described(name)
+    described = describe(name)
     what, checks = f"scenario {name!r}", Checks()
     known = [item.name for item in dataclasses.fields(Scenario)]
     for key in described.keys() - known:
@@ -138,8 +138,8 @@ def _placed(value: Any, places: Mapping[str, Any]) -> Any:
     return value if place is None or isinstance(place, Mapping) else str(place)
 
 
-def _described(name: str) -> dict[str, Any]:
-    """The mapping of a scenario, merged into that of its base."""
+def describe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The mapping of a scenario's file, merged into that of its base; `above` are scenarios that have it as base."""
     own = name.endswith((".yaml", ".yml"))
     path = Path(name).expanduser() if own else FOLDER / f"{name}.yaml"
     if not path.is_file():
@@ -158,9 +158,9 @@ def _described(name: str) -> dict[str, Any]:
     base = described.pop("base", None)
     if base is None:
         return described
-    if base == name:
-        raise ValueError(f"scenario {name!r}: `base` names itself.")
-    changed = _described(str(base))
+    if base in (above := (*above, name)):
+        raise ValueError(f"scenario {name!r}: `base={base!r}` leads back to it.")
+    changed = describe(str(base), above)
     given = described.get("compare") or {}
     if not isinstance(given, dict):
         raise ValueError(f"scenario {name!r}: `compare` must be a mapping of options, got {given!r}.")

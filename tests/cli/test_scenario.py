@@ -70,7 +70,7 @@ def command(scenario: Path, *options: str) -> list[str]:
 
 def changed(scenario: Path, **changes) -> Path:
     """A scenario that changes this one."""
-    path = scenario.parent / "changed.yaml"
+    path = Path("changed.yaml")
     path.write_text(yaml.safe_dump({"base": str(scenario)} | changes))
     return path
 
@@ -130,7 +130,6 @@ def test_a_scenario_runs_resumes_and_becomes_a_page(scenario, tmp_path, capsys, 
 
     monkeypatch.setattr(DataSelectingTrainer, "train", trains)
     main(["compare", "--config", str(out / "epochs.yaml")])  # the same without the scenario
-    monkeypatch.setattr(results, "load_scenario", lambda name: load_scenario(str(scenario)))
     results.main([str(out), "--output_dir", str(tmp_path / "results")])
     found = json.loads((tmp_path / "results" / "out-epochs.json").read_text())
     text = (tmp_path / "results" / "README.md").read_text()
@@ -142,7 +141,7 @@ def test_a_scenario_runs_resumes_and_becomes_a_page(scenario, tmp_path, capsys, 
     stated = f"`length 0.25` {pir['value']:.3f} ({pir['low']:.3f} to {pir['high']:.3f})"
     verdict = {"better": "Better than", "worse": "Worse than"}.get(pir["verdict"], "No significant difference from")
     assert re.search(f"{verdict} as many random rows: .*{re.escape(stated)}", text)
-    assert "`hf-dataselect scenario out --equal epochs --methods length --seeds 0`" in text
+    assert "`hf-dataselect scenario out.yaml --equal epochs --methods length --seeds 0`" in text
     assert text.index("Limits first") < text.index("##")
 
 
@@ -168,11 +167,13 @@ def test_a_scenario_runs_resumes_and_becomes_a_page(scenario, tmp_path, capsys, 
         ({"questions": "a?"}, "no option 'questions'; did you mean 'question'"),
         ({"compare": {"methods": ["lenght"]}}, "did you mean 'length'"),
         ({"compare": {"budgets": [25]}}, "more rows than the 24"),
+        ({"base": "changed.yaml"}, "`base='changed.yaml'` leads back to it"),
         ({"base": "targets"}, "scenario 'targets' does not exist; did you mean 'target'"),
     ],
 )
 def test_a_wrong_scenario_is_refused_before_a_model_loads(scenario, capsys, monkeypatch, changes, said):
     monkeypatch.setattr(DataSelectingTrainer, "__init__", lambda *args, **kwargs: pytest.fail("a model was loaded"))
+    monkeypatch.chdir(scenario.parent)
     with pytest.raises(SystemExit):
         main(command(changed(scenario, **changes)))
     assert re.search(said, capsys.readouterr().err)
