@@ -32,6 +32,8 @@ from hf_dataselect.training.scenario import DRAWN, load_scenario, names
 
 EQUAL = {"epochs": "equally many epochs", "updates": "equally many updates", "tokens": "equally many tokens"}
 
+WORDS = {"better": "Better than", "worse": "Worse than", SAME: "No significant difference from"}
+WORDS |= {"unknown": "Without an interval, so without a verdict, against"}
 #: Options of training that the files keep.
 TRAINING = ("num_train_epochs", "per_device_train_batch_size", "learning_rate", "lora_r", "dtype", "max_length")
 
@@ -47,18 +49,18 @@ def collected(folder: Path, equal: str) -> dict[str, Any] | None:
     add_rows(comparison, Records(load_rows(given["dataset_name"])), given["count_by"], examples=0)
     drawn, scenario = read_json(folder / "rows" / DRAWN), load_scenario(str(folder / "scenario.yaml"))
     here = {source["dataset"] for source in drawn["asked"]["pool"]}
-    facts, recipe = comparison.groups[0].selection.facts, comparison.groups[0].runs[0].recipe
+    first = comparison.groups[0].runs[0]
     found = {
         "scenario": folder.name,
         "equal": equal,
         "question": scenario.question,
-        "model": _without_folder(facts.get("model") or recipe.get("model_name_or_path")),
+        "model": _without_folder(first.selection.facts.get("model")),
         "pool": [{"dataset": source.dataset, "rows": source.rows} for source in scenario.pool],
         "pool_seed": drawn["asked"]["pool_seed"],
         "rows": drawn["rows"],
         "copies": here != {source.dataset for source in scenario.pool},
-        "training": {name: recipe.get(name) for name in TRAINING},
-        "versions": comparison.groups[0].runs[0].versions,
+        "training": {name: first.recipe.get(name) for name in TRAINING},
+        "versions": first.versions,
         "held_out": {name: len(load_rows(str(folder / "rows" / f"{name}.jsonl"))) for name in scenario.held_out},
         "runs": len(runs),
         "planned": _planned(scenario.compare),
@@ -147,28 +149,29 @@ def section(result: dict[str, Any]) -> Section:
     pool = ", ".join(f"{source['rows']:,} {source['dataset']}" for source in result["pool"])
     runs = f"{result['runs']} runs are finished of the {result['planned']} that the scenario has"
     text = [f"{result['question']} Pool: {pool}. {runs}; `{_command(result)}`."]
+    if alone := [_name(group) for group in groups if len(group["seeds"]) == 1]:
+        text.append(f"Of one run only, so that its intervals leave out the variance between runs: {', '.join(alone)}.")
     for against, other in (("over_control", "as many random rows"), ("over_baseline", "training on everything")):
         found = verdicts(result, against)
-        for verdict in ("better", "worse"):
+        for verdict, words in WORDS.items():
             if found.get(verdict):
-                text.append(f"{verdict.capitalize()} than {other}: {', '.join(found[verdict])}.")
-        if found.get(SAME):
-            text.append(f"No significant difference from {other}: {', '.join(found[SAME])}.")
-        if found.get("unknown"):
-            text.append(f"Without an interval, so without a verdict, against {other}: {', '.join(found['unknown'])}.")
+                text.append(f"{words} {other}: {', '.join(found[verdict])}.")
     for verdict, stated in by_setting(result).items():
         text.append(f"On a single test set, {verdict} than as many random rows: {', '.join(stated)}.")
     head = ["run", "seeds", "rows", "updates", "STR", "over random", "95 % interval", "over everything"]
     head += ["95 % interval", *groups[0]["scores"], counted]
     rows = []
     for group in groups:
-        tally = result["tallies"].get(group["name"], {})
         rows.append(
             [_name(group), str(len(group["seeds"])), f"{group['kept']:,}", number(group["updates"], 0)]
             + [number(group["str"], 2)]
             + [cell for key in ("over_control", "over_baseline") for cell in _cells(group[key])]
             + [number(score, 4) for score in group["scores"].values()]
-            + [", ".join(f"{count} {name}" for name, count in tally.items() if count)]
+            + [
+                ", ".join(
+                    f"{count} {name}" for name, count in result["tallies"].get(group["name"], {}).items() if count
+                )
+            ]
         )
     return Section(_title(result), text, Table(head, rows, 1))
 
@@ -200,17 +203,18 @@ def summary(results: list[dict[str, Any]]) -> Section:
         groups = [group for group in result["groups"] if group["over_control"] and group["method"] != "random"]
         costs = [group["str"] for group in groups if group["str"] is not None]
         rows.append(
-            [result["scenario"], result["equal"], ", ".join(found.get("better", [])) or "none"]
+            [result["scenario"], result["equal"], _range([{"": len(group["seeds"])} for group in result["groups"]])]
+            + [", ".join(found.get("better", [])) or "none"]
             + [", ".join(found.get("worse", [])) or "none", str(len(found.get(SAME, [])))]
             + [", ".join(verdicts(result, "over_baseline").get("better", [])) or "none"]
             + [f"{min(costs):.2f} to {max(costs):.2f}" if costs else ""]
         )
-    head = ["scenario", "equal", "better than random", "worse than random", "no difference", "better than everything"]
+    head = "scenario, equal, seeds, better than random, worse than random, no difference, better than everything"
     text = (
         "In brackets: 95 % interval of the PIR over the control, each by itself. Of 40 comparisons in which nothing "
-        "differs, one is called better and one worse by chance."
+        "differs, one is called better and one worse by chance. With one seed, an interval is about these runs alone."
     )
-    return Section("Which method for which question", [text], Table([*head, "STR"], rows, None))
+    return Section("Which method for which question", [text], Table([*head.split(", "), "STR"], rows, None))
 
 
 def _range(counts: list[dict[str, int]]) -> str:
@@ -226,9 +230,8 @@ def page(results: list[dict[str, Any]], folder: Path) -> str:
     size = _range([result["tallies"]["candidates"] for result in results])
     tested = _range([result["held_out"] for result in results])
     limits = (
-        f"Limits first: the model {models}, LoRA, pools of {size} rows, one draw of the rows of each pool, "
-        f"{tested} test rows, and loss and token accuracy of reference answers, not what "
-        "the model writes. The intervals cover the test rows and the seeds of selection and training; not "
+        f"Limits first: the model {models}, LoRA, pools of {size} rows, one draw of the rows of each pool, {tested} "
+        "test rows, and loss and token accuracy of reference answers, not what the model writes. The intervals cover the test rows and the seeds, not "
         "other draws of the pool (`--pool_seed 1` makes one), models and sizes. What helps here may not help yours: "
         "`hf-dataselect scenario` takes your model as `--model_name_or_path`, and a larger run is one YAML away "
         "(`recipes/scenarios/target-large.yaml`)."
@@ -242,13 +245,11 @@ def page(results: list[dict[str, Any]], folder: Path) -> str:
     if any(result["copies"] for result in results):
         how += " Rows were drawn from copies or parts of the datasets: a run by hub names may draw others."
     how += " Versions: " + ", ".join(f"{name} {version}" for name, version in versions.items() if version) + "."
-    parts = [summary(results), *map(section, results)]
-    body = to_markdown(parts)
+    body = to_markdown([summary(results), *map(section, results)])
     for result in results:
-        name = f"{result['scenario']}-{result['equal']}"
-        if (folder / f"{name}.svg").is_file():
-            title = f"## {_title(result)}\n"
-            body = body.replace(title, f"{title}\n![PIR over the control, {name}]({name}.svg)\n")
+        name, title = f"{result['scenario']}-{result['equal']}.svg", f"## {_title(result)}\n"
+        if (folder / name).is_file():
+            body = body.replace(title, f"{title}\n![PIR over the control by method, with intervals]({name})\n")
     return f"# Results\n\n{limits}\n\n{how}\n\n{body}\n"
 
 
@@ -289,7 +290,7 @@ def main(argv=None) -> None:
                 write_atomic(path, json.dumps(found, ensure_ascii=False, indent=1) + "\n")
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(options.output_dir.glob("*.json"))]
     if not results:
-        raise SystemExit("No finished comparison: `hf-dataselect scenario NAME` makes one.")
+        parser.error("no comparison is finished: `hf-dataselect scenario NAME` makes one")
     for result in results:
         draw(result, options.output_dir / f"{result['scenario']}-{result['equal']}.svg")
     write_atomic(options.output_dir / "README.md", page(results, options.output_dir))

@@ -142,6 +142,7 @@ def test_a_scenario_runs_resumes_and_becomes_a_page(scenario, tmp_path, capsys, 
     verdict = {"better": "Better than", "worse": "Worse than"}.get(pir["verdict"], "No significant difference from")
     assert re.search(f"{verdict} as many random rows: .*{re.escape(stated)}", text)
     assert "`hf-dataselect scenario out.yaml --equal epochs --methods length --seeds 0`" in text
+    assert "leave out the variance between runs: full, length 0.25, random 0.25." in text
     assert text.index("Limits first") < text.index("##")
 
 
