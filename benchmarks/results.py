@@ -231,9 +231,9 @@ def page(results: list[dict[str, Any]], folder: Path) -> str:
     tested = _range([result["held_out"] for result in results])
     limits = (
         f"Limits first: the model {models}, LoRA, pools of {size} rows, one draw of the rows of each pool, {tested} "
-        "test rows, and loss and token accuracy of reference answers, not what the model writes. The intervals cover the test rows and the seeds, not "
-        "other draws of the pool (`--pool_seed 1` makes one), models and sizes. What helps here may not help yours: "
-        "`hf-dataselect scenario` takes your model as `--model_name_or_path`, and a larger run is one YAML away "
+        "test rows, loss and token accuracy of reference answers, not what the model writes. The intervals cover the "
+        "test rows and the seeds, not other draws of the pool (`--pool_seed 1` makes one), models and sizes. "
+        "`hf-dataselect scenario` takes your model as `--model_name_or_path`; a larger run is one YAML away "
         "(`recipes/scenarios/target-large.yaml`)."
     )
     how = (
