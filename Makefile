@@ -3,19 +3,29 @@
 #   make quickstart   fetch a small model, train a baseline, a random control and an IFD selection, compare them
 #   make test         lint, check types and run the tests
 #   make test-faults  inject faults (kills, full disks, damaged files, faulty judges) and write docs/faults.md
+#   make results      run scenarios, and make results/README.md of them: hours, and it goes on where it was stopped
 #
-# Each makes .venv and installs everything there, once; afterwards neither needs a network. PYTHON=python3.12 chooses
-# the interpreter, MODEL=folder a model of your own for the quickstart.
+# Each makes .venv and installs everything there, once; afterwards only results needs a network, for rows and model.
+# PYTHON=python3.12 chooses the interpreter, MODEL=folder a model of your own for the quickstart.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 MODEL ?=
 export MODEL
+# The part of the scenarios that `make results` runs; OPTIONS are those of `hf-dataselect scenario`.
+SCENARIOS ?= target noisy
+METHODS ?= length bm25 rds perplexity superfiltering ifd less
+OPTIONS ?=
 
-.PHONY: quickstart test test-faults lint clean
+.PHONY: quickstart results test test-faults lint clean
 
 quickstart: .venv/.installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/quickstart/run.sh
+
+results: .venv/.installed
+	for scenario in $(SCENARIOS); do \
+		.venv/bin/hf-dataselect scenario $$scenario --methods $(METHODS) $(OPTIONS) || exit 1; done
+	.venv/bin/python benchmarks/results.py $(addprefix runs/scenarios/,$(SCENARIOS))
 
 test: lint
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal

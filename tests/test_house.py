@@ -31,7 +31,7 @@ ROOMS = {
     "engines.tuning": "errors compat engines.store engines.runtime engines.gradients",
     "engines.subset": "errors compat engines.store engines.runtime",
     "engines.llm": "errors options compat engines.store engines.runtime engines.forward",
-    "data": "errors compat engines.store engines.runtime",
+    "data": "errors options compat engines.store engines.runtime",
     "budget": "errors options",
     "selection": "errors",
     "context": "errors data selection engines.runtime engines.subset engines.llm",

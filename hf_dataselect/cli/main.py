@@ -17,6 +17,7 @@ usage: hf-dataselect COMMAND [options]
   select        select only, and save the rows:        hf-dataselect select --config recipes/ifd.yaml
   compare       train with several methods, report:    hf-dataselect compare --config recipes/compare.yaml
   report        compare finished runs:                 hf-dataselect report runs/*
+  scenario      a question, and its comparison:        hf-dataselect scenario target
   audit         which scores predict training here?    hf-dataselect audit --config recipes/audit.yaml
   judge-check   does a judge agree with people?        hf-dataselect judge-check pairs.jsonl --judge openai:MODEL
   train-scorer  train your own scorer for `deita`:     hf-dataselect train-scorer --config scorer.yaml
@@ -26,7 +27,18 @@ usage: hf-dataselect COMMAND [options]
 `hf-dataselect COMMAND --help` lists the options. Options on the command line override those of the recipe. On several
 GPUs: `accelerate launch -m hf_dataselect train --config ...`.
 """
-COMMANDS = ("train", "select", "compare", "report", "audit", "judge-check", "train-scorer", "fit-rule", "methods")
+COMMANDS = (
+    "train",
+    "select",
+    "compare",
+    "scenario",
+    "report",
+    "audit",
+    "judge-check",
+    "train-scorer",
+    "fit-rule",
+    "methods",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

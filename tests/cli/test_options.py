@@ -13,7 +13,7 @@ import yaml
 from transformers import TrainerCallback
 from trl import ScriptArguments, SFTConfig
 
-from hf_dataselect.cli import compare, fit_rule, judge_check, report
+from hf_dataselect.cli import compare, fit_rule, judge_check, report, scenario
 from hf_dataselect.cli.main import COMMANDS, main
 from hf_dataselect.data.load import load_rows
 from hf_dataselect.data.records import Records
@@ -422,6 +422,39 @@ def test_options_of_report_reach_the_comparison(tmp_path, monkeypatch, judges, p
         assert [row["PIR (wins rate)"] for row in found["Runs"]][::2] == ["", "3.000"]
         assert list(found["Rows kept by `fault`"][0]) == ["run", "none", "cut", "false"]
     assert judges.given == ("model:some", JudgeOptions(max_calls=9), tmp_path / "kept")
+
+
+def test_options_of_scenario_reach_the_rows_and_the_comparisons(tmp_path, monkeypatch):
+    alpaca(40).to_json(tmp_path / "rows.jsonl")
+    (tmp_path / "places.yaml").write_text("{some/rows: rows.jsonl, some/model: model}")
+    rows = {"dataset": "some/rows", "rows": 10}
+    given = {
+        "question": "Why?",
+        "pool": [rows],
+        "held_out": {"words": [rows]},
+        "compare": {"model_name_or_path": "some/model"},
+    }
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(given))
+    commands = []
+    monkeypatch.setattr(compare, "run", commands.append)
+    options = {"sources": str(tmp_path / "places.yaml"), "output_dir": str(tmp_path / "out"), "pool_seed": "3"}
+    options |= {"equal": ["tokens", "updates"]}
+    main(["scenario", str(tmp_path / "mine.yaml"), *as_arguments(options), "--methods", "length", "bm25"])
+    flags = {action.dest for action in scenario._parser()._actions} - {"help"}
+    assert flags == options.keys() | {"name", "list", "dry_run"}  # the last two: test_scenario.py
+    recipes = [str(tmp_path / "out" / f"{equal}.yaml") for equal in options["equal"]]
+    assert commands == [["--config", recipe, "--methods", "length", "bm25"] for recipe in recipes]
+    for equal, path in zip(options["equal"], recipes, strict=True):
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        assert found["equal"] == equal and found["output_dir"] == str(tmp_path / "out" / equal)
+        assert found["model_name_or_path"] == str(tmp_path / "model")
+    drawn = json.loads((tmp_path / "out" / "rows" / "drawn.json").read_text())
+    assert drawn["asked"]["pool_seed"] == 3 and drawn["asked"]["pool"][0]["dataset"] == str(tmp_path / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    for seed in ("0", "3"):
+        main(["scenario", "mine.yaml", "--sources", "places.yaml", "--pool_seed", seed])
+    folders = {Path(path).parent for _, path, *_ in commands[2:]}
+    assert folders == {Path("runs/scenarios/mine"), Path("runs/scenarios/mine-pool3")}
 
 
 def test_the_option_of_methods_names_the_method_shown(parsed, capsys):
