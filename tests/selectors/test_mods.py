@@ -12,6 +12,7 @@ from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.generation import generate
+from hf_dataselect.engines.runtime import progress
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.subset.choose import k_center
 from hf_dataselect.errors import SelectionError
@@ -193,7 +194,8 @@ def test_a_bert_embeds_by_its_first_token(tmp_path):
         np.testing.assert_allclose(vector, state.numpy(), atol=2e-5)
 
 
-def test_an_encoder_by_name_covers_the_prompts(tmp_path, rewards, capsys):
+def test_an_encoder_by_name_covers_the_prompts(tmp_path, rewards, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "EVERY", 0.0)
     tokenizer = bert_tokenizer()
     bert(BertModel, tokenizer).save_pretrained(tmp_path / "bert")
     tokenizer.save_pretrained(tmp_path / "bert")
@@ -205,7 +207,7 @@ def test_an_encoder_by_name_covers_the_prompts(tmp_path, rewards, capsys):
     again = context(cache_dir=tmp_path / "cache", seed=3)
     selector._cover(records, 6, again)
     assert again.account.passes == {"embedded_rows": 0, "cached_rows": 20}
-    assert "Embedding instructions: 100%" in capsys.readouterr().err
+    assert "Embedding instructions: 100%, 20 of 20" in capsys.readouterr().err
     selector.check(records)
 
 
