@@ -118,8 +118,10 @@ def _signals() -> Iterator[None]:
 def _last_words(stopped: Stopped) -> str:
     """Why this rank ends: the error of another one, if there is one, or the signal, and what it was doing."""
     told = _ranks()
-    if told is not None and (failed := told.failed()) and Stopped.__name__ not in failed:
-        return failed
+    if told is not None:
+        told.listen()  # the launcher stops all ranks as soon as one fails
+        if (failed := told.failed()) and Stopped.__name__ not in failed:
+            return failed
     from ..engines.runtime.phase import phase_of
 
     doing, seconds = phase_of(stopped)

@@ -19,3 +19,13 @@ def stored_column(dataset: Any, name: str) -> Any:
     included: `dataset.data.column`. Seen on datasets 5.2.0; raises `ImportError` where it is missing.
     """
     return attribute("datasets", attribute("datasets", dataset, "data"), "column")(name)
+
+
+def progress_is_shown() -> bool:
+    """
+    Whether datasets shows progress bars, see [`~datasets.disable_progress_bars`]; it says so in `datasets.utils` only.
+    Seen on datasets 5.2.0; raises `ImportError` where it is missing.
+    """
+    import datasets.utils
+
+    return not attribute("datasets", datasets.utils, "are_progress_bars_disabled")()

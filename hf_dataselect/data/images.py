@@ -15,9 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Image, LargeList, List
-from datasets.utils import are_progress_bars_disabled
 
-from ..compat.datasets import stored_column
+from ..compat.datasets import progress_is_shown, stored_column
 from ..compat.transformers import image_of_text
 from ..engines.runtime.progress import progress_bar
 
@@ -159,7 +158,7 @@ def undecodable(dataset: Dataset, block: int = 100) -> np.ndarray:
         return any(picture(image) is None for image in images if not _on_network(image))
 
     failed = np.zeros(len(dataset), bool)
-    quiet = len(dataset) <= block or are_progress_bars_disabled()
+    quiet = len(dataset) <= block or not progress_is_shown()
     with ThreadPoolExecutor() as pool, progress_bar(len(dataset), "Checking images", disable=quiet) as bar:
         for start in range(0, len(dataset), block):
             images = stored_images(dataset, range(start, min(start + block, len(dataset))))

@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between heartbeats; with many ranks more, so that the store answers all of them.
 INTERVAL, RANKS_A_SECOND = 1.0, 64
+#: Seconds that the store has to answer where a rank ends and can't wait for the next heartbeat.
+TO_LISTEN = 0.5
 #: Heartbeats that a rank may miss before it counts as lost, once a collective has failed.
 MISSED = 3
 #: Seconds of silence after which a rank is named, or, if that is less, this part of the time-out of the collectives.
@@ -66,9 +68,10 @@ class Ranks:
         self._store, self.rank, self.world, self.limit = store, rank, world, limit
         self._heard = {other: _Heard(time.monotonic()) for other in range(world) if other != rank}
         self._number = self._calls = self._finished = 0
+        self._next_beat = 0.0
         self._ended: str | None = None
         self._where: tuple[str, float] | None = None
-        self._wake, self._closed = threading.Event(), threading.Event()
+        self._wake, self._closed, self._listened = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._tell_and_listen, name="ranks", daemon=True)
         self._thread.start()
 
@@ -85,19 +88,18 @@ class Ranks:
     # The thread
 
     def _tell_and_listen(self) -> None:
-        next_beat = 0.0
         while True:
             closing = self._closed.is_set()
             try:
-                if closing or time.monotonic() >= next_beat:
+                if closing or time.monotonic() >= self._next_beat:
                     self._beat()
-                    next_beat = time.monotonic() + self.interval
+                    self._next_beat = time.monotonic() + self.interval
                 if self.rank and self._finished < self._calls and self._store.check(["finished"]):
                     self._finished = int(self._store.get("finished"))
                 if not self.rank and self._finished:
                     self._store.set("finished", str(self._finished))
             except Exception:  # the store has gone, with the process that serves it: then nobody is heard of
-                next_beat = time.monotonic() + self.interval
+                self._next_beat = time.monotonic() + self.interval
             if closing:
                 return
             self._wake.wait(self.interval)
@@ -116,6 +118,7 @@ class Ranks:
                     self._heard[rank] = _Heard(time.monotonic(), number, *said)
                 else:
                     heard.missed += 1
+        self._listened.set()
         self._name_silent()
 
     def _name_silent(self) -> None:
@@ -138,6 +141,13 @@ class Ranks:
 
     def _left(self, rank: int) -> str:
         return f"Rank {rank} has ended, and was at: {self._heard[rank].doing or 'between two phases'}."
+
+    def listen(self) -> None:
+        """Hear what the others have said until now, not only at the next heartbeat."""
+        self._listened.clear()
+        self._next_beat = 0.0
+        self._wake.set()
+        self._listened.wait(TO_LISTEN)
 
     def failed(self) -> str | None:
         """The rank that failed by itself, and its error; `None` if none did."""
