@@ -97,7 +97,8 @@ def _signals() -> Iterator[None]:
 
     def watch() -> None:
         while received := woken.recv(1):
-            if received[0] in _SAID:
+            # A library may have its own handler by now, such as one that saves a checkpoint first.
+            if received[0] in _SAID and signal.getsignal(received[0]) is stop:
                 if reached.wait(GRACE):
                     time.sleep(TO_CLEAN_UP)
                 else:

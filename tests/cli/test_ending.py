@@ -1,14 +1,16 @@
 """How commands end that can't go on: in time, in one line, with what was paid for."""
 
 import json
+import os
 import signal
 import textwrap
 import time
 
 import pytest
 
+from hf_dataselect.cli import ending
 from tests.faulty_server import FaultyServer
-from tests.processes import launched, start_ranks
+from tests.processes import launched, run_ranks, start_ranks
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -37,6 +39,21 @@ def test_a_signal_ends_a_judge_phase_at_once_and_keeps_the_replies(number, tmp_p
     last = ended.log.rstrip().splitlines()[-1]
     assert last.startswith("hf-dataselect: stopped by") and number.name in last and "20 of 60 calls" in last
     assert kept.read_bytes().count(b"\n{") == 20
+
+
+def with_a_handler_of_its_own():
+    """As a plug-in that saves a checkpoint at SIGTERM."""
+    ending.GRACE = 0.1
+    with ending.ending():
+        signal.signal(signal.SIGTERM, lambda *_: print("saving", flush=True))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.4)
+        print("saved", flush=True)
+
+
+def test_a_handler_that_a_library_sets_is_left_to_end_the_run(tmp_path):
+    (ended,) = run_ranks(with_a_handler_of_its_own, ranks=1, folder=tmp_path)
+    assert ended.exitcode == 0 and "saving\nsaved" in ended.log
 
 
 FAILING = """

@@ -13,9 +13,10 @@ from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.features.image_text import ImageTextSources
 from hf_dataselect.features.indicators import IndicatorSources
 from hf_dataselect.fitted.rules.attention import AttentionRegressor, fit_attention, predict
-from hf_dataselect.fitted.rules.fit_rule import _Losses, draw_subset
+from hf_dataselect.fitted.rules.fit_rule import draw_subset
 from hf_dataselect.fitted.rules.fitting import fit_linear, fit_network, least_squares, left_out_r2
 from hf_dataselect.fitted.rules.rule import AttentionRule, Rule, indicator_of, load_rule
+from hf_dataselect.fitted.subset_losses import SubsetLosses
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selectors.instructiongpt4 import _mean_of_standardised
@@ -210,10 +211,9 @@ def test_an_edited_rule_is_read_once_its_checksum_is_gone(tmp_path, caplog):
 
 
 def test_losses_of_subsets_that_are_damaged_are_computed_again(tmp_path, caplog):
-    path, ctx = tmp_path / "subsets.jsonl", Context(None, None)
-    store = _Losses(path, "these", ctx)
-    for number in range(8):
-        store.add(number, [number, number + 1], 0.5 + number)
+    path = tmp_path / "subsets.jsonl"
+    subsets = [np.array([number, number + 1]) for number in range(8)]
+    SubsetLosses(path, "these", Runtime()).measure(subsets, lambda rows: (0.5 + rows[0], {}))
     lines = path.read_bytes().split(b"\n\n")
     earlier = [
         b'{"settings": "these", "loss": "x", "rows": [20]}',
@@ -224,7 +224,7 @@ def test_losses_of_subsets_that_are_damaged_are_computed_again(tmp_path, caplog)
     torn = [lines[1].replace(b"1.5", b"3.5"), lines[2][:30], b"\xff\xfe", lines[3].replace(b'"loss"', b'"lost"')]
     path.write_bytes(b"\n".join([lines[0], *torn, *earlier, *lines[4:]]))
     known = {(number, number + 1): 0.5 + number for number in (0, 4, 5, 6, 7)} | {(23,): 1.5}
-    assert _Losses(path, "these", ctx).done == known
+    assert {rows: float(m.losses[0]) for rows, m in SubsetLosses(path, "these", Runtime()).done.items()} == known
     assert f"{path}: 6 of 16 lines are damaged, and left out." in caplog.text
 
 

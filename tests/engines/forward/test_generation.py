@@ -203,7 +203,10 @@ def test_wrong_calls_are_refused(model, tokenizer, prompts):
     zero3 = SimpleNamespace(zero_stage=3)
     for kind, plugin in (("FSDP", None), ("DEEPSPEED", zero3)):
         sharded = SimpleNamespace(
-            device=torch.device("cpu"), distributed_type=kind, state=SimpleNamespace(deepspeed_plugin=plugin)
+            device=torch.device("cpu"),
+            num_processes=1,
+            distributed_type=kind,
+            state=SimpleNamespace(deepspeed_plugin=plugin),
         )
         with pytest.raises(ValueError, match="FSDP or ZeRO-3"):
             generate(model, tokenizer, prompts, Runtime(accelerator=sharded), max_new_tokens=12)

@@ -16,7 +16,7 @@ from tests.faulty_server import FaultyServer
 
 pytest.importorskip("openai")
 
-KEY, HUB_TOKEN = "sk-secret-0123456789abcdef", "hf_0123456789"
+KEY, HUB_TOKEN = "sk-secret-0123456789abcdef", "hf_0123456789abcdef"
 
 
 @pytest.fixture(autouse=True)
@@ -108,5 +108,11 @@ def test_keys_of_the_environment_are_in_no_reply(ask, tmp_path, caplog):
 
 
 def test_placeholders_for_a_key_are_words_like_others(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "none")
-    assert redacted("none of it, hf_0123456789 but") == "none of it, *** but"
+    for name, value in {
+        "OPENAI_API_KEY": "none",
+        "SORT_KEY": "response",
+        "DB_PASSWORD": "international-trade",
+    }.items():
+        monkeypatch.setenv(name, value)
+    said = "none of it, a response on international-trade, hf_0123456789abcdef but"
+    assert redacted(said) == said.replace("hf_0123456789abcdef", "***")

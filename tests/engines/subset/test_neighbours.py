@@ -90,6 +90,7 @@ def test_seconds_of_cached_distances_are_those_of_all_ranks(ranks, tmp_path, mon
     clock = SimpleNamespace(now=0.0)
     clock.perf_counter = lambda: setattr(clock, "now", clock.now + 1) or clock.now
     monkeypatch.setattr("hf_dataselect.engines.runtime.cached_map.time", clock)
+    monkeypatch.setattr(Runtime, "on_main", lambda self, function: function())  # each has a cache of its own
     for rank in range(ranks):
         nearest_distance(cloud(), 6, Runtime(accelerator=rank_of(ranks, rank), cache_dir=tmp_path / str(rank)))
     accounts = [Account() for _ in range(ranks)]
