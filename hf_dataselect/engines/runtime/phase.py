@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakMethod
 
 
 #: What is being done, the outermost first: its name, and the time at which it began.
@@ -53,7 +54,8 @@ class Phased:
         super().__init__(*arguments, **options)
         if label := options.get("desc"):
             self._total, self._unit = options.get("total"), options.get("unit")
-            self._label, self._phase = label, (self._described, time.monotonic())
+            described = WeakMethod(self._described)  # a bar that an error left open is forgotten with its last user
+            self._label, self._phase = label, (lambda: described()(), time.monotonic())
             _doing.append(self._phase)
 
     def update(self, n: float | None = 1) -> bool | None:

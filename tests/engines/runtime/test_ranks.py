@@ -103,7 +103,8 @@ def test_a_rank_that_was_killed_is_told_from_one_that_does_something_else(group)
     assert "Rank 1 has not been heard of" in str(main.cause())
 
 
-def test_the_phase_is_the_innermost_bar_whether_it_is_shown_or_not():
+def test_the_phase_is_the_innermost_bar_whether_it_is_shown_or_not(monkeypatch):
+    monkeypatch.setattr(phase, "_doing", [])  # tests of errors before may hold on to open bars
     assert phase.phase() == ("", 0.0)
     with doing("Selecting"):
         with progress_bar(90, "Scoring", disable=True) as bar:
@@ -111,6 +112,9 @@ def test_the_phase_is_the_innermost_bar_whether_it_is_shown_or_not():
             assert phase.phase()[0] == "Scoring (37 of 90 rows)"
             with doing(lambda: str(1 / 0)):  # what it tells may be gone already
                 assert phase.phase()[0] == "Scoring (37 of 90 rows)"
+        left_open = progress_bar(2, "Left open", disable=True)
+        assert phase.phase()[0] == "Left open (0 of 2 rows)"
+        del left_open
         assert phase.phase()[0] == "Selecting" and phase.phase()[1] >= 0
     assert phase.phase() == ("", 0.0)
 
