@@ -14,6 +14,20 @@ def printable(text: Any) -> str:
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 
+#: `https://user:password@host`, the parameter of a URL that signs it, and what looks like a key wherever it is.
+_CREDENTIALS = re.compile(
+    r"(?<=://)[^/\s\"'<>]+@"
+    r"|(?<=[?&#])(?:[\w.-]*(?:token|key|signature|secret|passw(?:or)?d|pwd|credential)|sig)=[^&#\s\"']*&?"
+    r"|\bhf_[a-z0-9]{20,}|\bsk-[\w-]{20,}|\bbearer\s+(?=\S*[\d_])[\w.~+/=-]+",
+    re.IGNORECASE,
+)
+
+
+def without_credentials(text: str) -> str:
+    """A text without the keys, and the credentials of URLs, in it."""
+    return _CREDENTIALS.sub("", text)
+
+
 class SelectionError(ValueError):
     """Nothing can be selected from these rows, or resumed: user error, and the message says what to change."""
 

@@ -21,7 +21,7 @@ from datasets import (
     load_from_disk,
 )
 
-from ..errors import explained
+from ..errors import explained, without_credentials
 from .records import Records
 
 
@@ -85,7 +85,8 @@ def load_rows(
         return _valid(load_dataset(str(path), config, split=split, **options))
     except Exception as error:  # `datasets` raises a dozen kinds
         said = (_fault(path, config) if path.exists() else None) or explained(error)
-        raise ValueError(f"Can't load the dataset {name!r} (split {split!r}): {said}") from error
+        told = without_credentials(f"Can't load the dataset {name!r} (split {split!r}): {said}")
+        raise ValueError(told) from error
 
 
 def load_target(target: Dataset | str | None, records: Records) -> Records | None:

@@ -5,32 +5,32 @@ import json
 import re
 from typing import Any, Self
 
+from ..errors import without_credentials
+
 
 _SECRET = re.compile(
-    r"(^|_)((auth|access|hub|hf|api|bearer|refresh|session|secret|private|account)_?(token|key)|token|apikey|"
-    r"pass(word|wd|phrase)|secret|credentials?|authorization)$",
+    r"(^|_)((auth|access|hub|hf|hugging_?face|api|bearer|refresh|session|security|secret|private|personal|account|"
+    r"github|gitlab|wandb|openai)_?(token|key)|apikey|pass(word|wd|phrase)|pwd|secret|credentials?|authorization|bearer|"
+    r"cookies?|conn(ection)?_?str(ing)?)$|^token$",
     re.IGNORECASE,
 )
-#: Options that name a token of text.
-_TEXT = re.compile(r"(^|_)(eos|bos|pad|unk|sep|cls|mask|image|audio|video|boi|eoi)_token$", re.IGNORECASE)
-#: `https://user:password@host`, and the parameter of a URL that signs it.
-_IN_URL = re.compile(
-    r"(?<=://)[^/\s@]+@|(?<=[?&])[\w-]*(?:token|key|signature|secret|password)=[^&\s]*&?", re.IGNORECASE
-)
+#: Value of an option `..._token` that is no token of text.
+_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])[\w.~+/=-]{20,}")
 
 
 def without_secrets(value: Any) -> Any:
     """Options without the entries that hold secrets, at any depth, and without credentials in URLs."""
     if isinstance(value, dict):
-        return {name: without_secrets(item) for name, item in value.items() if not _is_secret(name)}
+        return {name: without_secrets(item) for name, item in value.items() if not _is_secret(name, item)}
     if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
         return type(value)(map(without_secrets, value))
     return _without_in_text(value) if type(value) is str else value
 
 
-def _is_secret(name: Any) -> bool:
-    name = str(name).replace("-", "_")
-    return bool(_SECRET.search(name)) and not _TEXT.search(name)
+def _is_secret(name: Any, value: Any) -> bool:
+    name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", str(name)).replace("-", "_")
+    random = name.lower().endswith("_token") and isinstance(value, str) and _RANDOM.fullmatch(value)
+    return bool(_SECRET.search(name) or random)
 
 
 def _without_in_text(text: str) -> Any:
@@ -42,7 +42,7 @@ def _without_in_text(text: str) -> Any:
             options = None
         if isinstance(options, (dict, list)) and (cleared := without_secrets(options)) != options:
             return cleared
-    return _IN_URL.sub("", text)
+    return without_credentials(text)
 
 
 class WithoutSecrets:
@@ -54,7 +54,7 @@ class WithoutSecrets:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled, as into `training_args.bin`. A process that unpickles it has no secrets."""
-        gone = {name for name in self.__dict__ if _is_secret(name)}
+        gone = {name for name, item in self.__dict__.items() if _is_secret(name, item)}
         return without_secrets(self.__dict__) | dict.fromkeys(gone)
 
     def __copy__(self) -> Self:

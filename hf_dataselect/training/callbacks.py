@@ -138,7 +138,9 @@ class PIRCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if state.is_world_process_zero:
+            started = time.perf_counter()
             record(_checkpoint(args, state), self._train_seconds())
+            self._started += time.perf_counter() - started  # not training
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.

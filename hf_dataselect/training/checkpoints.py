@@ -1,5 +1,6 @@
 """Checkpoints that are whole: a kill while one is written, or a damaged disk, leaves others."""
 
+import fnmatch
 import hashlib
 import json
 import logging
@@ -22,27 +23,51 @@ KEY = "hf_dataselect"
 #: In each checkpoint: training seconds so far, and its files as they were written.
 RECORD = "train_seconds.json"
 _STATE = "trainer_state.json"
-#: Files that torch writes, in an archive with a checksum of each part.
+#: Files that [`~transformers.Trainer`] resumes from, and those that it makes anew where they are missing.
+_NEEDED = ("model*.safetensors*", "adapter_model*", "pytorch_model*", _STATE)
+_RENEWED = ("optimizer.*", "scheduler.pt", "scaler.pt", "rng_state*.pth")
+#: Files that torch writes, in an archive with a checksum of each part, or a pickle of before.
 _ARCHIVES = (".pt", ".pth", ".bin")
+_PICKLE = b"\x80"
+_BLOCK, _BLOCKS = 2**20, 64
 _REMEDY = f"Resume from another checkpoint; or delete its {RECORD}, and it is resumed from as it is."
 
 
 def record(checkpoint: Path, seconds: float | None) -> None:
     """Write training seconds, which may be unknown, and what tells later that a checkpoint is whole."""
-    files = {path.name: [path.stat().st_size, _hash(path)] for path in sorted(checkpoint.iterdir()) if _kept(path)}
-    write_json(checkpoint / RECORD, {"seconds": seconds, "files": files})
+    written = {path.name: [path.stat().st_size, _hash(path)] for path in _files(checkpoint) if _is_complete(path)}
+    write_json(checkpoint / RECORD, {"seconds": seconds, "written": written})
 
 
-def _kept(path: Path) -> bool:
+def _files(checkpoint: Path) -> list[Path]:
+    """The files that Trainer resumes from; callbacks may write, and change, others."""
+    return [path for path in sorted(checkpoint.iterdir()) if path.is_file() and _is_any(path.name, _NEEDED + _RENEWED)]
+
+
+def _is_any(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _is_complete(path: Path) -> bool:
     """Whether a file is complete as the main process has saved the checkpoint: other ranks may still write theirs."""
-    return path.is_file() and path.name != RECORD and not re.fullmatch(r"rng_state_[1-9]\d*\.pth", path.name)
+    return not re.fullmatch(r"rng_state_[1-9]\d*\.pth", path.name)
 
 
 def _hash(path: Path) -> str | None:
-    if path.suffix in _ARCHIVES:
+    """Hash of 64 blocks spread over a file, of all of one up to 64 MiB; training waits for it, so it is never more."""
+    if path.suffix in _ARCHIVES and not _is_pickle(path):
         return None
+    size, digest = path.stat().st_size, hashlib.blake2b(digest_size=16)
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+        for start in range(0, size, max(_BLOCK, -(-size // _BLOCKS))):
+            file.seek(start)
+            digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def _is_pickle(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(1) == _PICKLE
 
 
 def read_record(checkpoint: Path) -> dict[str, Any]:
@@ -93,7 +118,11 @@ def adopt(checkpoint: Path, run: str) -> None:
 
 def why_torn(checkpoint: Path, run: str | None = None) -> str | None:
     """
-    Why a checkpoint can't be resumed from, `None` if it can.
+    Why a checkpoint can't be resumed from, `None` if it can: a file that Trainer needs is missing, is cut off, has
+    another content than when it was written, or is damaged by what its format tells.
+
+    Not noticed are: changes within weights of more than 64 MiB that leave size, header and 64 blocks of 1 MiB as they
+    were; and a changed pickle, or changed weights, of a checkpoint without a record.
 
     Args:
         checkpoint (`Path`):
@@ -112,24 +141,30 @@ def why_torn(checkpoint: Path, run: str | None = None) -> str | None:
         return f"{checkpoint / _STATE} is of step {step}"
     if run is not None and of != run:
         return f"{checkpoint} is of another run than the one in its folder"
-    for name, (size, hash) in written.get("files", {}).items():
+    renewed = []
+    for name, (size, hash) in written.get("written", {}).items():
         path = checkpoint / name
-        if not path.is_file() or path.stat().st_size != size or (hash and hash != _hash(path)):
-            return f"{path} is not as it was written"
-    return next(filter(None, (_why_damaged(path) for path in sorted(checkpoint.iterdir()))), None)
+        if not path.is_file() and _is_any(name, _RENEWED):
+            renewed.append(name)
+        elif not path.is_file() or path.stat().st_size != size or (hash and hash != _hash(path)):
+            return f"{path} is not as it was written (restore it; or delete {RECORD} beside it to resume all the same)"
+    reason = next(filter(None, map(_why_damaged, _files(checkpoint))), None)
+    if renewed and reason is None:
+        logger.warning("%s has no %s any more: training goes on with new ones.", checkpoint, ", ".join(renewed))
+    return reason
 
 
 def _why_damaged(path: Path) -> str | None:
     """Why a file of tensors can't be read, by what its own format tells."""
     try:
-        if path.suffix in _ARCHIVES:
+        if path.suffix in _ARCHIVES and not _is_pickle(path):
             with zipfile.ZipFile(path) as archive:
                 broken = archive.testzip()
-            return f"{path} is damaged ({broken})" if broken else None
+            return f"{path} is damaged ({broken}): restore it" if broken else None
         if path.suffix == ".safetensors":
             safe_open(path, "pt")
     except Exception as error:  # each format has its own, and zlib's
-        return f"{path} is damaged ({error})"
+        return f"{path} is damaged ({error}): restore it"
     return None
 
 

@@ -214,7 +214,14 @@ def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) 
     """Select, train, evaluate; then free the model. Gives what [`Series.end`] takes, on the main process."""
     trainer.plan.compared = run.settings
     checkpoint = trainer.args.runtime(trainer.accelerator).on_main(partial(_goes_on_from, run))
-    trainer.prepare_subset(checkpoint)
+    try:
+        trainer.prepare_subset(checkpoint)
+    except SelectionError as error:
+        if checkpoint is None:
+            raise
+        logger.warning("%s: %s It is trained anew.", run.folder.name, error)
+        checkpoint = None
+        trainer.prepare_subset()
     equal, baseline = run.recipe.more.equal, run.given["baseline_dir"]
     if equal != "epochs" and baseline is not None:
         train_like(trainer, Path(baseline), equal)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SelectionError
-from ..evaluation.comparison.evaluated_runs import FREE
 from ..plan import SelectionPlan
 from ..runs.begin import begin_run, go_on
 from ..runs.files import plain, run_id
@@ -18,16 +17,23 @@ from .checkpoints import adopt, last_whole_checkpoint, step_and_run, why_torn
 
 logger = logging.getLogger(__name__)
 
-#: Prefixes of options that a resumed run may have others of, besides those in [`FREE`]: how long and where it trains,
-#: and how it is watched. The rows are compared by content, and what selects them by itself.
-_FREE = (*FREE, "num_train_epochs", "max_steps", "eval_", "per_device_eval_", "benchmark", "log_", "logging")
-_FREE += ("ignore_data_skip", "restore_callback_states", "prediction_loss_only", "batch_eval_metrics", "skip_memory")
-_FREE += ("dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split")
-_FREE += ("load_best_model_at_end", "metric_for_best_model", "greater_is_better", "include_", "project", "trackio")
-_FREE += ("use_vllm", "vllm_", "dataloader_", "ddp_", "torch_compile", "gradient_checkpointing", "torch_empty_cache")
-#: Those that `eval.json` records under `trained` as all values that a run had, or that follow from the machine.
-_WARNED = ("per_device_train_batch_size", "gradient_accumulation_steps", "max_length", "bf16", "fp16", "tf32")
-_WARNED += ("use_cpu", "attn_implementation", "deepspeed", "fsdp", "full_determinism", "auto_find_batch_size")
+#: Options that decide what a step computes: going on with others would mix two trainings. So is the seed, which the
+#: selection holds. Options in neither list are free: how long, where and how fast it trains, and how it is watched.
+_REFUSED = {"learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio"}
+_REFUSED |= {"weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "optim_args", "optim_target_modules"}
+_REFUSED |= {"max_grad_norm", "label_smoothing_factor", "loss_type", "completion_only_loss", "assistant_only_loss"}
+_REFUSED |= {"router_aux_loss_coef", "neftune_noise_alpha", "packing", "packing_strategy", "chat_template_path"}
+_REFUSED |= {"dataset_text_field", "dataset_kwargs", "shuffle_dataset", "train_sampling_strategy", "use_peft"}
+_REFUSED |= {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"}
+_REFUSED |= {"lora_modules_to_save", "use_rslora", "use_dora"}
+#: Options that the machine may decide, that `eval.json` records under `trained` as all values that a run had, or that
+#: may say the same in other words.
+_WARNED = {"per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size"}
+_WARNED |= {"average_tokens_across_devices", "max_length", "truncation_mode", "padding_free", "bf16", "fp16"}
+_WARNED |= {"tf32", "dtype", "load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant"}
+_WARNED |= {"model_init_kwargs", "attn_implementation", "use_liger_kernel", "use_cpu", "deepspeed", "fsdp"}
+_WARNED |= {"fsdp_config", "optim", "full_determinism", "model_name_or_path", "model_revision", "data_seed"}
+_WARNED |= {"accelerator_config", "parallelism_config", "eos_token", "pad_token"}
 #: What is compared of an adapter given as an object, which no recipe names.
 _ADAPTER = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "bias", "use_rslora")
 _ADAPTER += ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform")
@@ -64,8 +70,8 @@ def resume_run(trainer: Any, checkpoint: str | bool) -> Selection:
     trained with from here. For the main process.
 
     Raises:
-        [`SelectionError`]: see [`read_selection_back`], and training options that are others than those of the
-            checkpoint.
+        [`SelectionError`]: see [`read_selection_back`], and options that decide what a step computes (learning rate
+            and schedule, optimizer, loss, packing, template, adapter) and are others than those of the checkpoint.
     """
     if checkpoint is True:
         checkpoint = checkpoint_to_resume(trainer.run_folder, True)
@@ -125,13 +131,17 @@ def read_selection_back(plan: SelectionPlan, run_folder: Path, checkpoint: str) 
         )
     now = {
         "method": plan.method,
-        "options": plain(dataclasses.asdict(plan.selector)),
+        "options": without_secrets(plain(dataclasses.asdict(plan.selector))),
         "budget": plan.budget.plain,
         "seed": plan.seed,
         "diversity": dataclasses.asdict(plan.diversity) if plan.diversity else None,
         "target": plan.target and plan.target.content_hash(),
     }
-    then = {"method": selection.method, "options": plain(selection.options), "budget": selection.budget}
+    then = {
+        "method": selection.method,
+        "options": without_secrets(plain(selection.options)),
+        "budget": selection.budget,
+    }
     then |= {name: selection.facts.get(name) for name in ("seed", "diversity", "target")}
     changed = [f"{name} (then {then[name]}, now {now[name]})" for name in now if now[name] != then[name]]
     if changed:
@@ -148,13 +158,13 @@ def _check_training(then: dict[str, Any], now: dict[str, Any], folder: Path) -> 
     if not then:
         logger.warning("%s has no recipe.yaml: it is unknown whether it was trained with the same options.", folder)
         return
-    names = [name for name in dict.fromkeys([*then, *now]) if not name.startswith(_FREE)]
+    then, now = ({name: value for name, value in run.items() if value not in ({}, [], "")} for run in (then, now))
     changed = {
         name: f"`{name}` (then {then.get(name, 'the default')!r}, now {now.get(name, 'the default')!r})"
-        for name in names
-        if then.get(name) != now.get(name)
+        for name in dict.fromkeys([*then, *now])
+        if name in _REFUSED | _WARNED and then.get(name, "the default") != now.get(name, "the default")
     }
-    if refused := [said for name, said in changed.items() if name not in _WARNED]:
+    if refused := [said for name, said in changed.items() if name in _REFUSED]:
         raise SelectionError(
             f"`resume_from_checkpoint`: the run in {folder} was trained with other options: {', '.join(refused)}. "
             "Restore them, or start anew without resuming."

@@ -9,6 +9,8 @@ import pytest
 import yaml
 
 from hf_dataselect.cli.main import main
+from hf_dataselect.runs.folder import read_recipe
+from hf_dataselect.runs.folder import write_recipe as write_recipe_of
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.comparison import plan
 from hf_dataselect.training.recipe import parse_recipe
@@ -218,7 +220,7 @@ def trained(folder: Path, name: str) -> dict:
 SHORT = ["random-6-seed1", "length-6-seed1"]
 
 
-def test_runs_get_as_many_updates_as_the_baseline_also_when_they_resume(recipe, tmp_path, capsys):
+def test_runs_get_as_many_updates_as_the_baseline_also_when_they_resume(recipe, tmp_path, capsys, caplog):
     """With packing, the number of updates is known only as the rows are."""
     by_epochs(recipe, packing=True, max_length=32, save_strategy="steps", save_steps=3, equal="updates")
     folder = tmp_path / "runs"
@@ -236,12 +238,21 @@ def test_runs_get_as_many_updates_as_the_baseline_also_when_they_resume(recipe, 
 
     whole, run = trained(folder, SHORT[0]), folder / SHORT[0]
     (run / "eval.json").unlink()  # as if killed at its first checkpoint
+    (folder / SHORT[1] / "eval.json").unlink()
+    edited = read_recipe(folder / SHORT[1]) | {"learning_rate": 0.5}
+    write_recipe_of(folder / SHORT[1], edited)
+    moved = yaml.safe_load(recipe.read_text()) | {"model_name_or_path": str(tmp_path / "moved")}
+    (tmp_path / "model").rename(tmp_path / "moved")
+    recipe.write_text(yaml.safe_dump(moved))
     for path in run.glob("checkpoint-*/trainer_state.json"):
         if path.parent.name != "checkpoint-3":
             path.unlink()
     before = made(folder)
     main(["compare", "--config", str(recipe)])
     assert trained(folder, SHORT[0]) == whole and before.items() <= made(folder).items()
+    assert f"now '{tmp_path / 'moved'}'" in caplog.text  # and resumed
+    assert caplog.text.count("It is trained anew.") == 1 and f"{SHORT[1]}: `resume_from_checkpoint`" in caplog.text
+    assert read_recipe(folder / SHORT[1]).get("learning_rate") != 0.5
     with pytest.raises(SystemExit):
         main(["compare", "--config", str(recipe), "--equal", "epochs"])
     assert "equal was updates, is the default" in capsys.readouterr().err

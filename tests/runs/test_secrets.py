@@ -3,8 +3,10 @@
 import copy
 import pickle
 
+import pytest
 import torch
 
+from hf_dataselect.data.load import load_rows
 from hf_dataselect.runs.secrets import without_secrets
 from hf_dataselect.training.config import DataSelectingConfig
 from tests.tiny_training import tiny_trainer
@@ -34,6 +36,46 @@ def test_secrets_are_dropped_at_any_depth_and_tokens_of_text_stay():
         "dataset_kwargs": {"more": [{"n": 1}]},
         "run_name": "https://host/x?a=1&",
     }
+
+
+def test_tokens_of_text_are_told_from_keys_by_their_value():
+    text = {
+        "stop_token": "</x>",
+        "answer_token": "Yes",
+        "yes_token": "ja",
+        "eos_token": "<|reserved_special_token_128|>",
+    }
+    assert without_secrets(text) == text
+    assert without_secrets({"stop_token": "a1b2c3d4e5f6g7h8i9j0", "token": "x", "push_to_hub_token": "x"}) == {}
+
+
+@pytest.mark.parametrize("name", ["pwd", "githubToken", "bearer", "cookie", "connection_string", "apiKey", "db-pwd"])
+def test_other_names_of_secrets(name):
+    assert without_secrets({name: "x", "n": 1}) == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "given, kept",
+    [
+        ("https://host/x?sig=abc&a=1", "https://host/x?a=1"),
+        ("https://host/x?a=1&X-Amz-Signature=abc", "https://host/x?a=1&"),
+        ("https://user:p@ss@host/x", "https://host/x"),
+        ("hf_abcdefghijklmnopqrstuvwxyz", ""),
+        ("run with sk-proj-abcdefghij0123456789", "run with "),
+        ("Authorization: Bearer hf_abc", "Authorization: "),
+        ("bearer of news", "bearer of news"),
+        ("hf_alpaca_gpt4_selected_subset", "hf_alpaca_gpt4_selected_subset"),
+        ("task-arithmetic-of-many-things and a@b.c", "task-arithmetic-of-many-things and a@b.c"),
+    ],
+)
+def test_credentials_in_texts(given, kept):
+    assert without_secrets({"text": given}) == {"text": kept}
+
+
+def test_the_error_of_a_dataset_by_address_holds_no_credentials():
+    with pytest.raises(ValueError, match="Can't load the dataset 'http://127.0.0.1:9/rows.jsonl?") as error:
+        load_rows("http://127.0.0.1:9/rows.jsonl?sig=S3CRET&access_token=S3CRET")
+    assert "S3CRET" not in str(error.value)
 
 
 def test_arguments_keep_secrets_and_their_copies_on_disk_and_in_logs_do_not(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from hf_dataselect.training.checkpoints import record
 from tests.engines.runtime.test_cached_map import Clock
 from tests.rows import alpaca
 from tests.run_folders import as_earlier_version, edit
@@ -60,15 +61,21 @@ class Passes(TrainerCallback):
         self.clock.now += 100
 
 
-def test_evaluations_do_not_count_as_training_time(tmp_path, monkeypatch):
+def test_evaluations_and_records_of_checkpoints_do_not_count_as_training_time(tmp_path, monkeypatch):
     clock = Clock()
     for module in ("callbacks", "trainer"):
         monkeypatch.setattr(f"hf_dataselect.training.{module}.time", clock)
     often = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+
+    def recorded(*given):
+        record(*given)
+        clock.now += 1000
+
+    monkeypatch.setattr("hf_dataselect.training.callbacks.record", recorded)
     trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), callbacks=[Passes(clock)], **often)
     trainer.evaluate()  # before the run
     trainer.train()
-    assert clock.now == 4 + 500
+    assert clock.now == 4 + 500 + 2000
     assert json.loads((tmp_path / "run" / "eval.json").read_text())["train_seconds"] == 4
     assert json.loads((tmp_path / "run" / "checkpoint-2" / "train_seconds.json").read_text())["seconds"] == 2
 

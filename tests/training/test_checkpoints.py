@@ -6,13 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from peft import LoraConfig
+from safetensors.torch import save_file
 
 from hf_dataselect.errors import DamagedFile
 from hf_dataselect.runs.files import run_id
 from hf_dataselect.runs.folder import read_recipe
-from hf_dataselect.training.checkpoints import RECORD, last_whole_checkpoint, seconds_at, why_torn
+from hf_dataselect.training.checkpoints import RECORD, last_whole_checkpoint, record, seconds_at, why_torn
 from tests.run_folders import as_earlier_version, flipped
 from tests.tiny_training import tiny_trainer
 
@@ -62,8 +64,43 @@ def test_a_torn_checkpoint_is_passed_over_and_named(copied, name, recorded, capl
         assert last_whole_checkpoint(folder, run).name == "checkpoint-2", (name, len(broken))
         assert f"{last} can't be resumed from: " in caplog.text and name in caplog.text
     path.unlink()
-    if recorded and name != RECORD:
+    if recorded and name in ("adapter_model.safetensors", "trainer_state.json"):
         assert name in why_torn(last)
+    elif recorded and name != RECORD:  # Trainer goes on without
+        caplog.clear()
+        assert why_torn(last) is None and f"{last} has no {name} any more" in caplog.text
+
+
+def test_what_callbacks_write_into_a_checkpoint_is_theirs(copied):
+    last = copied / "run" / "checkpoint-3"
+    for name in ("my_metrics.bin", "notes.pt", "adapter_config.json", "tokenizer_config.json"):
+        (last / name).write_bytes(b"{}")
+    assert why_torn(last) is None
+
+
+def test_what_torch_pickled_before_it_wrote_archives_is_taken(copied):
+    last = copied / "run" / "checkpoint-3"
+    torch.save(torch.load(last / "optimizer.pt"), last / "optimizer.pt", _use_new_zipfile_serialization=False)
+    assert "optimizer.pt is not as it was written (restore it; or delete train_seconds.json" in why_torn(last)
+    record(last, 1.0)
+    assert why_torn(last) is None
+    whole = (last / "optimizer.pt").read_bytes()
+    (last / "optimizer.pt").write_bytes(flipped(whole, len(whole) // 2))
+    assert "optimizer.pt is not as it was written" in why_torn(last)
+    (last / RECORD).unlink()
+    assert why_torn(last) is None
+
+
+def test_large_weights_are_hashed_in_part(tmp_path):
+    (tmp_path / "trainer_state.json").write_text('{"global_step": 3}')
+    path = tmp_path / "model.safetensors"
+    save_file({"w": torch.ones(33 * 2**20)}, path)  # 132 MiB
+    record(tmp_path, 1.0)
+    assert why_torn(tmp_path) is None
+    with open(path, "r+b") as file:  # as a disk leaves what it has not written: whole pages of zeros
+        file.seek(2**26)
+        file.write(bytes(2**22))
+    assert "model.safetensors is not as it was written" in why_torn(tmp_path)
 
 
 def test_without_a_whole_checkpoint_the_error_says_so(copied):
@@ -82,10 +119,20 @@ def test_without_a_whole_checkpoint_the_error_says_so(copied):
 def test_a_run_goes_on_from_the_whole_one_for_longer_and_its_recipe_says_so(copied, caplog):
     (copied / "run" / "checkpoint-3" / "optimizer.pt").write_bytes(b"torn")
     before, seconds = run_id(copied / "run"), seconds_at(copied / "run" / "checkpoint-2")
-    resumed = trainer(copied, max_steps=5, logging_steps=2, max_length=100)
+    free = {
+        "activation_checkpointing": True,
+        "do_train": True,
+        "label_names": ["labels"],
+        "remove_unused_columns": False,
+    }
+    free |= {"liger_kernel_config": {}, "lr_scheduler_kwargs": {}, "local_rank": 0, "logging_steps": 2}
+    resumed = trainer(copied, max_steps=5, max_length=100, data_seed=42, **free)
+    resumed.recipe["model_name_or_path"] = "moved"
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == 5 and run_id(copied / "run") == before
-    assert "Resumed with other options than before: `max_length` (then 128, now 100)." in caplog.text
+    warned = next(line for line in caplog.messages if line.startswith("Resumed with other options than before: "))
+    assert warned.count("(then") == 3 and "`max_length` (then 128, now 100)" in warned
+    assert "now 'moved'" in warned and "`data_seed` (then 'the default', now 42)" in warned
     assert read_recipe(copied / "run")["max_steps"] == 5 and read_recipe(copied / "run")["max_length"] == 100
     assert seconds_at(copied / "run" / "checkpoint-5") > seconds
     assert last_whole_checkpoint(copied / "run", before).name == "checkpoint-5"

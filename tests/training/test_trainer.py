@@ -487,9 +487,11 @@ def test_ifd_and_perplexity_share_a_pass(tmp_path):
 
 @dataclass
 class TakesAPair(Random):
-    """Options that JSON spells otherwise."""
+    """Options that JSON spells otherwise, or not at all."""
 
     pair: tuple[str, ...] = ("a", "b")
+    stop_token: str = "</x>"
+    api_key: str = "S3CRET"  # which no file holds
 
 
 def test_resuming_elsewhere_takes_the_rows_of_the_checkpoints_own_run(tmp_path):
