@@ -26,8 +26,7 @@ from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
 from .pipeline import check_budget, check_diversity, needs_of, select
-from .runs.begin import begin_run
-from .runs.folder import write_selection
+from .runs.begin import enter_selection
 from .selection import Selection
 from .selector import Selector, method_name
 
@@ -296,6 +295,5 @@ class SelectionPlan:
         }
 
         if folder is not None:
-            ctx.runtime.on_main(partial(begin_run, folder, recipe, self.compared))
-            ctx.runtime.on_main(partial(write_selection, folder, selection))
+            ctx.runtime.on_main(partial(enter_selection, folder, recipe, selection, self.compared))
         return selection

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..engines.store.files import written_atomic
-from ..runs.begin import SELECTED
+from ..runs.files import SELECTED
 from ..runs.publish import push_selected, selected_dataset
 from ..training.recipe import parse_recipe, prepare_selection
 from .console import alone_in, checked, log_to_console, say

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import platform
+import re
 import uuid
 from enum import Enum
 from importlib.metadata import PackageNotFoundError, version
@@ -23,35 +24,57 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 RECIPE, VERSIONS, SELECTION, SCORES = "recipe.yaml", "versions.json", "selection.json", "scores.parquet"
 EVALUATION = "eval.json"
+#: Rows kept, as `hf-dataselect select` writes them; they may be trained on, so no run removes them.
+SELECTED = "selected.parquet"
 #: Of a run of a comparison: the settings that decide its result, and whether it came to its end.
 SETTINGS = "compared.json"
 #: A judge's verdicts on the run's answers and the baseline's.
 WINS = "wins.json"
-#: Folders of what a model said.
-SAID = ("answers", "generated", "grades")
+#: Folders of a model's answers.
+ANSWERS = ("answers", "generated", "grades")
 #: Entry of a file's content with the id of its run.
 RUN = "run"
+#: Entry of `versions.json` with the id that a run of an earlier version is being given.
+BECOMES = "becomes"
 REMEDY = "Restore it, or run again in another folder."
+HEADER = re.compile(r"# hf_dataselect: run (\w+), checksum (\w+) of the lines below\n")
 
 
 def run_id(folder: Path) -> str | None:
-    """The id of the run in a folder; `None` if it holds none, or one of a version that wrote no ids."""
-    path = folder / VERSIONS
-    return read_json(path, REMEDY, unchecked=True).get(RUN) if path.is_file() else None
+    """
+    The id of the run in a folder, where `versions.json` is missing that of the first other file; `None` if it holds
+    none, or one of a version that wrote no ids.
+    """
+    if (folder / VERSIONS).is_file():
+        return _versions(folder).get(RUN)
+    if (folder / RECIPE).is_file() and (found := HEADER.match(text_of(folder / RECIPE, "replace"))):
+        return found[1]
+    files = (folder / name for name in (SETTINGS, WINS, EVALUATION, SELECTION))
+    return next((read_json(path, REMEDY, unchecked=True).get(RUN) for path in files if path.is_file()), None)
+
+
+def _versions(folder: Path) -> dict[str, Any]:
+    return read_json(folder / VERSIONS, REMEDY, unchecked=True)
+
+
+def text_of(path: Path, errors: str = "strict") -> str:
+    """Content of a text, with the line ends that it was written with: git may have changed them."""
+    return path.read_bytes().replace(b"\r\n", b"\n").decode(errors=errors)
 
 
 def write(folder: Path, name: str, content: dict[str, Any]) -> None:
     """Write a JSON file of a run: with its id, which is drawn for a folder without a run, and a checksum."""
-    run = run_to_write(folder)
+    run = ensure_run(folder)
     write_json(folder / name, ({RUN: run} if run else {}) | plain(content))
 
 
-def run_to_write(folder: Path) -> str | None:
-    """The id of the run in a folder, drawn where it holds none; `None` for one of a version that wrote no ids."""
+def ensure_run(folder: Path) -> str | None:
+    """Id that files of the run in a folder get, drawn where it holds none; `None` for one of an earlier version."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / VERSIONS).is_file():
-        write_versions(folder, uuid.uuid4().hex)
-    return run_id(folder)
+        write_versions(folder, run_id(folder) or uuid.uuid4().hex)
+    versions = _versions(folder)
+    return versions.get(BECOMES) or versions.get(RUN)
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
@@ -70,7 +93,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 def check_run(folder: Path, name: str, of: Any) -> None:
     """Raise [`DamagedFile`] if a file is not of the run in a folder; warn once of a run without an id."""
     run = run_id(folder)
-    if of != run:
+    if of != run and not (run is None and of == ensure_run(folder)):
         said = ("none" if one is None else repr(one) for one in (of, run))
         raise DamagedFile(
             folder / name,
@@ -100,26 +123,29 @@ def write_versions(folder: Path, run: str | None = None) -> None:
 
 def read_versions(folder: Path) -> dict[str, Any]:
     """Versions of the packages that a run used; empty if they are unknown."""
-    return read(folder, VERSIONS) if (folder / VERSIONS).is_file() else {}
+    versions = read(folder, VERSIONS) if (folder / VERSIONS).is_file() else {}
+    versions.pop(BECOMES, None)
+    return versions
 
 
-def said_by(folder: Path, run: str | None) -> list[Path]:
-    """Files of the model's answers that are of this run."""
+def answers_of(folder: Path, run: str | None) -> list[Path]:
+    """Files of the model's answers that are of this run; of one without an id, those that look like its."""
     found = []
-    for path in sorted(path for kind in SAID for path in folder.glob(f"{kind}/*.jsonl")):
+    for path in sorted(path for kind in ANSWERS for path in folder.glob(f"{kind}/*.jsonl")):
         with open(path, "rb") as file:
             try:
-                of = json.loads(file.readline()).get(RUN)
+                line = json.loads(file.readline())
+                of = line.get(RUN)
             except (ValueError, AttributeError):
                 continue
-        if of == run:
+        if of == run and (run or {"id", "question", "answer"} <= line.keys()):
             found.append(path)
     return found
 
 
-def said_files(folder: Path, kind: str) -> list[Path]:
+def answer_files(folder: Path, kind: str) -> list[Path]:
     """
-    Files of what the run's model said, of one of the kinds in [`SAID`]; of a folder without an evaluation, all.
+    Files of the model's answers, of one of the kinds in [`ANSWERS`]; of a folder without an evaluation, all.
 
     Raises:
         [`DamagedFile`]: one is not as it was when `eval.json` was written.
@@ -129,7 +155,7 @@ def said_files(folder: Path, kind: str) -> list[Path]:
         return sorted((folder / kind).glob("*.jsonl"))
     paths = {folder / name: hash for name, hash in evaluation["files"].items() if name.startswith(f"{kind}/")}
     for path, hash in paths.items():
-        if not path.is_file() or hash_of(path.read_bytes()) != hash:
+        if not path.is_file() or hash_of(text_of(path, "replace").encode()) != hash:
             raise DamagedFile(path, "it is not the one that eval.json was written with", "Evaluate the run again.")
     return list(paths)
 

@@ -19,10 +19,10 @@ A run is a folder, readable without this package:
 All of them are of one run: each holds its id (`run`; a comment in `recipe.yaml`, the schema's metadata in
 `scores.parquet`), and a checksum, or is named with its hash in a file that has one. Readers refuse, by name, a file
 that is damaged or of another run. Runs of versions that wrote no ids are read, with one warning. Secrets are never
-written. Another run in the folder removes these files before it writes its own; one at a time may write.
+written. Selecting the same rows again keeps them; another run in the folder removes them before
+it writes its own; one at a time may write.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from ..errors import DamagedFile, printable
 from ..selection import RESERVED, Selection
 from .files import (
     EVALUATION,
+    HEADER,
     RECIPE,
     REMEDY,
     RUN,
@@ -43,19 +44,19 @@ from .files import (
     SELECTION,
     SETTINGS,
     VERSIONS,
+    answers_of,
     check_run,
+    ensure_run,
     hash_of,
     plain,
     read,
     run_id,
-    run_to_write,
-    said_by,
+    text_of,
     write,
 )
 from .secrets import without_secrets
 
 
-_HEADER = re.compile(r"# hf_dataselect: run (\w+), checksum (\w+) of the lines below\n")
 #: Why a run is refused whose model is not one that all its ranks trained.
 DIVERGED = (
     "the ranks of this run trained different models, or may have (hf_dataselect 0.1.0 could stop averaging gradients "
@@ -65,7 +66,7 @@ DIVERGED = (
 
 def write_recipe(folder: Path, recipe: dict[str, Any]) -> None:
     """Write `recipe.yaml`, without secrets."""
-    text, run = recipe_text(recipe), run_to_write(folder)
+    text, run = recipe_text(recipe), ensure_run(folder)
     header = f"# hf_dataselect: run {run}, checksum {hash_of(text.encode())} of the lines below\n" if run else ""
     write_atomic(folder / RECIPE, header + text)
 
@@ -82,8 +83,8 @@ def read_recipe(folder: Path) -> dict[str, Any]:
         return {}
     remedy = "Restore it, or delete it: the run is then read without its options. Edit a copy."
     try:
-        text = path.read_bytes().decode()
-        found = _HEADER.match(text)
+        text = text_of(path)
+        found = HEADER.match(text)
         if found and found[2] != hash_of(text[found.end() :].encode()):
             raise ValueError("its checksum is that of another content")
         recipe = yaml.safe_load(text) or {}
@@ -116,7 +117,7 @@ def write_selection(folder: Path, selection: Selection) -> None:
     names = [name for name in selection.__dataclass_fields__ if name not in ("scores", "columns")]
     fields = {name: getattr(selection, name) for name in names}
     described = {"candidates": selection.candidates, "kept": len(selection.indices), "sdf": selection.sdf} | fields
-    table = score_table(selection).replace_schema_metadata({f"hf_dataselect.{RUN}": run_to_write(folder) or ""})
+    table = score_table(selection).replace_schema_metadata({f"hf_dataselect.{RUN}": ensure_run(folder) or ""})
     with written_atomic(folder / SCORES) as temporary:
         pq.write_table(table, temporary)
         described[SCORES] = hash_of(temporary.read_bytes())
@@ -180,7 +181,10 @@ def _row_numbers(rows: Any, candidates: int) -> np.ndarray:
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
     """Write `eval.json`, with the hashes of what the run's model said."""
-    said = {f"{path.parent.name}/{path.name}": hash_of(path.read_bytes()) for path in said_by(folder, run_id(folder))}
+    said = {
+        f"{path.parent.name}/{path.name}": hash_of(text_of(path, "replace").encode())
+        for path in answers_of(folder, run_id(folder))
+    }
     write(folder, EVALUATION, evaluation | {"files": said})
 
 

@@ -1,6 +1,6 @@
 """One run at a time in a folder."""
 
-import errno
+import functools
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,9 +15,8 @@ logger = logging.getLogger(__name__)
 
 #: Held while a run writes to its folder; the operating system frees that of a killed process. The Hub gets no `_*`.
 LOCK = "_run.lock"
-#: Errors of file systems without locks, as some network file systems are.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
 _locks: dict[Path, FileLock] = {}
+_made: set[Path] = set()
 
 
 @contextmanager
@@ -27,7 +26,7 @@ def locked(folder: Path | str, option: str = "output_dir") -> Iterator[None]:
 
     Args:
         folder (`Path` or `str`):
-            The run folder; made if needed, and removed if it is empty in the end.
+            The run folder; made if needed, and if it was made here, it is removed if it is empty in the end.
         option (`str`, *optional*, defaults to `"output_dir"`):
             Where the folder came from, for the message.
 
@@ -39,7 +38,9 @@ def locked(folder: Path | str, option: str = "output_dir") -> Iterator[None]:
         path = Path(folder).resolve()
         lock = _locks.setdefault(path, FileLock(path / LOCK, timeout=0))
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            if not path.exists():
+                path.mkdir(parents=True, exist_ok=True)
+                _made.add(path)
             lock.acquire()
         except Timeout:
             refused[0] = (
@@ -48,8 +49,8 @@ def locked(folder: Path | str, option: str = "output_dir") -> Iterator[None]:
             )
         except (OSError, NotImplementedError) as error:
             lock = None
-            if getattr(error, "errno", errno.ENOSYS) in _NO_LOCKS:  # what else is wrong, writing there tells
-                logger.warning("`%s=%r` can't be locked (%s): keep other runs out of it.", option, str(folder), error)
+            if path.is_dir():  # else writing there tells
+                _warn(f"`{option}={str(folder)!r}` can't be locked ({error}): keep other runs out of it.")
     if state.num_processes > 1:
         broadcast_object_list(refused)
     if refused[0] is not None:
@@ -61,6 +62,11 @@ def locked(folder: Path | str, option: str = "output_dir") -> Iterator[None]:
             _release(lock)
 
 
+@functools.lru_cache
+def _warn(message: str) -> None:
+    logger.warning(message)
+
+
 def _release(lock: FileLock) -> None:
     path = Path(lock.lock_file)
     if lock.lock_counter == 1:
@@ -68,6 +74,7 @@ def _release(lock: FileLock) -> None:
         with suppress(OSError):  # Windows removes no open file
             path.unlink(missing_ok=True)
     lock.release()
-    if not lock.is_locked:
+    if not lock.is_locked and path.parent in _made:
+        _made.remove(path.parent)
         with suppress(OSError):  # it holds a run
             path.parent.rmdir()

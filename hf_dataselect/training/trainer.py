@@ -1,11 +1,11 @@
 """[`DataSelectingTrainer`]: [`~trl.SFTTrainer`] that first selects the rows worth training on."""
 
 import copy
-import functools
 import logging
 import os
 import time
 from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from ..engines.runtime.phase import doing
 from ..engines.runtime.ranks import meeting, training_phase
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
+from ..evaluation.comparison.evaluated_runs import FREE
 from ..registry import load_selector
+from ..runs.begin import begin_training
 from ..runs.folder import write_selection
 from ..runs.lock import locked
 from ..runs.publish import selected_dataset, selection_card
@@ -54,6 +56,7 @@ from .trained import TrainedCallback
 
 logger = logging.getLogger(__name__)
 check_sft_trainer(SFTTrainer)
+_HOW_LONG = (*FREE, "max_steps", "num_train_epochs")
 
 
 class DataSelectingTrainer(SFTTrainer):
@@ -172,7 +175,7 @@ class DataSelectingTrainer(SFTTrainer):
         """Where `recipe.yaml`, `selection.json`, `scores.parquet` and `eval.json` are written: `args.output_dir`."""
         return Path(self.args.output_dir)
 
-    @functools.cached_property
+    @cached_property
     def judge(self) -> Judge | RewardModel | None:
         """The judge of `args.judge`, loaded when first used."""
         if self.args.judge is None:
@@ -205,7 +208,7 @@ class DataSelectingTrainer(SFTTrainer):
         Make the rows of `self.selection` the training dataset, tokenized. If there is none yet, it is that of the
         interrupted run where a checkpoint is given, and else selected now.
         """
-        if resume_from_checkpoint and self.selection is None:
+        if resume_from_checkpoint and not self._prepared:
             on_main = self.args.runtime(self.accelerator).on_main
             self.selection = on_main(lambda: resume_run(self, resume_from_checkpoint))
         if self._prepared:
@@ -259,6 +262,9 @@ class DataSelectingTrainer(SFTTrainer):
                 lambda: checkpoint_to_resume(self.run_folder, resume_from_checkpoint)
             )
             self.prepare_subset(checkpoint)
+            if checkpoint is None:
+                given = self.run_folder, self.recipe | self.args.given, self.selection, self.plan.compared
+                self.args.runtime(self.accelerator).on_main(partial(begin_training, *given, _HOW_LONG))
             self._forget_evaluation()
             with training_phase(self, "Training"):
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import os
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from hf_dataselect.errors import DamagedFile
 from hf_dataselect.evaluation.comparison.comparison import add_wins, compare_runs
 from hf_dataselect.evaluation.comparison.evaluated_runs import read_run
 from hf_dataselect.evaluation.judging.win_rate import read_answers
-from hf_dataselect.runs.begin import begin_run, go_on
+from hf_dataselect.runs.begin import begin_run, begin_training, enter_selection, go_on
 from hf_dataselect.runs.files import WINS, plain, read, run_id, write
 from hf_dataselect.runs.folder import (
     read_evaluation,
@@ -114,20 +115,24 @@ def test_a_run_of_an_earlier_version_is_read_with_one_warning(whole, tmp_path, c
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_second_run_removes_what_the_first_left(whole, tmp_path, caplog, earlier):
     folder = shutil.copytree(whole / "ifd", tmp_path / "ifd")
-    kept = [folder / "checkpoint-3" / "model.safetensors", folder / "answers" / "mine.jsonl", folder / "notes.txt"]
+    kept = [
+        folder / "checkpoint-3" / "model.safetensors",
+        folder / "answers" / "mine.jsonl",
+        folder / "selected.parquet",
+    ]
     for path in kept:
         path.parent.mkdir(exist_ok=True)
         path.write_text('{"of": "the user"}')
     if earlier:
         as_earlier_version(folder)
-        kept[1].unlink()
+        (folder / "answers" / "koala.jsonl").write_text('{"id": 1, "question": "q", "answer": "a"}')
     first = run_id(folder)
     (folder / f".eval.json.{'0' * 32}").write_text("torn by a kill")
     begin_run(folder, {"selection_method": "length"})
     assert "held a run of 'ifd': its results are removed (eval.json, wins.json, " in caplog.text
     assert "answers/koala.jsonl" in caplog.text
     left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-    assert left == {"versions.json", "recipe.yaml"} | {str(p.relative_to(folder)) for p in kept if p.exists()}
+    assert left == {"versions.json", "recipe.yaml"} | {str(p.relative_to(folder)) for p in kept}
     assert run_id(folder) not in (None, first) and read_recipe(folder) == {"selection_method": "length"}
     with pytest.raises(ValueError, match="is not the folder of a finished, evaluated run"):
         read_evaluation(folder)
@@ -140,6 +145,64 @@ def test_a_run_of_an_earlier_version_that_goes_on_gets_an_id(whole, tmp_path, ca
     caplog.clear()
     assert len(run_id(folder)) == 32 and read_run(folder, []).settings and read_settings(folder)[1]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("kill", ["eval.json", "recipe.yaml", "selection.json", "versions.json"])
+def test_a_run_of_an_earlier_version_that_is_killed_as_it_gets_its_id_goes_on(whole, tmp_path, monkeypatch, kill):
+    folder = shutil.copytree(whole / "ifd", tmp_path / "ifd")
+    as_earlier_version(folder)
+    recipe, selection, known = read_recipe(folder), read_selection(folder), json.loads(everything(folder))
+    move = os.replace
+
+    def killed(path, target):
+        if Path(target).name == kill and (kill != "versions.json" or '"becomes"' in Path(target).read_text()):
+            raise KeyboardInterrupt
+        return move(path, target)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("os.replace", killed)
+        go_on(folder, recipe, selection)
+    assert run_id(folder) is None and json.loads(everything(folder)) == known
+    go_on(folder, read_recipe(folder), read_selection(folder))
+    assert len(run_id(folder)) == 32 and json.loads(everything(folder))["recipe"] == recipe
+
+
+def test_a_selection_made_again_keeps_the_run_and_another_does_not(whole, tmp_path):
+    folder = shutil.copytree(whole / "ifd", tmp_path / "ifd")
+    recipe, known, run = read_recipe(folder), everything(folder), run_id(folder)
+    selection = read_selection(folder)
+    enter_selection(folder, recipe | {"max_steps": 9}, replace(selection, seconds=7.0))
+    assert everything(folder) == known
+    begin_training(folder, recipe | {"max_steps": 9}, selection, None, ("max_steps",))
+    assert run_id(folder) == run and not (folder / "eval.json").exists() and not list(folder.glob("answers/*"))
+    assert read_recipe(folder)["max_steps"] == 9
+    begin_training(folder, recipe | {"learning_rate": 9.0}, selection, None, ("max_steps",))
+    assert run_id(folder) != run
+    run = run_id(folder)
+    enter_selection(folder, recipe, replace(selection, indices=selection.indices[::-1]))
+    assert run_id(folder) != run
+
+
+def test_a_copy_without_versions_is_read_and_a_mixed_one_is_not(whole, tmp_path):
+    folder = shutil.copytree(whole / "ifd", tmp_path / "ifd")
+    known = everything(folder)
+    (folder / "versions.json").unlink()
+    found = json.loads(everything(folder))
+    assert found["recipe"] == json.loads(known)["recipe"] and run_id(folder) == run_id(whole / "ifd")
+    (tmp_path / "base").mkdir()
+    shutil.copy(folder / "eval.json", tmp_path / "base")
+    assert read_evaluation(tmp_path / "base") == read_evaluation(whole / "ifd")
+    shutil.copy(whole / "full" / "eval.json", folder)
+    with pytest.raises(DamagedFile, match="another run"):
+        read_evaluation(folder)
+
+
+def test_line_ends_of_another_system_are_no_damage(whole, tmp_path):
+    folder = shutil.copytree(whole / "ifd", tmp_path / "ifd")
+    known = everything(folder)
+    for path in [*folder.glob("*.json"), folder / "recipe.yaml", *folder.glob("answers/*")]:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert everything(folder) == known
 
 
 def test_a_recipe_is_a_config_also_when_it_was_edited(tmp_path):

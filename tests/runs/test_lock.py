@@ -34,7 +34,10 @@ def test_a_folder_in_use_is_refused_until_its_process_ends(other, tmp_path):
     assert (tmp_path / "run" / LOCK).exists()
     with locked(tmp_path / "run"), locked(str(tmp_path / "run")):  # the trainer's, within the command's
         assert (tmp_path / "run" / LOCK).exists()
-    assert not (tmp_path / "run").exists(), "nothing is left of a run that wrote nothing"
+    assert os.listdir(tmp_path / "run") == [], "a folder of the user's stays"
+    with locked(tmp_path / "new"), locked(tmp_path / "new"):
+        pass
+    assert not (tmp_path / "new").exists(), "nothing is left of a run that wrote nothing"
 
 
 @pytest.mark.parametrize("command", ["train", "select", "compare", "fit-rule", "train-scorer"])
@@ -54,14 +57,15 @@ def test_a_refusal_reaches_all_ranks(other, tmp_path):
     assert all("is in use: another process" in rank.log for rank in ranks)
 
 
-def test_a_file_system_without_locks_is_warned_of(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("error", [NotImplementedError("no flock"), PermissionError(13, "another user's")])
+def test_a_folder_that_cannot_be_locked_is_warned_of_once(tmp_path, monkeypatch, caplog, error):
     def acquire(self):
-        raise NotImplementedError("no flock")
+        raise error
 
     monkeypatch.setattr(lock.FileLock, "acquire", acquire)
-    with locked(tmp_path / "run"):
+    with locked(tmp_path / "run"), locked(tmp_path / "run"):
         (tmp_path / "run" / "a").write_text("")
-    assert "can't be locked (no flock): keep other runs out of it" in caplog.text
+    assert caplog.text.count(f"can't be locked ({error}): keep other runs out of it") == 1
 
 
 def test_a_folder_that_cannot_be_made_is_left_to_the_check_of_writing(tmp_path, caplog):

@@ -17,7 +17,7 @@ from ...engines.llm.judge import Judge
 from ...engines.store.identity import digest
 from ...errors import printable
 from ...options import nearest
-from ...runs.files import WINS, plain, read, said_files, write
+from ...runs.files import WINS, answer_files, plain, read, write
 from ..judging.win_rate import VERDICT_TOKENS, asked_about, win_rate
 from .efficiency import Efficiency, Unranked, estimate, rank_by_efficiency, why_unranked
 from .evaluated_runs import UNSCORED, Group, Run, grouped, read_run
@@ -222,7 +222,7 @@ def _wins(run: Run, baseline: Run, judge: Judge | None) -> dict[str, Any] | None
 
 def _answers(folder: Path) -> str:
     """Hash of a run's answers."""
-    return digest({path.name: path.read_text(encoding="utf-8") for path in said_files(folder, "answers")})
+    return digest({path.name: path.read_text(encoding="utf-8") for path in answer_files(folder, "answers")})
 
 
 def add_rows(comparison: Comparison, records: Records, column: str | None = None, examples: int = 3) -> None:

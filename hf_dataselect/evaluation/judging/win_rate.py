@@ -27,7 +27,7 @@ import numpy as np
 
 from ...engines.llm.judge import CHARACTERS_PER_TOKEN, Conversation, Judge
 from ...engines.llm.prompts import delimited, numbers
-from ...runs.files import said_files
+from ...runs.files import answer_files
 from ..question_rows import Messages, Question, transcript
 
 
@@ -201,7 +201,7 @@ def read_answers(path: Path) -> tuple[dict[str, list[Request]], dict[str, list[A
         `ValueError`: A missing file, a malformed line, or answers that are not those that the run gave
             ([`DamagedFile`]).
     """
-    files = said_files(path, "answers") if path.is_dir() else [path]
+    files = answer_files(path, "answers") if path.is_dir() else [path]
     questions, answers = {}, {}
     try:
         for file in files:
