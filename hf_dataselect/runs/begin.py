@@ -168,9 +168,8 @@ def _remove(paths: Sequence[Path], folder: Path, why: str) -> None:
 def go_on(folder: Path, recipe: dict[str, Any], selection: Selection) -> None:
     """Write what a run that is resumed in its folder is trained with; one without an id gets one."""
     run = run_id(folder)
-    if (
-        run is None
-    ):  # files with and without it are of the run until versions.json, written last, says that all have it
+    if run is None:
+        # Files with and without it are of the run until versions.json, written last, says that all have it.
         run = ensure_run(folder)
         if run is None:
             run = uuid.uuid4().hex
