@@ -10,6 +10,7 @@ import torch
 import yaml
 from peft import LoraConfig
 from safetensors.torch import save_file
+from transformers import TrainerCallback
 
 from hf_dataselect.errors import DamagedFile
 from hf_dataselect.runs.files import run_id
@@ -162,6 +163,24 @@ def test_a_checkpoint_of_the_run_before_is_not_resumed(copied):
     for given in (True, str(copied / "run" / "checkpoint-3")):
         with pytest.raises(ValueError, match="is of another run than the one in"):
             trainer(copied, "random").train(resume_from_checkpoint=given)
+
+
+def test_selecting_again_and_training_anew_by_mistake_keep_the_checkpoints(copied):
+    folder, evaluation = copied / "run", (copied / "run" / "eval.json").read_bytes()
+    trainer(copied).selected_dataset()
+    assert (folder / "eval.json").read_bytes() == evaluation
+
+    class Fails(TrainerCallback):
+        def on_step_begin(self, *args, **kwargs):
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        trainer(copied, callbacks=[Fails()], max_steps=4).train()
+    assert not (folder / "eval.json").exists()
+    again = trainer(copied, max_steps=5)
+    again.select()
+    again.train(resume_from_checkpoint=True)
+    assert again.state.global_step == 5 and (folder / "eval.json").exists()
 
 
 def test_a_run_of_an_earlier_version_goes_on_and_gets_an_id(copied, caplog):
