@@ -25,7 +25,7 @@ PHASES = {
     "checkpoint": ("transformers:Trainer._save_optimizer_and_scheduler", False),
     "random state": ("transformers:Trainer._save_rng_state", False),
     "model": ("transformers:Trainer._save", False),
-    "loss of a subset": ("hf_dataselect.fitted.rules.fit_rule:_Losses.add", True),
+    "loss of a subset": ("hf_dataselect.fitted.subset_losses:SubsetLosses._add", True),
     "writing": ("os:replace", False),
 }
 

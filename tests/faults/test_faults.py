@@ -1,10 +1,13 @@
 """The short form of the injected faults, and whether the table of all of them is that of the cases."""
 
+from pkgutil import resolve_name
+
 import pytest
 
 from tests.faults.case import Case, Damage, Run
 from tests.faults.cases import CASES
 from tests.faults.conduct import conduct
+from tests.faults.inject import PHASES
 from tests.faults.laboratory import Laboratory
 from tests.faults.table import PAGE, beginning
 
@@ -37,6 +40,11 @@ def test_what_is_not_as_expected_is_seen(laboratory):
     assert wrong(run, says="never said")[0].startswith("nothing says 'never said', but: ")
     assert wrong(run, absent="Rows: ") == ["the log holds 'Rows: '"]
     assert wrong(run, expected="named", unscorable=(3,)) == ["unscorable are none, not [3]"]
+
+
+@pytest.mark.parametrize("what", [what for what, _ in PHASES.values()])
+def test_what_ends_a_phase_is_still_there(what):
+    assert callable(resolve_name(what))
 
 
 def test_the_table_lists_every_case():
