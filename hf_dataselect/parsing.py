@@ -55,15 +55,25 @@ def _read_config(path: str | None) -> dict[str, Any]:
     """The options of a YAML file; its mapping `env` sets environment variables."""
     if path is None:
         return {}
-    try:
-        config = yaml.safe_load(Path(path).read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"`--config {path}` can't be read: {error}") from error
+    config = read_yaml(Path(path), f"`--config {path}`")
     env = config.pop("env", {}) if isinstance(config, dict) else None
     if not isinstance(env, dict):
         raise ValueError(f"`--config {path}` must be a mapping of options in YAML, and `env` in it one of variables.")
     os.environ.update({name: str(value) for name, value in env.items()})
     return config
+
+
+def read_yaml(path: Path, name: str) -> Any:
+    """
+    Content of a YAML file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        `ValueError`: it can't be read; the message calls it by `name`.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValueError(f"{name} can't be read: {error}") from error
 
 
 def _parse(parser: TrlParser, argv: list[str], checks: Checks) -> tuple[argparse.Namespace, list[str]]:

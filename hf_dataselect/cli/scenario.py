@@ -11,6 +11,7 @@ import yaml
 from ..budget import Budget
 from ..engines.store.files import check_writable, write_atomic
 from ..options import nearest
+from ..parsing import read_yaml
 from ..runs.folder import read_evaluation
 from ..training.compare_arguments import CompareArguments
 from ..training.comparison import PlannedRun, plan
@@ -91,10 +92,7 @@ def _places(path: Path | None) -> dict[str, Any]:
     """The mapping of `--sources`; relative places are beside its file."""
     if path is None:
         return {}
-    try:
-        places = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"`--sources {path}` can't be read: {error}") from error
+    places = read_yaml(path, f"`--sources {path}`")
     if not isinstance(places, dict):
         raise ValueError(f"`--sources {path}` must map datasets to files or folders.")
 

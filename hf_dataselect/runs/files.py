@@ -53,6 +53,11 @@ def run_id(folder: Path) -> str | None:
     return next((read_json(path, REMEDY, unchecked=True).get(RUN) for path in files if path.is_file()), None)
 
 
+def _becoming(folder: Path) -> str | None:
+    """The id that a run of an earlier version is being given."""
+    return _versions(folder).get(BECOMES) if (folder / VERSIONS).is_file() else None
+
+
 def _versions(folder: Path) -> dict[str, Any]:
     return read_json(folder / VERSIONS, REMEDY, unchecked=True)
 
@@ -73,8 +78,7 @@ def ensure_run(folder: Path) -> str | None:
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / VERSIONS).is_file():
         write_versions(folder, run_id(folder) or uuid.uuid4().hex)
-    versions = _versions(folder)
-    return versions.get(BECOMES) or versions.get(RUN)
+    return _becoming(folder) or run_id(folder)
 
 
 def read(folder: Path, name: str) -> dict[str, Any]:
@@ -93,7 +97,7 @@ def read(folder: Path, name: str) -> dict[str, Any]:
 def check_run(folder: Path, name: str, of: Any) -> None:
     """Raise [`DamagedFile`] if a file is not of the run in a folder; warn once of a run without an id."""
     run = run_id(folder)
-    if of != run and not (run is None and of == ensure_run(folder)):
+    if of != run and not (run is None and of == _becoming(folder)):
         said = ("none" if one is None else repr(one) for one in (of, run))
         raise DamagedFile(
             folder / name,
@@ -155,9 +159,14 @@ def answer_files(folder: Path, kind: str) -> list[Path]:
         return sorted((folder / kind).glob("*.jsonl"))
     paths = {folder / name: hash for name, hash in evaluation["files"].items() if name.startswith(f"{kind}/")}
     for path, hash in paths.items():
-        if not path.is_file() or hash_of(text_of(path, "replace").encode()) != hash:
+        if not path.is_file() or hash_of_text(path) != hash:
             raise DamagedFile(path, "it is not the one that eval.json was written with", "Evaluate the run again.")
     return list(paths)
+
+
+def hash_of_text(path: Path) -> str:
+    """Hash of a text, whatever its line ends."""
+    return hash_of(text_of(path, "replace").encode())
 
 
 def hash_of(data: bytes) -> str:

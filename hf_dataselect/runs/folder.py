@@ -48,6 +48,7 @@ from .files import (
     check_run,
     ensure_run,
     hash_of,
+    hash_of_text,
     plain,
     read,
     run_id,
@@ -153,7 +154,7 @@ def read_selection(folder: Path) -> Selection:
         described, data = read(folder, SELECTION), (folder / SCORES).read_bytes()
     except OSError as error:
         raise ValueError(f"{folder} holds no readable selection (selection.json, scores.parquet): {error}") from error
-    if described.get(SCORES, hash_of(data)) != hash_of(data):
+    if SCORES in described and described[SCORES] != hash_of(data):
         raise DamagedFile(folder / SCORES, "it is not the one that selection.json was written with", REMEDY)
     try:
         table = pq.read_table(pa.BufferReader(data))
@@ -181,10 +182,7 @@ def _row_numbers(rows: Any, candidates: int) -> np.ndarray:
 
 def write_evaluation(folder: Path, evaluation: dict[str, Any]) -> None:
     """Write `eval.json`, with the hashes of what the run's model said."""
-    said = {
-        f"{path.parent.name}/{path.name}": hash_of(text_of(path, "replace").encode())
-        for path in answers_of(folder, run_id(folder))
-    }
+    said = {f"{path.parent.name}/{path.name}": hash_of_text(path) for path in answers_of(folder, run_id(folder))}
     write(folder, EVALUATION, evaluation | {"files": said})
 
 

@@ -99,11 +99,8 @@ class PlannedRun:
                 finished = False
         return "finished" if finished else "begun"
 
-    @property
-    def selected(self) -> bool:
-        """
-        Whether the rows that this run is trained on are known already; what of its other files is damaged is removed.
-        """
+    def mend(self) -> bool:
+        """Remove what is damaged of the run's files; whether the rows that it is trained on are known."""
         for name, reader in {RECIPE: read_recipe, EVALUATION: read_evaluation}.items():
             try:
                 reader(self.folder)
@@ -249,7 +246,7 @@ def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) 
 
 def _goes_on_from(run: PlannedRun) -> str | None:
     """The last whole checkpoint of a run that was begun; `None` if it has to begin anew."""
-    if not run.selected:
+    if not run.mend():
         return None
     try:
         checkpoint = last_whole_checkpoint(run.folder, run_id(run.folder))

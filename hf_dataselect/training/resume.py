@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SelectionError
+from ..evaluation.comparison.evaluated_runs import FREE
 from ..plan import SelectionPlan
-from ..runs.begin import begin_run, go_on
+from ..runs.begin import begin_run, begin_training, go_on
 from ..runs.files import plain, run_id
 from ..runs.folder import DIVERGED, may_have_diverged, read_recipe, read_selection, write_selection
 from ..runs.secrets import without_secrets
@@ -37,6 +38,16 @@ _WARNED |= {"accelerator_config", "parallelism_config", "eos_token", "pad_token"
 #: What is compared of an adapter given as an object, which no recipe names.
 _ADAPTER = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "bias", "use_rslora")
 _ADAPTER += ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform")
+
+
+#: Prefixes of the options that a training begun anew may have others of, and still be the same run.
+_HOW_LONG = (*FREE, "max_steps", "num_train_epochs")
+
+
+def begin(trainer: Any) -> None:
+    """Write that a trainer begins from its first step, see [`begin_training`]. For the main process."""
+    recipe = trainer.recipe | trainer.args.given
+    begin_training(trainer.run_folder, recipe, trainer.selection, trainer.plan.compared, _HOW_LONG)
 
 
 def checkpoint_to_resume(run_folder: Path, given: str | bool | None) -> str | None:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..data.leakage import overlap
 from ..data.load import load_rows
 from ..data.near_duplicates import NearDuplicates, add_near_duplicates
@@ -26,6 +24,7 @@ from ..data.rows_hash import rows_hash
 from ..engines.store.checked import read_json, write_json
 from ..errors import Checks
 from ..options import NonNegativeInt, check_declared, nearest, typed_options
+from ..parsing import read_yaml
 
 
 #: The scenarios of the repository.
@@ -149,10 +148,7 @@ def describe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
         if not known:
             raise ValueError(f"scenario {name!r}: scenarios are part of the repository, not of the package: clone it.")
         raise ValueError(f"scenario {name!r} does not exist{nearest(name, known)}")
-    try:
-        described = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"scenario {name!r} can't be read: {error}") from error
+    described = read_yaml(path, f"scenario {name!r}")
     if not isinstance(described, dict):
         raise ValueError(f"scenario {name!r} must be a mapping of options in YAML.")
     base = described.pop("base", None)

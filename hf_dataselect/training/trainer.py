@@ -5,7 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,7 @@ from ..engines.runtime.phase import doing
 from ..engines.runtime.ranks import meeting, training_phase
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
-from ..evaluation.comparison.evaluated_runs import FREE
 from ..registry import load_selector
-from ..runs.begin import begin_training
 from ..runs.folder import write_selection
 from ..runs.lock import locked
 from ..runs.publish import selected_dataset, selection_card
@@ -50,13 +48,12 @@ from .inputs import (
     sample_row,
     selection_plan,
 )
-from .resume import checkpoint_to_resume, resume_run
+from .resume import begin, checkpoint_to_resume, resume_run
 from .trained import TrainedCallback
 
 
 logger = logging.getLogger(__name__)
 check_sft_trainer(SFTTrainer)
-_HOW_LONG = (*FREE, "max_steps", "num_train_epochs")
 
 
 class DataSelectingTrainer(SFTTrainer):
@@ -258,13 +255,11 @@ class DataSelectingTrainer(SFTTrainer):
                 interrupted run are read back, not selected again.
         """
         with locked(self.run_folder):
-            checkpoint = self.args.runtime(self.accelerator).on_main(
-                lambda: checkpoint_to_resume(self.run_folder, resume_from_checkpoint)
-            )
+            on_main = self.args.runtime(self.accelerator).on_main
+            checkpoint = on_main(lambda: checkpoint_to_resume(self.run_folder, resume_from_checkpoint))
             self.prepare_subset(checkpoint)
             if checkpoint is None:
-                given = self.run_folder, self.recipe | self.args.given, self.selection, self.plan.compared
-                self.args.runtime(self.accelerator).on_main(partial(begin_training, *given, _HOW_LONG))
+                on_main(lambda: begin(self))
             self._forget_evaluation()
             with training_phase(self, "Training"):
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)

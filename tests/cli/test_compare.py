@@ -149,12 +149,12 @@ def test_a_finished_run_with_a_damaged_file_is_named_and_made_anew(recipe, name,
     (first, *_) = planned(recipe)
     make_run(first.folder)
     first.write(finished=True)
-    assert first.state == "finished" and first.selected
+    assert first.state == "finished" and first.mend()
     whole = (first.folder / name).read_bytes()
     (first.folder / name).write_bytes(whole[: len(whole) // 2])
     assert first.state == "begun" and f"{first.folder / name} is damaged" in caplog.text
     rows_are_known = name in ("eval.json", "recipe.yaml")
-    assert first.selected is rows_are_known and (first.folder / name).exists() is not rows_are_known
+    assert first.mend() is rows_are_known and (first.folder / name).exists() is not rows_are_known
 
 
 def test_settings_that_are_damaged_are_named(recipe, capsys):

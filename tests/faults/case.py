@@ -11,7 +11,7 @@ class At:
 
     Args:
         phase: one of `inject.PHASES`, or `"writing NAME"`, just before a file of that name (a pattern) is in place.
-        call: at the how manyeth call of it.
+        call: at which call of it, from 1.
         action: a signal that the process sends itself (`kill`, `term`, `int`, `stop`), an error (`raise`, `full`:
             no space left), or `wait`, see [`GoOn`].
         rank: where.

@@ -1,4 +1,4 @@
-"""How a model is fine-tuned for a while: [`WarmupSettings`], or a run's own arguments in [`TrainingSettings`]."""
+"""How a model is temporarily fine-tuned: [`WarmupSettings`], or a run's own arguments in [`TrainingSettings`]."""
 
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
