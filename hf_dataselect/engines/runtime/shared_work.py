@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +10,6 @@ import numpy as np
 from ..store.locks import WorkLock
 from ..store.row_store import RecordStore, Stored
 from .runtime import Runtime
-
-
-#: Seconds that ranks wait in one collective call for the main process, while it waits for another run.
-SLICE = 10.0
 
 
 @contextmanager
@@ -33,8 +28,7 @@ def alone(runtime: Runtime, path: Path, work: str) -> Iterator[None]:
     """
     lock = WorkLock(path, work)
     try:
-        while not runtime.on_main(partial(lock.acquire, SLICE)):
-            pass
+        runtime.on_main(lock.acquire)
         yield
     finally:
         lock.release()

@@ -30,31 +30,26 @@ class WorkLock:
     def __init__(self, path: Path, work: str):
         self.path, self.work = path, work
         self._lock: FileLock | None = FileLock(path)
-        self._began, self._told = time.monotonic(), -TELL
 
-    def acquire(self, seconds: float) -> bool:
+    def acquire(self) -> None:
         """
-        Wait at most so long for the right; whether it is there. Who is waited for is told at once and every 30
-        seconds. Where files can't be locked, a warning says so, and the right is there.
+        Wait for the right. Who is waited for is told at once and every 30 seconds. Where files can't be locked, a
+        warning says so, and the right is there.
         """
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            place = self.path if self.path.exists() else self.path.parent
-            if not os.access(place, os.W_OK):  # which filelock takes for held by another process
+        began, seconds = time.monotonic(), 0.0
+        while True:
+            try:
+                self._lock.acquire(timeout=seconds, poll_interval=0.2)
+            except Timeout as error:
+                place = self.path if self.path.exists() else self.path.parent
+                if not os.access(place, os.W_OK):  # which filelock takes for held by another process
+                    return self._without(error)
+                self._tell(time.monotonic() - began)
+                seconds = TELL
+            except (OSError, NotImplementedError) as error:
                 return self._without(error)
-            self._tell()
-        except (OSError, NotImplementedError) as error:
-            return self._without(error)
-        else:
-            return self._held()
-        try:
-            self._lock.acquire(timeout=seconds, poll_interval=0.2)
-        except Timeout:
-            return False
-        except (OSError, NotImplementedError) as error:
-            return self._without(error)
-        return self._held()
+            else:
+                return self._held()
 
     def release(self) -> None:
         """End the work."""
@@ -63,21 +58,15 @@ class WorkLock:
                 self.path.unlink()
             self._lock.release()
 
-    def _held(self) -> bool:
+    def _held(self) -> None:
         with suppress(OSError):
             self.path.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
-        return True
 
-    def _without(self, error: Exception) -> bool:
+    def _without(self, error: Exception) -> None:
         logger.warning("%s can't be locked (%s): another run may do the same work at the same time.", self.path, error)
         self._lock = None
-        return True
 
-    def _tell(self) -> None:
-        waited = time.monotonic() - self._began
-        if waited - self._told < TELL:
-            return
-        self._told = waited
+    def _tell(self, waited: float) -> None:
         try:
             holder = self.path.read_text(encoding="utf-8", errors="replace")
         except OSError:

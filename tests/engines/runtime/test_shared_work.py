@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 
-from hf_dataselect.engines.runtime import shared_work
 from hf_dataselect.engines.runtime.cached_map import cached_map
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.shared_work import alone
@@ -55,7 +54,6 @@ def other(tmp_path):
 
 def test_a_second_run_waits_says_for_whom_and_computes_nothing(other, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(locks, "TELL", 0.05)
-    monkeypatch.setattr(shared_work, "SLICE", 0.1)
 
     def told(record: logging.LogRecord) -> bool:
         if len(caplog.records) == 2:
@@ -83,7 +81,7 @@ def test_a_run_that_is_killed_is_not_waited_for(other, tmp_path):
 
 
 def on_rank(folder: Path) -> None:
-    locks.TELL, shared_work.SLICE = 0.05, 0.1
+    locks.TELL = 0.05
     said, accelerator = [], Accelerator(cpu=True)
     locks.logger.addFilter(lambda record: said.append(record) or len(said) < 3 or (folder / "go on").touch() is None)
     values, computed = scored(folder, accelerator=accelerator)
