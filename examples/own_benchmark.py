@@ -4,7 +4,8 @@ A benchmark of one's own beside the held-out rows: does the model stop by itself
     python examples/own_benchmark.py --model_name_or_path HuggingFaceTB/SmolLM2-135M \
         --dataset_name yahma/alpaca-cleaned --output_dir runs/stops --selection_method length --selection_budget 0.1
 
-Its settings are logged, kept in `eval.json`, and part of PIR, as those of every benchmark.
+Its settings are logged, kept in `eval.json`, and part of PIR, as those of every benchmark. From a recipe, with this file in the
+working folder: `benchmarks: [{kind: own_benchmark:Stops, prompts: [...]}]`.
 """
 
 from dataclasses import dataclass, field
@@ -15,8 +16,16 @@ import numpy as np
 from datasets import load_dataset
 from trl import ModelConfig, ScriptArguments, TrlParser
 
-from hf_dataselect import Context, DataSelectingConfig, DataSelectingTrainer, PIRCallback
+from hf_dataselect import Context, DataSelectingConfig, DataSelectingTrainer
 from hf_dataselect.evaluation.benchmark import Benchmark, Setting
+
+
+PROMPTS = [
+    "Name three primary colours.",
+    "What is the capital of France?",
+    "Add 17 and 25.",
+    "Write one sentence about rain.",
+]
 
 
 @dataclass(kw_only=True)
@@ -34,7 +43,9 @@ class Stops(Benchmark):
     def score(self, ctx: Context, folder: Path | None = None) -> dict[str, Setting]:
         tokenizer, stopped = ctx.tokenizer, []
         for prompt in self.prompts:
-            asked = tokenizer(prompt, return_tensors="pt").to(ctx.model.device)
+            turns = [{"role": "user", "content": prompt}]
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+            asked = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(ctx.model.device)
             written = ctx.model.generate(
                 **asked,
                 max_new_tokens=self.max_new_tokens,
@@ -54,11 +65,11 @@ def main(script: ScriptArguments, args: DataSelectingConfig, model: ModelConfig)
         train_dataset=split["train"],
         eval_dataset=split["test"],
     )
-    evaluation = trainer.pop_callback(PIRCallback)
-    mine = Stops(prompts=[f"{instruction}\n" for instruction in split["test"]["instruction"]])
-    trainer.add_callback(PIRCallback(trainer, [*evaluation.benchmarks, mine], args.baseline_dir))
+    print(trainer.select().summary())
     trainer.train()
 
 
 if __name__ == "__main__":
-    main(*TrlParser((ScriptArguments, DataSelectingConfig, ModelConfig)).parse_args_and_config())
+    parser = TrlParser((ScriptArguments, DataSelectingConfig, ModelConfig))
+    parser.set_defaults_with_config(benchmarks=[{"kind": "own_benchmark:Stops", "prompts": PROMPTS}])
+    main(*parser.parse_args_and_config())

@@ -15,6 +15,7 @@ from datasets import load_dataset
 from trl import ModelConfig, ScriptArguments, TrlParser
 
 from hf_dataselect import Card, Context, DataSelectingConfig, DataSelectingTrainer, Records, Selector
+from hf_dataselect.options import PositiveInt
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Questions(Selector):
             Question marks that count.
     """
 
-    most: int = 3
+    most: PositiveInt = 3
 
     card: ClassVar[Card] = Card(title="rows that ask", features="human-designed", label_source="question marks")
 

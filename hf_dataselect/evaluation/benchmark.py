@@ -12,7 +12,7 @@ Benchmarks: scores of a model by setting, each with a direction and, where defin
 | `lm_eval` | tasks of the lm-evaluation-harness | metrics of each task | varies | no |
 
 `eval_dataset` is evaluated as `held_out`; the option `benchmarks` adds others. The files of `benchmarks/` are the
-kinds. A benchmark with `at_end` runs when training ends, the others at every evaluation.
+kinds, and a class of one's own is `kind: package.module:Class`. A benchmark with `at_end` runs when training ends, the others at every evaluation.
 """
 
 import copy
@@ -128,7 +128,23 @@ def benchmark_kinds() -> list[str]:
 
 
 def benchmark_class(kind: str) -> type[Benchmark]:
-    """The class of a kind; imports no other kind."""
+    """
+    The class of a kind, `gsm8k` or `package.module:Class`; imports no other kind.
+
+    Raises:
+        `ValueError`: there is no such kind (with the nearest right name), or the class is no benchmark.
+    """
+    if ":" in kind:
+        name, _, class_name = kind.partition(":")
+        try:
+            own = getattr(importlib.import_module(name), class_name)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"`kind={kind!r}` can't be imported: {error}.") from error
+        if not (isinstance(own, type) and issubclass(own, Benchmark)):
+            raise ValueError(f"`kind={kind!r}` is not a `Benchmark`.")
+        return own
+    if kind not in benchmark_kinds():
+        raise ValueError(f"`kind={kind!r}` does not exist{nearest(kind, benchmark_kinds())}")
     module = importlib.import_module(f"{__package__}.benchmarks.{kind}")
     return next(
         cls
@@ -162,10 +178,11 @@ def load_benchmarks(described: list[dict[str, Any]] | str | None) -> list[Benchm
         )
     benchmarks: list[Benchmark] = []
     for place, item in enumerate(described):
-        option, kind = f"benchmarks[{place}]", item.get("kind")
-        if kind not in benchmark_kinds():
-            raise ValueError(f"`{option}`: `kind={kind!r}` does not exist{nearest(str(kind), benchmark_kinds())}")
-        cls = benchmark_class(kind)
+        option, kind = f"benchmarks[{place}]", str(item.get("kind"))
+        try:
+            cls = benchmark_class(kind)
+        except ValueError as error:
+            raise ValueError(f"`{option}`: {error}") from error
         required = [item.name for item in fields(cls) if item.init and item.default is item.default_factory is MISSING]
         if missing := [name for name in required if name not in item]:
             raise ValueError(f"`{option}`: {kind!r} needs `{'` and `'.join(missing)}`.")

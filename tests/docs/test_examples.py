@@ -1,0 +1,69 @@
+"""The scripts of examples/ run with a tiny model, and do what they say."""
+
+import ast
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+from peft import PeftConfig
+
+from hf_dataselect import load_selector
+from hf_dataselect.testing import check_selector
+from tests.docs.home import CPU, MODEL, ROOT, ROWS, make_home, run_script
+
+
+OPTIONS = ["--model_name_or_path", MODEL, "--dataset_name", ROWS, "--max_steps", "2", "--report_to", "none"]
+OPTIONS += ["--save_strategy", "no", "--per_device_train_batch_size", "2", "--disable_tqdm", "true", *CPU]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return make_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(autouse=True)
+def at_home(home, monkeypatch):
+    monkeypatch.chdir(home)
+
+
+def commanded(name: str) -> list[str]:
+    """The arguments of the command in a script's docstring."""
+    said = ast.get_docstring(ast.parse((ROOT / "examples" / f"{name}.py").read_text(encoding="utf-8")))
+    return said.partition("python examples/")[2].partition("\n\n")[0].replace("\\\n", " ").split()[1:]
+
+
+def run(name: str) -> dict:
+    run_script(ROOT / "examples" / f"{name}.py", *commanded(name), *OPTIONS)
+    folder = Path(commanded(name)[commanded(name).index("--output_dir") + 1])
+    selection = json.loads((folder / "selection.json").read_text())
+    evaluation = folder / "eval.json"
+    return selection | ({"eval": json.loads(evaluation.read_text())} if evaluation.is_file() else {})
+
+
+def test_lora_on_the_rows_kept(capsys):
+    found = run("sft_lora")
+    assert found["method"] == "perplexity" and len(found["indices"]) == round(57 * 0.1)
+    assert PeftConfig.from_pretrained("runs/lora").r == 16 and "perplexity: kept" in capsys.readouterr().out
+    assert found["eval"]["settings"]["answer_loss"]["score"] > 0
+
+
+def test_a_selector_of_ones_own(home, monkeypatch):
+    found = run("own_selector")
+    rows = load_dataset(ROWS, split="train")
+    asking = ["?" in f"{row['instruction']}{row['input']}" for row in rows]
+    assert len(found["indices"]) == 6 < sum(asking) < len(rows) and found["options"] == {"most": 2}
+    assert all(asking[row] for row in found["indices"])
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    check_selector(load_selector("own_selector:Questions"))
+
+
+def test_a_benchmark_of_ones_own():
+    found = run("own_benchmark")["eval"]
+    setting = found["settings"]["stops/share"]
+    assert setting["higher_is_better"] and len(setting["examples"]) == 4 and set(setting["examples"]) <= {0.0, 1.0}
+    assert setting["score"] == np.mean(setting["examples"])
+    assert found["protocol"]["stops"]["max_new_tokens"] == 32
+    recipe = Path("runs/stops/recipe.yaml").read_text()
+    assert "own_benchmark:Stops" in recipe, "the recipe of the run repeats it"
