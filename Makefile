@@ -3,6 +3,7 @@
 #   make quickstart   fetch a small model, train a baseline, a random control and an IFD selection, compare them
 #   make test         lint, check types and run the tests
 #   make test-faults  inject faults (kills, full disks, damaged files, faulty judges) and write docs/faults.md
+#   make docs         build the site of docs/ into site/
 #   make results      run scenarios, and make results/README.md of them: hours, and it goes on where it was stopped
 #
 # Each makes .venv and installs everything there, once; afterwards only results needs a network, for rows and model.
@@ -17,10 +18,13 @@ SCENARIOS ?= target noisy
 METHODS ?= length bm25 rds perplexity superfiltering ifd less
 OPTIONS ?=
 
-.PHONY: quickstart results test test-faults lint clean
+.PHONY: quickstart docs results test test-faults lint clean
 
 quickstart: .venv/.installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/quickstart/run.sh
+
+docs: .venv/.installed
+	.venv/bin/python -m mkdocs build --strict --quiet --site-dir site
 
 results: .venv/.installed
 	for scenario in $(SCENARIOS); do \
@@ -39,7 +43,7 @@ lint: .venv/.installed
 	.venv/bin/python -m mypy
 
 clean:
-	rm -rf .venv runs/quickstart build hf_dataselect.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv site runs/quickstart build hf_dataselect.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -38,7 +38,7 @@ def generated() -> dict[str, str]:
 def first_page() -> str:
     """The README, with its links as they are in docs/."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    return readme.replace("(docs/", "(").replace("](examples/", "](../examples/")
+    return re.sub(r"\]\((?!https:|docs/)", "](../", readme).replace("](docs/", "](")
 
 
 def paragraphs(kind: type[Selector]) -> list[str]:

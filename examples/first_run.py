@@ -5,7 +5,7 @@ from datasets import load_dataset
 from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
 
 
-rows = load_dataset("yahma/alpaca-cleaned", split="train").train_test_split(test_size=500, seed=0)
+rows = load_dataset("yahma/alpaca-cleaned", split="train[:5000]").train_test_split(test_size=0.1, seed=0)
 model = "HuggingFaceTB/SmolLM2-135M"
 
 

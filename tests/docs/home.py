@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rows import alpaca
+from tests.rows import alpaca, layout
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 #: What a machine without a GPU takes, as the README says, and few steps.
 CPU = ["--use_cpu", "true", "--bf16", "false"]
 MODEL, ROWS, HELD_OUT = "HuggingFaceTB/SmolLM2-135M", "yahma/alpaca-cleaned", "HuggingFaceH4/no_robots"
+CHATS = "trl-lib/Capybara"
 
 
 def make_home(folder: Path) -> Path:
@@ -21,6 +22,8 @@ def make_home(folder: Path) -> Path:
     tokenizer = tiny_tokenizer()
     tiny_model(tokenizer).save_pretrained(folder / MODEL)
     tokenizer.save_pretrained(folder / MODEL)
+    (folder / CHATS).mkdir(parents=True)
+    layout("messages", 20).to_json(folder / CHATS / "train.jsonl")
     for name, file, n in ((ROWS, "train.jsonl", 60), (HELD_OUT, "test.jsonl", 12)):
         (folder / name).mkdir(parents=True)
         rows = alpaca(n, seed=n)

@@ -11,21 +11,14 @@ from peft import PeftConfig
 
 from hf_dataselect import load_selector
 from hf_dataselect.testing import check_selector
-from tests.docs.home import CPU, MODEL, ROOT, ROWS, make_home, run_script
+from tests.docs.home import CPU, MODEL, ROOT, ROWS, run_script
 
 
 OPTIONS = ["--model_name_or_path", MODEL, "--dataset_name", ROWS, "--max_steps", "2", "--report_to", "none"]
 OPTIONS += ["--save_strategy", "no", "--per_device_train_batch_size", "2", "--disable_tqdm", "true", *CPU]
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
-    return make_home(tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(autouse=True)
-def at_home(home, monkeypatch):
-    monkeypatch.chdir(home)
+pytestmark = pytest.mark.usefixtures("at_home")
 
 
 def commanded(name: str) -> list[str]:
@@ -49,7 +42,7 @@ def test_lora_on_the_rows_kept(capsys):
     assert found["eval"]["settings"]["answer_loss"]["score"] > 0
 
 
-def test_a_selector_of_ones_own(home, monkeypatch):
+def test_a_selector_of_ones_own(monkeypatch):
     found = run("own_selector")
     rows = load_dataset(ROWS, split="train")
     asking = ["?" in f"{row['instruction']}{row['input']}" for row in rows]
