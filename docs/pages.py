@@ -57,10 +57,15 @@ def method_page(name: str) -> str:
     lines = [f"# {name}", "", opening.replace("\n", " "), "", *(part + "\n" for part in rest), "## Recipe", ""]
     lines += ["```yaml", yaml.safe_dump(recipe(name), sort_keys=False, width=100).rstrip(), "```", ""]
     if (ROOT / "recipes" / f"{name}.yaml").is_file():
-        lines += [f"[recipes/{name}.yaml](../../recipes/{name}.yaml) is a whole run, with a comment on every value.", ""]
+        lines += [
+            f"[recipes/{name}.yaml](../../recipes/{name}.yaml) is a whole run, with a comment on every value.",
+            "",
+        ]
     lines += ["## Needs and cost", "", *costs(kind), "", "## Options", "", options(kind), "", "## Evidence", ""]
     lines += [*evidence(kind), "", "## Differences from the paper", ""]
-    lines += [f"- {deviation}." for deviation in card.deviations] or ["None is known." if card.paper else "It has none."]
+    lines += [f"- {deviation}." for deviation in card.deviations] or [
+        "None is known." if card.paper else "It has none."
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -83,8 +88,10 @@ def costs(kind: type[Selector]) -> list[str]:
             lines.append(f"- **Installed by**: `pip install hf_dataselect[{','.join(packages)}]`.")
     lines.append(f"- **Models trained to build the selector**: {card.trained_llms}{' (small)' * card.small_llm}.")
     lines.append(f"- **Steps that run a language model**: {card.llm_uses}.")
-    lines.append(f"- **Unchanged for another model**: {_yes(card.model_free)}; **for other rows**: "
-                 f"{_yes(card.dataset_free)}; **without ChatGPT**: {_yes(card.chatgpt_free)}.")
+    lines.append(
+        f"- **Unchanged for another model**: {_yes(card.model_free)}; **for other rows**: "
+        f"{_yes(card.dataset_free)}; **without ChatGPT**: {_yes(card.chatgpt_free)}."
+    )
     lines.append(f"- **Several turns**: {card.multi_turn}.")
     return lines + ([f"- **Images**: {card.images}."] if card.images else [])
 
@@ -92,7 +99,9 @@ def costs(kind: type[Selector]) -> list[str]:
 def options(kind: type[Selector]) -> str:
     """Options as `selection_kwargs`, with defaults and what the class says of them."""
     described = {}
-    for found in re.finditer(r"^    (\w[\w, ]*) \(.*?\):\n((?:        .*\n?|\n)+)", inspect.cleandoc(kind.__doc__ or ""), re.M):
+    for found in re.finditer(
+        r"^    (\w[\w, ]*) \(.*?\):\n((?:        .*\n?|\n)+)", inspect.cleandoc(kind.__doc__ or ""), re.M
+    ):
         described |= dict.fromkeys(found[1].split(", "), " ".join(found[2].split()))
     lines = ["| `selection_kwargs` | default | |", "|---|---|---|"]
     for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
@@ -111,20 +120,31 @@ def evidence(kind: type[Selector]) -> list[str]:
             f"- arXiv 2406.14115 lists a PIR (wins rate{how}) of {row.point.pir:.3f} at an SDF of {row.point.sdf:g}, "
             "from the numbers of the method's own paper: other models, rows and judges than yours."
         )
-    lines.append("- On your rows: [compare it](../evaluation.md#comparing) with `random` and `full`, or "
-                 "[audit its scores](../audit.md) first. [How to choose](../choosing.md) says what was measured.")
+    lines.append(
+        "- On your rows: [compare it](../evaluation.md#comparing) with `random` and `full`, or "
+        "[audit its scores](../audit.md) first. [How to choose](../choosing.md) says what was measured."
+    )
     return lines
 
 
 def paper_index() -> str:
     """Every paper that is implemented, with the part of a recipe that repeats it."""
-    lines = ["# Paper index", "", "Papers that are implemented, with what they claim and the settings that repeat it; "
-             "training settings are in the recipes.", "", "## Methods", ""]
+    lines = [
+        "# Paper index",
+        "",
+        "Papers that are implemented, with what they claim and the settings that repeat it; "
+        "training settings are in the recipes.",
+        "",
+        "## Methods",
+        "",
+    ]
     for name in sorted(filter(lambda name: selector_class(name).card.paper, method_names())):
         kind = selector_class(name)
         paper, parts = kind.card.paper, [part.replace("\n", " ") for part in paragraphs(kind)]
         named = re.search(r'arXiv [\d.]+, "([^"]+)"', parts[0])
-        claim = next((part for part in parts if part.startswith("The claim: ")), f"The claim: it keeps {kind.card.title}.")
+        claim = next(
+            (part for part in parts if part.startswith("The claim: ")), f"The claim: it keeps {kind.card.title}."
+        )
         claim = claim.replace("](", "](methods/").removeprefix("The claim: ")
         lines += [f"### {named[1] if named else re.split(r' ?[(:,]', parts[0])[0]}", ""]
         lines += [f"[arXiv {paper}](https://arxiv.org/abs/{paper}), as [`{name}`](methods/{name}.md).", ""]
@@ -173,11 +193,11 @@ def within(markdown: str, page: str) -> str:
 
     markdown = _LINK.sub(link, markdown)
     if page == "methods.md":
-        markdown = re.sub(r"^\| `(\w+)` \|", r"| [`\1`](methods/\1.md) |", markdown, flags=re.M)
+        markdown = re.sub(r"^\| `(\w+)` \|", r"| [`\1`](methods/\1.md) |", markdown, flags=re.MULTILINE)
     return markdown
 
 
-# Hooks of mkdocs ------------------------------------------------------------------------------------------------------
+# Hooks of mkdocs -----------------------------------------------------------------------------------------------------
 
 
 def on_config(config):

@@ -4,8 +4,8 @@ A benchmark of one's own beside the held-out rows: does the model stop by itself
     python examples/own_benchmark.py --model_name_or_path HuggingFaceTB/SmolLM2-135M \
         --dataset_name yahma/alpaca-cleaned --output_dir runs/stops --selection_method length --selection_budget 0.1
 
-Its settings are logged, kept in `eval.json`, and part of PIR, as those of every benchmark. From a recipe, with this file in the
-working folder: `benchmarks: [{kind: own_benchmark:Stops, prompts: [...]}]`.
+Its settings are logged, kept in `eval.json`, and part of PIR, as those of every benchmark. From a recipe, with this
+file in the working folder: `benchmarks: [{kind: own_benchmark:Stops, prompts: [...]}]`.
 """
 
 from dataclasses import dataclass, field

@@ -25,7 +25,7 @@ Need = Literal["prompt", "text", "model", "target", "judge", "digit logits"]
 @dataclass(frozen=True)
 class Card:
     """
-    Bibliography and facts of a method with its default options, for `hf-dataselect methods`, the README table and the
+    Bibliography and facts of a method with its default options, for `hf-dataselect methods`, the docs and the
     feasibility ranks (paper, Table 3).
 
     Args:

@@ -1,9 +1,7 @@
 """The contract suite over every selector file, and the suite itself on selectors that break a rule."""
 
 import ast
-import importlib
 import inspect
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -286,14 +284,6 @@ def test_values_out_of_a_declared_range_are_refused_by_name(name, option):
         assert f"{option}={value!r}" in str(refused.value)
         assert str(allowed) in str(refused.value) or all(repr(choice) in str(refused.value) for choice in allowed)
         assert name in ("Diversity", "JudgeOptions", "FitRuleArguments") or "`selection_kwargs`" in str(refused.value)
-
-
-def test_the_example_of_the_readme_keeps_the_contract(tmp_path, monkeypatch):
-    readme = (PACKAGE.parent / "README.md").read_text()
-    example = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "(Selector)" in block)
-    (tmp_path / "readme_example.py").write_text(example)
-    monkeypatch.syspath_prepend(tmp_path)
-    check_selector(importlib.import_module("readme_example").Questions())
 
 
 def test_a_range_says_what_it_allows():

@@ -20,7 +20,7 @@ def run(argv: Sequence[str]) -> None:
 
 
 def method_table() -> str:
-    """Markdown table of all methods; a test compares the README's copy with it."""
+    """Markdown table of all methods; a test compares the copy of docs/methods.md with it."""
     lines = [
         "| method | keeps | paper | features | quality label from | LLMs trained | model-free | dataset-free "
         "| feasibility rank (simplicity, flexibility) |",

@@ -12,7 +12,8 @@ Benchmarks: scores of a model by setting, each with a direction and, where defin
 | `lm_eval` | tasks of the lm-evaluation-harness | metrics of each task | varies | no |
 
 `eval_dataset` is evaluated as `held_out`; the option `benchmarks` adds others. The files of `benchmarks/` are the
-kinds, and a class of one's own is `kind: package.module:Class`. A benchmark with `at_end` runs when training ends, the others at every evaluation.
+kinds, and a class of one's own is `kind: package.module:Class`. A benchmark with `at_end` runs when training ends, the
+others at every evaluation.
 """
 
 import copy

@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from safetensors.torch import load_file
 
 from hf_dataselect.cli.console import checked
 from hf_dataselect.cli.main import COMMANDS, main
-from hf_dataselect.cli.methods import method_table
 from hf_dataselect.registry import method_names
 from hf_dataselect.runs import folder
 from hf_dataselect.training.recipe import parse_recipe
@@ -319,18 +317,6 @@ def test_help_and_unknown_commands(capsys):
     with pytest.raises(SystemExit):
         main(["tain"])
     assert "unknown command" in capsys.readouterr().err
-
-
-def test_the_readme_table_is_in_step_with_the_cards():
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    assert method_table() in readme, "paste the output of `hf-dataselect methods` into README.md"
-
-
-def test_the_readme_names_every_extra():
-    root = Path(__file__).parents[2]
-    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    named = (root / "README.md").read_text().partition("Extras are asked for by name")[2].partition("\n\n")[0]
-    assert set(re.findall("`([a-z-]+)`", named)) == set(extras) - {"test"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -51,5 +51,7 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def anchors(text: str) -> set[str]:
     """Anchors of headings, as GitHub and mkdocs make them of plain words."""
-    titles = re.findall(r"^#+ (.*)$", re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE)
+    titles = re.findall(
+        r"^#+ (.*)$", re.sub(r"^ *```.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE), re.MULTILINE
+    )
     return {re.sub(r"[^\w -]", "", title.lower()).strip().replace(" ", "-") for title in titles}

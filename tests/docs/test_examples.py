@@ -2,6 +2,8 @@
 
 import ast
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from datasets import load_dataset
 from peft import PeftConfig
 
 from hf_dataselect import load_selector
+from hf_dataselect.cli.main import main
 from hf_dataselect.testing import check_selector
 from tests.docs.home import CPU, MODEL, ROOT, ROWS, run_script
 
@@ -60,3 +63,24 @@ def test_a_benchmark_of_ones_own():
     assert found["protocol"]["stops"]["max_new_tokens"] == 32
     recipe = Path("runs/stops/recipe.yaml").read_text()
     assert "own_benchmark:Stops" in recipe, "the recipe of the run repeats it"
+
+
+def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
+    places = {name: str(Path(place).resolve()) for name, place in (("MODEL", MODEL), ("ROWS", ROWS))}
+    for name, value in {**places, "CANDIDATES": "40", "HELD_OUT": "12"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "examples" / "first_steps.ipynb").read_text(encoding="utf-8"))
+    cells, names = notebook["cells"], {}
+    assert notebook["nbformat"] == 4 and len({cell["id"] for cell in cells}) == len(cells)
+    for cell in (cell for cell in cells if cell["cell_type"] == "code"):
+        assert not cell["outputs"] and cell["execution_count"] is None
+        code = "".join(cell["source"])
+        if code.startswith("!hf-dataselect "):
+            main(shlex.split(code)[1:])
+        elif "picture" in cell["metadata"].get("tags", ()):
+            assert Path(re.search('Image\\("(.*?)"\\)', code)[1]).is_file()
+        elif not code.startswith("%pip install"):
+            exec(compile(code, "first_steps.ipynb", "exec"), names)
+    shown = capsys.readouterr().out
+    assert "perplexity: kept 4 of 40 rows" in shown and all(f"| {name} " in shown for name in names["METHODS"])

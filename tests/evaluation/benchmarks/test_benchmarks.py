@@ -48,7 +48,10 @@ def context(**options) -> Context:
             [{"kind": "multiple_choise", "dataset": "x"}],
             "`kind='multiple_choise'` does not exist; did you mean 'multi",
         ),
-        ([{"kind": "no_such_module:Mine"}], r"`benchmarks\[0\]`: `kind='no_such_module:Mine'` can't be imported: No module"),
+        (
+            [{"kind": "no_such_module:Mine"}],
+            r"`benchmarks\[0\]`: `kind='no_such_module:Mine'` can't be imported: No module",
+        ),
         ([{"kind": "hf_dataselect:Budget"}], "is not a `Benchmark`"),
         ([{"dataset": "x"}], "`kind='None'` does not exist. Known: generation, gsm8k"),
         ([{"kind": "gsm8k"}], r"`benchmarks\[0\]`: 'gsm8k' needs `dataset`"),
