@@ -3,18 +3,11 @@
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 from typing import Any, get_args
 
+from .declared import method_names
 from .options import _mapping, nearest, require_extras, typed_options
 from .selector import Need, Selector, method_name
-
-
-def method_names() -> list[str]:
-    """Names of the selectors of this package: the files in `hf_dataselect/selectors/`."""
-    from . import selectors
-
-    return sorted(module.name for module in pkgutil.iter_modules(selectors.__path__))
 
 
 def selector_class(name: str) -> type[Selector]:
