@@ -1,8 +1,8 @@
 """
 The command `hf-dataselect`: each command is a file of this folder, whose `run` takes the arguments.
 
-This file and what it imports load neither torch nor TRL, so that `--help`, `--version`, `methods` and `recipe` answer at
-once. A command's own file may import what it likes: it is imported when the command runs.
+This file and what it imports load neither torch nor TRL, so that `--help`, `--version`, `methods` and `recipe` answer
+at once. A command's own file may import what it likes: it is imported when the command runs.
 """
 
 import io

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 
 from ..budget import Budget
-from ..registry import selector_class
+from ..registry import GIVEN_BY, selector_class
 from ..selector import Selector, method_name
 from .console import checked, say
 
@@ -29,8 +29,9 @@ def method_card(kind: type[Selector]) -> str:
         selector = None
     if selector is not None:
         own = "the method's own" if selector.spreads_out else "by `selection_diversity`, after the ranking"
-        lines.append(f"needs: {'; '.join(sorted(selector.needs())) or 'none'}")
-        lines.append(f"budget: {Budget.parse(selector.default_budget)}, where none is given")
+        needs = [f"{need} (`{GIVEN_BY[need]}`)" if need in GIVEN_BY else need for need in sorted(selector.needs())]
+        lines.append(f"needs: {'; '.join(needs) or 'none'}")
+        lines.append(f"budget (`selection_budget`): {Budget.parse(selector.default_budget)}, where none is given")
         lines.append(f"diversity: {'all rows are kept' if selector.fixed_budget else own}")
     lines += ["", "Options (`selection_kwargs`):"]
     if dataclasses.is_dataclass(kind):
