@@ -73,6 +73,17 @@ class Selector(ABC):
         """What must be given for these options."""
         return frozenset()
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        """
+        What these options cost at most, by the names that an account counts by (`passes` of a [`Selection`]).
+
+        Args:
+            rows, target, kept (`int`):
+                Candidate rows, target-task examples, and rows to keep.
+        """
+        passes = {"model": "forward_rows", "judge": "judge_calls"}
+        return {name: rows for need, name in passes.items() if need in self.needs()}
+
     def extras(self) -> dict[str, str]:
         """Packages that these options need, and the extra of this package that brings each."""
         return {}
