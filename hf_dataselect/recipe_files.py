@@ -45,8 +45,8 @@ def summary_of(path: Path) -> str:
     """First sentence of the comment that a recipe begins with."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#") or not line.strip("# "):
+        if not line.startswith("#") or line.startswith("#     ") or not line.strip("# "):
             break
         lines.append(line.strip("# "))
     text = " ".join(lines)
-    return text.partition(". ")[0].removesuffix(".")
+    return text.partition(". ")[0].rstrip(".:")

@@ -84,6 +84,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             command.run(argv[1:])
         except (SelectionError, JudgeError, DamagedFile) as error:
             refuse(error)
+        except BrokenPipeError:  # `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
         except OSError as error:
             if error.errno not in FULL:
                 raise
