@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,24 @@ def parse_options(kinds: Sequence[type], argv: Sequence[str], prog: str, checks:
     unknown = parser.set_defaults_with_config(**_read_config(config.config))
     rest, nested = checks(take_nested, rest) or (rest, [])
     options, more = _parse(parser, rest, checks)
-    fields = {item.name: item for kind in kinds for item in dataclasses.fields(kind) if item.init}
+    fields = {name: _holds_mappings(kind, name) for kind in kinds for name in _defaults(kind)}
     if unknown := [*unknown, *more, *(f"--{path[0]}" for path, _ in nested if path[0] not in fields)]:
         said = misspelt(unknown, fields)
         checks.errors.append(ValueError(f"{said}. `{prog} --help` lists the options, `--help-all` TRL's, too."))
-    for name, item in fields.items():
-        if "dict" in str(item.type):
+    for name, holds_mappings in fields.items():
+        if holds_mappings:
             setattr(options, name, checks(_mapping, name, getattr(options, name), nested))
     for path, _ in nested:
-        if path[0] in fields and "dict" not in str(fields[path[0]].type):
+        if not fields.get(path[0], True):
             checks.errors.append(ValueError(f"`{'.'.join(path)}`: `{path[0]}` is no mapping, it has one value."))
     return [checks(kind, **{field: getattr(options, field) for field in _defaults(kind)}) for kind in kinds]
+
+
+def _holds_mappings(kind: type, name: str) -> bool:
+    """Whether a field is a mapping or a list of these, by its annotation: the parser changes `type` of the field."""
+    owners = (vars(owner).get("__annotations__", {}) for owner in kind.__mro__)
+    annotation = str(next(annotations[name] for annotations in owners if name in annotations))
+    return re.search(r"\bdict\b", annotation) is not None
 
 
 def _mapping(name: str, value: Any, nested: list[Nested]) -> Any:

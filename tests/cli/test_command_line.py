@@ -74,7 +74,7 @@ def test_help_shows_every_option_of_the_package_before_those_of_trl(command):
                     found[option].default == repr(item.default) and f"--{option} (default {item.default!r})" in shown
                 )
         places.append(shown.index(f"--{found and next(iter(found))}"))
-    assert places[0] == min(places) and max(places) < shown.index("TRL's options")
+    assert places[0] == min(places) and max(places) < shown.index("TRL's options, of which")
     assert all(f"\n  --{name}\n" in shown for name in OF_TRL)
 
 
