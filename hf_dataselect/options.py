@@ -129,6 +129,15 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return (f"; did you mean {close[0]!r}?" if close else ".") + (f" Known: {', '.join(names)}." if names else "")
 
 
+def misspelt(options: Iterable[str], known: Iterable[str]) -> str:
+    """The error about options (`--NAME`, `--NAME=VALUE`) that there are none of, each with the nearest right name."""
+    options, known, said = list(options), list(known), []
+    for option in (item.removeprefix("--").partition("=")[0] for item in options if item.startswith("--")):
+        near = difflib.get_close_matches(option.replace("-", "_"), known, 1)
+        said.append(f"`{option}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
+    return f"Unknown options: {', '.join(said or options)}"
+
+
 def require_extras(name: str, extras: dict[str, str]) -> None:
     """Refuse, with an `ImportError` that names the extra, what needs a package that is not installed."""
     for module, extra in extras.items():

@@ -2,8 +2,8 @@
 
 import argparse
 import dataclasses
-import difflib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,9 @@ from trl import TrlParser
 
 from .compat.trl import check_parser
 from .errors import Checks
+from .nested import Nested, read_value, take_nested, with_nested
+from .options import misspelt
+from .recipe_files import beside_recipes, recipe_file
 
 
 check_parser(TrlParser)
@@ -20,7 +23,9 @@ check_parser(TrlParser)
 
 def parse_options(kinds: Sequence[type], argv: Sequence[str], prog: str, checks: Checks) -> list[Any]:
     """
-    Parse `--config FILE`, a YAML file in UTF-8, and options that override it, as [`~trl.TrlParser`] does.
+    Parse `--config`, a YAML file in UTF-8 or the name of a recipe, and options that override it, as
+    [`~trl.TrlParser`] does. Mappings may be in YAML, and `--NAME.KEY VALUE` changes one of their values.
+    `--help-all` shows all options, and ends the process.
 
     Args:
         kinds (`Sequence[type]`):
@@ -38,7 +43,10 @@ def parse_options(kinds: Sequence[type], argv: Sequence[str], prog: str, checks:
     Raises:
         `ValueError`: a file that can't be read.
     """
-    parser = TrlParser(kinds, prog=prog, exit_on_error=False)
+    parser = TrlParser(kinds, prog=prog, exit_on_error=False, allow_abbrev=False)
+    if "--help-all" in argv:
+        parser.print_help()
+        raise SystemExit(0)
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--config")
     try:
@@ -46,21 +54,55 @@ def parse_options(kinds: Sequence[type], argv: Sequence[str], prog: str, checks:
     except argparse.ArgumentError as error:
         raise ValueError("`--config` needs a file.") from error
     unknown = parser.set_defaults_with_config(**_read_config(config.config))
+    rest, nested = checks(take_nested, rest) or (rest, [])
     options, more = _parse(parser, rest, checks)
-    checks(_refuse_unknown, [*unknown, *more], parser)
+    fields = {name: _holds_mappings(kind, name) for kind in kinds for name in _defaults(kind)}
+    if unknown := [*unknown, *more, *(f"--{path[0]}" for path, _ in nested if path[0] not in fields)]:
+        said = misspelt(unknown, fields)
+        checks.errors.append(ValueError(f"{said}. `{prog} --help` lists the options, `--help-all` TRL's, too."))
+    for name, holds_mappings in fields.items():
+        if holds_mappings:
+            setattr(options, name, checks(_mapping, name, getattr(options, name), nested))
+    for path, _ in nested:
+        if not fields.get(path[0], True):
+            checks.errors.append(ValueError(f"`{'.'.join(path)}`: `{path[0]}` is no mapping, it has one value."))
     return [checks(kind, **{field: getattr(options, field) for field in _defaults(kind)}) for kind in kinds]
+
+
+def _holds_mappings(kind: type, name: str) -> bool:
+    """Whether a field is a mapping or a list of these, by its annotation: the parser changes `type` of the field."""
+    owners = (vars(owner).get("__annotations__", {}) for owner in kind.__mro__)
+    annotation = str(next(annotations[name] for annotations in owners if name in annotations))
+    return re.search(r"\bdict\b", annotation) is not None
+
+
+def _mapping(name: str, value: Any, nested: list[Nested]) -> Any:
+    """A mapping or list that was given as a text, and values of it that were given one by one."""
+    if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
+        try:
+            value = read_value(value)
+        except ValueError as error:
+            raise ValueError(f"`{name}={value}` {error}") from error
+    for path, given in nested:
+        if path[0] == name:
+            try:
+                value = with_nested(value, path[1:], given)
+            except ValueError as error:
+                raise ValueError(f"`{'.'.join(path)}`: {error}") from error
+    return value
 
 
 def _read_config(path: str | None) -> dict[str, Any]:
     """The options of a YAML file; its mapping `env` sets environment variables."""
     if path is None:
         return {}
-    config = read_yaml(Path(path), f"`--config {path}`")
+    file = recipe_file(path)
+    config = read_yaml(file, f"`--config {path}`")
     env = config.pop("env", {}) if isinstance(config, dict) else None
     if not isinstance(env, dict):
         raise ValueError(f"`--config {path}` must be a mapping of options in YAML, and `env` in it one of variables.")
     os.environ.update({name: str(value) for name, value in env.items()})
-    return config
+    return {name: beside_recipes(value) for name, value in config.items()}
 
 
 def read_yaml(path: Path, name: str) -> Any:
@@ -111,12 +153,3 @@ def _defaults(kind: type) -> dict[str, Any]:
         for item in dataclasses.fields(kind)
         if item.init
     }
-
-
-def _refuse_unknown(unknown: list[str], parser: TrlParser) -> None:
-    known, said = [name for kind in parser.dataclass_types for name in _defaults(kind)], []
-    for option in (item.removeprefix("--").partition("=")[0] for item in unknown if item.startswith("--")):
-        near = difflib.get_close_matches(option.replace("-", "_"), known, 1)
-        said.append(f"`{option}`" + (f" (did you mean `{near[0]}`?)" if near else ""))
-    if unknown:
-        raise ValueError(f"Unknown options: {', '.join(said or unknown)}. `{parser.prog} --help` lists all.")

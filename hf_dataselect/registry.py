@@ -3,18 +3,21 @@
 import importlib
 import importlib.util
 import inspect
-import pkgutil
 from typing import Any, get_args
 
+from .declared import method_names
 from .options import _mapping, nearest, require_extras, typed_options
 from .selector import Need, Selector, method_name
 
 
-def method_names() -> list[str]:
-    """Names of the selectors of this package: the files in `hf_dataselect/selectors/`."""
-    from . import selectors
-
-    return sorted(module.name for module in pkgutil.iter_modules(selectors.__path__))
+#: Where what `needs()` names is given; users look for it among the options of the method, too.
+GIVEN_BY = {
+    "target": "selection_target",
+    "judge": "judge",
+    "model": "model_name_or_path",
+    "budget": "selection_budget",
+    "diversity": "selection_diversity",
+}
 
 
 def selector_class(name: str) -> type[Selector]:
@@ -67,6 +70,8 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
         selector = method
     else:
         hint = "(Those of a recipe's other method are cleared by `--selection_kwargs '{}'`.)"
+        for name in kwargs.keys() & GIVEN_BY.keys():
+            hint = f"`{name}` is given by `{GIVEN_BY[name]}`, for every method that takes one. {hint}"
         selector = typed_options(selector_class(method), kwargs, "selection_kwargs", f"{method!r} has", hint)
     if unknown := set(selector.needs()) - set(get_args(Need)):
         raise ValueError(

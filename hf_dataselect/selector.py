@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from .card import Card
 from .context import Context
 from .data.records import Records
 from .options import check_declared
@@ -20,58 +21,6 @@ from .options import check_declared
 #: What must be given: rows with a prompt apart from the answer, rows not tokenized yet, the pending fine-tune model,
 #: target-task examples, a judge that answers in words, the logits of a judge loaded here.
 Need = Literal["prompt", "text", "model", "target", "judge", "digit logits"]
-
-
-@dataclass(frozen=True)
-class Card:
-    """
-    Bibliography and facts of a method with its default options, for `hf-dataselect methods`, the docs and the
-    feasibility ranks (paper, Table 3).
-
-    Args:
-        title (`str`):
-            One line: what is kept.
-        paper (`str`, *optional*):
-            arXiv id.
-        features (`str`):
-            Kind of feature (paper, section 3): none, human-designed or model-oriented.
-        label_source (`str`):
-            Where the quality label comes from.
-        trained_llms (`int`):
-            Language models trained to build the selector.
-        small_llm (`bool`):
-            Whether those are small ones, as GPT-2 is beside the pending fine-tune model.
-        steps (`tuple[str]`):
-            Steps of the selection algorithm.
-        llm_uses (`int`):
-            Steps that run a language model.
-        code (`bool`):
-            Whether the authors publish their code.
-        model_free, dataset_free, chatgpt_free (`bool`):
-            Whether it works on unchanged for another pending fine-tune model, another dataset, without ChatGPT/GPT-4.
-        multi_turn (`str`):
-            What is done with rows of several turns.
-        images (`str`, *optional*):
-            What is done with images of rows; nothing if empty, and then a method that reads texts says so.
-        deviations (`tuple[str]`):
-            Where this differs from the authors' code or paper.
-    """
-
-    title: str
-    paper: str | None = None
-    features: str = "none"
-    label_source: str = "none"
-    trained_llms: int = 0
-    small_llm: bool = False
-    steps: tuple[str, ...] = ("rank", "keep the top k")
-    llm_uses: int = 0
-    code: bool = True
-    model_free: bool = True
-    dataset_free: bool = True
-    chatgpt_free: bool = True
-    multi_turn: str = "rows are taken whole"
-    images: str = ""
-    deviations: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,6 +72,17 @@ class Selector(ABC):
     def needs(self) -> frozenset[Need]:
         """What must be given for these options."""
         return frozenset()
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        """
+        What these options cost at most, by the names that an account counts by (`passes` of a [`Selection`]).
+
+        Args:
+            rows, target, kept (`int`):
+                Candidate rows, target-task examples, and rows to keep.
+        """
+        passes = {"model": "forward_rows", "judge": "judge_calls"}
+        return {name: rows for need, name in passes.items() if need in self.needs()}
 
     def extras(self) -> dict[str, str]:
         """Packages that these options need, and the extra of this package that brings each."""

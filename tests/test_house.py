@@ -22,7 +22,9 @@ ROOMS = {
     "errors": "",
     "options": "errors",
     "compat": "errors",
-    "parsing": "errors compat",
+    "recipe_files": "options",
+    "nested": "",
+    "parsing": "errors compat options nested recipe_files",
     "engines": "",
     "engines.store": "errors compat",
     "engines.runtime": "errors compat engines.store",
@@ -35,7 +37,8 @@ ROOMS = {
     "budget": "errors options",
     "selection": "errors",
     "context": "errors data selection engines.runtime engines.subset engines.llm",
-    "selector": "errors context data budget options engines.subset",
+    "card": "",
+    "selector": "errors card context data budget options engines.subset",
     "features": "errors compat context data engines.store engines.runtime engines.forward engines.gradients "
     "engines.tuning engines.subset engines.llm",
     "runs": "errors selection data engines.store",
@@ -44,12 +47,13 @@ ROOMS = {
     "diversity": "errors options context data features engines.subset engines.forward",
     "selectors": "errors options context selector data features fitted diversity engines.subset engines.gradients "
     "engines.tuning engines.llm",
-    "registry": "errors options selector selectors",
+    "declared": "card selectors",
+    "registry": "errors options declared selector selectors",
     "pipeline": "*",
     "plan": "*",
     "service": "*",
     "testing": "*",
-    "evaluation": "errors compat options context data registry selector selection runs features engines.store "
+    "evaluation": "errors compat options card context data registry selector selection runs features engines.store "
     "engines.runtime engines.forward engines.llm",
     "training": "*",
     "cli": "*",

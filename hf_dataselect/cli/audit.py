@@ -13,14 +13,19 @@ from ..runs.files import plain
 from ..training.audit import carry_out_audit, finish
 from ..training.audit_arguments import AuditArguments
 from ..training.audit_plan import plan_audit
+from ..training.forecast import forecast_audit
 from ..training.recipe import parse_recipe
-from .console import alone_in, checked, log_to_console, say
+from .console import alone_in, checked, log_to_console, say, without_dry_run
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command; finished trainings and scores are kept."""
     log_to_console()
+    argv, dry_run = without_dry_run(argv)
     recipe = checked(parse_recipe, argv, "audit", AuditArguments)
+    if dry_run:
+        say("\n".join(checked(forecast_audit, checked(plan_audit, recipe))))
+        return
     with alone_in(recipe.args.output_dir):
         planned = checked(plan_audit, recipe)
         audit, about = checked(carry_out_audit, planned)

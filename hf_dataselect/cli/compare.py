@@ -12,8 +12,9 @@ from ..evaluation.report.report import in_short, to_markdown, write_report
 from ..evaluation.report.sections import sections
 from ..training.compare_arguments import CompareArguments
 from ..training.comparison import carry_out, plan, series_of
+from ..training.forecast import forecast_comparison
 from ..training.recipe import parse_recipe
-from .console import alone_in, checked, log_to_console, say
+from .console import alone_in, checked, log_to_console, say, without_dry_run
 
 
 logger = logging.getLogger(__name__)
@@ -22,8 +23,12 @@ logger = logging.getLogger(__name__)
 def run(argv: Sequence[str]) -> None:
     """Run the command; finished runs are not repeated."""
     log_to_console()
+    argv, dry_run = without_dry_run(argv)
     recipe = checked(parse_recipe, argv, "compare", CompareArguments)
     args = recipe.args
+    if dry_run:
+        say("\n".join(checked(forecast_comparison, recipe, *checked(plan, recipe))))
+        return
     with alone_in(args.output_dir):
         records, runs = checked(plan, recipe)
         series, main = series_of(runs, len(records)), PartialState().is_main_process

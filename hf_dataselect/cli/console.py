@@ -3,7 +3,7 @@
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,12 @@ def alone_in(folder: Path | str) -> Iterator[None]:
     with ExitStack() as stack:
         checked(stack.enter_context, locked(folder))
         yield
+
+
+def without_dry_run(argv: Sequence[str]) -> tuple[list[str], bool]:
+    """The command line without `--dry_run`, and whether it was there."""
+    given = {"--dry_run", "--dry-run"}
+    return [item for item in argv if item not in given], not given.isdisjoint(argv)
 
 
 class _Printable(logging.Formatter):

@@ -10,11 +10,13 @@ from accelerate import Accelerator
 from ..engines.llm.judge_options import JudgeOptions
 from ..engines.llm.load import load_judge
 from ..engines.runtime.runtime import Runtime
-from ..engines.store.files import cache_folder, default_cache_dir, write_atomic
+from ..engines.store.files import cache_folder, write_atomic
 from ..errors import printable
 from ..evaluation.judging.judge_check import agreement, as_json, as_table, load_pairs
+from ..nested import read_value
 from ..options import typed_options
 from .console import checked, log_to_console, refuse, say
+from .parsers import judge_check_parser
 
 
 if TYPE_CHECKING:
@@ -24,16 +26,7 @@ if TYPE_CHECKING:
 
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser("hf-dataselect judge-check", description=__doc__)
-    parser.add_argument(
-        "pairs", nargs="+", help="labelled pairs in the layout of PandaLM, Auto-J or LLMBar: hub names, folders, files"
-    )
-    add_judge(parser, "to check; more pairs cost more calls")
-    parser.add_argument("--replay", metavar="COLUMN", help="check verdicts stored in this column, instead of a judge")
-    parser.add_argument("--limit", type=int, help="check a seeded sample of each set, of this many pairs")
-    parser.add_argument("--max_new_tokens", type=int, default=128, help="maximum length of a verdict in tokens")
-    parser.add_argument("--output_file", type=Path, help="also write the result there, as JSON")
-    options = parser.parse_args(argv)
+    options = judge_check_parser().parse_args(argv)
     if (options.judge is None) == (options.replay is None):
         refuse("give either `--judge` or `--replay`")
     if options.limit is not None and options.limit < 1:
@@ -58,16 +51,11 @@ def _check(options: argparse.Namespace) -> None:
             write_atomic(options.output_file, printable(as_json(results, judge, options.replay)))
 
 
-def add_judge(parser: argparse.ArgumentParser, purpose: str) -> None:
-    """Options of commands that ask a judge without a recipe."""
-    parser.add_argument("--judge", help=f"'openai:MODEL', 'model:NAME' or 'reward:NAME': {purpose}")
-    parser.add_argument("--judge_kwargs", default="{}", help="options of the judge, JSON")
-    parser.add_argument(
-        "--cache_dir", default=default_cache_dir(), help="where the judge's replies are kept; 'none' keeps none"
-    )
-
-
 def load_judge_of(options: argparse.Namespace) -> "Judge | RewardModel":
-    """The judge of [`add_judge`]'s options."""
-    judge_options = typed_options(JudgeOptions, options.judge_kwargs, "judge_kwargs")
+    """The judge of a command without a recipe."""
+    try:
+        given = read_value(options.judge_kwargs)
+    except ValueError as error:
+        raise ValueError(f"`judge_kwargs={options.judge_kwargs}` {error}") from error
+    judge_options = typed_options(JudgeOptions, given, "judge_kwargs")
     return load_judge(options.judge, judge_options, Runtime(Accelerator(), cache_folder(options.cache_dir)))

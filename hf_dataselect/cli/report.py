@@ -1,8 +1,6 @@
 """`hf-dataselect report`: finished runs side by side, with SDF, PIR by setting, STR, seconds, and the rows kept."""
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..data.load import load_rows
 from ..data.records import Records
@@ -10,23 +8,13 @@ from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
 from ..evaluation.report.report import in_short, to_markdown, write_report
 from ..evaluation.report.sections import sections
 from .console import checked, log_to_console, refuse, say
-from .judge_check import add_judge, load_judge_of
+from .judge_check import load_judge_of
+from .parsers import report_parser
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser("hf-dataselect report", description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders; one of `full` is the baseline")
-    parser.add_argument("--baseline", type=Path, help="the baseline's folder, if several runs are `full`")
-    parser.add_argument(
-        "--output_dir", type=Path, help="also write report.html, report.md, report.json and the pictures there"
-    )
-    parser.add_argument("--dataset_name", help="the candidate dataset, to show rows kept and left out")
-    parser.add_argument("--dataset_config", help="its configuration")
-    parser.add_argument("--dataset_train_split", default="train", help="its split")
-    parser.add_argument("--count_by", metavar="COLUMN", help="count the rows kept by this column of it")
-    add_judge(parser, "compares the runs' answers to the test sets (`benchmarks` of the kind instructions)")
-    options = parser.parse_args(argv)
+    options = report_parser().parse_args(argv)
     if options.count_by and not options.dataset_name:
         refuse("`--count_by` needs `--dataset_name`")
     # `runs/*` of a comparison also holds its report.

@@ -19,12 +19,12 @@ from ..training.recipe import parse_recipe
 from ..training.scenario import comparison_of, counted, describe, load_scenario, make_rows, names
 from . import compare
 from .console import checked, log_to_console, refuse
+from .parsers import scenario_parser
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command; rows that are drawn stay, finished runs are not repeated."""
-    parser = _parser()
-    options, rest = parser.parse_known_args(argv)
+    options, rest = scenario_parser().parse_known_args(argv)
     if options.list:
         for name in names():
             print(f"{name:20} {load_scenario(name).question}")
@@ -42,25 +42,6 @@ def run(argv: Sequence[str]) -> None:
             print(f"{equal}: {_forecast(runs, len(records), equal)}\n  hf-dataselect compare --config {path}")
         else:
             compare.run(command)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "hf-dataselect scenario",
-        description=__doc__,
-        epilog="All other options are those of `hf-dataselect compare`, and override the scenario's.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("name", nargs="?", help="a scenario (see --list), or a .yaml file of your own")
-    parser.add_argument("--list", action="store_true", help="list the scenarios")
-    parser.add_argument(
-        "--sources", type=Path, help="YAML: hub name of a dataset or model -> file or folder in its place"
-    )
-    parser.add_argument("--pool_seed", type=int, help="draw other rows: of pool, target and test sets")
-    parser.add_argument("--equal", nargs="+", metavar="WHAT", help="epochs, updates or tokens; a comparison for each")
-    parser.add_argument("--output_dir", type=Path, help="default: runs/scenarios/NAME, with the pool's seed if not 0")
-    parser.add_argument("--dry_run", action="store_true", help="draw the rows and check every run, train nothing")
-    return parser
 
 
 def _prepare(options: argparse.Namespace) -> dict[str, Path]:

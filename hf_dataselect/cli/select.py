@@ -6,14 +6,19 @@ from pathlib import Path
 from ..engines.store.files import written_atomic
 from ..runs.files import SELECTED
 from ..runs.publish import push_selected, selected_dataset
+from ..training.forecast import forecast_run
 from ..training.recipe import parse_recipe, prepare_selection
-from .console import alone_in, checked, log_to_console, say
+from .console import alone_in, checked, log_to_console, say, without_dry_run
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
     log_to_console()
+    argv, dry_run = without_dry_run(argv)
     recipe = checked(parse_recipe, argv, "select")
+    if dry_run:
+        say("\n".join(checked(forecast_run, recipe, train=False)))
+        return
     with alone_in(recipe.args.output_dir):
         plan, choose, is_main = checked(prepare_selection, recipe)
         selection = choose()

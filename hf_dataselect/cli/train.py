@@ -3,14 +3,19 @@
 from collections.abc import Sequence
 
 from ..errors import printable
+from ..training.forecast import forecast_run
 from ..training.recipe import build_trainer, parse_recipe
-from .console import alone_in, checked, log_to_console
+from .console import alone_in, checked, log_to_console, say, without_dry_run
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
     log_to_console()
+    argv, dry_run = without_dry_run(argv)
     recipe = checked(parse_recipe, argv)
+    if dry_run:
+        say("\n".join(checked(forecast_run, recipe, train=True)))
+        return
     with alone_in(recipe.args.output_dir):
         trainer = checked(build_trainer, recipe)
         resume = trainer.args.resume_from_checkpoint

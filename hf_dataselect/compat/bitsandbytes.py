@@ -1,10 +1,47 @@
 """What bitsandbytes does not document. Imports it only when asked."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 from typing import Any
 
 from .installed import imported
+
+
+class _Later(ModuleType):
+    """A module that is imported when something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__file__":  # which `inspect` asks all modules for
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(import_module(self.__name__), name)
+
+
+@contextmanager
+def bitsandbytes_later() -> Iterator[None]:
+    """
+    Let libraries that are imported inside import bitsandbytes when they use it, not at once: `peft.helpers` does so
+    for one function, which costs a second, 125 MB and a message about kernels. Seen on PEFT 0.21.2, bitsandbytes
+    0.50.2; does nothing where either is imported already, or bitsandbytes is not installed.
+    """
+    name = "bitsandbytes"
+    spec = None if {name, "peft"} & sys.modules.keys() else find_spec(name)
+    if spec is None:
+        yield
+        return
+    later = _Later(name)
+    later.__spec__ = spec
+    sys.modules[name] = later
+    try:
+        yield
+    finally:
+        if sys.modules.get(name) is later:
+            del sys.modules[name]
 
 
 #: The attribute of a 4-bit layer that lets it repack its weights for a CPU, for faster inference; that rounds their

@@ -154,13 +154,17 @@ def benchmark_class(kind: str) -> type[Benchmark]:
     )
 
 
-def load_benchmarks(described: list[dict[str, Any]] | str | None) -> list[Benchmark]:
+def load_benchmarks(
+    described: list[dict[str, Any]] | str | None, max_new_tokens: int | None = None
+) -> list[Benchmark]:
     """
     Benchmarks from a recipe, typed and checked; rows are read later, by [`Benchmark.prepare`].
 
     Args:
         described (`list[dict]` or `str`, *optional*):
             For each benchmark a mapping of `kind` and options; on the command line, the list as JSON.
+        max_new_tokens (`int`, *optional*):
+            Of the kinds that generate, where the mapping has none; by default each kind's own.
 
     Raises:
         `ValueError`: Unknown kind or option (the message suggests the nearest name), an invalid value, or two
@@ -189,6 +193,8 @@ def load_benchmarks(described: list[dict[str, Any]] | str | None) -> list[Benchm
             raise ValueError(f"`{option}`: {kind!r} needs `{'` and `'.join(missing)}`.")
         # A copy: the config keeps what it was given.
         options = {key: copy.deepcopy(value) for key, value in item.items() if key != "kind"}
+        if max_new_tokens is not None and "max_new_tokens" in {item.name for item in fields(cls)}:
+            options.setdefault("max_new_tokens", max_new_tokens)
         benchmark = typed_options(cls, options, option, f"{kind!r} has")
         require_extras(f"kind: {kind}", benchmark.extras())
         benchmark.name = benchmark.name or benchmark.default_name()

@@ -113,16 +113,22 @@ def _warn_of_earlier(folder: Path) -> None:
     logger.warning("%s was written by an earlier version, without checksums: it is read unchecked.", folder)
 
 
-def write_versions(folder: Path, run: str | None = None) -> None:
-    """Write `versions.json`, with the id given or that of the run in the folder."""
-    versions: dict[str, Any] = {RUN: run or run_id(folder), "python": platform.python_version()}
-    versions["hf_dataselect"] = __version__
+def installed_versions() -> dict[str, str | None]:
+    """Versions of the packages that decide what a run computes; `None` for one that is not installed."""
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    write_json(folder / VERSIONS, versions)
+    return versions
+
+
+def write_versions(folder: Path, run: str | None = None) -> None:
+    """Write `versions.json`, with the id given or that of the run in the folder."""
+    versions: dict[str, Any] = {RUN: run or run_id(folder), "python": platform.python_version()}
+    versions["hf_dataselect"] = __version__
+    write_json(folder / VERSIONS, versions | installed_versions())
 
 
 def read_versions(folder: Path) -> dict[str, Any]:

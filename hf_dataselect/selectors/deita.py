@@ -126,6 +126,9 @@ class DEITA(Selector):
             "quality": self.quality_prompt or card_template(self.quality_scorer, "quality"),
         }
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": 2 * rows, "embedded_rows": rows}
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         sizes, empty, suspected = [], [], []
         for record in records:

@@ -106,6 +106,13 @@ class IFD(Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt", "model"})
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        if self.warmup == "none":
+            return {"forward_rows": 2 * rows}
+        tuned_on = min(self.warmup_clusters * self.warmup_rows_per_cluster, rows)
+        pool = min(self.warmup_pool, rows)
+        return {"forward_rows": 2 * rows + 2 * pool, "warmup_rows": round(tuned_on * self.warmup_epochs)}
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         check_warmup(ctx, self)
         rows = [] if self.warmup == "none" else self._warmup_rows(records, ctx)

@@ -135,6 +135,13 @@ class LESS(Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        tuned_on = max(1, round(self.warmup_fraction * rows))
+        return {
+            "backward_rows": (rows + target) * self.warmup_epochs,
+            "warmup_rows": tuned_on * self.warmup_epochs,
+        }
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         if not self.layers:
             check_adapter(ctx)

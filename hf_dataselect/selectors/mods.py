@@ -124,6 +124,11 @@ class MoDS(Selector):
         if self.encoder != "model":
             check_sentence_encoder(self.encoder)
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        seed = int(self.seed_rows) if self.seed_rows > 1 else max(1, round(self.seed_rows * kept))
+        tuned_on = 0 if self.warmup == "none" else round(min(seed, kept) * self.warmup_epochs)
+        return {"forward_rows": 2 * rows, "warmup_rows": tuned_on, "answered_rows": rows, "embedded_rows": rows}
+
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         check_warmup(ctx, self)
         return answer_rewards(records, ctx, self.reward_model)

@@ -114,6 +114,10 @@ class Nuggets(Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt", "model"})
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        tasks = min(self.tasks, rows)
+        return {"forward_rows": tasks + tasks * rows}
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         losses = task_losses(
             records,

@@ -55,6 +55,9 @@ class RDS(Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": rows + target}
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         text_format = ctx.text_format()
         encoded_target = encode_target(ctx, text_format)

@@ -89,6 +89,9 @@ class Superfiltering(Selector):
         except (OSError, ValueError) as error:
             raise ValueError(f"`selection_kwargs`: model={self.model!r} can't be found: {error}") from error
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": 2 * rows}
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         small = ctx.with_model(self.model)
         plain = small.text_format(style="plain")

@@ -45,7 +45,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     selection_kwargs: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "Hyper-parameters of the method, a mapping in YAML, or JSON on the command line (replaces it)."
+            "help": "Hyper-parameters of the method, a mapping (`hf-dataselect methods NAME` lists them). On the "
+            "command line, `--selection_kwargs.warmup none` changes one, `--selection_kwargs '{warmup: none}'` all."
         },
     )
     selection_budget: float | str | None = field(
@@ -148,9 +149,12 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             "whatever `evaluate.load` takes. Generating costs far more time than the likelihood settings do."
         },
     )
-    benchmark_max_new_tokens: PositiveInt = field(
-        default=256,
-        metadata={"help": "Maximum length of a generated answer in tokens. Time grows with it."},
+    benchmark_max_new_tokens: PositiveInt | None = field(
+        default=None,
+        metadata={
+            "help": "Maximum length of a generated answer in tokens, of every benchmark that has no `max_new_tokens` "
+            "of its own. Time grows with it. Default: by kind, 256 to 1024."
+        },
     )
 
     def __post_init__(self):
@@ -159,7 +163,7 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         checks = Checks()
         selector, diversity = checks(lambda: self.selector), checks(lambda: self.diversity)
         checks(lambda: self.judge_options)
-        checks(load_benchmarks, self.benchmarks)
+        checks(load_benchmarks, self.benchmarks, self.benchmark_max_new_tokens)
         if str(self.baseline_dir).lower() == "none":
             self.baseline_dir = None
         if self.judge is not None:

@@ -101,7 +101,8 @@ def prepare_benchmarks(
         `ValueError`: two of one name, rows that can't be loaded or asked, or no `judge` for a benchmark that needs it.
     """
     sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
-    options = {"metrics": args.benchmark_metrics, "max_new_tokens": args.benchmark_max_new_tokens}
+    length = args.benchmark_max_new_tokens
+    options = {"metrics": args.benchmark_metrics} | ({} if length is None else {"max_new_tokens": length})
     held_out: list[Benchmark] = [
         HeldOut.of(records, name=name, **options)
         for name, rows in sets.items()
@@ -109,7 +110,7 @@ def prepare_benchmarks(
         for records in [Records(rows, args.dataset_text_field, formatting_func, name="eval_dataset")]
         if records.layout != "tokens"
     ]
-    named = load_benchmarks(args.benchmarks)
+    named = load_benchmarks(args.benchmarks, length)
     for benchmark in named:
         if benchmark.name in sets:
             raise ValueError(f"`benchmarks`: a set of `eval_dataset` is called {benchmark.name!r} too.")

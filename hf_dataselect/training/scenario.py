@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import recipe_files
 from ..data.leakage import overlap
 from ..data.load import load_rows
 from ..data.near_duplicates import NearDuplicates, add_near_duplicates
@@ -27,8 +28,8 @@ from ..options import NonNegativeInt, check_declared, nearest, typed_options
 from ..parsing import read_yaml
 
 
-#: The scenarios of the repository.
-FOLDER = Path(__file__).resolve().parents[2] / "recipes" / "scenarios"
+#: The scenarios that come with the package.
+FOLDER = recipe_files.FOLDER / "scenarios"
 #: In a scenario's folder: what its rows were drawn by, and the hash of each file.
 DRAWN = "drawn.json"
 
@@ -85,8 +86,8 @@ class Scenario:
 
 
 def names() -> list[str]:
-    """The scenarios of the repository."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """The scenarios that come with the package."""
+    return recipe_files.recipe_names("scenarios")
 
 
 def load_scenario(name: str, places: Mapping[str, Any] | None = None) -> Scenario:
@@ -144,10 +145,7 @@ def describe(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     if not path.is_file():
         if own:
             raise ValueError(f"scenario {name!r}: there is no such file.")
-        known = names()
-        if not known:
-            raise ValueError(f"scenario {name!r}: scenarios are part of the repository, not of the package: clone it.")
-        raise ValueError(f"scenario {name!r} does not exist{nearest(name, known)}")
+        raise ValueError(f"scenario {name!r} does not exist{nearest(name, names())}")
     described = read_yaml(path, f"scenario {name!r}")
     if not isinstance(described, dict):
         raise ValueError(f"scenario {name!r} must be a mapping of options in YAML.")

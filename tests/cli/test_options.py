@@ -13,8 +13,9 @@ import yaml
 from transformers import TrainerCallback
 from trl import ScriptArguments, SFTConfig
 
-from hf_dataselect.cli import compare, fit_rule, judge_check, report, scenario
+from hf_dataselect.cli import compare, fit_rule, judge_check, report
 from hf_dataselect.cli.main import COMMANDS, main
+from hf_dataselect.cli.parsers import scenario_parser
 from hf_dataselect.data.load import load_rows
 from hf_dataselect.data.records import Records
 from hf_dataselect.diversity import Diversity
@@ -440,7 +441,7 @@ def test_options_of_scenario_reach_the_rows_and_the_comparisons(tmp_path, monkey
     options = {"sources": str(tmp_path / "places.yaml"), "output_dir": str(tmp_path / "out"), "pool_seed": "3"}
     options |= {"equal": ["tokens", "updates"]}
     main(["scenario", str(tmp_path / "mine.yaml"), *as_arguments(options), "--methods", "length", "bm25"])
-    flags = {action.dest for action in scenario._parser()._actions} - {"help"}
+    flags = {action.dest for action in scenario_parser()._actions} - {"help"}
     assert flags == options.keys() | {"name", "list", "dry_run"}  # the last two: test_scenario.py
     recipes = [str(tmp_path / "out" / f"{equal}.yaml") for equal in options["equal"]]
     assert commands == [["--config", recipe, "--methods", "length", "bm25"] for recipe in recipes]

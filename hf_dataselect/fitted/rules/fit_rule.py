@@ -41,7 +41,7 @@ class FitRuleArguments:
         default_factory=list,
         metadata={
             "help": "Indicators of the rule, all by default. Each costs a pass over the rows. "
-            + "; ".join(f"{method}: {', '.join(names)}" for method, names in METHODS.items())
+            "instruction_mining: len, mtld, rew, ppl, knn, nat, coh, und; instructiongpt4: clip, len, rew, judge, pca"
         },
     )
     regressor: Literal["linear", "attention"] = field(

@@ -1,0 +1,267 @@
+"""What a command would do and cost (`--dry_run`): checked as the command checks it, and nothing trained or asked."""
+
+import copy
+import dataclasses
+import math
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate import PartialState
+from datasets import disable_progress_bars
+
+from ..budget import Budget
+from ..context import Context
+from ..data.chat_template import set_template
+from ..data.encoding import encode
+from ..data.load import load_target
+from ..data.records import Records
+from ..engines.runtime.memory import free_memory
+from ..engines.runtime.runtime import Runtime
+from ..evaluation.benchmark import Benchmark
+from ..evaluation.benchmarks.held_out import HeldOut
+from ..evaluation.questions import QuestionsBenchmark
+from ..plan import SelectionPlan
+from ..registry import load_selector
+from ..selector import Selector, method_name
+from .audit_plan import AuditPlan
+from .comparison import PlannedRun
+from .inputs import load_processing_class_of, prepare_benchmarks, selection_plan
+from .judge_calls import judge_total
+from .rates import Rates, measured_rates
+from .recipe import Recipe, load_sources, set_model_options
+
+
+#: Rows that tokens of a row are counted on.
+SAMPLE = 256
+#: Kinds of passes that a method books, in words.
+PASSES = {
+    "forward_rows": "forward passes over a row",
+    "backward_rows": "gradients of a row",
+    "warmup_rows": "rows of warm-ups (trainings of the method's own)",
+    "embedded_rows": "rows embedded",
+    "answered_rows": "rows answered by the model",
+    "judge_calls": "calls of the judge",
+}
+
+
+@dataclass
+class Forecast:
+    """
+    What is to be done, at most.
+
+    Args:
+        recipe ([`Recipe`]):
+            Parsed options.
+        plan ([`SelectionPlan`]):
+            Of one selection, for tokens and template.
+        candidates (`int`):
+            Rows to select from.
+        trained_rows (`list[int]`):
+            Rows of each training, one for each that is left to do.
+        passes (`Counter`):
+            Of selections by this model, by name.
+        others (`Counter`):
+            Those by models of the methods' own.
+        benchmarks (`list[Benchmark]`):
+            What each training ends with.
+        notes (`list[str]`):
+            More lines.
+        models_kept, compared (`int`):
+            Models that are saved, and runs whose answers a judge compares with a baseline's.
+    """
+
+    recipe: Recipe
+    plan: SelectionPlan
+    candidates: int
+    trained_rows: list[int] = field(default_factory=list)
+    passes: Counter[str] = field(default_factory=Counter)
+    others: Counter[str] = field(default_factory=Counter)
+    benchmarks: list[Benchmark] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    models_kept: int = 0
+    compared: int = 0
+
+    def select(self, selector: Selector, kept: int, times: int = 1) -> None:
+        """Add a selection."""
+        targets = 0 if self.plan.target is None else len(self.plan.target)
+        for name, number in selector.forecast(self.candidates, targets, kept).items():
+            own = "model" in selector.needs() or name == "judge_calls"
+            (self.passes if own else self.others)[name] += number * times
+
+    def lines(self) -> list[str]:
+        """The forecast, a fact a line."""
+        disable_progress_bars()
+        encoded, args = self._sample(), self.recipe.args
+        lengths = encoded.tokens.lengths
+        mean, scored = float(lengths.mean()), self.passes["forward_rows"]
+        said = [f"rows: {self.candidates:,} candidates, {mean:,.0f} tokens each (counted on {len(lengths):,} of them)"]
+        for name, number in sorted(self.passes.items()):
+            said.append(f"{PASSES[name]}: {number:,}")
+        for name, number in sorted(self.others.items()):
+            said.append(f"{PASSES[name]}: {number:,}, by a model of the method's own, in no time below")
+        if self.trained_rows:
+            tokens, updates = self._trained(mean)
+            said.append(f"trainings: {len(self.trained_rows):,}, of {_range(self.trained_rows)} rows, {updates:,} "
+                        f"optimizer updates and {tokens:,.0f} tokens in all")  # fmt: skip
+        answers, new_tokens = self._answers()
+        said.append(f"answers to generate: {answers:,}, at most {new_tokens:,} tokens")
+        said += self.notes + self._judge()
+        if not (self.trained_rows or self.passes or answers):
+            return [*said, "time: below a minute, no model runs"]
+        rates = measured_rates(args, self.recipe.model, encoded)
+        seconds = {
+            "selecting": rates.score * mean * scored
+            + rates.train * mean * (self.passes["warmup_rows"] + self.passes["backward_rows"]),
+            "training": rates.train * (self._trained(mean)[0] if self.trained_rows else 0),
+            "generating": rates.generate * new_tokens,
+        }
+        ranks = PartialState().num_processes
+        parts = ", ".join(f"{name} {_time(part / ranks)}" for name, part in seconds.items() if part)
+        said.append(f"time: about {_time(sum(seconds.values()) / ranks)} ({parts}), by the rates of this machine now: "
+                    f"{1 / rates.score:,.0f} tokens a second scored, {1 / rates.train:,.0f} trained on, "
+                    f"{1 / rates.generate:,.0f} generated")  # fmt: skip
+        return [*said, *self._disk(rates, scored), self._memory(rates)]
+
+    def _sample(self) -> Any:
+        records = self.plan.records
+        rows = np.random.default_rng(0).permutation(len(records))[:SAMPLE]
+        args = copy.copy(self.recipe.args)
+        tokenizer = load_processing_class_of(self.recipe.model.model_name_or_path, args)
+        self.plan.complete(tokenizer, args.eos_token, args.chat_template_path, getattr(args, "pad_token", None))
+        set_template(tokenizer, args)
+        self.plan.try_preparation(tokenizer)
+        context: Context = self.plan.context(tokenizer, None, Runtime(), None)
+        return encode(records.subset(np.sort(rows)), context.text_format())
+
+    def _trained(self, mean: float) -> tuple[float, int]:
+        """Tokens and updates of all trainings."""
+        args = self.recipe.args
+        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * PartialState().num_processes
+        if args.max_steps > 0:
+            updates = args.max_steps * len(self.trained_rows)
+            return updates * batch * mean, updates
+        epochs = args.num_train_epochs
+        tokens = sum(rows * mean * epochs for rows in self.trained_rows)
+        return tokens, sum(math.ceil(math.ceil(rows / batch) * epochs) for rows in self.trained_rows)
+
+    def _answers(self) -> tuple[int, int]:
+        """Answers that benchmarks generate for all trainings, and the tokens of these at most."""
+        answers = tokens = 0
+        for benchmark in self.benchmarks:
+            if isinstance(benchmark, QuestionsBenchmark):
+                number = sum(len(question.turns) for question in benchmark.questions)
+            else:
+                number = len(benchmark.records) if isinstance(benchmark, HeldOut) and benchmark.metrics else 0
+            answers += number * len(self.trained_rows)
+            tokens += number * len(self.trained_rows) * getattr(benchmark, "max_new_tokens", 0)
+        return answers, tokens
+
+    def _judge(self) -> list[str]:
+        args, said = self.recipe.args, []
+        if calls := self.passes["judge_calls"]:
+            mean = sum(len(str(row)) for row in self.plan.records.dataset.select(range(min(SAMPLE, self.candidates))))
+            prompt = calls * (mean // min(SAMPLE, self.candidates) // 4 + 200)
+            money = args.judge_options.money(prompt, calls * 256)
+            price = "" if money is None else f", about {money:,.2f} at most"
+            said.append(f"judge, to select: at most {calls:,} calls, about {prompt:,} prompt tokens{price}")
+        total = judge_total(self.benchmarks, args.judge_options, len(self.trained_rows), self.compared)
+        return said + ([] if total is None else [f"judge, to evaluate: {total}"])
+
+    def _disk(self, rates: Rates, scored: int) -> list[str]:
+        args = self.recipe.args
+        # A checkpoint has the two moments of AdamW beside the weights.
+        checkpoints = 0 if args.save_strategy == "no" else (args.save_total_limit or math.ceil(args.num_train_epochs))
+        largest = 3 * rates.saved_bytes * checkpoints * bool(self.trained_rows)
+        needed = rates.saved_bytes * self.models_kept + largest * max(1, self.models_kept) + 52 * scored
+        folder = next(path for path in Path(args.output_dir).absolute().parents if path.is_dir())
+        free = _bytes(shutil.disk_usage(folder).free)
+        return [f"disk: about {_bytes(needed)} for models, checkpoints and scores; {free} "
+                "are free"]  # fmt: skip
+
+    def _memory(self, rates: Rates) -> str:
+        training = f"{_bytes(rates.training_bytes)} to train" if self.trained_rows else ""
+        size = f"{rates.parameters / 1e6:,.0f} million parameters, {rates.trainable / 1e6:,.1f} trained"
+        needed = " and ".join(filter(None, [f"{_bytes(rates.weight_bytes)} to score", training]))
+        return f"memory: at least {needed}, activations besides; {_bytes(free_memory())} are free ({size})"
+
+
+def forecast_run(recipe: Recipe, train: bool) -> list[str]:
+    """What `train` or `select` would do."""
+    args = recipe.args
+    rows, held_out = load_sources(recipe, evaluation=train)
+    records = Records(rows, args.dataset_text_field)
+    plan = selection_plan(args, records, load_target(args.selection_target, records))
+    plan.check(recipe.model.model_name_or_path, args.runtime(None).cache_dir)
+    set_model_options(args, recipe.model)
+    found = Forecast(recipe, plan, len(records))
+    kept = plan.budget.rows(len(records))
+    found.notes.append(f"rows kept: {'at most all' if kept is None else f'{kept:,}'} (budget: {plan.budget})")
+    kept = len(records) if kept is None else kept
+    found.select(plan.selector, kept)
+    if train:
+        found.trained_rows, found.models_kept = [kept], 1
+        found.benchmarks = prepare_benchmarks(args, held_out)
+    return found.lines()
+
+
+def forecast_comparison(recipe: Recipe, records: Records, runs: Sequence[PlannedRun]) -> list[str]:
+    """What `compare` would do; finished runs cost nothing."""
+    args = copy.copy(recipe.args)
+    set_model_options(args, recipe.model)
+    left = [run for run in runs if run.state != "finished"]
+    plan = selection_plan(args, records, load_target(args.selection_target, records))
+    found = Forecast(dataclasses.replace(recipe, args=args), plan, len(records))
+    found.notes.append(f"runs: {len(runs):,}, of which {len(runs) - len(left):,} are finished")
+    scored: dict[tuple[str, Any], int] = {}
+    for run in left:
+        budget, seed = run.given["selection_budget"], run.given["seed"]
+        kept = len(records) if budget is None else Budget.parse(budget).rows(len(records)) or len(records)
+        found.trained_rows.append(len(records) if run.trains_alike else kept)
+        selector = load_selector(run.given["selection_method"], run.given["selection_kwargs"])
+        # The scores of a method serve all budgets; those that a seed decides are each seed's own.
+        by_seed = "warmup_rows" in selector.forecast(len(records), 0, kept)
+        if (key := (method_name(selector), seed if by_seed else None)) not in scored:
+            found.select(selector, kept)
+        scored[key] = kept
+    found.benchmarks = prepare_benchmarks(args, load_sources(recipe)[1])
+    found.compared = sum(run.given["baseline_dir"] is not None for run in runs)
+    found.models_kept = len(left) if recipe.more.save_models else 0
+    return found.lines()
+
+
+def forecast_audit(planned: AuditPlan) -> list[str]:
+    """What `audit` would do, if nothing of it is done yet."""
+    recipe, given = planned.recipe, planned.recipe.more
+    set_model_options(recipe.args, recipe.model)
+    plan = selection_plan(recipe.args, planned.records, load_target(recipe.args.selection_target, planned.records))
+    found = Forecast(recipe, plan, len(planned.records))
+    for entry in planned.entries:
+        found.select(load_selector(entry.method, entry.kwargs), planned.subset_rows)
+    trainings = given.subsets + len(planned.entries) * given.top_seeds
+    found.trained_rows = [planned.subset_rows] * trainings
+    found.notes.append(f"selectors: {', '.join(entry.name for entry in planned.entries)}")
+    found.notes += [f"left out: {name}: {why}" for name, why in planned.left_out.items()]
+    found.notes.append(f"held-out rows, scored after each training: {len(planned.held_out):,}")
+    found.passes["forward_rows"] += len(planned.held_out) * (trainings + 1)
+    return found.lines()
+
+
+def _range(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _time(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:,.1f} {unit}"
+    return f"{seconds:,.0f} s"
+
+
+def _bytes(number: float) -> str:
+    return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"
