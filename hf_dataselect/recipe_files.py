@@ -1,6 +1,7 @@
 """The recipes that come with the package: YAML files, found by name (`ifd`, `scenarios/target`) in every command."""
 
 from pathlib import Path
+from typing import Any
 
 from .options import nearest
 
@@ -24,7 +25,7 @@ def recipe_file(name: str) -> Path:
     Raises:
         `ValueError`: there is neither; the message has the nearest right name.
     """
-    path = Path(name).expanduser()
+    path = Path(beside_recipes(name)).expanduser()
     if path.is_file() or path.suffix in (".yaml", ".yml") or name.startswith(("/", ".", "~")):
         return path
     packaged = FOLDER / f"{name}.yaml"
@@ -33,7 +34,7 @@ def recipe_file(name: str) -> Path:
     return packaged
 
 
-def beside_recipes(value: object) -> object:
+def beside_recipes(value: Any) -> Any:
     """A value of a recipe; a path `recipes/...` that is not in the working folder is that of the package."""
     if isinstance(value, str) and value.startswith("recipes/") and not Path(value).exists():
         packaged = FOLDER / value.removeprefix("recipes/")

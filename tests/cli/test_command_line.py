@@ -108,6 +108,7 @@ def test_a_recipe_is_found_by_its_name_and_printed(tmp_path, capsys, monkeypatch
     model = str(write_recipe(tmp_path).parent / "model")
     args = parse_recipe(["--config", "length", "--model_name_or_path", model, "--bf16", "false"]).args
     assert args.selection_method == "length" and recipe_file("ifd") == FOLDER / "ifd.yaml"
+    assert recipe_file("recipes/ifd.yaml") == FOLDER / "ifd.yaml"  # as the docs call it in a clone
     assert "did you mean 'ifd'" in refused(capsys, ["train", "--config", "idf"])
     (tmp_path / "length").write_text("selection_method: random\n", encoding="utf-8")
     assert recipe_file("length") == Path("length")  # a file of the user's comes first

@@ -463,6 +463,16 @@ def test_the_option_of_methods_names_the_method_shown(parsed, capsys):
     assert parsed == {"name": "less"} and capsys.readouterr().out.startswith("less\n")
 
 
+def test_the_option_of_recipe_names_the_file_that_is_printed(parsed, capsys):
+    main(["recipe", "full"])
+    assert parsed == {"name": "full"} and "selection_method: full" in capsys.readouterr().out
+
+
+def test_the_command_env_has_no_options(parsed, capsys):
+    main(["env"])
+    assert parsed == {} and "- hf_dataselect: " in capsys.readouterr().out
+
+
 def test_every_command_is_here():
     tested = [name for name in globals() if name.startswith("test_")]
     for command in COMMANDS:
