@@ -22,6 +22,7 @@ from hf_dataselect.cli.methods import method_table
 from hf_dataselect.evaluation.benchmark import Setting
 from hf_dataselect.evaluation.comparison.pir import benchmark_pir, selection_to_tuning_ratio
 from hf_dataselect.evaluation.comparison.wins import wins_pir
+from hf_dataselect.recipe_files import recipe_file
 from hf_dataselect.registry import method_names, selector_class
 from hf_dataselect.testing import check_selector
 from hf_dataselect.training.audit_arguments import AuditArguments
@@ -94,7 +95,7 @@ def test_commands_are_taken(page, monkeypatch):
             recipe = parse_recipe([*arguments, *cpu], name, RECIPES[name])
             assert recipe.model.model_name_or_path
         else:
-            assert "--config" not in arguments or Path(arguments[arguments.index("--config") + 1]).is_file(), command
+            assert "--config" not in arguments or recipe_file(arguments[arguments.index("--config") + 1]).is_file()
             known = options_of(name) + (options_of("compare") if name == "scenario" else "") + "--config"
             for option in (argument for argument in arguments if argument.startswith("--")):
                 assert option.partition("=")[0] in known, f"{page}: {command}"

@@ -21,6 +21,8 @@ PYTHON = ", use_cpu=True, bf16=False, report_to='none', save_strategy='no', max_
 #: Fewer steps and runs than the commands ask for; the last of two values counts.
 SHORT = ["--num_train_epochs", "1", "--save_strategy", "no", "--disable_tqdm", "true"]
 SHORTER = {"compare": ["--methods", "length", "--budgets", "0.1", "--seeds", "0"]}
+SAYS = {"train": "kept", "select": "Rows: runs/ifd", "compare": "report.html", "methods": "IFD"}
+SAYS["recipe"] = "selection_method: ifd"
 pytestmark = pytest.mark.usefixtures("at_home")
 
 
@@ -62,12 +64,12 @@ COMMANDS = [command for command in commands(README) if re.match(r"hf-dataselect 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_run(command, capsys):
     _, name, *arguments = shlex.split(command)
-    extra = [] if name == "methods" else [*CPU, *SHORT, *SHORTER.get(name, [])]
+    extra = [] if name in ("methods", "recipe") else [*CPU, *SHORT, *SHORTER.get(name, [])]
     if name == "train" and "ifd" in command:
         assert Path("runs/full/eval.json").is_file(), "the baseline comes first, as the README says"
     main([name, *arguments, *extra])
     said = capsys.readouterr().out
-    assert {"train": "kept", "select": "Rows: runs/ifd", "compare": "report.html", "methods": "IFD"}[name] in said
+    assert SAYS[name] in said
 
 
 def test_make_knows_its_targets():
