@@ -5,8 +5,8 @@ none does, random rows.
 1. Train the model, as the run does, on small random subsets of the pool, each time from the same weights.
 2. Let the methods score the pool, once and with one cache; those whose scores predict the random subsets' losses best
    (rank correlation, as in an audit) go on, as many as the time is enough for.
-3. Successive halving: train on the top rows of each, then of the better half with another seed, and so on, three
-   trainings for the last. A method with a target never sees the rows that judge it: where these are the target, it
+3. Successive halving: train on some of the rows that each would keep, as many as a random subset has; then on others
+   of those of the better half, and so on, four trainings for the last. A method with a target never sees the rows that judge it: where these are the target, it
    sees one half and is judged by the other, both ways.
 4. Keep what the best method keeps if the interval of its gain lies above 0. The interval is as wide as the number of
    methods tried demands (Bonferroni): the best of many looks better than it is.
@@ -47,8 +47,8 @@ DEFAULTS = (
     {"method": "ifd", "selection_kwargs": {"warmup": "none"}},
     "rds",
 )
-#: Trainings on the top rows of those that are left in the end.
-SEEDS = 3
+#: Trainings on the rows of the method that is left in the end.
+ROUNDS = 4
 
 
 class Chosen(NamedTuple):
@@ -154,12 +154,12 @@ class Auto(Selector):
         while alive and not trials.afford(halving(len(alive))):
             alive.pop()
         complete = len(alive) == len(scored)
-        for number in range(SEEDS):
+        for number in range(ROUNDS):
             for name in alive:
                 if not trials.afford(trials.trainings_of(name)):
                     return False
                 trials.add_top(name)
-            if number < SEEDS - 1:
+            if number < ROUNDS - 1:
                 alive.sort(key=lambda name: -trials.gain(name, len(scored)).value)
                 alive = alive[: math.ceil(len(alive) / 2)]
         return complete
@@ -168,7 +168,7 @@ class Auto(Selector):
 def halving(methods: int) -> int:
     """Trainings of successive halving among as many methods."""
     total = 0
-    for _ in range(SEEDS):
+    for _ in range(ROUNDS):
         total, methods = total + methods, math.ceil(methods / 2)
     return total
 

@@ -136,7 +136,6 @@ class Trials:
         self._usable, _ = trainable(trainer.records, ctx)
         self._losses: dict[int, TrainedLosses] = {}
         self._chosen: dict[str, list[Any]] = {}
-        self._sizes: dict[str, int] = {}
         halves = np.random.default_rng(ctx.seed).permutation(len(planned.held_out)) % 2 == 0
         self._halves = [halves, ~halves]
         self.source, self.left_out = planned.source, planned.left_out
@@ -191,24 +190,23 @@ class Trials:
         """Train on one more random subset."""
         seed = self._trainer.args.seed
         subset = self._ctx.agreed(drawn_subset(self._usable, self.size, seed, len(self._subsets)))
-        measured = self._train(subset, seed, "Random subset")
+        measured = self._train(subset, seed, f"Random subset {len(self._subsets) + 1}")
         if self.seconds is None:
             self.seconds = full_seconds(self._trainer.args, [measured], len(self._usable) / len(subset))
         self.random.append(measured.losses)
         self._subsets.append(subset)
 
     def score(self, name: str) -> bool:
-        """Let a method score the pool and choose its top rows; whether it could."""
+        """Let a method score the pool and choose the rows that it would keep; whether it could."""
         entry = next(entry for entry in self._planned.entries if entry.name == name)
         try:
-            self._chosen[name] = [self._select(entry, self.size, target) for target in self._targets(entry)]
+            self._chosen[name] = [self._select(entry, target) for target in self._targets(entry)]
         except (ValueError, ImportError, OSError) as error:
             if self._planned.required:
                 raise
             logger.warning("`%s` is left out: %s", name, explained(error))
             self.left_out[name] = explained(error)
             return False
-        self._sizes[name] = self.size
         return True
 
     def prediction(self, name: str) -> float:
@@ -223,22 +221,26 @@ class Trials:
         return float(np.nan_to_num(value, nan=-1.0))
 
     def trainings_of(self, name: str) -> int:
-        """Trainings that one seed of a method takes: two, if it sees the halves of a target."""
+        """Trainings that one more of a method is: two, if it sees the halves of a target."""
         return len(self._chosen[name])
 
     def add_top(self, name: str) -> None:
-        """Train on a method's top rows, with one more seed."""
-        if self._sizes[name] != self.size:
-            self.score(name)
-        tried = self.tops.setdefault(name, [])
-        seed, chosen = self._trainer.args.seed + len(tried), self._chosen[name]
-        tops = [np.intersect1d(one.indices, self._usable) for one in chosen]
-        found = [self._train(top, seed, f"Top rows of {name}").losses for top in tops]
+        """Train on a method's rows once more: on others of these, or with another seed if a subset is all of them."""
+        tried, found = self.tops.setdefault(name, []), []
+        for chosen in self._chosen[name]:
+            top, seed = np.intersect1d(chosen.indices, self._usable), self._trainer.args.seed
+            if len(top) > self.size:
+                drawn = np.random.default_rng(seed).permutation(top)
+                top = self._ctx.agreed(np.sort(np.roll(drawn, -len(tried) * self.size)[: self.size]))
+            else:
+                seed += len(tried)
+            found.append(self._train(top, seed, f"Rows of {name}, {len(tried) + 1}").losses)
         tried.append(found[0] if len(found) == 1 else np.where(self._halves[1], *found))
 
     def gain(self, name: str, among: int) -> Estimate:
         """
-        By how much a method's top rows lower the mean held-out loss, compared with random rows.
+        By how much the rows that a method keeps lower the mean held-out loss, compared with random rows. Subsets of
+        both are as large, and drawn at random: of the rows that the method keeps, and of the pool.
 
         Args:
             name (`str`):
@@ -249,10 +251,8 @@ class Trials:
         tables = {one: np.stack(losses) for one, losses in self.tops.items()}
         known = np.isfinite(np.concatenate([np.stack(self.random), *tables.values()])).all(0)
         tables = {one: losses[:, known] for one, losses in tables.items()}
-        # These very rows are trained on later, if as many are kept and the method saw all of the target.
-        drawn = self.size != self.rows or self.trainings_of(name) > 1
         seeds, level = between_seeds(list(tables.values())), 1 - (1 - LEVEL) / among
-        return gain(np.stack(self.random)[:, known], tables[name], seeds, level, drawn)
+        return gain(np.stack(self.random)[:, known], tables[name], seeds, level, drawn=False)
 
     def selector(self, name: str) -> Selector:
         """A method with its options."""
@@ -268,13 +268,13 @@ class Trials:
             for half in self._halves
         ]
 
-    def _select(self, entry: Entry, size: int, target: Records | None) -> Any:
+    def _select(self, entry: Entry, target: Records | None) -> Any:
         own = Account()
         own.cache_files = self._ctx.account.cache_files  # what one method has paid for costs the next one nothing
         runtime = dataclasses.replace(self._ctx.runtime, account=own)
         ctx = dataclasses.replace(self._ctx, runtime=runtime, target=target, trials=None)
         try:
-            return select(self._trainer.records, entry.load(), size, ctx)
+            return select(self._trainer.records, entry.load(), self.rows, ctx)
         finally:
             self._ctx.account.add_cached_seconds(own.cached_seconds)
             self._ctx.account.count(**own.passes)

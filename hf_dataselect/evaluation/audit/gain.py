@@ -30,8 +30,9 @@ def gain(random: np.ndarray, top: np.ndarray, seeds: Part, level: float = LEVEL,
         level (`float`, *optional*, defaults to `0.95`):
             Level of the interval.
         drawn (`bool`, *optional*, defaults to `True`):
-            Whether the top rows are one draw of those that the selector may choose. If the gain of these very rows is
-            asked for, their luck is theirs, and only the seeds vary; with one seed each, nothing tells these apart.
+            Whether the top rows are one draw of those that the selector may choose. If not, lines of `top` are draws
+            of the rows that are asked about, and `seeds` is their variance; with one line each, it is taken for that
+            of random subsets.
     """
     differences = random.mean(0) - top.mean(0)
     value, (count, rows) = float(differences.mean()), random.shape
