@@ -13,12 +13,13 @@ pool of other rows of these, a budget and a seed:
 
 Held-out rows apart from all of these tell the truth: the loss after training on what `auto` keeps, on what each method
 keeps, and on 8 random subsets. As a training of this model is mostly overhead, `auto_budget` is counted in rows: one
-for a row trained on in an epoch, a third for one that is scored or evaluated. `--times 1` allows as much as training on
-the whole pool takes. A killed benchmark goes on; lines of `--results` are settings.
+for a row trained on in an epoch, a third for one that is scored or evaluated. `--times 1` allows as much as training
+on the whole pool takes. A killed benchmark goes on; lines of `--results` are settings.
 """
 
 import argparse
 import copy
+import gc
 import json
 import os
 import tempfile
@@ -85,7 +86,7 @@ def pretrained(rows: list[dict], steps: int) -> tuple[LlamaForCausalLM, PreTrain
     texts = [" ".join(row.values()) for row in rows]
     bpe.train_from_iterator(
         texts,
-        trainers.BpeTrainer(vocab_size=2048, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
+        trainers.BpeTrainer(vocab_size=1024, special_tokens=special, initial_alphabet=alphabet, show_progress=False),
     )
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>", pad_token="<pad>")
     tokenizer.chat_template = default_chat_template(tokenizer)
@@ -107,7 +108,7 @@ def pretrained(rows: list[dict], steps: int) -> tuple[LlamaForCausalLM, PreTrain
     ]
     for _ in range(steps):
         some = [chats[i] for i in draw.choice(len(chats), 16)]
-        batch = tokenizer(some, return_tensors="pt", padding=True, truncation=True, max_length=128)
+        batch = tokenizer(some, return_tensors="pt", padding=True, truncation=True, max_length=96)
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
         loss = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=labels).loss
         loss.backward()
@@ -153,7 +154,7 @@ def measure(kind: str, budget: float, seed: int, rows: dict, model: Any, tokeniz
         num_train_epochs=EPOCHS,
         learning_rate=2e-3,
         per_device_train_batch_size=8,
-        max_length=128,
+        max_length=96,
         seed=seed,
         use_cpu=True,
         bf16=False,
@@ -245,9 +246,10 @@ def main() -> None:
     for name, rows in sources(options.data).items():
         if name == "stories":  # too few
             continue
-        short = [row for row in rows if sum(map(len, row.values())) <= 300]
+        short = [row for row in rows if sum(map(len, row.values())) <= 240]
         short = [short[i] for i in draw.permutation(len(short))]
         others[name], seen = short[: len(short) * 2 // 3], seen + short[len(short) * 2 // 3 :]
+    gc.freeze()  # each training collects garbage, of all imports
     model, tokenizer = pretrained(seen, options.steps)
     done = (
         [json.loads(line) for line in options.results.open(encoding="utf-8")]

@@ -6,8 +6,8 @@ none does, random rows.
 2. Let the methods score the pool, once and with one cache; those whose scores predict the random subsets' losses best
    (rank correlation, as in an audit) go on, as many as the time is enough for.
 3. Successive halving: train on some of the rows that each would keep, as many as a random subset has; then on others
-   of those of the better half, and so on, four trainings for the last. A method with a target never sees the rows that judge it: where these are the target, it
-   sees one half and is judged by the other, both ways.
+   of those of the better half, and so on, four trainings for the last. A method with a target never sees the rows that
+   judge it: where these are the target, it sees one half and is judged by the other, both ways.
 4. Keep what the best method keeps if the interval of its gain lies above 0. The interval is as wide as the number of
    methods tried demands (Bonferroni): the best of many looks better than it is.
 
