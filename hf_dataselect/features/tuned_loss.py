@@ -59,7 +59,7 @@ class TunedLoss:
     @property
     def train_seconds(self) -> float:
         """Seconds of the steps of the last fine-tuning."""
-        return self._runtime.account.tuning_seconds
+        return self.ctx.runtime.account.tuning_seconds
 
     @property
     def unscorable(self) -> dict[str, list[int]]:
