@@ -14,8 +14,8 @@ pool of other rows of these, a budget and a seed:
 Held-out rows apart from all of these tell the truth: the loss after training on what `auto` keeps, on what each method
 keeps, and on 8 random subsets.
 The loop that trains is plain, and `auto_budget` is counted in rows, as so small a training is mostly overhead: one for
-a row trained on in an epoch, a third for one that is scored or evaluated. `--times 1` allows as much as training on the
-whole pool takes. A killed benchmark goes on; lines of `--results` are settings.
+a row trained on in an epoch, a third for one that is scored or evaluated. `--times 1` allows as much as training on
+the whole pool takes. A killed benchmark goes on; lines of `--results` are settings.
 """
 
 import argparse
