@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 NAVIGATION = {
     "Start": ["index.md", "concepts.md", "choosing.md", "methods.md"],
     "Use": ["command-line.md", "options.md", "rows.md", "targets.md", "languages.md", "any-trainer.md", "judges.md"],
-    "Evaluate": ["evaluation.md", "benchmarks.md", "intervals.md", "scenarios.md", "audit.md"],
+    "Evaluate": ["evaluation.md", "benchmarks.md", "intervals.md", "scenarios.md", "audit.md", "auto.md"],
     "Run": ["runs.md", "cache.md", "scaling.md", "ranks.md", "faults.md", "troubleshooting.md", "limits.md"],
     "Extend": ["add-a-method.md"],
     "More": ["papers.md", "other-tools.md"],

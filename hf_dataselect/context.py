@@ -47,6 +47,8 @@ class Context:
             That of a vision-language model: what makes tokens and pixels of its rows.
         preparation ([`Preparation`], *optional*):
             How TRL makes tokens and labels of rows.
+        trials ([`Trials`], *optional*):
+            Trainings on subsets, where a trainer selects by a method that needs them.
     """
 
     tokenizer: Any
@@ -60,6 +62,7 @@ class Context:
     max_length: int | None = 1024
     processor: Any = None
     preparation: Preparation = field(default_factory=Preparation)
+    trials: Any = None
 
     def __post_init__(self):
         if self.judge is not None and self.judge.runtime.account is not self.account:

@@ -85,6 +85,7 @@ class SelectionPlan:
     #: Rows or questions that the trained model is evaluated on, by name; candidates among them are reported.
     held_out: dict[str, Any] = field(default_factory=dict, init=False)
     compared: dict[str, Any] | None = field(default=None, init=False)  # settings of a run of a comparison
+    trials: Any = field(default=None, init=False)  # what a method that needs a trainer tries
     #: Whether the tokenizer got the package's chat template.
     default_template: bool = field(default=False, init=False)
 

@@ -19,8 +19,8 @@ from .options import check_declared
 
 
 #: What must be given: rows with a prompt apart from the answer, rows not tokenized yet, the pending fine-tune model,
-#: target-task examples, a judge that answers in words, the logits of a judge loaded here.
-Need = Literal["prompt", "text", "model", "target", "judge", "digit logits"]
+#: target-task examples, a judge that answers in words, the logits of a judge loaded here, a trainer.
+Need = Literal["prompt", "text", "model", "target", "judge", "digit logits", "training"]
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,11 @@ def select_dataset(
         seed=seed,
         max_length=max_length,
     )
+    if "training" in plan.needs:
+        raise ValueError(
+            f"`{plan.method}` trains on subsets as a run does, and there are no training arguments here: select by it "
+            "in `DataSelectingTrainer`, `hf-dataselect train`, `select` or `compare`."
+        )
     with ExitStack() as stack:
         if accelerator is None:  # the caller may make one later, with other settings
             stack.enter_context(preserved_accelerate_state())

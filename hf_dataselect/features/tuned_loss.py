@@ -57,6 +57,11 @@ class TunedLoss:
         return digest(self.described)
 
     @property
+    def train_seconds(self) -> float:
+        """Seconds of the steps of the last fine-tuning."""
+        return self.ctx.runtime.account.tuning_seconds
+
+    @property
     def unscorable(self) -> dict[str, list[int]]:
         """Held-out rows without a loss, by reason; known after the first loss."""
         return self.ctx.account.rows("unscorable")

@@ -72,7 +72,7 @@ class SubsetLosses:
             `ValueError`: no held-out row has a loss.
         """
         log = logger.info if self._runtime.is_main else logger.debug
-        if known := sum(tuple(rows.tolist()) in self.done for rows in subsets):
+        if (known := sum(tuple(rows.tolist()) in self.done for rows in subsets)) and len(subsets) > 1:
             log("The losses of %d of %d subsets are read from %s.", known, len(subsets), self.path)
         series = Series([Task("")] * len(subsets))
         for number, rows in enumerate(subsets):
@@ -87,7 +87,8 @@ class SubsetLosses:
                 raise ValueError("No held-out row has an answer within the window whose loss could be computed.")
             self._add(number, rows.tolist(), losses, more)
             series.end(number)
-            log("%s %d of %d: loss %.4f%s", name, number + 1, len(subsets), np.nanmean(losses), series.left)
+            place = f" {number + 1} of {len(subsets)}" if len(subsets) > 1 else ""
+            log("%s%s: loss %.4f%s", name, place, np.nanmean(losses), series.left)
         return [self.done[tuple(rows.tolist())] for rows in subsets]
 
     def _add(self, number: int, rows: list[int], losses: Any, more: dict[str, Any]) -> None:

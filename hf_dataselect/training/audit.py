@@ -11,33 +11,23 @@ import logging
 from typing import Any
 
 import numpy as np
-from trl import SFTConfig
 
-from ..context import Context
-from ..data.records import Records
 from ..engines.store.files import check_writable
-from ..engines.tuning.settings import TrainingSettings
 from ..errors import explained
 from ..evaluation.audit.findings import CONTROLS, Audit, Scored, audit
-from ..evaluation.comparison.evaluated_runs import FREE
-from ..features.tuned_loss import TunedLoss
-from ..fitted.subset_losses import Measured, SubsetLosses
 from ..plan import SelectionPlan
 from ..registry import load_selector
 from ..runs.begin import begin_run
-from ..runs.folder import read_evaluation, read_selection, read_settings, write_recipe, write_settings
+from ..runs.folder import read_selection, read_settings, write_recipe, write_settings
 from ..selection import Selection
-from .audit_arguments import Entry
 from .audit_plan import AuditPlan, check_size
+from .entries import Entry
 from .recipe import build_trainer
 from .trainer import DataSelectingTrainer
+from .trials import TrainedLosses, drawn_subset, full_seconds, trainable
 
 
 logger = logging.getLogger(__name__)
-
-#: Prefixes of arguments of [`~trl.SFTConfig`] that decide no weights, or that token rows already follow.
-_BESIDE = (*FREE, "eval_", "do_", "load_best", "metric_for", "greater_is", "dataset_", "model_init", "chat_template")
-_BESIDE += ("assistant_only", "completion_only", "truncation_mode")
 
 
 def carry_out_audit(found: AuditPlan) -> tuple[Audit, dict[str, Any]]:
@@ -56,23 +46,22 @@ def carry_out_audit(found: AuditPlan) -> tuple[Audit, dict[str, Any]]:
     trainer.accelerator.wait_for_everyone()
     ctx = trainer.context(cached=False)
     ctx.runtime.on_main(lambda: _begin(found))
-    usable, excluded = _trainable(trainer.records, ctx)
+    usable, excluded = trainable(trainer.records, ctx)
     check_size(found.subset_rows, len(usable), given.subset_rows)
-    subsets = [
-        np.sort(np.random.default_rng([args.seed, number]).choice(usable, found.subset_rows, replace=False))
-        for number in range(given.subsets)
-    ]
+    subsets = [drawn_subset(usable, found.subset_rows, args.seed, number) for number in range(given.subsets)]
     subsets = ctx.runtime.broadcast(subsets)
 
     selections = {entry.name: _selection(found, entry, trainer) for entry in list(found.entries)}
     selections = {name: selection for name, selection in selections.items() if selection is not None}
-    losses = [_TrainedLosses(found, trainer, args.seed + number) for number in range(given.top_seeds)]
+    losses = [
+        TrainedLosses(trainer, found.held_out, found.folder, args.seed + number) for number in range(given.top_seeds)
+    ]
     untrained = losses[0].untrained()
     measured = losses[0].measure(subsets, "Random subset")
     tops = {name: np.intersect1d(selection.indices, usable) for name, selection in selections.items()}
     trained = [loss.measure(list(tops.values()), f"Top rows, seed {loss.seed}:") for loss in losses]
 
-    full = _full_seconds(args, measured, len(usable) / found.subset_rows)
+    full = full_seconds(args, measured, len(usable) / found.subset_rows)
     scored = {
         name: Scored(
             selection.scores[usable],
@@ -113,45 +102,12 @@ def _begin(found: AuditPlan) -> None:
         begin_run(found.folder, recipe, found.settings)
 
 
-class _TrainedLosses:
-    """Held-out losses of the model trained on rows with one seed, kept in `subsets.jsonl`."""
-
-    def __init__(self, found: AuditPlan, trainer: DataSelectingTrainer, seed: int):
-        args, self.seed = trainer.args, seed
-        ctx = trainer.context(cached=False)
-        fields = {item.name for item in dataclasses.fields(SFTConfig)}
-        settings = TrainingSettings(
-            method="lora" if hasattr(trainer.model, "peft_config") else "full",
-            epochs=args.num_train_epochs,
-            learning_rate=args.learning_rate,
-            batch_size=args.per_device_train_batch_size,
-            gradient_accumulation=args.gradient_accumulation_steps,
-            seed=seed,
-            given={name: args.given[name] for name in fields & args.given.keys() if not name.startswith(_BESIDE)},
-        )
-        self._loss = TunedLoss(trainer.records, found.held_out, ctx, settings)
-        self._store = SubsetLosses(found.folder / "subsets.jsonl", self._loss.key, ctx.runtime)
-
-    def untrained(self) -> Measured:
-        """The losses before training: those of no rows."""
-        (measured,) = self._store.measure([np.zeros(0, np.int64)], lambda _: (self._loss.untrained(), {}), "Untrained")
-        for reason, rows in self._loss.unscorable.items():
-            logger.warning("%d held-out rows have no loss: %s.", len(rows), reason)
-        return measured
-
-    def measure(self, subsets: list[np.ndarray], name: str) -> list[Measured]:
-        def loss_of(rows: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-            return self._loss.by_row(rows), {"seconds": self._loss.seconds}
-
-        return self._store.measure(subsets, loss_of, name)
-
-
 def _selection(found: AuditPlan, entry: Entry, trainer: DataSelectingTrainer) -> Selection | None:
     """The rows that a selector keeps, read back where they were chosen; `None` if it may fail and does."""
     folder, settings, ctx = found.selection_folder(entry), found.selection_settings(entry), trainer.context()
     if ctx.runtime.on_main(lambda: found.selected(entry)):
         return read_selection(folder)
-    selector = load_selector(entry.method, entry.kwargs)
+    selector = entry.load()
     given = found.recipe.sources | trainer.args.given
     given |= {"selection_method": entry.method, "selection_kwargs": entry.kwargs or None}
     given |= {"selection_budget": found.subset_rows, "output_dir": str(folder)}
@@ -168,25 +124,6 @@ def _selection(found: AuditPlan, entry: Entry, trainer: DataSelectingTrainer) ->
     ctx.runtime.on_main(lambda: write_settings(folder, settings, finished=True))
     trainer.accelerator.print(selection.summary())
     return selection
-
-
-def _trainable(records: Records, ctx: Context) -> tuple[np.ndarray, dict[str, list[int]]]:
-    """Rows that can be trained on, int64, and the others by reason."""
-    excluded = records.unreadable() if records.images else ctx.trained(records).problems
-    lost = [row for rows in excluded.values() for row in np.asarray(rows).tolist()]
-    for reason, rows in excluded.items():
-        logger.info("%d of %d rows are excluded from all subsets: %s.", len(rows), len(records), reason)
-    return np.setdiff1d(np.arange(len(records)), lost), excluded
-
-
-def _full_seconds(args: Any, measured: list[Measured], ratio: float) -> float:
-    """Seconds of training on the whole pool: those of the baseline, or those of the subsets, extrapolated."""
-    if args.baseline_dir is not None:
-        seconds = read_evaluation(args.baseline_dir).get("train_seconds")
-        if not seconds:
-            raise ValueError(f"`baseline_dir={args.baseline_dir!r}` does not say how long it was trained.")
-        return seconds
-    return float(np.mean([one.more["seconds"] for one in measured])) * (1 if args.max_steps > 0 else ratio)
 
 
 def _counted(selection: Selection) -> dict[str, int]:

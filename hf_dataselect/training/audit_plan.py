@@ -15,7 +15,7 @@ from ..registry import load_selector, method_names
 from ..runs.files import plain
 from ..runs.folder import read_settings
 from ..runs.secrets import without_secrets
-from .audit_arguments import Entry
+from .entries import Entry
 from .inputs import prepare_benchmarks, selection_plan
 from .recipe import Recipe, load_sources
 from .run_settings import refuse_options_of_one_run, refuse_other_settings, shared_settings
@@ -71,7 +71,7 @@ class AuditPlan:
 
     def selection_settings(self, entry: Entry) -> dict[str, Any]:
         """What decides which these are."""
-        options = dataclasses.asdict(load_selector(entry.method, entry.kwargs))
+        options = dataclasses.asdict(entry.load())
         return self.settings | without_secrets(plain({"selection_method": entry.method, "selection_kwargs": options}))
 
     def selected(self, entry: Entry) -> bool:
@@ -111,9 +111,11 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
     target = load_target(args.selection_target, records)
 
     def check(entry: Entry) -> None:
-        selector = load_selector(entry.method, entry.kwargs)
+        selector = entry.load()
         if selector.fixed_budget:
             raise ValueError(f"`{entry.method}` keeps every row: it has nothing to predict.")
+        if "training" in selector.needs():
+            raise ValueError(f"`{entry.method}` chooses among others by trainings of its own: audit those.")
         chosen = dataclasses.replace(selection_plan(args, records, target, selector), budget=size)
         chosen.check(recipe.model.model_name_or_path, args.runtime(None).cache_dir)
 

@@ -1,7 +1,6 @@
 """The options of a comparison: [`CompareArguments`]."""
 
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from ..budget import Budget
 from ..options import check_declared, documented
 from ..registry import load_selector
+from .entries import as_name, file_name
 from .equal import Equal
 
 
@@ -88,13 +88,3 @@ class CompareArguments:
                         }
                         | ({"selection_budget_by": None} if fixed else {}),
                     )
-
-
-def as_name(budget: float | int | str) -> str:
-    """A budget as part of a folder's name: without spaces and signs."""
-    return re.sub(r"[^\w.]+", "-", str(budget))
-
-
-def file_name(method: str) -> str:
-    """A method's name in a folder's name: the class of `package.module:Class`."""
-    return method.rpartition(":")[2]

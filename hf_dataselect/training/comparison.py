@@ -38,6 +38,7 @@ from .judge_calls import judge_total
 from .recipe import Recipe, build_trainer, load_sources
 from .run_settings import refuse_options_of_one_run, refuse_other_settings, shared_settings
 from .trainer import DataSelectingTrainer
+from .trial_plan import plan_trials
 
 
 logger = logging.getLogger(__name__)
@@ -181,6 +182,7 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         given["baseline_dir"] = None if folder == baseline else str(baseline)
         checked = selection_plan(DataSelectingConfig(**given), records, target)
         checked.check(recipe.model.model_name_or_path)
+        plan_trials(checked, held_out, recipe.model.model_name_or_path)
         judged = {"judge": args.judge} if "judge" in checked.selector.needs() else {}
         settings = shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)}
         settings = without_secrets(plain(settings))

@@ -226,7 +226,7 @@ def prepare_selection(recipe: Recipe) -> tuple[SelectionPlan, Callable[[], Selec
     records = Records(rows, args.dataset_text_field)
     plan = selection_plan(args, records, load_target(args.selection_target, records))
     if plan.uses_model:
-        trainer = build_trainer(recipe, rows=records.dataset, evaluation=False)
+        trainer = build_trainer(recipe, rows=records.dataset, evaluation="training" in plan.needs)
         return trainer.plan, trainer.select, trainer.is_world_process_zero()
     runtime = args.runtime(Accelerator(cpu=args.use_cpu))
     name = model.model_name_or_path

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import os
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -50,6 +49,7 @@ from .inputs import (
 )
 from .resume import begin, checkpoint_to_resume, resume_run
 from .trained import TrainedCallback
+from .trials import plan_trials, with_trials
 
 
 logger = logging.getLogger(__name__)
@@ -122,8 +122,8 @@ class DataSelectingTrainer(SFTTrainer):
         #: Entries of `recipe.yaml` besides the arguments; the command line adds its own.
         self.recipe: dict[str, Any] = {"model_name_or_path": name_of(model)}
         self.records = Records(train_dataset, args.dataset_text_field, formatting_func)
-        selector = selector and load_selector(selector)
-        self.plan = selection_plan(args, self.records, load_target(args.selection_target, self.records), selector)
+        target, selector = load_target(args.selection_target, self.records), selector and load_selector(selector)
+        self.plan = selection_plan(args, self.records, target, selector)
         sharded = bool(args.deepspeed or args.fsdp) or launched_sharded()
         self.plan.check(model, args.runtime(None).cache_dir, sharded)
         check_writable(args.output_dir, "output_dir", make=False)
@@ -138,6 +138,7 @@ class DataSelectingTrainer(SFTTrainer):
         self._evaluating = self._prepared = False
         benchmarks = prepare_benchmarks(args, eval_dataset, formatting_func)
         self.plan.held_out = {benchmark.name or "eval_dataset": benchmark.asked() for benchmark in benchmarks}
+        self.plan.trials = plan_trials(self.plan, eval_dataset, model)
         self._text_format = self.plan.text_format(processing_class)
         if self.records.images:  # TRL prepares no rows with images
             eval_dataset = readable_rows(eval_dataset, args, self._text_format)
@@ -196,7 +197,7 @@ class DataSelectingTrainer(SFTTrainer):
         """
         self._refuse_edited()
         with locked(self.run_folder):
-            self.selection = self.plan.select(self.context(), self.run_folder, self.recipe | self.args.given)
+            self.selection = self.plan.select(with_trials(self), self.run_folder, self.recipe | self.args.given)
         self.train_dataset, self._prepared = self._candidates, False
         return self.selection
 
@@ -206,8 +207,8 @@ class DataSelectingTrainer(SFTTrainer):
         interrupted run where a checkpoint is given, and else selected now.
         """
         if resume_from_checkpoint and not self._prepared:
-            on_main = self.args.runtime(self.accelerator).on_main
-            self.selection = on_main(lambda: resume_run(self, resume_from_checkpoint))
+            runtime = self.args.runtime(self.accelerator)
+            self.selection = runtime.on_main(lambda: resume_run(self, resume_from_checkpoint))
         if self._prepared:
             return
         self._refuse_edited()
@@ -295,6 +296,5 @@ class DataSelectingTrainer(SFTTrainer):
         """The card of [`~trl.SFTTrainer`], and a section about the selection."""
         super().create_model_card(*args, **kwargs)
         if self.selection is not None and self.is_world_process_zero():
-            path = os.path.join(self.args.output_dir, "README.md")
-            with open(path, "a", encoding="utf-8") as card:
+            with open(self.run_folder / "README.md", "a", encoding="utf-8") as card:
                 card.write("\n\n" + selection_card(self.selection, self.recipe | self.args.given))

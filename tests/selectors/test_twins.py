@@ -223,6 +223,7 @@ VALUES = np.array([1, 2, 3, np.nan], np.float32)
 #: Values at, below and above a limit; `None` for a method that excludes none.
 LIMITS = {
     "alpagasus": [(AlpaGasus(threshold=2), VALUES, [0])],
+    "auto": None,  # the chosen method's
     "column": [
         (Column(threshold=2), VALUES, [0]),
         (Column(higher_is_better=False, threshold=2), -VALUES, [2]),

@@ -16,10 +16,10 @@ from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.features.image_loss import held_out_loss
 from hf_dataselect.fitted import subset_losses
 from hf_dataselect.registry import load_selector, method_names
-from hf_dataselect.training.audit import _TrainedLosses
 from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.audit_plan import plan_audit
 from hf_dataselect.training.recipe import build_trainer, parse_recipe
+from hf_dataselect.training.trials import TrainedLosses
 from tests.rows import WORDS
 from tests.tiny_training import write_recipe
 
@@ -130,7 +130,7 @@ def test_it_trains_as_the_trainer_does_and_puts_the_weights_back(recipe, tmp_pat
     parsed = parse_recipe(argv, "audit", AuditArguments)
     found, rows = plan_audit(parsed), np.arange(4, 12)
     trainer = build_trainer(parsed, load_selector("random"), rows=found.records.dataset, evaluation=False)
-    losses, before = _TrainedLosses(found, trainer, seed=7), model_identity(trainer.model)
+    losses, before = TrainedLosses(trainer, found.held_out, found.folder, 7), model_identity(trainer.model)
     (measured,) = losses.measure([rows], "Subset")
     assert model_identity(trainer.model) == before
     assert (np.abs(measured.losses - losses.untrained().losses) > 1e-3).all()

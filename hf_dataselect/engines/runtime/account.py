@@ -13,6 +13,8 @@ class Account:
         self._rows: dict[str, dict[str, set[int]]] = {"unscorable": {}, "dropped": {}, "truncated": {}}
         #: Rows and tokens of forward and backward passes, judge calls, and rows read from the cache.
         self.passes: dict[str, int] = {}
+        #: Seconds of the steps of the last temporary fine-tuning.
+        self.tuning_seconds = float("nan")
         #: Seconds that an earlier run spent on results read from the cache.
         self.cached_seconds = 0.0
         #: Cache files by name. `None` for those that this run wrote, whose results cost no earlier run anything; for

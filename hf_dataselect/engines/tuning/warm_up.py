@@ -219,7 +219,7 @@ def _train(
         by_row = dropout_by_row(tuned, settings.seed) if settings.dropout_by_row else nullcontext()
         with by_row as rows_seen, training_phase(trainer, "Warming up"):
             keep_to(trainer, [_WarmupBar(), *([rows_seen] if rows_seen else []), *callbacks])
-            trainer.train()
+            runtime.account.tuning_seconds = trainer.train().metrics["train_runtime"]
 
 
 class _WarmupBar(ProgressCallback):

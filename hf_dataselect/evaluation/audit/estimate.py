@@ -25,7 +25,7 @@ class Estimate:
         value (`float`):
             The estimate; NaN if nothing can be estimated.
         low, high (`float`):
-            95 % interval; NaN without one.
+            Interval, of 95 % unless said otherwise; NaN without one.
     """
 
     value: float = math.nan
@@ -40,17 +40,17 @@ class Estimate:
         return "above 0" if self.low > 0 else "below 0" if self.high < 0 else "not different from 0"
 
 
-def half_width(parts: list[Part]) -> float:
+def half_width(parts: list[Part], level: float = LEVEL) -> float:
     """
-    Half of the 95 % interval of an estimate whose variance is the sum of independent parts (degrees of freedom by
-    Welch and Satterthwaite); NaN if a part has none.
+    Half of the interval (95 % by default) of an estimate whose variance is the sum of independent parts (degrees of
+    freedom by Welch and Satterthwaite); NaN if a part has none.
     """
     variance = sum(part.variance for part in parts)
     if any(part.freedom < 1 for part in parts) or not math.isfinite(variance):
         return math.nan
     spread = sum(part.variance**2 / part.freedom for part in parts)
     freedom = variance**2 / spread if spread else 1.0
-    return float(t.ppf((1 + LEVEL) / 2, freedom) * math.sqrt(variance))
+    return float(t.ppf((1 + level) / 2, freedom) * math.sqrt(variance))
 
 
 def cell_noise(table: np.ndarray) -> float:

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .estimate import Estimate, Part, cell_noise, half_width
+from .estimate import LEVEL, Estimate, Part, cell_noise, half_width
 
 
-def gain(random: np.ndarray, top: np.ndarray, seeds: Part) -> Estimate:
+def gain(random: np.ndarray, top: np.ndarray, seeds: Part, level: float = LEVEL, drawn: bool = True) -> Estimate:
     """
     Mean difference of losses, positive where the top rows are better.
 
@@ -27,19 +27,23 @@ def gain(random: np.ndarray, top: np.ndarray, seeds: Part) -> Estimate:
             Losses after training on the top rows, `(seeds, rows)`.
         seeds ([`Part`]):
             Variance of one seed, from [`between_seeds`].
+        level (`float`, *optional*, defaults to `0.95`):
+            Level of the interval.
+        drawn (`bool`, *optional*, defaults to `True`):
+            Whether the top rows are one draw of those that the selector may choose. If not, lines of `top` are draws
+            of the rows that are asked about, and `seeds` is their variance; with one line each, it is taken for that
+            of random subsets.
     """
     differences = random.mean(0) - top.mean(0)
     value, (count, rows) = float(differences.mean()), random.shape
     if rows < 2 or count < 2:
         return Estimate(value)
     luck = _excess(random)
-    parts = [
-        Part(float(differences.var(ddof=1)) / rows, rows - 1),
-        Part(luck / count + max(0.0, luck - seeds.variance), count - 1),
-    ]
+    own = max(0.0, luck - seeds.variance) if drawn or not seeds.freedom else 0.0
+    parts = [Part(float(differences.var(ddof=1)) / rows, rows - 1), Part(luck / count + own, count - 1)]
     if seeds.freedom:
         parts.append(Part(seeds.variance / len(top), seeds.freedom))
-    half = half_width(parts)
+    half = half_width(parts, level)
     return Estimate(value, value - half, value + half)
 
 

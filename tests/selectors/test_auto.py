@@ -1,0 +1,284 @@
+"""`auto`: finds what is planted, claims nothing where nothing is, keeps to its time, and goes on after a kill."""
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from datasets import Dataset
+
+from hf_dataselect import select_dataset
+from hf_dataselect.engines.store.checked import read_lines
+from hf_dataselect.evaluation.audit.estimate import Estimate
+from hf_dataselect.fitted import subset_losses
+from hf_dataselect.fitted.subset_losses import Measured
+from hf_dataselect.registry import load_selector
+from hf_dataselect.selectors.auto import ROUNDS, Auto, halving
+from hf_dataselect.selectors.random import Random
+from hf_dataselect.training.trials import Trials, with_trials
+from tests.rows import alpaca
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
+from tests.tiny_training import tiny_trainer
+from tests.training.test_audit import PLANTED, planted_rows
+
+
+# With a trainer ------------------------------------------------------------------------------------------------------
+
+NOISE = np.random.default_rng(3).permutation(60).astype(float).tolist()
+POOL, HELD_OUT = Dataset.from_list(planted_rows(60, 24)), Dataset.from_list(planted_rows(8, 8, 1))
+POOL = POOL.add_column("noise", NOISE)
+OPTIONS = {"max_steps": 2, "learning_rate": 3e-3, "per_device_train_batch_size": 8, "selection_budget": 8}
+
+
+def trainer(folder: Path, methods: list, seconds: float | None = 1e6, **options):
+    kwargs = {"methods": methods} | ({} if seconds is None else {"auto_budget": seconds})
+    options = {"train_dataset": POOL, "eval_dataset": HELD_OUT} | OPTIONS | options
+    return tiny_trainer(folder, "auto", kwargs, **options)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """The folder of a selection that was killed in the middle and went on."""
+    folder, written = tmp_path_factory.mktemp("auto"), []
+
+    class Killed(BaseException):
+        pass
+
+    def add(store, number, rows, *given, add=subset_losses.SubsetLosses._add):
+        add(store, number, rows, *given)
+        written.append((store.settings, tuple(rows)))
+        if len(written) == 5:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subset_losses.SubsetLosses, "_add", add)
+        made = trainer(folder, [PLANTED, "length"])
+        with pytest.raises(Killed):
+            made.select()
+        made.select()
+    assert len(written) == len(set(written)) == 8 + halving(2) == 8 + 2 + 1 + 1 + 1
+    return folder
+
+
+def test_what_is_planted_is_found_and_the_seconds_of_a_killed_process_count(run):
+    found = json.loads((run / "run" / "selection.json").read_text())
+    figures = found["facts"]["figures"]
+    assert all(POOL[row]["planted"] for row in found["indices"]) and len(found["indices"]) == 8
+    assert figures["chosen"].startswith("planted: its rows lower the held-out loss by")
+    assert figures["gain over random rows"].startswith("planted ") and "; length -" in figures["gain over random rows"]
+    assert figures["decided by"] == "8 of 8 rows of `eval_dataset`, on which the run is evaluated, too"
+    assert "13 trainings on 8 rows" in figures["trials"] and "of 1000000 seconds" in figures["trials"]
+    lines = list(read_lines(run / "run" / "subsets.jsonl"))
+    assert found["cached_seconds"] == pytest.approx(sum(line["spent"] for line in lines[:5]), rel=1e-6)
+    assert found["seconds"] > found["cached_seconds"] > 0
+
+
+def test_random_rows_are_those_of_a_run_of_random_where_nothing_helps(run):
+    method = {"method": "column", "selection_kwargs": {"name": "noise"}, "name": "noise"}
+    selection = trainer(run, [method]).select()
+    figures = selection.facts["figures"]
+    assert figures["chosen"].startswith("random: none of 1 methods lowers the held-out loss beyond chance")
+    assert "time was up" not in figures["chosen"]
+    control = tiny_trainer(run / "control", "random", train_dataset=POOL, **OPTIONS).select()
+    assert selection.indices.tolist() == control.indices.tolist()
+    assert selection.method == "auto" and selection.options["methods"] == [method]
+
+
+def test_it_stops_when_the_time_is_up_and_says_what_was_not_tried(run):
+    figures = trainer(run, [PLANTED, "length"], seconds=1e-3).select().facts["figures"]
+    assert figures["chosen"].startswith("random: none of 0 methods") and figures["chosen"].endswith("the time was up")
+    assert (
+        figures["not tried"] == "planted (time); length (time)"
+        and figures["trials"].startswith("1 trainings")
+        and "nan" not in str(figures)
+    )
+    # By default it may take as long as training on the whole pool, which here costs as many steps as on a subset.
+    figures = trainer(run, ["length"], seconds=None).select().facts["figures"]
+    assert (
+        figures["chosen"].endswith("the time was up")
+        and figures["trials"].startswith("1 trainings")
+        and "nan" not in str(figures)
+    )
+
+
+def test_a_method_with_a_target_is_judged_by_the_half_that_it_does_not_see(tmp_path):
+    Dataset.from_list(planted_rows(16, 16, 2)).to_json(tmp_path / "target.jsonl")
+    made = trainer(tmp_path, ["bm25", "length"], selection_target=str(tmp_path / "target.jsonl"))
+    assert made.plan.trials.halved and made.plan.trials.source == "16 of 16 rows of `selection_target`"
+    trials = with_trials(made).trials
+    entries = made.plan.trials.entries
+    halves = [{record.prompt for record in part} for part in trials._targets(entries[0])]
+    everything = {record.prompt for record in made.plan.target}
+    assert halves[0] | halves[1] == everything and not halves[0] & halves[1]
+    assert trials._targets(entries[1]) == [made.plan.target]
+    losses = iter([np.full(16, 1.0), np.full(16, 2.0)])
+    trials._train = lambda *given: Measured(next(losses), {})
+    trials.score("bm25")
+    trials.add_top("bm25")  # rows of the first half are judged after training for the second
+    first = [record.prompt in halves[0] for record in made.plan.trials.held_out]
+    assert trials.tops["bm25"][0].tolist() == [2.0 if mine else 1.0 for mine in first]
+
+
+def test_rows_of_its_own_decide_and_candidates_among_them_are_reported(tmp_path):
+    HELD_OUT.to_json(tmp_path / "rows.jsonl")
+    held_out = {"held_out": str(tmp_path / "rows.jsonl")}
+    made = tiny_trainer(tmp_path, "auto", held_out, train_dataset=POOL, **OPTIONS)
+    assert len(made.plan.held_out["held_out"]) == 8 and "evaluated" not in made.plan.trials.source
+    assert made.plan.trials.left_out["rds"] == "`rds` needs `selection_target`: target-task examples."
+    assert [entry.name for entry in made.plan.trials.entries][0] == "length" and not made.plan.trials.required
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "options", "says"),
+    [
+        ({}, {"eval_dataset": None}, "decides by the loss of held-out rows: give one `eval_dataset`"),
+        ({}, {"selection_budget": 1.0}, "`selection_budget=1.0` keeps all rows, whatever the method: choose `full`"),
+        ({}, {"train_dataset": POOL.select(range(31))}, "31 rows are fewer than 32"),
+        ({}, {"eval_dataset": HELD_OUT.select([0])}, "can't decide by the single row of `eval_dataset`"),
+        ({"held_out": "target"}, {}, "held_out='target' needs `selection_target`"),
+        ({"held_out": "./none.jsonl"}, {}, "none.jsonl"),
+        ({"methods": []}, {}, "methods is empty"),
+        ({"methods": ["lenght"]}, {}, "did you mean 'length'"),
+        ({"methods": ["auto"]}, {}, "'auto' can't be tried"),
+        ({"methods": ["full"]}, {}, "'full' can't be tried"),
+        ({"methods": ["rds"]}, {}, "`rds` needs `selection_target`"),
+        ({"methods": ["length", "length"]}, {}, "two of them are called 'length'"),
+        ({"auto_budget": 0}, {}, "auto_budget=0.0 must be positive"),
+        ({"subsets": 7}, {}, "subsets=7 must be at least 8"),
+        ({}, {"selection_budget": "score >= 2"}, "chooses other rows for each number of rows"),
+    ],
+)
+def test_wrong_options_are_refused_before_a_model_is_touched(tmp_path, kwargs, options, says):
+    given = {"train_dataset": POOL, "eval_dataset": HELD_OUT} | OPTIONS | options
+    with pytest.raises((ValueError, OSError), match=says):
+        tiny_trainer(tmp_path, "auto", kwargs, **{name: value for name, value in given.items() if value is not None})
+    assert not (tmp_path / "run").exists()
+
+
+def test_it_needs_training_arguments():
+    with pytest.raises(
+        ValueError, match="`auto` trains on subsets as a run does, and there are no training arguments"
+    ):
+        select_dataset(alpaca(40), "auto", "no such model")
+
+
+# In numbers ----------------------------------------------------------------------------------------------------------
+
+
+class Simulated(Trials):
+    """Trials on a pool whose rows have hidden effects on held-out rows, and methods that see them with noise."""
+
+    def __init__(self, ctx, seed: int, methods: dict[str, float], rows: int = 40, seconds: float = 1e9):
+        draw = np.random.default_rng(seed)
+        self.effects = draw.standard_normal((400, 1)) + 0.5 * draw.standard_normal((400, 24))
+        self.scores = {
+            name: share * self.effects.mean(1) + draw.standard_normal(400) for name, share in methods.items()
+        }
+        self.noise, self.spending = draw, 0.0
+        entries = [SimpleNamespace(name=name) for name in methods]
+        self._planned = SimpleNamespace(entries=entries, held_out=range(24), source="simulated", halved=False)
+        self._trainer = SimpleNamespace(args=SimpleNamespace(seed=seed, max_steps=-1))
+        self._ctx, self._usable, self._chosen, self.left_out = ctx, np.arange(400), {}, {}
+        self.rows, self.seconds, self.size, self.cost, self.source = rows, seconds, 10, 0.0, "simulated"
+        self._halves = [np.arange(24) % 2 == 0, np.arange(24) % 2 == 1]
+        self._forget()
+
+    @property
+    def spent(self) -> float:
+        return self.spending
+
+    def plan(self, trainings: int) -> None:
+        pass
+
+    def score(self, name: str) -> bool:
+        scores = self.scores[name]
+        self._chosen[name] = [SimpleNamespace(scores=scores, indices=np.argsort(-scores)[: self.rows])]
+        return True
+
+    def selector(self, name: str) -> str:
+        return name
+
+    def _train(self, rows: np.ndarray, seed: int, name: str) -> Measured:
+        self.spending += 1
+        self.cost = 1.0
+        noise = 0.1 * self.noise.standard_normal() + 0.1 * self.noise.standard_normal(24)
+        return Measured(3 - self.effects[rows].mean(0) + noise, {})
+
+
+def decide(seed: int, methods: dict[str, float], **options):
+    ctx = context_of(None, None)
+    trials = Simulated(ctx, seed, methods, **options)
+    return Auto()._decide(dataclasses.replace(ctx, trials=trials)), trials, ctx.account.figures
+
+
+def test_the_best_method_is_found_and_gets_most_trainings():
+    found = [decide(seed, {"good": 2.0, "none": 0.0, "bad": -2.0, "some": 0.5}) for seed in range(10)]
+    chosen = [choice for choice, *_ in found]
+    assert chosen.count("good") >= 8 and set(chosen) <= {"good", "some"}
+    for _, trials, _ in found:
+        assert len(trials.random) == 8 and trials.trained == 8 + halving(4)
+        assert len(trials.tops["bad"]) == 1 and max(map(len, trials.tops.values())) == ROUNDS
+
+
+def test_methods_that_know_nothing_are_hardly_ever_chosen():
+    nothing = {f"none{i}": 0.0 for i in range(6)}
+    chosen = [decide(seed, nothing)[0] for seed in range(60)]
+    assert sum(not isinstance(choice, Random) for choice in chosen) <= 6  # 5 % of 60, and chance
+
+
+def test_less_time_drops_the_methods_whose_scores_predict_least():
+    choice, trials, figures = decide(1, {"bad": -2.0, "none": 0.0, "good": 2.0}, seconds=8 + halving(1) + 0.5)
+    assert choice == "good" and set(trials.tops) == {"good"} and trials.spent <= trials.seconds
+    assert figures["not tried"] == "bad (time); none (time)"
+    choice, trials, figures = decide(1, {"good": 2.0}, seconds=5.0)
+    assert isinstance(choice, Random) and not trials.tops and figures["chosen"].endswith("the time was up")
+
+
+def test_trainings_of_halving():
+    assert [halving(n) for n in range(7)] == [0, 4, 5, 7, 8, 11, 12]
+
+
+# For the contract ----------------------------------------------------------------------------------------------------
+
+
+class Certain:
+    """Trials that favour `length`, for tests of what is done with the choice."""
+
+    names, left_out, source, size, trained, spent, seconds, left = ["length"], {}, "nothing", 8, 9, 1.0, 9.0, 8.0
+
+    def __init__(self):
+        self.random, self.tops = [np.zeros(1)] * 8, {}
+
+    def plan(self, trainings):
+        pass
+
+    def add_random(self):
+        pass
+
+    def afford(self, trainings=1):
+        return True
+
+    def score(self, name):
+        return True
+
+    def prediction(self, name):
+        return 1.0
+
+    def trainings_of(self, name):
+        return 1
+
+    def add_top(self, name):
+        self.tops[name] = [np.zeros(1)]
+
+    def gain(self, name, among):
+        return Estimate(0.5, 0.1, 0.9)
+
+    def selector(self, name):
+        return load_selector(name)
+
+
+def certain_context():
+    tokenizer = tiny_tokenizer()
+    return dataclasses.replace(context_of(tokenizer, tiny_model(tokenizer), max_length=128), trials=Certain())
