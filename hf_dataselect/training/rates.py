@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -13,11 +14,12 @@ from trl import ModelConfig, get_peft_config
 from ..data.encoded import Encoded
 from ..engines.forward.likelihood import likelihood
 from ..engines.runtime.batching import padded
+from ..engines.runtime.token_rows import TokenRows
 from .config import DataSelectingConfig
 
 
-#: Rows that the rates are measured on.
-SAMPLE = 8
+#: Tokens that scoring is measured on at most, and rows that generation is.
+MOST_TOKENS, ANSWERS = 4096, 8
 #: Seconds after which a call is not repeated.
 LONG = 5.0
 #: Tokens generated to measure generation.
@@ -74,10 +76,13 @@ def measured_rates(args: DataSelectingConfig, model: ModelConfig, encoded: Encod
     ).to(accelerator.device)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in made.parameters())
     parameters = sum(parameter.numel() for parameter in made.parameters())
-    rows = encoded.tokens.select(range(min(SAMPLE, len(encoded.tokens))))
     runtime = args.runtime(accelerator).uncached()
-    score = _seconds(lambda: likelihood(made.eval(), rows, runtime)) / rows.lengths.sum()
-    generate = _seconds(lambda: _generate(made, rows)) / NEW_TOKENS / len(rows)
+    # As many rows as a batch holds, so that what a batch costs besides its tokens is shared out as in a run.
+    wanted = 1 + np.searchsorted(np.cumsum(encoded.tokens.lengths), min(runtime.batch_tokens or 0, MOST_TOKENS))
+    rows = encoded.tokens.select(range(min(int(wanted), len(encoded.tokens))))
+    score = _seconds(rows, lambda rows: likelihood(made.eval(), rows, runtime)) / rows.lengths.sum()
+    asked = rows.select(range(min(ANSWERS, len(rows))))
+    generate = _seconds(asked, lambda rows: _generate(made, rows)) / NEW_TOKENS / len(asked)
     if (adapter := get_peft_config(model)) is not None:
         from peft import get_peft_model
 
@@ -87,25 +92,34 @@ def measured_rates(args: DataSelectingConfig, model: ModelConfig, encoded: Encod
         made.gradient_checkpointing_enable()
         made.enable_input_require_grads()
     batch = rows.select(range(min(args.per_device_train_batch_size, len(rows))))
-    ids = padded([ids for ids, _ in batch.take(range(len(batch)))]).to(accelerator.device).long()
     with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bool(args.bf16)):
-        train = _seconds(lambda: made.train()(input_ids=ids, labels=ids).loss.backward()) / batch.lengths.sum()
+        train = _seconds(batch, lambda rows: _step(made, rows)) / batch.lengths.sum()
     return Rates(float(score), float(train), float(generate), parameters, trainable, weights)
 
 
-def _generate(model: Any, rows: Any) -> None:
-    prompts = padded([ids[:64] for ids, _ in rows.take(range(len(rows)))]).to(model.device).long()
+def _ids(model: Any, rows: TokenRows, longest: int | None = None) -> torch.Tensor:
+    return padded([ids[:longest] for ids, _ in rows.take(range(len(rows)))]).to(model.device).long()
+
+
+def _step(model: Any, rows: TokenRows) -> None:
+    """Forward and backward; no weight changes."""
+    ids = _ids(model, rows)
+    model.train()(input_ids=ids, labels=ids).loss.backward()
+
+
+def _generate(model: Any, rows: TokenRows) -> None:
+    prompts, lengths = _ids(model, rows, 64), {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS}
     with torch.no_grad():
-        model.generate(
-            prompts, attention_mask=torch.ones_like(prompts), min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS,
-            do_sample=False, pad_token_id=0,
-        )  # fmt: skip
+        model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, pad_token_id=0, **lengths)
 
 
-def _seconds(work: Callable[[], Any]) -> float:
-    """Of the second call, the first one warms up; of the first one where a call takes long."""
-    seconds = _once(work)
-    return seconds if seconds > LONG else _once(work)
+def _seconds(rows: TokenRows, work: Callable[[TokenRows], Any]) -> float:
+    """The shortest of up to three calls, of one where a call takes long; one row warms up."""
+    _once(lambda: work(rows.select(range(1))))
+    found: list[float] = []
+    while len(found) < 3 and sum(found) < LONG:
+        found.append(_once(lambda: work(rows)))
+    return min(found)
 
 
 def _once(work: Callable[[], Any]) -> float:
