@@ -102,6 +102,12 @@ class Auto(Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "training"})
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        trainings = self.subsets + ROUNDS * len(self.methods)
+        # All trials together take no longer than training on the whole pool, unless `auto_budget` says so.
+        trained_on = trainings * kept if self.auto_budget else min(trainings * kept, rows)
+        return {"forward_rows": rows * len(self.methods), "warmup_rows": trained_on}
+
     def featurize(self, records: Records, ctx: Context) -> Chosen:
         selector, alone = self._decide(ctx), dataclasses.replace(ctx, trials=None)
         return Chosen(selector, selector.featurize(records, alone))
