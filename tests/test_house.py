@@ -36,9 +36,9 @@ ROOMS = {
     "data": "errors options compat engines.store engines.runtime",
     "budget": "errors options",
     "selection": "errors",
-    "context": "errors data selection engines.runtime engines.subset engines.llm",
+    "context": "errors data selection engines.forward engines.runtime engines.subset engines.llm",
     "card": "",
-    "selector": "errors card context data budget options engines.subset",
+    "selector": "errors card context data budget options engines.subset engines.forward",
     "features": "errors compat context data engines.store engines.runtime engines.forward engines.gradients "
     "engines.tuning engines.subset engines.llm",
     "runs": "errors selection data engines.store",
@@ -48,7 +48,7 @@ ROOMS = {
     "selectors": "errors options context selector data features fitted diversity engines.subset engines.gradients "
     "engines.tuning engines.llm",
     "declared": "card selectors",
-    "registry": "errors options declared selector selectors",
+    "registry": "errors options declared selector selectors engines.forward",
     "pipeline": "*",
     "plan": "*",
     "service": "*",

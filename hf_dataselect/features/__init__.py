@@ -4,6 +4,7 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | feature | gives |
 |---|---|
 | [`~loss.answer_loss`] | mean loss of the answers, conditional or unconditional, label tokens, top-1 hits |
+| [`~token_values.answer_token_values`] | loss or rank of each token of the answers |
 | [`~loss.prompt_features`] | mean hidden state and perplexity of the prompts, from one forward pass |
 | [`~hidden_states.text_vectors`], [`~hidden_states.prompt_vectors`] | hidden states of rows or prompts, on disk |
 | [`~row_vectors.RowVectors`] | vectors of rows by the model or a sentence encoder, on demand |

@@ -31,7 +31,7 @@ from ..errors import SelectionError
 from ..features.loss import answer_loss, prompt_features
 from ..features.tuning import check_warmup, tuned_on
 from ..options import NonNegativeInt, PositiveFloat, PositiveInt
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Want
 
 
 @dataclass
@@ -112,6 +112,9 @@ class IFD(Selector):
         tuned_on = min(self.warmup_clusters * self.warmup_rows_per_cluster, rows)
         pool = min(self.warmup_pool, rows)
         return {"forward_rows": 2 * rows + 2 * pool, "warmup_rows": round(tuned_on * self.warmup_epochs)}
+
+    def wants(self) -> frozenset[Want]:
+        return frozenset({"loss", "unconditional loss"} if self.warmup == "none" else ())
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         check_warmup(ctx, self)

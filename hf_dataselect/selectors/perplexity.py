@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from ..context import Context
 from ..data.records import Records
 from ..features.loss import answer_loss
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Want
 
 
 @dataclass
@@ -45,6 +45,9 @@ class Perplexity(Selector):
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model"})
+
+    def wants(self) -> frozenset[Want]:
+        return frozenset({"loss"})
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         return answer_loss(records, ctx).mean
