@@ -17,5 +17,11 @@ OPTIONS = {
         "max_new_tokens": 4,
     },
     "nuggets": {"tasks": 4, "threshold": None},
+    "selectit": {"prompts": 2},
+    "s2l": {"model": "LLAMA", "clusters": 4, "epochs": 1},
     "superfiltering": {"model": "LLAMA"},
+    "t_shirt": {"model": "LLAMA", "copies": 2},
+    "token_drop": {"warmup_epochs": 1},
 }
+#: Layouts of rows that a method needs.
+LAYOUTS = {"conversation_ifd": "messages"}
