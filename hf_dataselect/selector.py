@@ -64,6 +64,8 @@ class Selector(ABC):
     fixed_budget: ClassVar[bool] = False
     #: Whether `select()` already keeps rows apart; `selection_diversity` is refused then.
     spreads_out: ClassVar[bool] = False
+    #: Names of the columns that `score` gives beside the scores; `None` where these depend on options or rows.
+    columns: ClassVar[tuple[str, ...] | None] = None
     #: Whether the best `k` rows are always the first `k` of more; a budget of tokens, a threshold or groups needs it.
     nested: ClassVar[bool] = True
 

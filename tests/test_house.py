@@ -45,10 +45,11 @@ ROOMS = {
     "fitted": "errors compat options parsing context data features engines.store engines.runtime engines.tuning "
     "engines.llm engines.subset runs",
     "diversity": "errors options context data features engines.subset engines.forward",
-    "selectors": "errors options context selector data features fitted diversity engines.subset engines.gradients "
-    "engines.tuning engines.llm",
-    "declared": "card selectors",
-    "registry": "errors options declared selector selectors engines.forward",
+    "declared": "card",
+    "registry": "errors options declared selector engines.forward",
+    "expression": "",
+    "selectors": "errors options context selector registry expression data features fitted diversity engines.subset "
+    "engines.gradients engines.tuning engines.llm",
     "pipeline": "*",
     "plan": "*",
     "service": "*",

@@ -50,6 +50,12 @@ class ConversationIFD(Selector):
         deviations=("nobody has published such a score: formula and aggregate are this package's",),
         evidence="none published, by anyone; compare it with random rows before relying on it",
     )
+    columns: ClassVar[tuple[str, ...] | None] = (
+        "context_ratio",
+        "turn_ifd",
+        "least_context_ratio",
+        "largest_context_ratio",
+    )
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt", "model"})

@@ -58,6 +58,7 @@ class DSIR(Selector):
         ),
         evidence="the authors' on pre-training corpora; for instruction data it is mostly a baseline that others beat",
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "target"})

@@ -102,6 +102,7 @@ class IFD(Selector):
             "the budget counts all rows, not those with a ratio up to 1",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss", "unconditional_loss")
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt", "model"})

@@ -42,6 +42,7 @@ class Perplexity(Selector):
         model_free=False,
         multi_turn="all assistant turns, each with all before it as context",
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss",)
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model"})

@@ -51,6 +51,7 @@ class RDS(Selector):
             "a row without an answer in the window is not kept, as it can't be trained on",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})

@@ -79,6 +79,7 @@ class S2L(Selector):
         ),
         evidence="the authors' on two sets of a domain (mathematics, medicine); others only use it as a baseline",
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("first_loss", "last_loss")
     default_budget: ClassVar[float | int | str] = 0.11
     spreads_out: ClassVar[bool] = True
     nested: ClassVar[bool] = False

@@ -68,6 +68,7 @@ class TSHIRT(Selector):
         ),
         evidence="the authors' on two sets of instructions and eight benchmarks; no replication found",
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("noisy_ifd", "sifd_std")
     nested: ClassVar[bool] = False
 
     def needs(self) -> frozenset[Need]:

@@ -72,6 +72,7 @@ class TokenDrop(Selector):
         ),
         evidence="the authors' only, and of their own normaliser; no code and no replication found",
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("loss_before", "loss_after")
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
