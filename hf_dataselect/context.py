@@ -138,6 +138,11 @@ class Context:
         changed = {"tokenizer": tokenizer, "model_id": name, "max_length": window, "preparation": preparation}
         return dataclasses.replace(self, model=model, wants=frozenset(), **changed)
 
+    def of_rows(self, rows: np.ndarray) -> "Context":
+        """The same context for `records.subset(rows)`: what is noted of row `i` there is noted of `rows[i]`."""
+        account = self.account.of_rows(rows)
+        return dataclasses.replace(self, runtime=dataclasses.replace(self.runtime, account=account))
+
     def using(self, model: Any) -> "Context":
         """The same context with another loaded model (a fine-tuned one)."""
         return dataclasses.replace(self, model=model, wants=frozenset())

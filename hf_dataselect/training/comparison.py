@@ -177,6 +177,7 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
     target, benchmarks = load_target(args.selection_target, records), prepare_benchmarks(args, None)
     equal = {} if compared.equal == "epochs" else {"equal": compared.equal}
     shared = shared_settings(recipe, records, held_out, target, benchmarks) | equal
+    compared.add_target_control()
     runs, wants = [], frozenset()
     for name, chosen in compared.runs():
         folder, baseline = root / name, root / f"full-seed{chosen['seed']}"

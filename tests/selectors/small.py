@@ -3,6 +3,7 @@
 OPTIONS = {
     "alpagasus": {"threshold": 2.0},
     "blend": {"members": {"perplexity": 1, "length": {"weight": -0.5}}, "where": "perplexity.conditional_loss > 0"},
+    "cascade": {"method": "perplexity", "prefilter": "length", "keep": 0.8},
     "column": {"name": "rating"},
     "deita": {"complexity_scorer": "LLAMA", "quality_scorer": "LLAMA"},
     "ifd": {"warmup_clusters": 2, "warmup_rows_per_cluster": 2},

@@ -1,5 +1,6 @@
 """A number for each token of rows, keyed by the content of the row: as many as it has."""
 
+import logging
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from .row_store import CacheFiles, RecordStore, folded, record_of
+
+
+logger = logging.getLogger(__name__)
 
 
 class StoredTokens(Sequence):
@@ -100,6 +104,9 @@ class RaggedStore(RecordStore):
                     records["values"][len(seen) :].tolist(), records["numbers"][len(seen) :].tolist(), strict=True
                 ):
                     more.append(zlib.crc32(np.ascontiguousarray(numbers[first : first + count]).tobytes()) != check)
+                if damaged := sum(more):
+                    said = f"the numbers of {damaged:,} of {len(more):,} rows are damaged"
+                    logger.warning("%s: %s, and left out: they are computed again.", path, said)
                 seen = self._damaged[path] = np.concatenate([seen, np.array(more, bool)])
             mine = places[:, 0] == file
             whole[mine] = ~seen[places[mine, 1]]

@@ -26,7 +26,7 @@ def test_rows_of_any_length_come_back_in_any_order_from_several_files(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["changed", "cut"])
-def test_damaged_numbers_are_unknown_and_those_computed_again_count(tmp_path, damage):
+def test_damaged_numbers_are_named_and_those_computed_again_count(tmp_path, damage, caplog):
     store = RaggedStore(tmp_path, {})
     store.append(KEYS, VALUES, 1.0)
     store.close()
@@ -36,6 +36,7 @@ def test_damaged_numbers_are_unknown_and_those_computed_again_count(tmp_path, da
     again = RaggedStore(tmp_path, {})
     found = again.find(KEYS)
     assert found.known.tolist() == [True, True, True, True, False] and len(found.values[4]) == 0
+    assert "the numbers of 1 of 5 rows are damaged" in caplog.text
     again.append(KEYS[4:], VALUES[4:], 1.0)
     again.close()
     np.testing.assert_array_equal(RaggedStore(tmp_path, {}).find(KEYS).values[4], VALUES[4])
