@@ -33,8 +33,8 @@ class CompareArguments:
     method_budgets: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "Budgets of single methods in place of `budgets`, {alpagasus: own, ifd: [0.05, 0.1]}: a mapping in "
-            "YAML or JSON; 'own' is the paper's. The control `random` is trained at each of them that is an amount."
+            "help": "Budgets of single methods, {ifd: [0.05, 0.1], alpagasus: own}, in place of `budgets`: a mapping "
+            "in YAML or JSON; 'own' is the paper's. The control `random` is trained at each that is an amount."
         },
     )
     seeds: list[int] = field(
