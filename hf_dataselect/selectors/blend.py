@@ -16,6 +16,7 @@ Columns of scores.parquet: for each method its score, by its name, and its colum
 Relations: [`DEITA`] multiplies two scores themselves; `selection_prefilter` runs a cheap method before a costly one.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -90,6 +91,12 @@ class Blend(Selector):
                 names = [*sorted(known), *(f"{member}.{other}" for other in columns)]
                 near = nearest(name, names)
                 raise ValueError(f"`selection_kwargs`: where={self.where!r} names {name!r}, which is no column{near}")
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for member in self._selectors.values():
+            found.update(member.forecast(rows, target, kept))
+        return dict(found)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         features = {name: member.featurize(records, ctx) for name, member in self._selectors.items()}

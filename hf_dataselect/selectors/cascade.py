@@ -12,6 +12,7 @@ scores on the Pareto front of cost and gain, which this is a point of.
 """
 
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -89,6 +90,11 @@ class Cascade(Selector):
     def check(self, records: Records) -> None:
         self._cheap.check(records)
         self._costly.check(records)
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        found = Counter(self._cheap.forecast(rows, target, round(self.keep * rows)))
+        found.update(self._costly.forecast(max(1, round(self.keep * rows)), target, kept))
+        return dict(found)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         began = time.perf_counter()

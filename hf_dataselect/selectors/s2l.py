@@ -98,6 +98,9 @@ class S2L(Selector):
         except (OSError, ValueError) as error:
             raise ValueError(f"`selection_kwargs`: model={self.model!r} can't be found: {error}") from error
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": (1 + self.epochs) * rows, "warmup_rows": self.epochs * rows}
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         small = ctx.with_model(self.model)
         settings = WarmupSettings(

@@ -76,6 +76,9 @@ class SelectIT(Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt", "model"})
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": self.prompts * rows}
+
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         pairs = [("", "") if r.problem is not None else (r.prompt.strip(), r.answer.strip()) for r in records]
         asked = np.array([bool(prompt and answer) for prompt, answer in pairs])

@@ -80,6 +80,9 @@ class TSHIRT(Selector):
         except (OSError, ValueError) as error:
             raise ValueError(f"`selection_kwargs`: model={self.model!r} can't be found: {error}") from error
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": 2 * self.copies * rows}
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         small = ctx.with_model(self.model)
         return selective_ifd(

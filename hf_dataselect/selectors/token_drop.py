@@ -80,6 +80,9 @@ class TokenDrop(Selector):
     def wants(self) -> frozenset[Want]:
         return frozenset({"loss"})
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": 2 * rows, "warmup_rows": round(target * self.warmup_epochs)}
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         check_warmup(ctx, self)
         encoded = encode_target(ctx, ctx.text_format())
