@@ -93,6 +93,7 @@ def costs(kind: type[Selector]) -> list[str]:
         f"{_yes(card.dataset_free)}; **without ChatGPT**: {_yes(card.chatgpt_free)}."
     )
     lines.append(f"- **Several turns**: {card.multi_turn}.")
+    lines += [f"- **Evidence**: {card.evidence}."] if card.evidence else []
     return lines + ([f"- **Images**: {card.images}."] if card.images else [])
 
 

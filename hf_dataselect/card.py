@@ -36,6 +36,8 @@ class Card:
             What is done with images of rows; nothing if empty, and then a method that reads texts says so.
         deviations (`tuple[str]`):
             Where this differs from the authors' code or paper.
+        evidence (`str`, *optional*):
+            What there is for it, and who repeated that.
     """
 
     title: str
@@ -53,3 +55,4 @@ class Card:
     multi_turn: str = "rows are taken whole"
     images: str = ""
     deviations: tuple[str, ...] = ()
+    evidence: str = ""

@@ -11,6 +11,7 @@ from .data.encoding import encode, encode_answers
 from .data.preparation import Preparation, trained_rows
 from .data.records import Records
 from .data.text import TRAINED, TextFormat
+from .engines.forward.wants import Want
 from .engines.runtime.account import Account
 from .engines.runtime.loading import load_pretrained
 from .engines.runtime.model_state import positions
@@ -49,6 +50,8 @@ class Context:
             How TRL makes tokens and labels of rows.
         trials ([`Trials`], *optional*):
             Trainings on subsets, where a trainer selects by a method that needs them.
+        wants (`frozenset`, *optional*):
+            What all methods at hand want of passes of `model` over the candidates, so that one pass serves them all.
     """
 
     tokenizer: Any
@@ -63,6 +66,7 @@ class Context:
     processor: Any = None
     preparation: Preparation = field(default_factory=Preparation)
     trials: Any = None
+    wants: frozenset[Want] = frozenset()
 
     def __post_init__(self):
         if self.judge is not None and self.judge.runtime.account is not self.account:
@@ -132,8 +136,13 @@ class Context:
         window = min(filter(None, (self.max_length, positions(model))), default=None)
         preparation = dataclasses.replace(self.preparation, chat_template=None)
         changed = {"tokenizer": tokenizer, "model_id": name, "max_length": window, "preparation": preparation}
-        return dataclasses.replace(self, model=model, **changed)
+        return dataclasses.replace(self, model=model, wants=frozenset(), **changed)
+
+    def of_rows(self, rows: np.ndarray) -> "Context":
+        """The same context for `records.subset(rows)`: what is noted of row `i` there is noted of `rows[i]`."""
+        account = self.account.of_rows(rows)
+        return dataclasses.replace(self, runtime=dataclasses.replace(self.runtime, account=account))
 
     def using(self, model: Any) -> "Context":
         """The same context with another loaded model (a fine-tuned one)."""
-        return dataclasses.replace(self, model=model)
+        return dataclasses.replace(self, model=model, wants=frozenset())

@@ -10,7 +10,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from . import selectors
 from .card import Card
 
 
@@ -76,7 +75,7 @@ def _named(name: str, module: str) -> Any:
 
 def method_names() -> list[str]:
     """Names of the selectors of this package: the files in `hf_dataselect/selectors/`."""
-    return sorted(module.name for module in pkgutil.iter_modules(selectors.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "selectors")]))
 
 
 def card_of(method: str) -> Card:

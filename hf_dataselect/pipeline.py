@@ -2,8 +2,10 @@
 
 import dataclasses
 import logging
+import tempfile
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +53,8 @@ def select(
     from .engines.runtime.model_state import preserved, unprepared
     from .engines.runtime.phase import doing
 
+    # What other methods want is kept for them, if it can be.
+    ctx = dataclasses.replace(ctx, wants=selector.wants() | (ctx.wants if ctx.runtime.cache_dir else frozenset()))
     records = dataset if isinstance(dataset, Records) else Records(dataset)
     n, method = len(records), method_name(selector)
     budget = Budget.parse(selector.default_budget if selector.fixed_budget or budget is None else budget)
@@ -64,6 +68,7 @@ def select(
         preserved(ctx.model),
         unprepared(ctx.model),
         _unchanged(selector, ctx) as identity,
+        _kept_for_one_pass(ctx) as ctx,
     ):
         unreadable = records.unreadable(ctx.text_format() if has_template else None, ctx.runtime.num_proc)
         for reason, rows in unreadable.items():
@@ -150,6 +155,21 @@ def check_diversity(diversity: Diversity | None, selector: Selector) -> None:
     if diversity is not None and (selector.spreads_out or selector.fixed_budget):
         why = "keeps every row" if selector.fixed_budget else "already keeps rows apart itself"
         raise ValueError(f"`selection_diversity={diversity.kind!r}`: `{method_name(selector)}` {why}. Remove it.")
+
+
+@contextmanager
+def _kept_for_one_pass(ctx: Context):
+    """
+    The context with a cache that lasts as long as the selection, where there is none and one pass serves several
+    wants. Several ranks, which may have no folder in common, make a pass for each instead.
+    """
+    from .engines.forward.wants import ONE_PASS
+
+    if ctx.runtime.cache_dir is not None or len(ctx.wants & ONE_PASS) < 2 or ctx.runtime.world > 1:
+        yield ctx
+        return
+    with tempfile.TemporaryDirectory(prefix="hf_dataselect-") as folder:
+        yield dataclasses.replace(ctx, runtime=dataclasses.replace(ctx.runtime, cache_dir=Path(folder)))
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from .data.preparation import Preparation, try_preparation
 from .data.records import Records
 from .data.text import TextFormat
 from .diversity import Diversity
+from .engines.forward.wants import Want
 from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
 from .engines.runtime.loading import check_causal_lm, check_model_folder, tokenizer_of
@@ -86,8 +87,8 @@ class SelectionPlan:
     held_out: dict[str, Any] = field(default_factory=dict, init=False)
     compared: dict[str, Any] | None = field(default=None, init=False)  # settings of a run of a comparison
     trials: Any = field(default=None, init=False)  # what a method that needs a trainer tries
-    #: Whether the tokenizer got the package's chat template.
-    default_template: bool = field(default=False, init=False)
+    wants: frozenset[Want] = field(default=frozenset(), init=False)  # of the other methods of a comparison
+    default_template: bool = field(default=False, init=False)  # whether the tokenizer got the package's
 
     def __post_init__(self):
         check_diversity(self.diversity, self.selector)
@@ -261,6 +262,7 @@ class SelectionPlan:
             max_length=self.max_length,
             processor=processing_class if isinstance(processing_class, ProcessorMixin) else None,
             preparation=self.preparation,
+            wants=self.wants,
         )
 
     def select(self, ctx: Context, folder: Path | None, recipe: dict[str, Any]) -> Selection:
@@ -294,7 +296,6 @@ class SelectionPlan:
             "also_in": described(found, selection.indices) or None,
             "judge": {"name": ctx.judge.name, "cost": dataclasses.asdict(ctx.judge.cost)} if ctx.judge else None,
         }
-
         if folder is not None:
             ctx.runtime.on_main(partial(enter_selection, folder, recipe, selection, self.compared))
         return selection

@@ -6,6 +6,7 @@ import inspect
 from typing import Any, get_args
 
 from .declared import method_names
+from .engines.forward.wants import Want
 from .options import _mapping, nearest, require_extras, typed_options
 from .selector import Need, Selector, method_name
 
@@ -77,6 +78,11 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
         raise ValueError(
             f"`{method_name(selector)}` needs {', '.join(map(repr, sorted(unknown)))}: needs() may name "
             f"{', '.join(map(repr, get_args(Need)))}."
+        )
+    if unwanted := set(selector.wants()) - set(get_args(Want)):
+        raise ValueError(
+            f"`{method_name(selector)}` wants {', '.join(map(repr, sorted(unwanted)))}: wants() may name "
+            f"{', '.join(map(repr, get_args(Want)))}."
         )
     require_extras(method_name(selector), selector.extras())
     return selector

@@ -15,6 +15,7 @@ import numpy as np
 from .card import Card
 from .context import Context
 from .data.records import Records
+from .engines.forward.wants import Want
 from .options import check_declared
 
 
@@ -46,6 +47,7 @@ class Selector(ABC):
     | call | gives |
     |---|---|
     | `needs()` | what must be given for these options |
+    | `wants()` | what is wanted of passes of the model over the rows: one pass serves all methods at hand |
     | `check(records)` | nothing; raises before any weights load |
     | `featurize(records, ctx)` | stage 1: records, an array or memmap `(n, d)`, or a dict of these |
     | `score(features, ctx)` | stage 2a: float32 `(n,)`, higher is better, NaN = unscorable; or [`Scores`] |
@@ -62,6 +64,8 @@ class Selector(ABC):
     fixed_budget: ClassVar[bool] = False
     #: Whether `select()` already keeps rows apart; `selection_diversity` is refused then.
     spreads_out: ClassVar[bool] = False
+    #: Names of the columns that `score` gives beside the scores; `None` where these depend on options or rows.
+    columns: ClassVar[tuple[str, ...] | None] = None
     #: Whether the best `k` rows are always the first `k` of more; a budget of tokens, a threshold or groups needs it.
     nested: ClassVar[bool] = True
 
@@ -83,6 +87,13 @@ class Selector(ABC):
         """
         passes = {"model": "forward_rows", "judge": "judge_calls"}
         return {name: rows for need, name in passes.items() if need in self.needs()}
+
+    def wants(self) -> frozenset[Want]:
+        """
+        What these options want of passes of the pending fine-tune model, as it is, over the rows. Declared, it comes
+        from one pass with what other methods want; undeclared, from a pass of its own.
+        """
+        return frozenset()
 
     def extras(self) -> dict[str, str]:
         """Packages that these options need, and the extra of this package that brings each."""

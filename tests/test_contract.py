@@ -24,9 +24,9 @@ from hf_dataselect.selectors.length import Length
 from hf_dataselect.testing import check_selector, tiny_context
 from tests.engines.llm.test_local import reward_model
 from tests.processes import succeed
-from tests.rows import alpaca
+from tests.rows import alpaca, layout
 from tests.scripted import ScriptedJudge
-from tests.selectors.small import OPTIONS
+from tests.selectors.small import LAYOUTS, OPTIONS
 from tests.selectors.test_auto import certain_context
 from tests.tiny import context_of, tiny_evaluator, tiny_model, tiny_tokenizer
 from tests.tiny_vision import save_clip
@@ -63,7 +63,8 @@ def _some_judgement(text: str) -> str:
 def test_every_selector_keeps_the_contract(name, folders):
     options = OPTIONS.get(name, {})
     options = {key: folders.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
-    check_selector(load_selector(name, options), certain_context if name == "auto" else context, alpaca(24))
+    rows = layout(LAYOUTS.get(name, "alpaca"))
+    check_selector(load_selector(name, options), certain_context if name == "auto" else context, rows)
 
 
 def test_small_options_are_those_of_selectors():

@@ -36,19 +36,20 @@ ROOMS = {
     "data": "errors options compat engines.store engines.runtime",
     "budget": "errors options",
     "selection": "errors",
-    "context": "errors data selection engines.runtime engines.subset engines.llm",
+    "context": "errors data selection engines.forward engines.runtime engines.subset engines.llm",
     "card": "",
-    "selector": "errors card context data budget options engines.subset",
+    "selector": "errors card context data budget options engines.subset engines.forward",
     "features": "errors compat context data engines.store engines.runtime engines.forward engines.gradients "
     "engines.tuning engines.subset engines.llm",
     "runs": "errors selection data engines.store",
     "fitted": "errors compat options parsing context data features engines.store engines.runtime engines.tuning "
     "engines.llm engines.subset runs",
     "diversity": "errors options context data features engines.subset engines.forward",
-    "selectors": "errors options context selector data features fitted diversity engines.subset engines.gradients "
-    "engines.tuning engines.llm",
-    "declared": "card selectors",
-    "registry": "errors options declared selector selectors",
+    "declared": "card",
+    "registry": "errors options declared selector engines.forward",
+    "expression": "",
+    "selectors": "errors options context selector registry expression data features fitted diversity engines.subset "
+    "engines.gradients engines.tuning engines.llm",
     "pipeline": "*",
     "plan": "*",
     "service": "*",

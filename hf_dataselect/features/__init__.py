@@ -4,6 +4,10 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | feature | gives |
 |---|---|
 | [`~loss.answer_loss`] | mean loss of the answers, conditional or unconditional, label tokens, top-1 hits |
+| [`~token_values.answer_token_values`] | loss or rank of each token of the answers |
+| [`~turn_losses.turn_losses`] | losses of each answer of a chat, with and without the turns before it |
+| [`~noisy_losses.prompt_deltas`] | what the prompt changes in the loss of each answer token, under noisy copies |
+| [`~loss_trajectories.loss_trajectories`] | losses of the answers at the epochs of a fine-tuning |
 | [`~loss.prompt_features`] | mean hidden state and perplexity of the prompts, from one forward pass |
 | [`~hidden_states.text_vectors`], [`~hidden_states.prompt_vectors`] | hidden states of rows or prompts, on disk |
 | [`~row_vectors.RowVectors`] | vectors of rows by the model or a sentence encoder, on demand |
@@ -13,11 +17,12 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | [`~tuned_loss.TunedLoss`] | held-out loss of the model fine-tuned on some rows |
 | [`~one_shot_tasks.task_losses`] | losses of tasks, with and without each row as a one-shot example |
 | [`~judgements.ask_about_rows`] | replies of the judge to a question about each row |
-| [`~ratings.expected_ratings`] | expected digit of a scorer |
+| [`~ratings.expected_ratings`], [`~ratings.digit_logits`] | expected digit of a scorer, logits of digits |
 | [`~rewards.answer_rewards`] | rewards of the answers, or of others in their place |
 | [`~generated_answers.generated_answers`] | model-generated responses to the prompts |
 | [`~text_statistics.text_feature`], [`~text_statistics.answer_tokens`] | length, diversity, readability, tokens |
 | [`~term_scores.target_matches`] | BM25 of each row for each target-task example |
+| [`~hashed_ngrams.hashed_ngrams`] | words and pairs of words in buckets, importance weights |
 | [`~indicators.IndicatorSources`], [`~image_text.ImageTextSources`] | indicators that a fitted rule weights |
 | [`~clip.embed`] | images and answers in one space |
 | [`~tags.Vocabulary`] | tags, normalized |

@@ -7,20 +7,25 @@ from ..data.encoded import Encoded
 from ..data.records import Records
 from ..engines.forward.cached_vectors import CachedVectors
 from ..engines.forward.hidden_states import hidden_state, state_width
+from ..engines.forward.shared_pass import compute_together
+from ..engines.forward.wants import ONE_PASS
 from ..engines.runtime.model_state import scoring_dtype
 from ..engines.runtime.stored_vectors import Vectors
 from ..engines.runtime.token_rows import TokenRows
 
 
-def text_vectors(encoded: Encoded, ctx: Context, label: str) -> Vectors:
+def text_vectors(encoded: Encoded, ctx: Context, label: str, candidates: bool = True) -> Vectors:
     """
     The texts of rows as RDS+ represents them (arXiv 2503.01807): mean of the model's last hidden states weighted by
     position, scaled to length 1. They are cached on disk and read as needed; without a
-    cache they are held in memory, float32 `(n, width)`.
+    cache they are held in memory, float32 `(n, width)`. `candidates` says whether the rows are those that other
+    methods at hand read, too.
 
     Returns:
         [`Vectors`]: rows without label tokens, and rows that did not fit in memory, are not usable.
     """
+    if candidates:
+        compute_together(ctx.model, encoded.tokens, ctx.runtime, ctx.wants & ONE_PASS, label)
     states = cached_states(encoded.tokens, ctx, label, pool="position", scaled=True)
     return states._replace(usable=states.usable & ~encoded.problematic)
 

@@ -9,6 +9,8 @@ from ..data.records import Records
 from ..data.text import TextFormat
 from ..engines.forward.hidden_states import NO_LOSS
 from ..engines.forward.likelihood import likelihood
+from ..engines.forward.shared_pass import compute_together
+from ..engines.forward.wants import ONE_PASS
 from ..errors import SelectionError
 from .hidden_states import cached_states, note_unusable
 
@@ -54,6 +56,8 @@ def answer_loss(
     """
     encoded = ctx.encode(records, text_format, unconditional, parts=True)
     label = label or ("Scoring answers without prompts" if unconditional else "Scoring answers")
+    if not unconditional and text_format in (None, ctx.text_format()):
+        compute_together(ctx.model, encoded.tokens, ctx.runtime, ctx.wants & ONE_PASS, label)
     sums = likelihood(ctx.model, encoded.tokens, ctx.runtime, label)
     n = len(records)
     loss, tokens, hits = (np.bincount(encoded.row, column, minlength=n) for column in sums)

@@ -61,6 +61,20 @@ def expected_ratings(
     return expected_rating(logits, [float(digit) for digit in DIGITS])
 
 
+def digit_logits(texts: Iterable[str], ctx: Context, digits: Sequence[str], label: str | None = None) -> np.ndarray:
+    """
+    Logits of the context's model for each digit as the next token after a text, float64 `(n, digits)`; NaN for a text
+    that is longer than the window or does not fit in memory.
+
+    Raises:
+        [`SelectionError`]: the tokenizer lacks a token for a digit.
+    """
+    scorer = LocalModel(ctx.model, ctx.tokenizer)
+    if missing := [d for d, id in zip(digits, digit_ids(ctx.tokenizer, digits), strict=True) if id is None]:
+        raise SelectionError(f"The model can't rate: its tokenizer has no token of its own for {', '.join(missing)}.")
+    return scorer.digit_logits(texts, digits, ctx.runtime, label=label).values
+
+
 def expected_rating(logits: np.ndarray, values: Sequence[float]) -> np.ndarray:
     """Mean of `values` under the softmax of `logits` `(n, len(values))`, float64 `(n,)`; NaN if a logit is missing."""
     return softmax(np.asarray(logits, np.float64), axis=1) @ np.asarray(values, np.float64)

@@ -1,8 +1,8 @@
 """
 BM25: how well the words of texts match those of queries, without a model.
 
-A term is a word of two characters or more, in lower case; of Chinese and Japanese, which are written without spaces,
-it is two characters in a row.
+A term is a word of two characters or more, in lower case; of scripts that are written without spaces (Chinese,
+Japanese, Thai, Lao, Khmer, Burmese) it is two characters in a row.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from ..data.records import Records
 
 
 K1, B = 1.5, 0.75
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}]"
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 _TERM = regex.compile(rf"{_UNSPACED}+|(?:(?!{_UNSPACED})\w){{2,}}")
 _UNSPACED_RUN = regex.compile(rf"{_UNSPACED}+")
 

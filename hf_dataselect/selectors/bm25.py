@@ -52,6 +52,7 @@ class BM25(Selector):
             "a target row's scores are divided by what it scores itself",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "target"})

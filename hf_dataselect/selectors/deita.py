@@ -91,6 +91,7 @@ class DEITA(Selector):
             "a scorer without a prompt of its own is prompted in other words than the authors'",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("complexity", "quality")
     spreads_out: ClassVar[bool] = True
 
     def __post_init__(self):

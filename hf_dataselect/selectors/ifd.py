@@ -31,7 +31,7 @@ from ..errors import SelectionError
 from ..features.loss import answer_loss, prompt_features
 from ..features.tuning import check_warmup, tuned_on
 from ..options import NonNegativeInt, PositiveFloat, PositiveInt
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Want
 
 
 @dataclass
@@ -102,6 +102,7 @@ class IFD(Selector):
             "the budget counts all rows, not those with a ratio up to 1",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss", "unconditional_loss")
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt", "model"})
@@ -112,6 +113,9 @@ class IFD(Selector):
         tuned_on = min(self.warmup_clusters * self.warmup_rows_per_cluster, rows)
         pool = min(self.warmup_pool, rows)
         return {"forward_rows": 2 * rows + 2 * pool, "warmup_rows": round(tuned_on * self.warmup_epochs)}
+
+    def wants(self) -> frozenset[Want]:
+        return frozenset({"loss", "unconditional loss"} if self.warmup == "none" else ())
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         check_warmup(ctx, self)

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from ..context import Context
 from ..data.records import Records
 from ..features.loss import answer_loss
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Want
 
 
 @dataclass
@@ -42,9 +42,13 @@ class Perplexity(Selector):
         model_free=False,
         multi_turn="all assistant turns, each with all before it as context",
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss",)
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model"})
+
+    def wants(self) -> frozenset[Want]:
+        return frozenset({"loss"})
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         return answer_loss(records, ctx).mean

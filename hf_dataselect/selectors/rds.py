@@ -24,7 +24,7 @@ from ..data.records import Records
 from ..engines.subset.target_similarity import Similarity, Target, for_target, highest
 from ..features.hidden_states import note_unusable, text_vectors
 from ..features.target_rows import encode_target, refuse_without_target, subtasks
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Want
 
 
 @dataclass
@@ -51,6 +51,7 @@ class RDS(Selector):
             "a row without an answer in the window is not kept, as it can't be trained on",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
@@ -58,10 +59,13 @@ class RDS(Selector):
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         return {"forward_rows": rows + target}
 
+    def wants(self) -> frozenset[Want]:
+        return frozenset({"position state"})
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         text_format = ctx.text_format()
         encoded_target = encode_target(ctx, text_format)
-        wanted = text_vectors(encoded_target, ctx, "Embedding the target")
+        wanted = text_vectors(encoded_target, ctx, "Embedding the target", candidates=False)
         refuse_without_target(wanted.usable, encoded_target, ctx)
         target = wanted.vectors[:]
         target[~wanted.usable] = np.nan

@@ -66,6 +66,7 @@ class Superfiltering(Selector):
             "the budget is a part of this dataset, where the code takes 52,002 rows for granted",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss", "unconditional_loss")
 
     @property
     def spreads_out(self) -> bool:

@@ -193,6 +193,8 @@ class _Check:
             assert isinstance(reason, str) and reason, f"`{self.name}` must name a reason for what it excludes"
             assert mask.shape == (n,) and mask.dtype == bool, f"`{self.name}`: {reason!r} must have a bool mask (n,)"
             assert not mask[selection.indices].any(), f"`{self.name}` keeps rows that it excludes: {reason}"
+        said = self.kind.columns
+        assert said is None or set(said) == set(selection.columns), f"`{self.name}`: `columns` must name its columns"
         for name, column in selection.columns.items():
             assert column.shape == (n,), f"`{self.name}`: column {name!r} must be (n,)"
         at_most = n if self.selector.fixed_budget else self.budget

@@ -19,12 +19,22 @@ class CompareArguments:
 
     methods: list[str] = field(
         default_factory=lambda: ["ifd"],
-        metadata={"help": "Methods to compare; the baseline `full` and the control `random` are always added."},
+        metadata={
+            "help": "Methods to compare; the baseline `full` and the control `random` are always added, and `bm25` "
+            "where one of them selects for a target: the cheapest that does."
+        },
     )
     budgets: list[str] = field(
         default_factory=lambda: ["0.05"],
         metadata={
             "help": "Budgets (see selection_budget). Each costs one training per method and seed, and no scoring."
+        },
+    )
+    method_budgets: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Budgets of single methods, {ifd: [0.05, 0.1], alpagasus: own}, in place of `budgets`: a mapping "
+            "in YAML or JSON; 'own' is the paper's. The control `random` is trained at each that is an amount."
         },
     )
     seeds: list[int] = field(
@@ -58,6 +68,7 @@ class CompareArguments:
                 self.method_kwargs = json.loads(self.method_kwargs)
             except json.JSONDecodeError as error:
                 raise ValueError(f"`method_kwargs={self.method_kwargs!r}` is not JSON: {error}.") from error
+        self._read_method_budgets()
         given = self.method_kwargs or {}
         if not (isinstance(given, dict) and all(isinstance(kwargs, dict) for kwargs in given.values())):
             raise ValueError(f"`method_kwargs` must map methods to their options, got {self.method_kwargs!r}.")
@@ -70,13 +81,48 @@ class CompareArguments:
         for name, kwargs in given.items():
             load_selector(name, kwargs)  # also for a method that is not compared this time
 
+    def _read_method_budgets(self) -> None:
+        if isinstance(self.method_budgets, str):
+            try:
+                self.method_budgets = json.loads(self.method_budgets)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"`method_budgets={self.method_budgets!r}` is not JSON: {error}.") from error
+        given, read = self.method_budgets or {}, {}
+        if not isinstance(given, dict):
+            raise ValueError(f"`method_budgets` must map methods to budgets, got {given!r}.")
+        for method, budgets in given.items():
+            selector = load_selector(method, (self.method_kwargs or {}).get(method))
+            if selector.fixed_budget:
+                raise ValueError(f"`method_budgets`: `{method}` keeps every row: remove it.")
+            own = [budgets] if not isinstance(budgets, list) else budgets
+            parsed = [Budget.parse(selector.default_budget if item == "own" else item).plain for item in own]
+            if not parsed:
+                raise ValueError(f"`method_budgets`: {method} has none: give one, or remove it.")
+            read[method] = list(dict.fromkeys(parsed))
+        self.method_budgets = read or None
+
+    def add_target_control(self) -> None:
+        """Add `bm25` where another method selects for a target: what it costs next to nothing to beat."""
+        kwargs = self.method_kwargs or {}
+        if any("target" in load_selector(name, kwargs.get(name)).needs() for name in self.methods):
+            self.methods = list(dict.fromkeys([*self.methods, "bm25"]))
+
+    def budgets_of(self, method: str) -> list[Any]:
+        """Budgets that a method is compared at; for the control, those of all others that are amounts."""
+        given = self.method_budgets or {}
+        if method != "random" or method in given or not given:
+            return given.get(method, self.budgets)
+        every = [item for name in self.methods if name not in ("full", "random") for item in self.budgets_of(name)]
+        amounts = [item for item in dict.fromkeys(every or self.budgets) if Budget.parse(item).unit != "score"]
+        return [item for item in amounts if item != 1.0]  # all rows: the baseline
+
     def runs(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Name and selection options of each run; every seed begins with its baseline."""
         for seed in self.seeds:
             for method in self.methods:
                 kwargs = (self.method_kwargs or {}).get(method)
                 fixed = load_selector(method, kwargs).fixed_budget
-                for budget in [None] if fixed else self.budgets:
+                for budget in [None] if fixed else self.budgets_of(method):
                     name = "-".join([file_name(method), *([as_name(budget)] if budget else []), f"seed{seed}"])
                     yield (
                         name,

@@ -20,6 +20,7 @@ from accelerate import PartialState
 from ..budget import Budget
 from ..data.load import load_target
 from ..data.records import Records
+from ..engines.forward.wants import Want
 from ..engines.llm.load import parse_spec
 from ..engines.llm.metered import announced
 from ..engines.runtime.progress import Series, Task
@@ -67,12 +68,15 @@ class PlannedRun:
             Arguments of the run's own [`DataSelectingConfig`].
         settings (`dict`):
             What decides its result.
+        wants (`frozenset`, *optional*):
+            What the methods of all runs want of the model, so that one pass serves them all.
     """
 
     folder: Path
     recipe: Recipe
     given: dict[str, Any]
     settings: dict[str, Any]
+    wants: frozenset[Want] = frozenset()
 
     @property
     def state(self) -> str:
@@ -173,7 +177,8 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
     target, benchmarks = load_target(args.selection_target, records), prepare_benchmarks(args, None)
     equal = {} if compared.equal == "epochs" else {"equal": compared.equal}
     shared = shared_settings(recipe, records, held_out, target, benchmarks) | equal
-    runs = []
+    compared.add_target_control()
+    runs, wants = [], frozenset()
     for name, chosen in compared.runs():
         folder, baseline = root / name, root / f"full-seed{chosen['seed']}"
         if folder in [run.folder for run in runs]:
@@ -187,8 +192,11 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         settings = shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)}
         settings = without_secrets(plain(settings))
         run = PlannedRun(folder, recipe, given, settings)
+        wants |= checked.selector.wants()
         logger.info("%s: %s", name, run.state)
         runs.append(run)
+    for run in runs:
+        run.wants = wants
     to_train = sum(run.state != "finished" for run in runs)
     to_compare = sum(run.given["baseline_dir"] is not None for run in runs)
     in_words = args.judge and parse_spec(args.judge)[0] != "reward"
@@ -211,7 +219,7 @@ def series_of(runs: list[PlannedRun], candidates: int) -> Series:
 
 def carry_out(run: PlannedRun, trainer: DataSelectingTrainer, save_model: bool) -> dict[str, Any]:
     """Select, train, evaluate; then free the model. Gives what [`Series.end`] takes, on the main process."""
-    trainer.plan.compared = run.settings
+    trainer.plan.compared, trainer.plan.wants = run.settings, run.wants
     checkpoint = trainer.args.runtime(trainer.accelerator).on_main(partial(_goes_on_from, run))
     try:
         trainer.prepare_subset(checkpoint)

@@ -2,6 +2,8 @@
 
 OPTIONS = {
     "alpagasus": {"threshold": 2.0},
+    "blend": {"members": {"perplexity": 1, "length": {"weight": -0.5}}, "where": "perplexity.conditional_loss > 0"},
+    "cascade": {"method": "perplexity", "prefilter": "length", "keep": 0.8},
     "column": {"name": "rating"},
     "deita": {"complexity_scorer": "LLAMA", "quality_scorer": "LLAMA"},
     "ifd": {"warmup_clusters": 2, "warmup_rows_per_cluster": 2},
@@ -17,5 +19,11 @@ OPTIONS = {
         "max_new_tokens": 4,
     },
     "nuggets": {"tasks": 4, "threshold": None},
+    "selectit": {"prompts": 2},
+    "s2l": {"model": "LLAMA", "clusters": 4, "epochs": 1},
     "superfiltering": {"model": "LLAMA"},
+    "t_shirt": {"model": "LLAMA", "copies": 2},
+    "token_drop": {"warmup_epochs": 1},
 }
+#: Layouts of rows that a method needs.
+LAYOUTS = {"conversation_ifd": "messages"}

@@ -35,6 +35,7 @@ def test_agrees_with_another_implementation():
 def test_terms_of_scripts_with_and_without_spaces():
     assert terms("It's a Fox, 2 foxes! Élan_3") == ["it", "fox", "foxes", "élan_3"]
     assert terms("写一首诗 ab日本c") == ["写一", "一首", "首诗", "ab", "日本"]
+    assert terms("ไทยดี ok") == ["ไท", "ทย", "ยด", "ดี", "ok"]
 
 
 def test_a_target_of_candidates_finds_them_whatever_their_length():

@@ -10,6 +10,14 @@ from ..runtime.runtime import Runtime
 from ..runtime.stored_vectors import Vectors, stored_vectors
 
 
+def vectors_namespace(runtime: Runtime, encoder: nn.Module, options: dict[str, Any]) -> dict[str, Any]:
+    """Everything that decides the vector of a row besides the row."""
+    # Raise the version when the vector of an unchanged row and encoder changes by more than rounding, in
+    # `hidden_states` or `sentence_encoder`.
+    own = {"engine": "embedding", "version": 1, "model": runtime.identity(encoder), "modules": str(encoder)}
+    return own | options
+
+
 class CachedVectors:
     """
     A function from content keys to [`Vectors`]; a context manager, which closes the cache on exit.
@@ -32,10 +40,7 @@ class CachedVectors:
     def __init__(
         self, runtime: Runtime, encoder: nn.Module, width: int, label: str | None = None, total=None, **options: Any
     ):
-        # Raise the version when the vector of an unchanged row and encoder changes by more than rounding, in
-        # `hidden_states` or `sentence_encoder`.
-        namespace = {"engine": "embedding", "version": 1, "model": runtime.identity(encoder), "modules": str(encoder)}
-        self.runtime, self._store = runtime, runtime.vector_store(namespace | options, width)
+        self.runtime, self._store = runtime, runtime.vector_store(vectors_namespace(runtime, encoder, options), width)
         self._bar = runtime.progress(total, label)
 
     def __call__(self, keys: np.ndarray, compute: Callable[[np.ndarray], np.ndarray]) -> Vectors:

@@ -11,7 +11,8 @@ from ..runtime.batching import padded
 from ..runtime.model_state import cast, evaluating, scoring_dtype, unprepared
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
-from .likelihood import logits_at, token_losses
+from .likelihood import logits_at
+from .token_losses import token_losses
 
 
 #: Loss of a row of one token, which has a hidden state but no label.

@@ -1,5 +1,6 @@
 """
-Log-likelihood of reference answers: summed negative log-likelihood, label tokens and top-1 hits of each row.
+Log-likelihood of reference answers: summed negative log-likelihood, label tokens and top-1 hits of each row; and what
+else the same pass gives, see [`~engines.forward.wants`].
 
 What makes it fast without changing the result: rows are sorted by length; padding is on the right, where no label
 token attends to it, so that no attention mask is needed; the KV cache of the common prefix of most rows (a system
@@ -7,7 +8,7 @@ prompt, a template's header) is computed once; the head runs on label tokens onl
 float32, totals of a row in float64.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from os.path import commonprefix
 from typing import NamedTuple
 
@@ -22,14 +23,15 @@ from ...compat.transformers import attention_implementation, cache_for_rows, gro
 from ..runtime.cached_map import measured
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
+from .pooling import pooled, states_of
+from .token_losses import token_losses, token_ranks
+from .wants import STATES, Want
 
 
 #: Raise it when a loss, count or hit of an unchanged row and model changes by more than rounding.
 VERSION = 1
 #: Bytes of float32 logits in memory at a time: small enough for a CPU's caches, and negligible on a GPU.
 LOGIT_BYTES = {"cpu": 2**25, "cuda": 2**28}
-#: Bytes of these that a CPU takes the softmax of at a time.
-SOFTMAX_BYTES = 2**22
 #: A common prefix of fewer tokens is not worth its attention masks.
 SHORTEST_PREFIX = 8
 
@@ -77,14 +79,18 @@ def likelihood(
     Returns:
         [`Likelihood`]
     """
-    namespace = {"engine": "likelihood", "version": VERSION, "attention": attention_implementation(model)}
-    namespace |= {"mean_logit": True} if mean_logit else {}
+    namespace = namespace_of(model) | ({"mean_logit": True} if mean_logit else {})
 
     def begin(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         score, _, _ = _scorer(model, common_prefix(rows, todo), mean_logit)
         return lambda batch: score(rows.take(batch))
 
     return Likelihood(*measured(model, rows, runtime, 3, namespace, begin, label).values.T)
+
+
+def namespace_of(model: nn.Module) -> dict:
+    """What decides a row's likelihood besides the row, the weights and the dtype."""
+    return {"engine": "likelihood", "version": VERSION, "attention": attention_implementation(model)}
 
 
 Batch = list[tuple[np.ndarray, np.ndarray]]
@@ -105,19 +111,22 @@ def common_prefix(rows: TokenRows, places: np.ndarray) -> np.ndarray:
 
 
 def _scorer(
-    model: nn.Module, prefix: np.ndarray, mean_logit: bool = False
-) -> tuple[Callable[[Batch], np.ndarray], Callable[..., np.ndarray], int]:
+    model: nn.Module, prefix: np.ndarray, mean_logit: bool = False, wants: Collection[Want] = ()
+) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray], int]:
     """
-    A function from a batch of `(ids, spans)` to `(rows, 3)`: summed loss, label tokens, hits. A second one, from
-    `(skip, batch, past)`, for rows that share their first `skip` tokens, whose KV cache is `past`. And the number of
-    tokens of `prefix` that may be skipped: 0 if KV caches can't be used.
+    A function from a batch of `(ids, spans)` to `(rows, 3)`: summed loss, label tokens, hits; what else is wanted is
+    put into a dict, if given, as a list of an array a row. A second one, from `(skip, batch, past)`, for rows that
+    share their first `skip` tokens, whose KV cache is `past`. And the number of tokens of `prefix` that may be
+    skipped: 0 if KV caches can't be used.
     """
     device = next(model.parameters()).device
     inner = model.get_base_model() if is_peft_model(model) else model
     filler = 1 if getattr(inner.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
     logits_of, skipped = logits_at(model, inner, device, prefix)
+    pools = [want for want in wants if want in STATES]
+    begin = states_of(inner, prefix[:skipped]) if pools and skipped else None
 
-    def score(batch: Batch) -> np.ndarray:
+    def score(batch: Batch, more: dict[str, list] | None = None) -> np.ndarray:
         has_prefix = [
             len(spans) and spans[:, 0].min() > skipped > 0 and np.array_equal(ids[:skipped], prefix)
             for ids, spans in batch
@@ -125,10 +134,17 @@ def _scorer(
         result = np.zeros((len(batch), 3))
         for group, skip in ((np.flatnonzero(has_prefix), skipped), (np.flatnonzero(np.logical_not(has_prefix)), 0)):
             if len(group):
-                result[group] = score_after(skip, [batch[row] for row in group])
+                found: dict[str, list] = {}
+                result[group] = score_after(skip, [batch[row] for row in group], more=found)
+                for want, values in found.items() if more is not None else ():
+                    column = more.setdefault(want, [None] * len(batch))
+                    for row, value in zip(group, values, strict=True):
+                        column[row] = value
         return result
 
-    def score_after(skip: int, batch: Batch, past: Cache | None = None) -> np.ndarray:
+    def score_after(
+        skip: int, batch: Batch, past: Cache | None = None, more: dict[str, list] | None = None
+    ) -> np.ndarray:
         width = max(len(ids) for ids, _ in batch) - skip
         padded = np.full((len(batch), width), filler, np.int64)
         positions, targets, owners = [], [], []
@@ -143,35 +159,34 @@ def _scorer(
             np.concatenate(parts).astype(np.int64) if parts else np.zeros(0, np.int64)
             for parts in (positions, targets, owners)
         )
-        loss, hit = np.zeros(0), np.zeros(0)
+        loss, hit, states = np.zeros(0), np.zeros(0), []
+        ranks = [np.zeros(0, np.float32)]
         if len(positions):
             labels = torch.from_numpy(targets).to(device)
             tensors = torch.from_numpy(padded).to(device), torch.from_numpy(positions).to(device)
-            chunks = logits_of(*tensors, skip) if past is None else logits_of(*tensors, skip, past)
-            parts = [token_losses(logits, labels[part].to(logits.device), mean_logit) for logits, part in chunks]
+            options = {"states": states} if pools else {}
+            chunks = logits_of(*tensors, skip, **options) if past is None else logits_of(*tensors, skip, past)
+            parts = []
+            for logits, part in chunks:
+                target = labels[part].to(logits.device)
+                parts.append(token_losses(logits, target, mean_logit))
+                if "token ranks" in wants:
+                    ranks.append(token_ranks(logits, target))
             loss, hit = (torch.cat(column).double().cpu().numpy() for column in zip(*parts, strict=True))
+        if more is not None and wants:
+            ends = np.cumsum(np.bincount(owners, minlength=len(batch)))[:-1]
+            for want, values in (("token losses", loss), ("token ranks", np.concatenate(ranks))):
+                if want in wants:
+                    more[want] = np.split(values.astype(np.float32), ends)
+            if pools:
+                hidden = states[0] if states else states_of(inner, padded)
+                lengths = [len(ids) for ids, _ in batch]
+                more.update({pool: list(pooled(hidden, lengths, pool, begin if skip else None)) for pool in pools})
         return np.column_stack(
             [np.bincount(owners, weights, minlength=len(batch)) for weights in (loss, np.ones(len(owners)), hit)]
         )
 
     return score, score_after, skipped
-
-
-def token_losses(
-    logits: torch.Tensor, targets: torch.Tensor, mean_logit: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of each target, and whether it is ranked first, float32 `(positions,)` each."""
-    # On a CPU, the passes over the float32 copy are fast if it fits in the cache.
-    rows = max(1, SOFTMAX_BYTES // (4 * logits.shape[-1])) if logits.device.type == "cpu" else len(logits)
-    losses, hits = [], []
-    for part, target in zip(logits.split(rows), targets.split(rows), strict=True):
-        if mean_logit:
-            part = torch.cat([part.float(), part.float().mean(-1, keepdim=True)], -1)
-        part = part.log_softmax(-1, dtype=torch.float32)
-        target_logprobs = part.gather(-1, target[:, None])[:, 0]
-        losses.append(-target_logprobs)
-        hits.append((target_logprobs >= part.amax(-1)).float())
-    return torch.cat(losses), torch.cat(hits)
 
 
 def logits_at(

@@ -46,3 +46,23 @@ class Account:
     def rows(self, kind: str) -> dict[str, list[int]]:
         """Rows by reason, sorted."""
         return {reason: sorted(rows) for reason, rows in self._rows[kind].items()}
+
+    def of_rows(self, rows: np.ndarray) -> "Account":
+        """This account for a view of some rows: what is noted of row `i` there is noted of `rows[i]` here."""
+        return _OfRows(self, rows)
+
+
+class _OfRows(Account):
+    def __init__(self, whole: Account, rows: np.ndarray):
+        self._whole, self._numbers, self._rows = whole, np.asarray(rows), whole._rows
+        self.passes, self.cache_files, self.figures = whole.passes, whole.cache_files, whole.figures
+
+    @property
+    def cached_seconds(self) -> float:  # type: ignore[override]  # the whole account's
+        return self._whole.cached_seconds
+
+    def note(self, kind: str, reason: str, rows: Iterable[int]) -> None:
+        self._whole.note(kind, reason, self._numbers[np.array([*rows], np.int64)])
+
+    def add_cached_seconds(self, seconds: float) -> None:
+        self._whole.add_cached_seconds(seconds)

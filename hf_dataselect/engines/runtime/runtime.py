@@ -16,7 +16,7 @@ from torch import nn
 from ...compat.accelerate import out_of_memory
 from ..store.identity import identity_of
 from ..store.row_store import RecordStore, RowStore, Stored
-from ..store.vector_store import StoredVectors, VectorStore
+from ..store.vector_store import VectorStore
 from .account import Account
 from .batching import batches_by_tokens
 from .phase import Phased
@@ -193,7 +193,7 @@ class Runtime:
         for names in self.gather([name for name, counted in store.files.items() if counted is None]):
             store.files.update(dict.fromkeys(names))
         values, *rest = store.find(keys)
-        if not isinstance(values, StoredVectors):
+        if isinstance(values, np.ndarray):  # others are read from the disk as they are indexed
             (values,) = self.broadcast_arrays(values)
         return Stored(values, *self.broadcast_arrays(*rest))
 

@@ -119,13 +119,18 @@ class RecordStore:
         records["check"] = _checksums(records)
         try:
             if self._file is None:
-                path = self.folder / f"{uuid.uuid4().hex}.rows"
-                self._file = open(path, "ab", buffering=0)  # noqa: SIM115
-                self.files[path.name] = None
+                self._open()
             if self._file.write(records.tobytes()) < records.nbytes:  # the next record would be out of place
                 raise OSError("no room for all of it")
         except OSError as error:
             self._give_up(error)
+
+    def _open(self) -> Path:
+        """Begin the file of this process."""
+        path = self.folder / f"{uuid.uuid4().hex}.rows"
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        self.files[path.name] = None
+        return path
 
     def _give_up(self, error: OSError) -> None:
         logger.warning(
@@ -181,7 +186,7 @@ class RecordStore:
     def _indexed(self, keys: np.ndarray) -> np.ndarray:
         if len(self._keys) == 0:
             return np.full((len(keys), 2), -1)
-        at = np.searchsorted(_folded(self._keys), _folded(keys))  # the first of several records of a row
+        at = np.searchsorted(folded(self._keys), folded(keys))  # the first of several records of a row
         at = np.minimum(at, len(self._keys) - 1)
         return np.where((self._keys[at] == keys)[:, None], self._places[at], -1)
 
@@ -206,7 +211,7 @@ class RecordStore:
 
     def _order(self, keys: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Order of the index: by folded key, and of several records of a row, the one to read first."""
-        return np.argsort(_folded(keys), kind="stable")
+        return np.argsort(folded(keys), kind="stable")
 
     @staticmethod
     def _intact(records: np.ndarray) -> np.ndarray:
@@ -241,7 +246,7 @@ class RowStore(RecordStore):
         super().__init__(folder, namespace, record_of([("values", "<f8", (width,))]), files)
 
     def _order(self, keys: np.ndarray, places: np.ndarray) -> np.ndarray:
-        return np.lexsort((np.isnan(self._field("values", places)).sum(1), _folded(keys)))
+        return np.lexsort((np.isnan(self._field("values", places)).sum(1), folded(keys)))
 
 
 def record_of(fields: list[tuple]) -> np.dtype:
@@ -269,7 +274,7 @@ def _checksums(records: np.ndarray) -> np.ndarray:
     return np.array(sums, np.uint32)
 
 
-def _folded(keys: np.ndarray) -> np.ndarray:
+def folded(keys: np.ndarray) -> np.ndarray:
     """Keys as single integers that sort fast; equal keys fold alike, and a match is checked on the whole key."""
     halves = np.frombuffer(keys.tobytes(), dtype="<u8").reshape(-1, 2)
     return halves[:, 0] ^ (halves[:, 1] * np.uint64(0x9E3779B97F4A7C15))

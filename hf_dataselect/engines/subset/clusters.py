@@ -1,6 +1,7 @@
-"""Clusters of up to a million vectors: the central rows and the best rows of each."""
+"""Clusters of up to a million vectors: the central rows and the best rows of each, or as many of each."""
 
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from sklearn.cluster import KMeans, SpectralClustering
@@ -133,3 +134,45 @@ def best_of_clusters(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarr
         taken[label] += 1
     kept = np.array((first[:k] + rest[: max(0, k - len(first))]), np.int64)
     return kept[np.lexsort((kept, -np.asarray(scores, np.float64)[kept]))]
+
+
+def even_rows(
+    labels: np.ndarray, sources: np.ndarray, k: int, draw: Callable[[np.ndarray, int], np.ndarray]
+) -> np.ndarray:
+    """
+    Rows of sources and, within these, of clusters, as evenly as they allow (S2L, arXiv 2403.07384): the smallest are
+    visited first, and each gets an equal share of what is left, or all that it has. Clusters of one or two rows count
+    as one, and only fill up what the others leave.
+
+    Args:
+        labels (`np.ndarray`):
+            Cluster of each row within its source, int `(n,)`.
+        sources (`np.ndarray`):
+            Source of each row, int `(n,)`.
+        k (`int`):
+            Rows to select.
+        draw (`Callable`):
+            Rows and a number -> so many of them.
+
+    Returns:
+        `np.ndarray`: int64, at most `k`.
+    """
+    names, counts = np.unique(sources, return_counts=True)
+    picked: list[np.ndarray] = [np.zeros(0, np.int64)]
+    for place, source in enumerate(names[np.argsort(counts, kind="stable")]):
+        members = np.flatnonzero(sources == source)
+        quota = (k - sum(map(len, picked))) // (len(names) - place)
+        picked += [members] if len(members) <= quota else _of_clusters(members, labels[members], quota, draw)
+    return np.concatenate(picked)
+
+
+def _of_clusters(members: np.ndarray, labels: np.ndarray, quota: int, draw: Callable) -> list[np.ndarray]:
+    names, sizes = np.unique(labels, return_counts=True)
+    order = [name for name in names[np.argsort(sizes, kind="stable")] if (labels == name).sum() > 2]
+    picked: list[np.ndarray] = []
+    for place, name in enumerate(order):
+        mine = members[labels == name]
+        share = (quota - sum(map(len, picked))) // (len(order) - place)
+        picked.append(mine if len(mine) <= share else draw(mine, share))
+    rest, left = members[np.isin(labels, names[sizes <= 2])], quota - sum(map(len, picked))
+    return [*picked, rest if len(rest) <= left else draw(rest, left)]

@@ -1,0 +1,172 @@
+"""
+Several methods as one: a weighted mean, or product, of the ranks that they give the rows, after a condition.
+
+    r_m   = (rank of the row by method m - 1/2) / rows, among rows that every method can keep; 1 is the best
+    score = sum of w_m r_m / sum of |w_m| (`how: mean`), or product of r_m^(w_m / sum of |w_m|) (`how: product`)
+
+A negative weight prefers what a method puts last (GRAPE and IFD contradict each other). Rows that a method excludes
+or can't score are excluded. Methods that read losses and states of the same model share a forward pass.
+
+`where` keeps the rows for which an expression over columns holds: `ifd > 0.3 and tokens < 800`. It may name a method
+(its score), `method.column` (one of its columns in scores.parquet), `tokens` (of the row, in the window) and columns
+of the dataset that are numbers. With one method it is a selection by threshold of any of its columns.
+
+Columns of scores.parquet: for each method its score, by its name, and its columns as `method.column`.
+
+Relations: [`DEITA`] multiplies two scores themselves; `selection_prefilter` runs a cheap method before a costly one.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from scipy.stats import rankdata
+
+from ..context import Context
+from ..data.records import Records
+from ..expression import Expression
+from ..options import nearest
+from ..registry import load_selector
+from ..selector import Card, Need, Scores, Selector, Want
+
+
+@dataclass
+class Blend(Selector):
+    """
+    Args:
+        members (`dict`):
+            Weight of each method, `{ifd: 0.5, length: 0.5}`; or, by any name, a mapping of `method` (by default the
+            name), `weight` (by default 1) and `kwargs`, its options.
+        how (`str`, *optional*, defaults to `"mean"`):
+            `"mean"` of ranks, or `"product"`, which a row that one method puts last can't win.
+        where (`str`, *optional*):
+            Condition that a row must meet, see above.
+    """
+
+    members: dict[str, Any] = field(default_factory=dict)
+    how: Literal["mean", "product"] = "mean"
+    where: str | None = None
+
+    card: ClassVar[Card] = Card(
+        title="rows that several methods rank high together, or for which a condition on their scores holds",
+        features="those of its methods",
+        label_source="weighted ranks of several methods",
+        steps=("score by each method", "exclude what one excludes", "weigh the ranks", "keep the top k"),
+        model_free=False,
+        multi_turn="as its methods do",
+        evidence="none of its own; a blend of methods that each lose to random rows has no reason to win",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.members:
+            raise ValueError("`selection_kwargs`: members is empty: give weights, as in {ifd: 1, length: 1}.")
+        self._weights, self._selectors = {}, {}
+        for name, given in self.members.items():
+            self._weights[name], self._selectors[name] = _member(name, given)
+        if not any(self._weights.values()):
+            raise ValueError(
+                f"`selection_kwargs`: all weights of members are 0: {self._weights}. Give one another value."
+            )
+        self._condition = None if self.where is None else Expression(self.where, "selection_kwargs: where")
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset().union(*(member.needs() for member in self._selectors.values()))
+
+    def wants(self) -> frozenset[Want]:
+        return frozenset().union(*(member.wants() for member in self._selectors.values()))
+
+    def extras(self) -> dict[str, str]:
+        return {name: extra for member in self._selectors.values() for name, extra in member.extras().items()}
+
+    def check(self, records: Records) -> None:
+        for member in self._selectors.values():
+            member.check(records)
+        known = {"tokens", *self._selectors, *records.dataset.column_names}
+        for name in sorted(self._condition.names if self._condition else ()):
+            member, _, column = name.partition(".")
+            columns = self._selectors[member].columns if column and member in self._selectors else ()
+            if name not in known and columns is not None and column not in columns:
+                names = [*sorted(known), *(f"{member}.{other}" for other in columns)]
+                near = nearest(name, names)
+                raise ValueError(f"`selection_kwargs`: where={self.where!r} names {name!r}, which is no column{near}")
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        found: Counter[str] = Counter()
+        for member in self._selectors.values():
+            found.update(member.forecast(rows, target, kept))
+        return dict(found)
+
+    def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
+        features = {name: member.featurize(records, ctx) for name, member in self._selectors.items()}
+        return {"members": features, "columns": self._columns(records, ctx)}
+
+    def score(self, features: dict[str, Any], ctx: Context) -> Scores:
+        columns, masks = self._scored(features, ctx)
+        values = {name: columns[name] for name in self._selectors}
+        usable = np.isfinite([*values.values()]).all(0)
+        for mask in masks.values():
+            usable &= ~mask
+        total, score = sum(map(abs, self._weights.values())), np.full(len(usable), np.nan)
+        if usable.any():
+            ranks = {name: (rankdata(given[usable]) - 0.5) / usable.sum() for name, given in values.items()}
+            parts = [
+                self._weights[name] / total * (given if self.how == "mean" else np.log(given))
+                for name, given in ranks.items()
+            ]
+            score[usable] = sum(parts) if self.how == "mean" else np.exp(sum(parts))
+        return Scores(score.astype(np.float32), columns)
+
+    def exclude(self, scores: np.ndarray, features: dict[str, Any], ctx: Context) -> dict[str, np.ndarray]:
+        columns, masks = self._scored(features, ctx)
+        if self._condition is None:
+            return masks
+        columns |= features["columns"]
+        if unknown := sorted(self._condition.names - columns.keys()):
+            near = nearest(unknown[0], columns)
+            raise ValueError(f"`selection_kwargs`: where names {unknown[0]!r}, which is no column{near}")
+        return masks | {f"not {self.where}": ~self._condition(columns) & np.isfinite(scores)}
+
+    def _scored(self, features: dict[str, Any], ctx: Context) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Scores and columns of all methods, and what each excludes."""
+        columns, masks = {}, {}
+        for name, member in self._selectors.items():
+            given = member.score(features["members"][name], ctx)
+            given = given if isinstance(given, Scores) else Scores(given)
+            columns[name] = values = np.asarray(given.values, np.float64)
+            columns |= {f"{name}.{column}": np.asarray(numbers) for column, numbers in given.columns.items()}
+            found = member.exclude(values, features["members"][name], ctx)
+            masks |= {f"{name}: {reason}": mask for reason, mask in found.items()}
+        return columns, masks
+
+    def _columns(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
+        """Columns of the dataset that the condition names, as numbers, and the tokens of rows."""
+        names, columns = self._condition.names if self._condition else set(), {}
+        for name in names & set(records.dataset.column_names):
+            columns[name] = np.array([_number(value) for value in records.dataset.with_format(None)[name]])
+        if "tokens" in names - columns.keys():
+            encoded = ctx.encode(records, parts=True)
+            columns["tokens"] = np.bincount(encoded.row, encoded.tokens.lengths, len(records)).astype(np.float64)
+        return columns
+
+
+def _member(name: str, given: Any) -> tuple[float, Selector]:
+    options = dict(given) if isinstance(given, dict) else {"weight": given}
+    weight, method, kwargs = options.pop("weight", 1), options.pop("method", name), options.pop("kwargs", None)
+    if options:
+        wrong = ", ".join(map(repr, options))
+        raise ValueError(f"`selection_kwargs`: members: {name!r} has {wrong}: give `method`, `weight` and `kwargs`.")
+    if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not np.isfinite(weight):
+        raise ValueError(f"`selection_kwargs`: members: the weight of {name!r} must be a number, got {weight!r}.")
+    selector = load_selector(method, kwargs)
+    if selector.fixed_budget or isinstance(selector, Blend):
+        raise ValueError(f"`selection_kwargs`: members: `{method}` gives no scores of its own to blend: remove it.")
+    return float(weight), selector
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if value is not None else np.nan
+    except (TypeError, ValueError):
+        return np.nan

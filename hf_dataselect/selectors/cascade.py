@@ -1,0 +1,152 @@
+"""
+A cheap method before a costly one: the costly one scores only what the cheap one leaves.
+
+    1. `prefilter` ranks all rows, and keeps the part `keep` of them.
+    2. `method` scores these, and selects from them.
+
+SDF counts all candidates, and the seconds of both methods are those of the selection, so that STR has both; what each
+kept and took is among the figures. Column of scores.parquet besides those of `method`: `prefilter`, its score.
+
+Relations: [`Blend`] runs several methods on all rows. Compute-constrained selection (arXiv 2410.16208) finds cheap
+scores on the Pareto front of cost and gain, which this is a point of.
+"""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..context import Context
+from ..data.records import Records
+from ..errors import SelectionError
+from ..options import Fraction
+from ..registry import load_selector
+from ..selector import Card, Need, Scores, Selector, Want, method_name
+
+
+@dataclass
+class Cascade(Selector):
+    """
+    Args:
+        method (`str`, *optional*, defaults to `"ifd"`):
+            The costly method.
+        kwargs (`dict`, *optional*):
+            Its options.
+        prefilter (`str`, *optional*, defaults to `"length"`):
+            The cheap method. With a target, `"bm25"`.
+        prefilter_kwargs (`dict`, *optional*):
+            Its options.
+        keep (`float`, *optional*, defaults to `0.3`):
+            Part of the rows that it leaves. The budget must be less.
+    """
+
+    method: str = "ifd"
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    prefilter: str = "length"
+    prefilter_kwargs: dict[str, Any] = field(default_factory=dict)
+    keep: Fraction = 0.3
+
+    card: ClassVar[Card] = Card(
+        title="what a costly method keeps of the rows that a cheap one leaves",
+        features="those of its methods",
+        label_source="the costly method's",
+        steps=("rank by the cheap method", "score what it leaves by the costly one", "keep the top k"),
+        model_free=False,
+        multi_turn="as its methods do",
+        evidence="none of its own; see its methods",
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._cheap = load_selector(self.prefilter, self.prefilter_kwargs)
+        self._costly = load_selector(self.method, self.kwargs)
+        for option, selector in (("prefilter", self._cheap), ("method", self._costly)):
+            if selector.fixed_budget or isinstance(selector, Cascade):
+                raise ValueError(
+                    f"`selection_kwargs`: {option}={method_name(selector)!r} ranks no rows: name another method."
+                )
+
+    @property
+    def spreads_out(self) -> bool:
+        """Whether the costly method does."""
+        return self._costly.spreads_out
+
+    @property
+    def nested(self) -> bool:
+        """Whether the costly method is."""
+        return self._costly.nested
+
+    def needs(self) -> frozenset[Need]:
+        return self._cheap.needs() | self._costly.needs()
+
+    def wants(self) -> frozenset[Want]:
+        return self._cheap.wants() | self._costly.wants()
+
+    def extras(self) -> dict[str, str]:
+        return self._cheap.extras() | self._costly.extras()
+
+    def check(self, records: Records) -> None:
+        self._cheap.check(records)
+        self._costly.check(records)
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        found = Counter(self._cheap.forecast(rows, target, round(self.keep * rows)))
+        found.update(self._costly.forecast(max(1, round(self.keep * rows)), target, kept))
+        return dict(found)
+
+    def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
+        began = time.perf_counter()
+        # What only the costly method wants is computed of the rows that are left, not of all.
+        first = replace(ctx, wants=self._cheap.wants())
+        features = self._cheap.featurize(records, first)
+        scores, _ = _scored(self._cheap, features, first)
+        usable = scores.copy()
+        for mask in self._cheap.exclude(usable, features, first).values():
+            usable[mask] = np.nan
+        count = max(1, round(self.keep * len(records)))
+        rows = np.sort(ctx.agreed(self._cheap.select(usable, records, features, count, first)))
+        if len(rows) == 0:
+            raise SelectionError(f"`prefilter={self.prefilter!r}` leaves no row of {len(records)}.")
+        seconds = time.perf_counter() - began
+        left = records.subset(rows)
+        part = ctx.of_rows(rows)
+        found = self._costly.featurize(left, part)
+        figure = f"left {len(rows):,} of {len(records):,} rows to {self.method} in {seconds:.1f} s"
+        ctx.account.figures[f"prefilter {self.prefilter}"] = figure
+        return {"rows": rows, "prefilter": scores, "left": left, "features": found}
+
+    def score(self, features: dict[str, Any], ctx: Context) -> Scores:
+        rows, n = features["rows"], len(features["prefilter"])
+        values, columns = _scored(self._costly, features["features"], ctx.of_rows(rows))
+
+        def whole(numbers: np.ndarray) -> np.ndarray:
+            found = np.full(n, np.nan)
+            found[rows] = numbers
+            return found
+
+        named = {name: whole(column) for name, column in columns.items()}
+        return Scores(whole(values).astype(np.float32), {"prefilter": features["prefilter"], **named})
+
+    def exclude(self, scores: np.ndarray, features: dict[str, Any], ctx: Context) -> dict[str, np.ndarray]:
+        rows = features["rows"]
+        filtered = np.isfinite(features["prefilter"])
+        filtered[rows] = False
+        masks = {f"not left by the prefilter {self.prefilter}": filtered}
+        for reason, mask in self._costly.exclude(scores[rows], features["features"], ctx.of_rows(rows)).items():
+            masks[reason] = np.zeros(len(scores), bool)
+            masks[reason][rows] = mask
+        return masks
+
+    def select(
+        self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
+    ) -> np.ndarray:
+        rows = features["rows"]
+        return rows[self._costly.select(scores[rows], features["left"], features["features"], k, ctx.of_rows(rows))]
+
+
+def _scored(selector: Selector, features: Any, ctx: Context) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    given = selector.score(features, ctx)
+    given = given if isinstance(given, Scores) else Scores(given)
+    return np.asarray(given.values, np.float32), given.columns
