@@ -192,7 +192,8 @@ class Trials:
         subset = self._ctx.agreed(drawn_subset(self._usable, self.size, seed, len(self._subsets)))
         measured = self._train(subset, seed, f"Random subset {len(self._subsets) + 1}")
         if self.seconds is None:
-            self.seconds = full_seconds(self._trainer.args, [measured], len(self._usable) / len(subset))
+            ratio = len(self._usable) / len(subset)
+            self.seconds = self._ctx.agreed(full_seconds(self._trainer.args, [measured], ratio))  # clocks differ
         self.random.append(measured.losses)
         self._subsets.append(subset)
 
