@@ -3,21 +3,21 @@
 import dataclasses
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from datasets import Dataset
 
+from benchmarks.auto_claims import decide
 from hf_dataselect import select_dataset
 from hf_dataselect.engines.store.checked import read_lines
 from hf_dataselect.evaluation.audit.estimate import Estimate
 from hf_dataselect.fitted import subset_losses
 from hf_dataselect.fitted.subset_losses import Measured
 from hf_dataselect.registry import load_selector
-from hf_dataselect.selectors.auto import ROUNDS, Auto, halving
+from hf_dataselect.selectors.auto import ROUNDS, halving
 from hf_dataselect.selectors.random import Random
-from hf_dataselect.training.trials import Trials, with_trials
+from hf_dataselect.training.trials import with_trials
 from tests.rows import alpaca
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
@@ -165,52 +165,6 @@ def test_it_needs_training_arguments():
 
 
 # In numbers ----------------------------------------------------------------------------------------------------------
-
-
-class Simulated(Trials):
-    """Trials on a pool whose rows have hidden effects on held-out rows, and methods that see them with noise."""
-
-    def __init__(self, ctx, seed: int, methods: dict[str, float], rows: int = 40, seconds: float = 1e9):
-        draw = np.random.default_rng(seed)
-        self.effects = draw.standard_normal((400, 1)) + 0.5 * draw.standard_normal((400, 24))
-        self.scores = {
-            name: share * self.effects.mean(1) + draw.standard_normal(400) for name, share in methods.items()
-        }
-        self.noise, self.spending = draw, 0.0
-        entries = [SimpleNamespace(name=name) for name in methods]
-        self._planned = SimpleNamespace(entries=entries, held_out=range(24), source="simulated", halved=False)
-        self._trainer = SimpleNamespace(args=SimpleNamespace(seed=seed, max_steps=-1))
-        self._ctx, self._usable, self._chosen, self.left_out = ctx, np.arange(400), {}, {}
-        self.rows, self.seconds, self.size, self.cost, self.source = rows, seconds, 10, 0.0, "simulated"
-        self._halves = [np.arange(24) % 2 == 0, np.arange(24) % 2 == 1]
-        self._forget()
-
-    @property
-    def spent(self) -> float:
-        return self.spending
-
-    def plan(self, trainings: int) -> None:
-        pass
-
-    def score(self, name: str) -> bool:
-        scores = self.scores[name]
-        self._chosen[name] = [SimpleNamespace(scores=scores, indices=np.argsort(-scores)[: self.rows])]
-        return True
-
-    def selector(self, name: str) -> str:
-        return name
-
-    def _train(self, rows: np.ndarray, seed: int, name: str) -> Measured:
-        self.spending += 1
-        self.cost = 1.0
-        noise = 0.1 * self.noise.standard_normal() + 0.1 * self.noise.standard_normal(24)
-        return Measured(3 - self.effects[rows].mean(0) + noise, {})
-
-
-def decide(seed: int, methods: dict[str, float], **options):
-    ctx = context_of(None, None)
-    trials = Simulated(ctx, seed, methods, **options)
-    return Auto()._decide(dataclasses.replace(ctx, trials=trials)), trials, ctx.account.figures
 
 
 def test_the_best_method_is_found_and_gets_most_trainings():
