@@ -13,6 +13,7 @@ import yaml
 
 from hf_dataselect.cli.main import main
 from hf_dataselect.data.records import Records
+from hf_dataselect.evaluation.audit.findings import CONTROLS
 from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import selector_class
 from hf_dataselect.training import inputs
@@ -20,6 +21,7 @@ from hf_dataselect.training import recipe as recipe_module
 from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.recipe import build_trainer, load_held_out, load_sources, parse_recipe, prepare_selection
+from hf_dataselect.training.scenario import load_scenario
 from tests.rows import alpaca
 from tests.shared_data import smollm2_path
 from tests.tiny import tiny_tokenizer
@@ -28,7 +30,7 @@ from tests.tiny_training import write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Of one run each; the others compare many.
-OF_MANY = ("audit", "compare", "quickstart")
+OF_MANY = ("audit", "audit-target", "compare", "quickstart")
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in OF_MANY)
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 QUICKSTART = ROOT / "recipes" / "quickstart"
@@ -80,6 +82,17 @@ def test_the_recipe_of_an_audit_parses_and_trains_as_the_others_do():
         key: value for key, value in recipe("audit").items() if key not in (*own, "output_dir", "selection_target")
     }
     assert kept == full
+
+
+def test_the_audit_at_full_size_has_as_many_selectors_and_the_rows_of_its_scenario():
+    argv = ["--config", str(ROOT / "recipes" / "audit-target.yaml"), "--use_cpu", "true"]
+    found, scenario = parse_recipe(argv, "audit", AuditArguments), load_scenario("target-1000")
+    assert len(found.more.entries) + len(CONTROLS) >= 27 and found.more.subsets == 64
+    assert sum(source.rows for source in scenario.pool) == 1000
+    assert sum(source.rows for source in scenario.held_out["audit"]) == 40
+    drawn = Path("runs/scenarios/target-1000/rows")
+    files = [found.data.dataset_name, found.data.eval_dataset_name, found.args.selection_target]
+    assert files == [str(drawn / f"{name}.jsonl") for name in ("pool", "audit", "target")]
 
 
 #: Images take another model, other rows, a longer window and so another baseline.
