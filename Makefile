@@ -1,6 +1,6 @@
 # On a machine with Python 3.11 or later and nothing installed:
 #
-#   make quickstart   fetch a small model, train a baseline, a random control and an IFD selection, compare them
+#   make quickstart   fetch a small model; train it on a pool, and on the tenth of it that is nearest to one task
 #   make test         lint, check types and run the tests
 #   make test-faults  inject faults (kills, full disks, damaged files, faulty judges) and write docs/faults.md
 #   make docs         build the site of docs/ into site/
