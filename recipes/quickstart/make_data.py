@@ -2,7 +2,7 @@
 
 All rows were written for this project (licence: Apache-2.0), in the columns `instruction`, `input`, `output`, `topic`
 and `fault`. The candidates are a pool as users have it, of 15 topics and with faults: of 288, 216 are clean (`fault`
-is null) and 72 (25 %) have a planted fault, 18 of each kind. About 2 % of the rows are in another language than English.
+is null) and 72 (25 %) have a planted fault, 18 of each kind. About 2 % of the rows are not in English.
 
 | fault | what was done to the row |
 |---|---|
