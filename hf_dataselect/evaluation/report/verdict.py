@@ -9,6 +9,10 @@ from ..comparison.evaluated_runs import UNSCORED, Group
 from ..comparison.pir import PIR, SAME
 
 
+#: Runs that the conclusion lists.
+SHOWN = 6
+
+
 def headline(comparison: Comparison) -> str:
     """The verdict in one sentence."""
     if comparison.baseline is None:
@@ -62,10 +66,6 @@ def conclusion(comparison: Comparison) -> list[str]:
 def _sureness(pir: PIR) -> str:
     ends = interval_text(pir)
     return f"95 % interval {ends}, {_chance(pir.interval)}" if ends else "without an interval"
-
-
-#: Runs that the conclusion lists.
-SHOWN = 6
 
 
 def _rated(comparison: Comparison) -> list[Group]:
