@@ -1,10 +1,10 @@
 # On a machine with Python 3.11 or later and nothing installed:
 #
-#   make quickstart   fetch a small model, train a baseline, a random control and an IFD selection, compare them
+#   make quickstart   fetch a small model; train it on a pool, and on the tenth of it that is nearest to one task
 #   make test         lint, check types and run the tests
 #   make test-faults  inject faults (kills, full disks, damaged files, faulty judges) and write docs/faults.md
 #   make docs         build the site of docs/ into site/
-#   make results      run scenarios, and make results/README.md of them: hours, and it goes on where it was stopped
+#   make results      run scenarios, and make results/README.md and README's table of them: hours, and it goes on
 #
 # Each makes .venv and installs everything there, once; afterwards only results needs a network, for rows and model.
 # PYTHON=python3.12 chooses the interpreter, MODEL=folder a model of your own for the quickstart.
@@ -30,6 +30,7 @@ results: .venv/.installed
 	for scenario in $(SCENARIOS); do \
 		.venv/bin/hf-dataselect scenario $$scenario --methods $(METHODS) $(OPTIONS) || exit 1; done
 	.venv/bin/python benchmarks/results.py $(addprefix runs/scenarios/,$(SCENARIOS))
+	.venv/bin/python benchmarks/decisions.py results
 
 test: lint
 	.venv/bin/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal

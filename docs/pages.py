@@ -12,6 +12,8 @@ import yaml
 
 from hf_dataselect.budget import Budget
 from hf_dataselect.evaluation.comparison.published import Published, published
+from hf_dataselect.evaluation.decisions import decision, decisions
+from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.registry import method_names, selector_class
 from hf_dataselect.selector import Selector
 
@@ -19,7 +21,7 @@ from hf_dataselect.selector import Selector
 ROOT = Path(__file__).parents[1]
 #: Groups of the navigation; a page that is in none of them is a fault, which a test finds.
 NAVIGATION = {
-    "Start": ["index.md", "concepts.md", "choosing.md", "methods.md"],
+    "Start": ["index.md", "concepts.md", "choosing.md", "questions.md", "methods.md"],
     "Use": ["command-line.md", "options.md", "rows.md", "targets.md", "languages.md", "any-trainer.md", "judges.md"],
     "Evaluate": ["evaluation.md", "benchmarks.md", "intervals.md", "scenarios.md", "audit.md", "auto.md"],
     "Run": ["runs.md", "cache.md", "scaling.md", "ranks.md", "faults.md", "troubleshooting.md", "limits.md"],
@@ -32,7 +34,17 @@ _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 def generated() -> dict[str, str]:
     """The generated pages, by path in docs/."""
     pages = {f"methods/{name}.md": method_page(name) for name in method_names()}
-    return pages | {"papers.md": paper_index(), "index.md": first_page()}
+    return pages | {"papers.md": paper_index(), "questions.md": questions(), "index.md": first_page()}
+
+
+def questions() -> str:
+    """What is published and what was measured, question by question."""
+    parts = [f"# Which method for which question\n\n{decisions()['about']}"]
+    for name in decisions()["questions"]:
+        first, *rest = decision(name)
+        first.title = f"{name}: {first.title}"
+        parts.append(to_markdown([first, *rest]).replace("\n## ", "\n### "))
+    return "\n\n".join(parts) + "\n"
 
 
 def first_page() -> str:

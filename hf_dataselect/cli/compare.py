@@ -10,6 +10,7 @@ from ..engines.llm.load import load_judge
 from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
 from ..evaluation.report.report import in_short, to_markdown, write_report
 from ..evaluation.report.sections import sections
+from ..evaluation.report.verdict import conclusion
 from ..training.compare_arguments import CompareArguments
 from ..training.comparison import carry_out, plan, series_of
 from ..training.forecast import forecast_comparison
@@ -51,4 +52,4 @@ def run(argv: Sequence[str]) -> None:
             add_rows(compared, records, recipe.more.count_by)
             say(to_markdown(sections(compared)))
             written = write_report(compared, Path(args.output_dir) / "report")
-            say(f"Written: {in_short(written)}.")
+            say("\n".join(["", f"Written: {in_short(written)}.", "", *conclusion(compared)]))

@@ -1,4 +1,4 @@
-"""`hf-dataselect methods`: the cards of the methods, or one in full."""
+"""`hf-dataselect methods`: the cards of the methods, one in full, or which of them to take for a question."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -6,18 +6,34 @@ from importlib import import_module
 from ..compat.bitsandbytes import bitsandbytes_later
 from ..declared import card_of, method_names
 from ..evaluation.comparison.feasibility import Facts, rank_by_feasibility
-from .console import say
+from ..options import nearest
+from .console import refuse, say
 from .parsers import methods_parser
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
-    name = methods_parser().parse_args(argv).name
-    if name is None:
+    options = methods_parser().parse_args(argv)
+    if options.question is not None:
+        _say_which(options.question, options.name)
+    elif options.name is None:
         say(method_table())
-        return
-    with bitsandbytes_later():  # imports the method, and what it imports
-        import_module(".method_card", __package__).show(name)
+    else:
+        with bitsandbytes_later():  # imports the method, and what it imports
+            import_module(".method_card", __package__).show(options.name)
+
+
+def _say_which(question: str, name: str | None) -> None:
+    """What is known of a question; wrong ones are refused."""
+    from ..evaluation.decisions import decision, decisions
+    from ..evaluation.report.report import to_markdown
+
+    questions = decisions()["questions"]
+    if name is not None:
+        refuse(f"`--for {question}` asks which method, and {name!r} is one: give one of both")
+    if question not in questions:
+        refuse(f"`--for {question}`: there is no such question{nearest(question, questions)}")
+    say(to_markdown(decision(question)))
 
 
 def method_table() -> str:

@@ -7,6 +7,7 @@ from ..data.records import Records
 from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
 from ..evaluation.report.report import in_short, to_markdown, write_report
 from ..evaluation.report.sections import sections
+from ..evaluation.report.verdict import conclusion
 from .console import checked, log_to_console, refuse, say
 from .judge_check import load_judge_of
 from .parsers import report_parser
@@ -29,4 +30,5 @@ def run(argv: Sequence[str]) -> None:
         checked(lambda: add_wins(compared, load_judge_of(options)))
     say(to_markdown(sections(compared)))
     if options.output_dir is not None:
-        say(f"Written: {in_short(checked(write_report, compared, options.output_dir))}.")
+        say(f"\nWritten: {in_short(checked(write_report, compared, options.output_dir))}.")
+    say("\n".join(["", *conclusion(compared)]))

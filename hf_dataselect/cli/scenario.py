@@ -16,9 +16,9 @@ from ..runs.folder import read_evaluation
 from ..training.compare_arguments import CompareArguments
 from ..training.comparison import PlannedRun, plan
 from ..training.recipe import parse_recipe
-from ..training.scenario import comparison_of, counted, describe, load_scenario, make_rows, names
+from ..training.scenario import Scenario, comparison_of, counted, describe, load_scenario, make_rows, names
 from . import compare
-from .console import checked, log_to_console, refuse
+from .console import alone_in, checked, log_to_console, refuse
 from .parsers import scenario_parser
 
 
@@ -34,7 +34,13 @@ def run(argv: Sequence[str]) -> None:
     if options.name is None:
         refuse(f"`NAME` is required: {', '.join(names())}, or a .yaml file")
     log_to_console()
-    recipes = checked(_prepare, options)
+    scenario, folder = checked(_found, options)
+    with alone_in(folder):
+        _carry_out(checked(_prepare, options, scenario, folder), options, rest)
+
+
+def _carry_out(recipes: dict[str, Path], options: argparse.Namespace, rest: Sequence[str]) -> None:
+    """Run the comparisons, or say what they would do."""
     for equal, path in recipes.items():
         command = ["--config", str(path), *rest]
         if options.dry_run:
@@ -44,25 +50,30 @@ def run(argv: Sequence[str]) -> None:
             compare.run(command)
 
 
-def _prepare(options: argparse.Namespace) -> dict[str, Path]:
-    """Draw the rows, and write the recipe of each comparison; gives their files."""
+def _found(options: argparse.Namespace) -> tuple[Scenario, Path]:
+    """The scenario, and its folder, which can be written to."""
     scenario = load_scenario(options.name, _places(options.sources))
     if options.pool_seed is not None:
         scenario = dataclasses.replace(scenario, pool_seed=options.pool_seed)
-    equal, known = options.equal or scenario.equal, ("epochs", "updates", "tokens")
-    for what in equal:
+    known = ("epochs", "updates", "tokens")
+    for what in options.equal or scenario.equal:
         if what not in known:
             raise ValueError(f"`equal={what!r}` does not exist{nearest(what, known)}")
     called = Path(options.name).stem + (f"-pool{scenario.pool_seed}" if scenario.pool_seed else "")
     folder = options.output_dir or Path("runs", "scenarios", called)
     check_writable(folder, "output_dir", make=False)
+    return scenario, folder
+
+
+def _prepare(options: argparse.Namespace, scenario: Scenario, folder: Path) -> dict[str, Path]:
+    """Draw the rows, and write the recipe of each comparison; gives their files."""
     files = make_rows(scenario, folder / "rows")
     write_atomic(folder / "scenario.yaml", yaml.safe_dump(describe(options.name), allow_unicode=True, sort_keys=False))
     print(scenario.question)
     for name, path in files.items():
         print(f"  {name}: {counted(path)}")
     recipes = {}
-    for what in dict.fromkeys(equal):
+    for what in dict.fromkeys(options.equal or scenario.equal):
         recipes[what] = folder / f"{what}.yaml"
         given = comparison_of(scenario, what, folder, files)
         write_atomic(recipes[what], yaml.safe_dump(given, allow_unicode=True, sort_keys=False))

@@ -18,8 +18,8 @@ class AuditArguments:
         default_factory=list,
         metadata={
             "help": "Selectors to audit: names, also separated by commas, or mappings of `method`, `selection_kwargs` "
-            "and `name` (JSON on the command line). Default: all that need no judge and have what they need. The "
-            f"controls {', '.join(CONTROLS)} are always added."
+            "and `name` (JSON on the command line). Default: all but `nuggets` that need no judge and have what they "
+            f"need. The controls {', '.join(CONTROLS)} are always added."
         },
     )
     subsets: Annotated[int, Interval(MIN_SUBSETS)] = field(

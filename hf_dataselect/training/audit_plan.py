@@ -27,6 +27,8 @@ _INSTEAD = {
     "selection_budget": "`subset_rows`",
     "selection_budget_by": "`subset_rows`",
 }
+#: Methods that are audited where they are named, and why.
+_BY_NAME = {"nuggets": "it takes a pass for each pair of a row and a task, which costs more than all trainings"}
 
 
 @dataclass
@@ -129,8 +131,9 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
     for name in optional:
         try:
             entry = Entry(name, name, {})
-            if "judge" in needs_of(load_selector(name), None):
-                raise ValueError("it asks a judge: name it in `methods` to have it audited.")
+            reason = "it asks a judge" if "judge" in needs_of(load_selector(name), None) else _BY_NAME.get(name)
+            if reason:
+                raise ValueError(f"{reason}: name it in `methods` to have it audited.")
             check(entry)
             entries.append(entry)
         except (ValueError, ImportError, OSError) as error:

@@ -1,8 +1,8 @@
-"""Writes the quickstart data, `candidates.jsonl` and `heldout.jsonl`, the same to the byte each time.
+"""Writes the quickstart data, `candidates.jsonl`, `target.jsonl` and `heldout.jsonl`, the same to the byte each time.
 
 All rows were written for this project (licence: Apache-2.0), in the columns `instruction`, `input`, `output`, `topic`
-and `fault`. Of the 352 candidates, 264 are clean (`fault` is null) and 88 (25 %) have a planted fault: 22 (6.25 %)
-of each kind. About 2 % of the rows are in another language than English.
+and `fault`. The candidates are a pool as users have it, of 15 topics and with faults: of 288, 216 are clean (`fault`
+is null) and 72 (25 %) have a planted fault, 18 of each kind. About 2 % of the rows are not in English.
 
 | fault | what was done to the row |
 |---|---|
@@ -11,10 +11,12 @@ of each kind. About 2 % of the rows are in another language than English.
 | `other_question` | the answer is a good one, but to another question |
 | `near_duplicate` | another row, lightly reworded; the original is in the file too, unchanged and with `fault` null |
 
-`heldout.jsonl` holds clean rows of the same topics, and none of them is a candidate. Nothing that selects rows should
-look at `fault` or `topic`: they are there to see afterwards what was kept.
+`target.jsonl` has 16 examples of the one task that matters, word problems, and `heldout.jsonl` has 60 others: each of
+them was written by hand, none is a candidate, and none is of a template that makes candidates. Nothing that selects
+rows should look at `fault` or `topic`: they are there to see afterwards what was kept.
 
     python recipes/quickstart/make_data.py
+    python recipes/quickstart/make_data.py --seed 1 --out other    # another draw: of pool, faults and target
 """
 
 import argparse
@@ -28,12 +30,14 @@ from pathlib import Path
 
 from content import HAND_WRITTEN, Row, parse
 from templates import generate
+from word_problems import WORD_PROBLEMS
 
 
 SEED = 14115
-HELD_OUT = 60
+CANDIDATES = 288
+TARGET = 16
 FAULTS = ("wrong_answer", "cut_answer", "other_question", "near_duplicate")
-PER_FAULT = 22
+PER_FAULT = 18
 REWORDED_TOPICS = ("explanation", "how_to", "comparison", "list", "knowledge", "language")
 
 # The first rule that fits rewords an instruction; all rules that fit reword an answer.
@@ -147,11 +151,9 @@ def spread(rows: list[Row], count: int, rng: random.Random, fits: Callable[[Row]
 
 
 def stratified(rows: list[Row], count: int, rng: random.Random) -> list[Row]:
-    """Takes `count` rows out of `rows`, each topic in proportion to its size."""
+    """`count` of the rows, each topic in proportion to its size."""
     order = sorted(rng.sample(rows, len(rows)), key=lambda row: row.topic)
-    taken = {order[int((i + 0.5) * len(order) / count)] for i in range(count)}
-    rows[:] = [row for row in rows if row not in taken]
-    return [row for row in order if row in taken]
+    return [order[int((i + 0.5) * len(order) / count)] for i in range(count)]
 
 
 def swap(rows: list[Row]) -> list[Row]:
@@ -164,20 +166,19 @@ def swap(rows: list[Row]) -> list[Row]:
     return [replace(row, output=answer.output) for row, answer in zip(rows, answers, strict=True)]
 
 
-def make(seed: int = SEED) -> tuple[list[dict], list[dict]]:
+def make(seed: int = SEED) -> dict[str, list[dict]]:
     """
-    Makes both sets of rows.
+    Makes all sets of rows.
 
     Args:
         seed (`int`, *optional*, defaults to `14115`):
             Seed of every random choice.
 
     Returns:
-        `tuple[list[dict], list[dict]]`: the candidate rows and the held-out rows.
+        `dict[str, list[dict]]`: the rows of `candidates`, `target` and `heldout`.
     """
     rng = random.Random(seed)
-    rows = parse(HAND_WRITTEN) + generate(rng)
-    held_out = stratified(rows, HELD_OUT, rng)
+    rows = stratified(parse(HAND_WRITTEN) + generate(rng), CANDIDATES - PER_FAULT, rng)
 
     wrong = spread(rows, PER_FAULT, rng, lambda row: row.wrong)
     short = spread(rows, PER_FAULT, rng, is_prose)
@@ -189,19 +190,21 @@ def make(seed: int = SEED) -> tuple[list[dict], list[dict]]:
     candidates += [row_of(cut(row, rng), "cut_answer") for row in short]
     candidates += [row_of(row, "other_question") for row in swap(other)]
     candidates += [row_of(reword(row), "near_duplicate") for row in originals]
-    held_out = [row_of(row) for row in held_out]
+    task = [row_of(row) for row in parse(WORD_PROBLEMS)]
     rng.shuffle(candidates)
-    rng.shuffle(held_out)
-    return candidates, held_out
+    rng.shuffle(task)
+    return {"candidates": candidates, "target": task[:TARGET], "heldout": task[TARGET:]}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Writes candidates.jsonl and heldout.jsonl.")
+    parser = argparse.ArgumentParser(description="Writes candidates.jsonl, target.jsonl and heldout.jsonl.")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder to write to")
-    out = parser.parse_args().out
-    for name, rows in zip(("candidates", "heldout"), make(), strict=True):
+    parser.add_argument("--seed", type=int, default=SEED, help="of every random choice")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, rows in make(options.seed).items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (out / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+        (options.out / f"{name}.jsonl").write_text(lines, encoding="utf-8")
         faults = {fault: sum(row["fault"] == fault for row in rows) for fault in FAULTS}
         print(f"{name}.jsonl: {len(rows)} rows, {faults}")
 

@@ -23,6 +23,5 @@ from hf_dataselect.engines.runtime.model_state import has_fast_bfloat16
 print("bfloat16" if has_fast_bfloat16(torch.device("cpu")) else "float32")')"
 echo "This CPU computes fastest in $dtype."
 
-step "Baseline (BM) on all rows, control on a random quarter, IFD on a chosen quarter; then the report"
+step "Baseline (BM) on all 288 rows; a tenth of them at random, by rds and by bm25; then runs/quickstart/report"
 hf-dataselect compare --config recipes/quickstart.yaml --model_name_or_path "$model" --dtype "$dtype"
-step "Done: runs/quickstart/report/report.html is the report to look at"

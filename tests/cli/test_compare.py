@@ -95,7 +95,9 @@ def test_a_comparison_is_trained_once_and_reported(recipe, tmp_path, capsys, mon
     ]
     caplog.clear()
     assert set(made(folder)) == set(RUNS)
-    shown, written = tables(capsys.readouterr().out), tables((folder / "report" / "report.md").read_text())
+    said = capsys.readouterr().out
+    assert [line.partition(":")[0] for line in said.splitlines()[-3:]] == ["Compared", "Came out", "How sure"]
+    shown, written = tables(said), tables((folder / "report" / "report.md").read_text())
     assert shown == written and [row["rows kept"] for row in shown["Runs"]] == ["24", "6", "8", "6", "8"]
     assert not list(folder.glob("*/model.safetensors"))
     selections = {name: json.loads((folder / name / "selection.json").read_text()) for name in RUNS}

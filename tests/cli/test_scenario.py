@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from datasets import Dataset
+from filelock import FileLock
 
 from benchmarks import results
 from hf_dataselect.cli.main import main
@@ -14,6 +15,7 @@ from hf_dataselect.data.leakage import overlap
 from hf_dataselect.data.load import load_rows
 from hf_dataselect.data.records import Records
 from hf_dataselect.options import nearest
+from hf_dataselect.runs.lock import LOCK
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.scenario import FOLDER, comparison_of, load_scenario, make_rows, names
@@ -195,6 +197,13 @@ def test_wrong_options_of_the_command_are_refused(scenario, tmp_path, capsys):
             main(options)
         assert said in capsys.readouterr().err
     assert not list(tmp_path.glob("out/epochs/*"))
+
+
+def test_a_folder_that_another_process_draws_into_is_refused(scenario, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    with FileLock(tmp_path / "out" / LOCK), pytest.raises(SystemExit):
+        main(command(scenario, "--dry_run"))
+    assert "is in use" in capsys.readouterr().err and not (tmp_path / "out" / "rows").exists()
 
 
 def test_drawn_rows_are_not_mixed_with_others_and_not_changed(scenario, tmp_path):

@@ -198,7 +198,7 @@ def test_by_default_all_that_can_score_are_audited_and_the_others_are_named(reci
     assert names[:3] == ["random", "length", "bm25"] and {"ifd", "perplexity", "rds", "less"} <= set(names)
     assert set(names) | set(found.left_out) == set(method_names()) and not found.required
     assert "judge" in found.left_out["alpagasus"] and "keeps every row" in found.left_out["full"]
-    assert "no column 'score'" in found.left_out["column"]
+    assert "no column 'score'" in found.left_out["column"] and "all trainings" in found.left_out["nuggets"]
 
 
 def test_names_tell_options_apart():

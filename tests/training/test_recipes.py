@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -10,9 +11,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from datasets import Dataset
 
 from hf_dataselect.cli.main import main
+from hf_dataselect.data.leakage import overlap
 from hf_dataselect.data.records import Records
+from hf_dataselect.evaluation.audit.findings import CONTROLS
 from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import selector_class
 from hf_dataselect.training import inputs
@@ -20,6 +24,7 @@ from hf_dataselect.training import recipe as recipe_module
 from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.recipe import build_trainer, load_held_out, load_sources, parse_recipe, prepare_selection
+from hf_dataselect.training.scenario import load_scenario
 from tests.rows import alpaca
 from tests.shared_data import smollm2_path
 from tests.tiny import tiny_tokenizer
@@ -28,10 +33,11 @@ from tests.tiny_training import write_recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Of one run each; the others compare many.
-OF_MANY = ("audit", "compare", "quickstart")
+OF_MANY = ("audit", "audit-target", "compare", "quickstart")
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in OF_MANY)
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 QUICKSTART = ROOT / "recipes" / "quickstart"
+PARTS = ("candidates", "target", "heldout")
 COLUMNS = ["instruction", "input", "output", "topic", "fault"]
 
 
@@ -80,6 +86,17 @@ def test_the_recipe_of_an_audit_parses_and_trains_as_the_others_do():
         key: value for key, value in recipe("audit").items() if key not in (*own, "output_dir", "selection_target")
     }
     assert kept == full
+
+
+def test_the_audit_at_full_size_has_as_many_selectors_and_the_rows_of_its_scenario():
+    argv = ["--config", str(ROOT / "recipes" / "audit-target.yaml"), "--use_cpu", "true"]
+    found, scenario = parse_recipe(argv, "audit", AuditArguments), load_scenario("target-1000")
+    assert len(found.more.entries) + len(CONTROLS) >= 27 and found.more.subsets == 64
+    assert sum(source.rows for source in scenario.pool) == 1000
+    assert sum(source.rows for source in scenario.held_out["audit"]) == 40
+    drawn = Path("runs/scenarios/target-1000/rows")
+    files = [found.data.dataset_name, found.data.eval_dataset_name, found.args.selection_target]
+    assert files == [str(drawn / f"{name}.jsonl") for name in ("pool", "audit", "target")]
 
 
 #: Images take another model, other rows, a longer window and so another baseline.
@@ -195,26 +212,44 @@ def test_there_are_launch_configurations_for_cpu_one_gpu_and_several():
 
 
 def test_quickstart_rows_are_as_many_and_as_faulty_as_said():
-    found, held_out = rows("candidates.jsonl"), rows("heldout.jsonl")
-    assert len(found) == 352 and len(held_out) == 60
-    assert all(list(row) == COLUMNS and row["instruction"] and row["output"] for row in found + held_out)
+    found, target, held_out = (rows(f"{name}.jsonl") for name in PARTS)
+    assert (len(found), len(target), len(held_out)) == (288, 16, 60)
+    assert all(list(row) == COLUMNS and row["instruction"] and row["output"] for row in found + target + held_out)
     faults = Counter(row["fault"] for row in found)
-    assert faults.pop(None) == 264 and set(faults.values()) == {22}
+    assert faults.pop(None) == 216 and set(faults.values()) == {18}
     assert set(faults) == {"wrong_answer", "cut_answer", "other_question", "near_duplicate"}
-    assert {row["fault"] for row in held_out} == {None}
+    assert {(row["fault"], row["topic"]) for row in target + held_out} == {(None, "arithmetic")}
+    assert Counter(row["topic"] for row in found)["arithmetic"] == 29
 
 
-def test_no_held_out_row_is_a_candidate():
-    def texts(name: str) -> set:
-        return {(row["instruction"], row["input"]) for row in rows(name)}
+def test_no_row_of_the_quickstart_is_in_two_files_or_nearly():
+    found = {name: Records(Dataset.from_list(rows(f"{name}.jsonl"))) for name in PARTS}
+    for name, records in found.items():
+        assert not overlap(records, {other: found[other] for other in PARTS if other != name})
 
-    assert not texts("candidates.jsonl") & texts("heldout.jsonl")
-    assert {row["topic"] for row in rows("heldout.jsonl")} <= {row["topic"] for row in rows("candidates.jsonl")}
+    def words(record) -> set:
+        return set(f"{record.prompt} {record.answer}".lower().split())
+
+    pool = [words(record) for record in found["candidates"]]
+    nearest = max(
+        len(own & other) / len(own | other)
+        for name in ("target", "heldout")
+        for own in map(words, found[name])
+        for other in pool
+    )
+    assert nearest < 0.5, "two of the task's own templates share more than half of their words"
+
+
+def test_the_sums_of_the_word_problems_are_right():
+    for row in rows("target.jsonl") + rows("heldout.jsonl"):
+        for left, right in re.findall(r"((?:[\d.]+ [+x/-] )+[\d.]*\d) = ([\d.]*\d)", row["output"]):
+            assert eval(left.replace("x", "*")) == pytest.approx(float(right)), row["output"]
+    assert sum(" = " in row["output"] for row in rows("heldout.jsonl")) > 50
 
 
 def test_quickstart_rows_are_made_again_to_the_byte(tmp_path):
     subprocess.run([sys.executable, str(QUICKSTART / "make_data.py"), "--out", str(tmp_path)], check=True)
-    names = ["candidates.jsonl", "heldout.jsonl"]
+    names = [f"{name}.jsonl" for name in PARTS]
     assert filecmp.cmpfiles(tmp_path, QUICKSTART, names, shallow=False)[0] == names
 
 
@@ -222,7 +257,8 @@ def test_the_quickstart_is_one_comparison_whose_options_exist():
     script = (QUICKSTART / "run.sh").read_text(encoding="utf-8")
     assert "compare --config recipes/quickstart.yaml" in script and "set -euo pipefail" in script
     found = parse_recipe(["--config", str(ROOT / "recipes" / "quickstart.yaml")], "compare", CompareArguments)
-    assert [name for name, _ in found.more.runs()] == ["full-seed42", "random-0.25-seed42", "ifd-0.25-seed42"]
+    names = [name for name, _ in found.more.runs()]
+    assert names == ["full-seed42", "random-0.1-seed42", "rds-0.1-seed42", "bm25-0.1-seed42"]
     assert found.more.count_by in COLUMNS and found.args.eval_on_start
 
 

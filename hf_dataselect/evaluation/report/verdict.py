@@ -5,19 +5,21 @@ import re
 import numpy as np
 
 from ..comparison.comparison import Comparison
-from ..comparison.evaluated_runs import UNSCORED
+from ..comparison.evaluated_runs import UNSCORED, Group
 from ..comparison.pir import PIR, SAME
+
+
+#: Runs that the conclusion lists.
+SHOWN = 6
 
 
 def headline(comparison: Comparison) -> str:
     """The verdict in one sentence."""
     if comparison.baseline is None:
         return "It is unknown whether selection helped: no run of `full` to compare with."
-    rated = [group for group in comparison.groups if group.pir and np.isfinite(group.pir.value)]
-    rated = [group for group in rated if group.method not in UNSCORED] or rated
-    if not rated:
+    if not (rated := _rated(comparison)):
         return "It is unknown whether selection helped: no run has a PIR."
-    best = max(rated, key=lambda group: group.pir.value)
+    best = rated[0]
     text = f"{best.name}, on {best.sdf:.1%} of the rows, {_against(best.pir, 'training on everything')}"
     if best.pir.intervals and best.pir.left_out:
         text += f", without {', '.join(best.pir.left_out)}"
@@ -32,6 +34,45 @@ def headline(comparison: Comparison) -> str:
     if len(rated) > 1:
         text += f". It has the highest PIR of {len(rated)}, which biases it upwards"
     return f"{text}."
+
+
+def conclusion(comparison: Comparison) -> list[str]:
+    """What was compared, what came out, and how sure that is: three lines; one if nothing can be compared."""
+    rated, baseline = _rated(comparison), comparison.baseline
+    if baseline is None or not rated:
+        return [headline(comparison)]
+    parts = [f"{group.name} on {len(group.selection.indices):,}" for group in comparison.groups[:SHOWN]]
+    parts += [f"{len(comparison.groups) - SHOWN} more"] if len(comparison.groups) > SHOWN else []
+    equal = next((run.equal for group in comparison.groups for run in group.runs if run.equal), "epochs")
+    runs = sorted({len(group.runs) for group in (baseline, *rated)})
+    lines = [
+        f"Compared: models trained on rows of {baseline.selection.candidates:,} ({', '.join(parts)}) for equally many "
+        f"{equal}, {' or '.join(map(str, runs))} run{'s' * (runs != [1])} each."
+    ]
+    best, control = rated[0], rated[0].over_control
+    against = {"training on everything": best.pir, "as many random rows": control}
+    against = {other: pir for other, pir in against.items() if pir is not None}
+    text = ", and ".join(_against(pir, other).partition(" (")[0] for other, pir in against.items())
+    lines.append(f"Came out: {best.name} {text}{'' if control else '; there is no random control'}.")
+    if len(rated) > 1:
+        better = [group.name for group in rated if group.over_control and group.over_control.verdict == "better"]
+        lines[-1] += f" {len(better)} of {len(rated)} selections are better than as many random rows."
+    sure = [f"PIR {pir.value:.3f} over {other}, {_sureness(pir)}" for other, pir in against.items()]
+    sure += ["the best of several looks better than it is"] if len(rated) > 1 else []
+    sure += ["more `seeds` would tell"] if min(len(best.runs), len(baseline.runs)) == 1 else []
+    return [*lines, f"How sure: {'; '.join(sure)}."]
+
+
+def _sureness(pir: PIR) -> str:
+    ends = interval_text(pir)
+    return f"95 % interval {ends}, {_chance(pir.interval)}" if ends else "without an interval"
+
+
+def _rated(comparison: Comparison) -> list[Group]:
+    """Groups with a PIR, those whose method scores if there are any, highest first."""
+    rated = [group for group in comparison.groups if group.pir and np.isfinite(group.pir.value)]
+    rated = [group for group in rated if group.method not in UNSCORED] or rated
+    return sorted(rated, key=lambda group: -group.pir.value)
 
 
 def _against(pir: PIR, other: str) -> str:

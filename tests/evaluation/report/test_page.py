@@ -23,7 +23,7 @@ from hf_dataselect.evaluation.report.section import Section, Table, abridged, me
 from hf_dataselect.evaluation.report.sections import sections
 from hf_dataselect.evaluation.report.tables import file_name, write_tables
 from hf_dataselect.evaluation.report.training import trained_differently
-from hf_dataselect.evaluation.report.verdict import headline
+from hf_dataselect.evaluation.report.verdict import conclusion, headline, interval_text
 from tests.evaluation.report.test_report import candidates, make_run, many_runs, tables
 
 
@@ -181,6 +181,27 @@ def test_the_verdict_says_with_its_interval_whether_that_holds_the_chance_betwee
     assert "with the variance between 1 + 2 runs, the side with one taken to vary as the other)" in headline(
         compare_runs(runs)
     )
+
+
+def test_the_conclusion_says_what_was_compared_what_came_out_and_how_sure_that_is(tmp_path, many):
+    baseline = make_run(tmp_path / "full", noise=0.3)
+    better = make_run(tmp_path / "ifd", "ifd", 1.6, noise=0.3, rows=[1])
+    (best,) = [group for group in compare_runs([baseline, better]).groups if group.pir]
+    compared, found, sure = conclusion(compare_runs([baseline, better]))
+    rows = len(candidates())
+    assert compared == (
+        f"Compared: models trained on rows of {rows} (full on {rows}, ifd on 1) for equally many epochs, 1 run each."
+    )
+    assert found == f"Came out: ifd is {best.pir.verdict} than training on everything; there is no random control."
+    assert f"PIR {best.pir.value:.3f} over training on everything, 95 % interval {interval_text(best.pir)}, " in sure
+    assert "without the variance between runs" in sure and sure.endswith("; more `seeds` would tell.")
+    rated = [group for group in many.groups if group.pir and group.method not in ("full", "random")]
+    compared, found, sure = conclusion(many)
+    won = [group for group in rated if group.over_control and group.over_control.verdict == "better"]
+    assert f"{len(won)} of {len(rated)} selections are better than as many random rows" in found
+    best = max(rated, key=lambda group: group.pir.value)
+    assert found.startswith(f"Came out: {best.name} ") and "best of several looks better" in sure
+    assert conclusion(Comparison(rated, None)) == [headline(Comparison(rated, None))]
 
 
 #: What LaTeX reads otherwise than as text.
