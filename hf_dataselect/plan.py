@@ -237,9 +237,8 @@ class SelectionPlan:
         """The judge, if the method needs one; `model` and `processing_class` are those of the judge `self`."""
         if self.judge is None or "judge" not in self.needs:
             return None
-        return load_judge(
-            self.judge, self.judge_options, runtime, model=model, tokenizer=tokenizer_of(processing_class)
-        )
+        tokenizer = tokenizer_of(processing_class)
+        return load_judge(self.judge, self.judge_options, runtime, model=model, tokenizer=tokenizer)
 
     def context(
         self,

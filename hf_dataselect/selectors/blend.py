@@ -160,7 +160,7 @@ def _member(name: str, given: Any) -> tuple[float, Selector]:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not np.isfinite(weight):
         raise ValueError(f"`selection_kwargs`: members: the weight of {name!r} must be a number, got {weight!r}.")
     selector = load_selector(method, kwargs)
-    if selector.fixed_budget or isinstance(selector, Blend):
+    if selector.fixed_budget or isinstance(selector, Blend) or "training" in selector.needs():
         raise ValueError(f"`selection_kwargs`: members: `{method}` gives no scores of its own to blend: remove it.")
     return float(weight), selector
 

@@ -63,7 +63,7 @@ class Cascade(Selector):
         self._cheap = load_selector(self.prefilter, self.prefilter_kwargs)
         self._costly = load_selector(self.method, self.kwargs)
         for option, selector in (("prefilter", self._cheap), ("method", self._costly)):
-            if selector.fixed_budget or isinstance(selector, Cascade):
+            if selector.fixed_budget or isinstance(selector, Cascade) or "training" in selector.needs():
                 raise ValueError(
                     f"`selection_kwargs`: {option}={method_name(selector)!r} ranks no rows: name another method."
                 )

@@ -74,6 +74,7 @@ def test_where_keeps_the_rows_for_which_it_holds():
         ({"members": {"length": {"wieght": 1}}}, "'length' has 'wieght': give"),
         ({"members": {"perplexity": {"kwargs": {"kep": "top"}}}}, "no option 'kep'"),
         ({"members": {"full": 1}}, "`full` gives no scores"),
+        ({"members": {"auto": 1}}, "`auto` gives no scores"),
         ({"members": {"blend": {"kwargs": {"members": {"length": 1}}}}}, "`blend` gives no scores"),
         ({"members": {"length": 1}, "where": "__import__('os').remove('x') > 1"}, "where"),
     ],
