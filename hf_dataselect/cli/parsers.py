@@ -4,7 +4,7 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..declared import Option, options_of
 from ..engines.store.files import default_cache_dir
@@ -106,12 +106,18 @@ class Parser(argparse.ArgumentParser):
     """A parser that names the nearest option where one is misspelt, and takes no abbreviations."""
 
     def __init__(self, command: str, description: str, epilog: str | None = None):
+        self.names: list[str] = []
         super().__init__(f"hf-dataselect {command}", description=description, epilog=epilog, allow_abbrev=False)
+
+    def add_argument(self, *flags: Any, **options: Any) -> argparse.Action:
+        action = super().add_argument(*flags, **options)
+        self.names.append(action.dest)
+        return action
 
     def error(self, message: str) -> NoReturn:
         before, said, unknown = message.partition("unrecognized arguments: ")
         if said:
-            message = misspelt(unknown.split(), [action.dest for action in self._actions])
+            message = misspelt(unknown.split(), self.names)
         refuse(f"{message}. `{self.prog} --help` lists the options.")
 
 
