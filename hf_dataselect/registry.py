@@ -1,4 +1,7 @@
-"""The folder is the registry: a method's name is the name of its file in `hf_dataselect/selectors/`."""
+"""
+The folder is the registry: a method's name is the name of its file in `hf_dataselect/selectors/`. Other packages list
+theirs as entry points.
+"""
 
 import importlib
 import importlib.util
@@ -8,6 +11,7 @@ from typing import Any, get_args
 from .declared import method_names
 from .engines.forward.wants import Want
 from .options import _mapping, nearest, require_extras, typed_options
+from .plugins import described, plugin_of, plugins, warn_of_clash
 from .selector import Need, Selector, method_name
 
 
@@ -23,22 +27,21 @@ GIVEN_BY = {
 
 def selector_class(name: str) -> type[Selector]:
     """
-    The class of a method: `ifd`, or `package.module:Class`.
+    The class of a method: `ifd`, a name that another package lists, or `package.module:Class`.
 
     Raises:
-        `ValueError`: no such method (with the nearest right name), or the class is no selector.
+        `ValueError`: no such method (with the nearest right name), one that several packages list, or the class is no
+        selector.
     """
     if ":" in name:
-        module_name, _, class_name = name.partition(":")
-        try:
-            kind = getattr(importlib.import_module(module_name), class_name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"`selection_method={name!r}` can't be imported: {error}.") from error
-        if not (isinstance(kind, type) and issubclass(kind, Selector)):
-            raise ValueError(f"`selection_method={name!r}` is not a `Selector`.")
-        return kind
+        return _imported(name, "")
     if name not in method_names():
-        raise ValueError(f"`selection_method={name!r}` does not exist{nearest(name, method_names())}")
+        point = plugin_of(name)
+        if point is None:
+            known = [*method_names(), *plugins()]
+            raise ValueError(f"`selection_method={name!r}` does not exist{nearest(name, known)}")
+        return _imported(point.value, f", {described(point)},", name)
+    warn_of_clash(name)
     module = importlib.import_module(f"{__package__}.selectors.{name}")
     return next(
         kind
@@ -47,13 +50,25 @@ def selector_class(name: str) -> type[Selector]:
     )
 
 
+def _imported(path: str, origin: str, name: str | None = None) -> type[Selector]:
+    """The selector at `package.module:Class`; `origin` says in errors who lists it, under which `name`."""
+    module_name, _, class_name = path.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"`selection_method={name or path!r}`{origin} can't be imported: {error}.") from error
+    if not (isinstance(kind, type) and issubclass(kind, Selector)):
+        raise ValueError(f"`selection_method={name or path!r}`{origin} is not a `Selector`.")
+    return kind
+
+
 def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = None) -> Selector:
     """
     A selector by name, with its options typed and checked.
 
     Args:
         method (`str` or [`Selector`]):
-            `ifd`, `package.module:Class`, or an instance (then without `kwargs`).
+            `ifd`, a name that another package lists, `package.module:Class`, or an instance (then without `kwargs`).
         kwargs (`dict` or `str`, *optional*):
             Options, a dict or JSON; text such as `"5e-5"` becomes what the field is declared to be.
 

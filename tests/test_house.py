@@ -46,7 +46,8 @@ ROOMS = {
     "engines.llm engines.subset runs",
     "diversity": "errors options context data features engines.subset engines.forward",
     "declared": "card",
-    "registry": "errors options declared selector engines.forward",
+    "plugins": "",
+    "registry": "errors options declared plugins selector engines.forward",
     "expression": "",
     "selectors": "errors options context selector registry expression data features fitted diversity engines.subset "
     "engines.gradients engines.tuning engines.llm",

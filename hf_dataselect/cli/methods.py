@@ -7,6 +7,7 @@ from ..compat.bitsandbytes import bitsandbytes_later
 from ..declared import card_of, method_names
 from ..evaluation.comparison.feasibility import Facts, rank_by_feasibility
 from ..options import nearest
+from ..plugins import plugin_list
 from .console import refuse, say
 from .parsers import methods_parser
 
@@ -17,7 +18,7 @@ def run(argv: Sequence[str]) -> None:
     if options.question is not None:
         _say_which(options.question, options.name)
     elif options.name is None:
-        say(method_table())
+        say(method_table() + plugin_list())
     else:
         with bitsandbytes_later():  # imports the method, and what it imports
             import_module(".method_card", __package__).show(options.name)
