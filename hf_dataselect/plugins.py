@@ -30,8 +30,8 @@ def plugin_of(name: str) -> EntryPoint | None:
     points = plugins().get(name, [])
     if len(points) > 1:
         raise ValueError(
-            f"`selection_method={name!r}` is listed by several packages: {', '.join(map(described, points))}. Name the "
-            "class, or uninstall one."
+            f"`selection_method={name!r}` is listed by several packages: {', '.join(map(described, points))}. Name "
+            "the class, or uninstall one."
         )
     return points[0] if points else None
 

@@ -33,7 +33,7 @@ class SelectingTrainer(Protocol):
 
     model: Any
     train_dataset: Any
-    selection: Selection | None
+    selection: Selection  # raises `AttributeError` before there is one
     evaluation_seconds: float
     run_folder: Path
     trained: TrainedCallback
@@ -76,7 +76,8 @@ class PIRCallback(TrainerCallback):
     """
     Runs the benchmarks at every evaluation (unless `at_end`) and when training ends (all), compares the model with the
     run in `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark ratio) with the
-    bounds of its 95 % interval `pir_low` and `pir_high`, `sdf` and `str`. `eval.json` in the run folder holds the last
+    bounds of its 95 % interval `pir_low` and `pir_high`, `sdf` and `str`; `metric_for_best_model="pir"` keeps the
+    checkpoint with the highest `pir`. `eval.json` in the run folder holds the last
     evaluation in full, and the scores of the earlier ones.
 
     Args:
@@ -142,12 +143,23 @@ class PIRCallback(TrainerCallback):
             record(_checkpoint(args, state), self._train_seconds())
             self._started += time.perf_counter() - started  # not training
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs,
+    ):
         # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.
         at_once = [benchmark for benchmark in self.benchmarks if not benchmark.at_end]
         if at_once and self._evaluated_at != state.global_step:
             self._evaluate(state, at_once)
             self._write()
+        if metrics is not None and "pir" in self._evaluation:
+            metrics["eval_pir"] = self._evaluation["pir"]["value"]
+            if by_pir(args) and not math.isfinite(metrics["eval_pir"]):
+                logger.warning("Step %s has no PIR: its checkpoint can't be the best one.", state.global_step)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         seconds = self._train_seconds()
@@ -181,7 +193,8 @@ class PIRCallback(TrainerCallback):
         trainer = self.trainer
         if anew:
             self._settings, self._unscorable, self._failed = {}, {}, {}
-        self._evaluated_at, new = state.global_step, {}
+        self._evaluated_at = state.global_step
+        new: dict[str, Setting] = {}
         if benchmarks and self._ranks_agree and not _hold_same_weights(trainer):
             self._ranks_agree = False
             if trainer.is_world_process_zero():
@@ -205,7 +218,7 @@ class PIRCallback(TrainerCallback):
         self.history = [entry for entry in self.history if entry["step"] != state.global_step]
         self.history.append({"step": state.global_step, "epoch": state.epoch} | scores)
         logs = {f"benchmark/{name}": setting.score for name, setting in new.items()}
-        if trainer.selection is None:  # evaluated before selecting: the run has not begun
+        if getattr(trainer, "selection", None) is None:  # evaluated before selecting: the run has not begun
             trainer.log(logs)
             return
         self._evaluation = {
@@ -235,10 +248,15 @@ class PIRCallback(TrainerCallback):
         return selection_to_tuning_ratio(self.trainer.selection.seconds, seconds)
 
     def _comparison(self, pir: PIR) -> dict[str, float]:
-        logs = {f"pir/{name}": ratio for name, ratio in pir.settings.items()}
+        logs: dict[str, float | None] = {f"pir/{name}": ratio for name, ratio in pir.settings.items()}
         logs |= {"pir": pir.value, "pir_low": pir.low, "pir_high": pir.high, "sdf": self.trainer.selection.sdf}
         logs["str"] = self._str()
         return {name: value for name, value in logs.items() if value is not None and math.isfinite(value)}
+
+
+def by_pir(args: TrainingArguments) -> bool:
+    """Whether the best checkpoint is the one with the highest PIR."""
+    return args.metric_for_best_model in ("pir", "eval_pir")
 
 
 def _hold_same_weights(trainer: SelectingTrainer) -> bool:

@@ -131,7 +131,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         default=None,
         metadata={
             "help": "Run folder of the baseline (a finished run with `selection_method: full` and the same "
-            "evaluation): PIR and STR are measured against it. 'none' compares with none."
+            "evaluation): PIR and STR are measured against it, and `metric_for_best_model: pir` keeps the checkpoint "
+            "with the highest PIR. 'none' compares with none."
         },
     )
     benchmarks: list[dict[str, Any]] | str | None = field(

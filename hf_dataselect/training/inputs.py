@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
+from ..compat.accelerate import launched_sharded
 from ..data.images import undecodable
 from ..data.preparation import Preparation
 from ..data.records import Records
@@ -18,6 +19,7 @@ from ..evaluation.benchmarks.held_out import HeldOut
 from ..plan import SelectionPlan
 from ..selector import Selector, method_name
 from ..service import load_tokenizer_of, name_of
+from .callbacks import by_pir
 from .config import DataSelectingConfig
 
 
@@ -98,7 +100,8 @@ def prepare_benchmarks(
     One for each set of evaluation rows, and those that `benchmarks` names, with their rows read.
 
     Raises:
-        `ValueError`: two of one name, rows that can't be loaded or asked, or no `judge` for a benchmark that needs it.
+        `ValueError`: two of one name, rows that can't be loaded or asked, no `judge` for a benchmark that needs it, or
+        no PIR during training for a `metric_for_best_model` that is it.
     """
     sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     length = args.benchmark_max_new_tokens
@@ -117,7 +120,22 @@ def prepare_benchmarks(
         if "judge" in benchmark.needs:
             benchmark.judge = args.judge
         benchmark.prepare()
+    if by_pir(args):
+        _check_best_by_pir(args, held_out + named)
     return held_out + named
+
+
+def _check_best_by_pir(args: DataSelectingConfig, benchmarks: list[Benchmark]) -> None:
+    option = f"`metric_for_best_model={args.metric_for_best_model!r}`"
+    if args.baseline_dir is None:
+        raise ValueError(f"{option} needs `baseline_dir`: PIR compares with it. Use 'loss' for the baseline itself.")
+    if all(benchmark.at_end for benchmark in benchmarks):
+        raise ValueError(f"{option} needs an `eval_dataset` or `benchmarks` that run before training ends.")
+    if args.deepspeed or args.fsdp or launched_sharded():
+        raise ValueError(f"{option}: benchmarks can't run on a sharded model (DeepSpeed, FSDP). Use 'loss'.")
+    if not args.greater_is_better:
+        raise ValueError(f"{option} with `greater_is_better=False` would keep the worst checkpoint. Leave it out.")
+    logger.warning("%s: the PIR of a checkpoint that is chosen by it is biased upwards.", option)
 
 
 def readable_rows(

@@ -184,7 +184,7 @@ def build_trainer(
     args, model = recipe.args, recipe.model
     if not evaluation:
         args = copy.copy(args)
-        args.baseline_dir, args.benchmarks, args.eval_strategy = None, None, "no"
+        args.baseline_dir, args.benchmarks, args.eval_strategy, args.metric_for_best_model = None, None, "no", None
     set_model_options(args, model)
     held_out = None
     if rows is None:

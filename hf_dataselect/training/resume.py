@@ -5,6 +5,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from torch.nn.parallel import DistributedDataParallel
+
+from ..engines.runtime.model_state import unprepare
 from ..errors import SelectionError
 from ..evaluation.comparison.evaluated_runs import FREE
 from ..plan import SelectionPlan
@@ -48,6 +51,18 @@ def begin(trainer: Any) -> None:
     """Write that a trainer begins from its first step, see [`begin_training`]. For the main process."""
     recipe = trainer.recipe | trainer.args.given
     begin_training(trainer.run_folder, recipe, trainer.selection, trainer.plan.compared, _HOW_LONG)
+
+
+def forget_evaluation(trainer: Any) -> None:
+    """
+    Let a model that was evaluated before it is trained be prepared for training. Evaluating marks it as prepared, and
+    [`~transformers.Trainer`] (5.23, with accelerate 1.15) then trains it on each rank by itself.
+    """
+    parts = list(trainer.model_wrapped.modules())
+    if trainer.replicated and not any(isinstance(part, DistributedDataParallel) for part in parts):
+        for part in parts:
+            unprepare(part)
+        trainer.model_wrapped = trainer.model
 
 
 def checkpoint_to_resume(run_folder: Path, given: str | bool | None) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from torch.nn.parallel import DistributedDataParallel
 from transformers import TrainingArguments
 from trl import SFTTrainer
 
@@ -25,7 +24,7 @@ from ..engines.llm.judge import Judge
 from ..engines.llm.load import load_judge
 from ..engines.llm.reward_model import RewardModel
 from ..engines.runtime.loading import load_tuned_model, tokenizer_of
-from ..engines.runtime.model_state import broadcast_weights, unprepare
+from ..engines.runtime.model_state import broadcast_weights
 from ..engines.runtime.phase import doing
 from ..engines.runtime.ranks import meeting, training_phase
 from ..engines.store.files import check_writable
@@ -47,7 +46,7 @@ from .inputs import (
     sample_row,
     selection_plan,
 )
-from .resume import begin, checkpoint_to_resume, resume_run
+from .resume import begin, checkpoint_to_resume, forget_evaluation, resume_run
 from .trained import TrainedCallback
 from .trials import plan_trials, with_trials
 
@@ -68,10 +67,6 @@ class DataSelectingTrainer(SFTTrainer):
             Candidate dataset: messages, prompt-completion, text, Alpaca or ShareGPT columns.
         selector ([`Selector`], *optional*):
             An instance, instead of `args.selection_method` and `args.selection_kwargs`.
-
-    Attributes:
-        selection ([`Selection`]):
-            After `select()` or `train()`: rows kept, scores, SDF, cost, and rows excluded by reason.
 
     Raises, before any weights load:
         `TypeError`: the candidate dataset is streamed.
@@ -117,7 +112,7 @@ class DataSelectingTrainer(SFTTrainer):
                     "the column `text`, and would train on another one. Remove one of the two."
                 )
             kwargs["formatting_func"] = formatting_func
-        self.selection: Selection | None = None
+        self._selection: Selection | None = None
         self.evaluation_seconds, self.trained = 0.0, TrainedCallback(self)
         #: Entries of `recipe.yaml` besides the arguments; the command line adds its own.
         self.recipe: dict[str, Any] = {"model_name_or_path": name_of(model)}
@@ -163,6 +158,18 @@ class DataSelectingTrainer(SFTTrainer):
         return super()._prepare_dataset(dataset, processing_class, args, packing, None, dataset_name)
 
     @property
+    def selection(self) -> Selection:
+        """
+        Rows kept, scores, SDF, cost, and rows excluded by reason.
+
+        Raises:
+            `AttributeError`: before `select()` or `train()`.
+        """
+        if self._selection is None:
+            raise AttributeError("`selection`: nothing is selected yet. Call `select()` or `train()` first.")
+        return self._selection
+
+    @property
     def replicated(self) -> bool:
         """Whether there are several ranks, each with the whole model."""
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.accelerator.parallelism_config is not None
@@ -197,7 +204,7 @@ class DataSelectingTrainer(SFTTrainer):
         """
         self._refuse_edited()
         with locked(self.run_folder):
-            self.selection = self.plan.select(with_trials(self), self.run_folder, self.recipe | self.args.given)
+            self._selection = self.plan.select(with_trials(self), self.run_folder, self.recipe | self.args.given)
         self.train_dataset, self._prepared = self._candidates, False
         return self.selection
 
@@ -208,11 +215,11 @@ class DataSelectingTrainer(SFTTrainer):
         """
         if resume_from_checkpoint and not self._prepared:
             runtime = self.args.runtime(self.accelerator)
-            self.selection = runtime.on_main(lambda: resume_run(self, resume_from_checkpoint))
+            self._selection = runtime.on_main(lambda: resume_run(self, resume_from_checkpoint))
         if self._prepared:
             return
         self._refuse_edited()
-        if self.selection is None:
+        if self._selection is None:
             self.select()
         kept = np.sort(self.selection.indices)
         everything = len(kept) == len(self.records)
@@ -261,20 +268,9 @@ class DataSelectingTrainer(SFTTrainer):
             self.prepare_subset(checkpoint)
             if checkpoint is None:
                 on_main(lambda: begin(self))
-            self._forget_evaluation()
+            forget_evaluation(self)
             with training_phase(self, "Training"):
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)
-
-    def _forget_evaluation(self) -> None:
-        """
-        Let a model that was evaluated before it is trained be prepared for training. Evaluating marks it as prepared,
-        and [`~transformers.Trainer`] (5.23, with accelerate 1.15) then trains it on each rank by itself.
-        """
-        parts = list(self.model_wrapped.modules())
-        if self.replicated and not any(isinstance(part, DistributedDataParallel) for part in parts):
-            for part in parts:
-                unprepare(part)
-            self.model_wrapped = self.model
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As [`~trl.SFTTrainer.evaluate`]; its time does not count as training time."""
@@ -290,11 +286,11 @@ class DataSelectingTrainer(SFTTrainer):
 
     def selected_dataset(self) -> Dataset:
         """The rows kept, best first, with their own columns, `selection_row` and `selection_score`."""
-        return selected_dataset(self.records.dataset, self.selection or self.select())
+        return selected_dataset(self.records.dataset, self._selection or self.select())
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The card of [`~trl.SFTTrainer`], and a section about the selection."""
         super().create_model_card(*args, **kwargs)
-        if self.selection is not None and self.is_world_process_zero():
+        if self._selection is not None and self.is_world_process_zero():
             with open(self.run_folder / "README.md", "a", encoding="utf-8") as card:
                 card.write("\n\n" + selection_card(self.selection, self.recipe | self.args.given))

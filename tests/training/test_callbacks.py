@@ -4,7 +4,7 @@ import json
 
 import pytest
 from datasets import Dataset
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from hf_dataselect.training.checkpoints import record
 from tests.engines.runtime.test_cached_map import Clock
@@ -219,6 +219,36 @@ def test_the_best_model_is_the_one_that_is_scored(tmp_path):
     final = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]["answer_loss"]["score"]
     losses = [entry["benchmark/answer_loss"] for entry in history]
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-1") and final == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_the_best_model_can_be_the_one_with_the_highest_pir(tmp_path, baseline):
+    """Early stopping reads it too: a learning rate that rises from 0 to this makes later steps worse ones."""
+    options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1, "max_steps": 4}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "pir", "baseline_dir": str(baseline)}
+    options |= best | {"learning_rate": 3.0, "warmup_steps": 2, "selection_budget": 6}
+    stops = [EarlyStoppingCallback(early_stopping_patience=2)]
+    trainer = tiny_trainer(tmp_path, "random", eval_dataset=alpaca(12, seed=9), callbacks=stops, **options)
+    trainer.train()
+    *pirs, final = entries(trainer, "pir")
+    assert len(pirs) == 3 and max(pirs) == pirs[0] and pirs[0] > pirs[2]
+    assert trainer.state.best_metric == pirs[0] and trainer.state.best_model_checkpoint.endswith("checkpoint-1")
+    assert final == pytest.approx(pirs[0]) == json.loads((tmp_path / "run" / "eval.json").read_text())["pir"]["value"]
+    assert trainer.evaluate()["eval_pir"] == pytest.approx(final)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({}, "needs `baseline_dir`"),
+        ({"baseline_dir": "bm", "eval_dataset": None}, "needs an `eval_dataset`"),
+        ({"baseline_dir": "bm", "greater_is_better": False}, "would keep the worst"),
+        ({"baseline_dir": "bm", "fsdp": "full_shard"}, "sharded"),
+    ],
+)
+def test_the_best_model_by_pir_is_refused_where_it_has_none(tmp_path, options, why):
+    given = {"metric_for_best_model": "pir", "eval_dataset": alpaca(4, seed=7)} | options
+    with pytest.raises(ValueError, match=f"`metric_for_best_model='pir'`.*{why}"):
+        tiny_trainer(tmp_path, **given)
 
 
 def test_the_history_goes_on_after_a_resume(tmp_path):
