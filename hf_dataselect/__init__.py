@@ -26,6 +26,8 @@ _PUBLIC = {
     "select": "pipeline",
     "select_dataset": "service",
 }
+#: Those that may change in any version, see docs/building-on.md; their docstrings say so too.
+_EXPERIMENTAL = {"PIRCallback", "SelectionCallback", "select"}
 
 __all__ = ["__version__", *_PUBLIC]
 

@@ -29,7 +29,7 @@ def select(
     dataset: Dataset | Records, selector: Selector, budget: Budget | float | int | str | None, ctx: Context
 ) -> Selection:
     """
-    Choose rows: read, featurize, score, exclude, select, agree.
+    Choose rows: read, featurize, score, exclude, select, agree. Experimental: [`select_dataset`] is the stable way.
 
     Args:
         dataset ([`~datasets.Dataset`] or [`Records`]):

@@ -52,6 +52,7 @@ class SelectionCallback(TrainerCallback):
     """
     Logs `sdf`, `selection_seconds`, and the rows unscorable, dropped and truncated, once training has begun for every
     callback: a tracker that is given numbers before would set itself up elsewhere than in the run folder.
+    Experimental.
     """
 
     def __init__(self, trainer: SelectingTrainer):
@@ -77,8 +78,8 @@ class PIRCallback(TrainerCallback):
     Runs the benchmarks at every evaluation (unless `at_end`) and when training ends (all), compares the model with the
     run in `baseline_dir`, and logs `benchmark/<setting>`, `pir/<setting>`, `pir` (kind: benchmark ratio) with the
     bounds of its 95 % interval `pir_low` and `pir_high`, `sdf` and `str`; `metric_for_best_model="pir"` keeps the
-    checkpoint with the highest `pir`. `eval.json` in the run folder holds the last
-    evaluation in full, and the scores of the earlier ones.
+    checkpoint with the highest `pir`. `eval.json` in the run folder holds the last evaluation in full, and the scores
+    of the earlier ones. Experimental.
 
     Args:
         trainer ([`DataSelectingTrainer`]):
