@@ -46,6 +46,13 @@ class RankError(RuntimeError):
     """Another rank failed, or was not heard of: the message names it and says what it was doing."""
 
 
+class HubError(OSError):
+    """The Hub is not reached, or refuses: the message names the option, and what to do."""
+
+    def __init__(self, message: Any):
+        super().__init__(printable(message))
+
+
 class DamagedFile(ValueError):
     """A file of an earlier run that is damaged: the message names it, and says what to do."""
 

@@ -41,7 +41,7 @@ ROOMS = {
     "selector": "errors card context data budget options engines.subset engines.forward",
     "features": "errors compat context data engines.store engines.runtime engines.forward engines.gradients "
     "engines.tuning engines.subset engines.llm",
-    "runs": "errors selection data engines.store",
+    "runs": "errors compat selection data engines.store",
     "fitted": "errors compat options parsing context data features engines.store engines.runtime engines.tuning "
     "engines.llm engines.subset runs",
     "diversity": "errors options context data features engines.subset engines.forward",

@@ -8,14 +8,17 @@ from accelerate import PartialState
 
 from ..engines.llm.load import load_judge
 from ..evaluation.comparison.comparison import add_rows, add_wins, compare_runs
+from ..evaluation.report.model_card import update_cards
 from ..evaluation.report.report import in_short, to_markdown, write_report
 from ..evaluation.report.sections import sections
 from ..evaluation.report.verdict import conclusion
+from ..runs.hub import make_repo
 from ..training.compare_arguments import CompareArguments
 from ..training.comparison import carry_out, plan, series_of
 from ..training.forecast import forecast_comparison
 from ..training.recipe import parse_recipe
 from .console import alone_in, checked, log_to_console, say, without_dry_run
+from .report import push_report
 
 
 logger = logging.getLogger(__name__)
@@ -30,6 +33,8 @@ def run(argv: Sequence[str]) -> None:
     if dry_run:
         say("\n".join(checked(forecast_comparison, recipe, *checked(plan, recipe))))
         return
+    if recipe.more.hub_report_id and PartialState().is_main_process:
+        checked(make_repo, "hub_report_id", recipe.more.hub_report_id, "space", token=args.hub_token)
     with alone_in(args.output_dir):
         records, runs = checked(plan, recipe)
         series, main = series_of(runs, len(records)), PartialState().is_main_process
@@ -53,3 +58,6 @@ def run(argv: Sequence[str]) -> None:
             say(to_markdown(sections(compared)))
             written = write_report(compared, Path(args.output_dir) / "report")
             say("\n".join(["", f"Written: {in_short(written)}.", "", *conclusion(compared)]))
+            update_cards(compared)
+            if recipe.more.hub_report_id:
+                push_report(compared, Path(args.output_dir) / "report", recipe.more.hub_report_id)

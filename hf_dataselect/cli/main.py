@@ -14,7 +14,7 @@ from importlib import import_module
 from .. import __version__
 from ..compat.bitsandbytes import bitsandbytes_later
 from ..engines.store.files import FULL
-from ..errors import DamagedFile, JudgeError, SelectionError
+from ..errors import DamagedFile, HubError, JudgeError, SelectionError
 from ..options import nearest
 from .console import refuse, traceback_printable
 from .ending import ending
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             with bitsandbytes_later():
                 command = import_module(f".{argv[0].replace('-', '_')}", __package__)
             command.run(argv[1:])
-        except (SelectionError, JudgeError, DamagedFile) as error:
+        except (SelectionError, JudgeError, DamagedFile, HubError) as error:
             refuse(error)
         except BrokenPipeError:  # `| head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

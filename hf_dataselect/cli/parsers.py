@@ -156,6 +156,14 @@ def report_parser() -> Parser:
     parser.add_argument("--dataset_train_split", default="train", help="its split")
     parser.add_argument("--count_by", metavar="COLUMN", help="count the rows kept by this column of it")
     _add_judge(parser, "compares the runs' answers to the test sets (`benchmarks` of the kind instructions)")
+    parser.add_argument(
+        "--update_cards", action="store_true", help="write PIR, control, interval and verdict to the runs' model cards"
+    )
+    parser.add_argument(
+        "--hub_report_id",
+        metavar="USER/NAME",
+        help="push the page to the Hub as a static Space, private if it is new; the folder is kept in space/",
+    )
     return parser
 
 

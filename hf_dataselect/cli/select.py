@@ -7,7 +7,7 @@ from ..engines.store.files import written_atomic
 from ..runs.files import SELECTED
 from ..runs.publish import push_selected, selected_dataset
 from ..training.forecast import forecast_run
-from ..training.recipe import parse_recipe, prepare_selection
+from ..training.recipe import check_hub, parse_recipe, prepare_selection, subset_repo
 from .console import alone_in, checked, log_to_console, say, without_dry_run
 
 
@@ -19,6 +19,7 @@ def run(argv: Sequence[str]) -> None:
     if dry_run:
         say("\n".join(checked(forecast_run, recipe, train=False)))
         return
+    checked(check_hub, recipe.args, train=False)
     with alone_in(recipe.args.output_dir):
         plan, choose, is_main = checked(prepare_selection, recipe)
         selection = choose()
@@ -29,6 +30,8 @@ def run(argv: Sequence[str]) -> None:
             selected_dataset(rows, selection).to_parquet(temporary)
         print(selection.summary())
         say(f"Rows: {folder / SELECTED}")
-        if recipe.args.push_to_hub:
-            resolved = recipe.sources | recipe.args.given
-            push_selected(rows, selection, resolved, recipe.args.hub_model_id or folder.name)
+        if repo := subset_repo(recipe.args, train=False):
+            private, resolved = recipe.args.hub_private_repo is not False, recipe.sources | recipe.args.given
+            push_selected(
+                rows, selection, resolved, repo[1], private, recipe.args.hub_token, repo[0], folder / SELECTED
+            )

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from ..errors import printable
+from ..runs.hub import pushing
 from ..training.forecast import forecast_run
-from ..training.recipe import build_trainer, parse_recipe
+from ..training.recipe import build_trainer, check_hub, parse_recipe
 from .console import alone_in, checked, log_to_console, say, without_dry_run
 
 
@@ -16,6 +17,7 @@ def run(argv: Sequence[str]) -> None:
     if dry_run:
         say("\n".join(checked(forecast_run, recipe, train=True)))
         return
+    checked(check_hub, recipe.args, train=True)
     with alone_in(recipe.args.output_dir):
         trainer = checked(build_trainer, recipe)
         resume = trainer.args.resume_from_checkpoint
@@ -24,6 +26,9 @@ def run(argv: Sequence[str]) -> None:
         trainer.save_model(trainer.args.output_dir)
         trainer.create_model_card()
         if trainer.args.push_to_hub:
-            trainer.push_to_hub(dataset_name=recipe.data.dataset_name)
+            with pushing("push_to_hub", trainer.hub_model_id, trainer.args.output_dir):
+                trainer.push_to_hub(dataset_name=recipe.data.dataset_name)
+        if trainer.args.hub_subset_id:
+            trainer.push_selected_dataset(trainer.args.hub_subset_id, trainer.args.hub_private_repo is not False)
         trainer.accelerator.print(trainer.selection.summary())
         trainer.accelerator.print(printable(f"Run folder: {trainer.args.output_dir}"))

@@ -1,15 +1,18 @@
 """A selected subset as a dataset, and the card that says how to reproduce it."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from huggingface_hub import DatasetCard
+from huggingface_hub.errors import EntryNotFoundError
 
 from ..errors import printable
 from ..selection import SHOWN_REASONS, Selection
 from .files import plain
 from .folder import recipe_text
+from .hub import pushing
 from .secrets import without_secrets
 
 
@@ -40,12 +43,35 @@ def selection_card(selection: Selection, recipe: dict[str, Any]) -> str:
             lines.append(f"| {kind} | {len(rows):,} rows: {reason} |")
     facts = {name: value for name, value in selection.facts.items() if value is not None}
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in facts.items()]
-    lines += ["", "To repeat it: `hf-dataselect select --config recipe.yaml` with"]
-    lines += ["", "```yaml", recipe_text(recipe).rstrip(), "```", ""]
+    lines += ["", *_repeated(selection, recipe), "", "```yaml", recipe_text(recipe).rstrip(), "```", ""]
     return printable("\n".join(lines))
 
 
-def push_selected(dataset: Dataset, selection: Selection, recipe: dict[str, Any], repo: str, private: bool = True):
+def _repeated(selection: Selection, recipe: dict[str, Any]) -> list[str]:
+    """How to repeat the selection: what a script held has to be saved, since no recipe names it."""
+    command, saved = "hf-dataselect select --config recipe.yaml", []
+    for option, rows in {"dataset_name": "candidates", "selection_target": "target"}.items():
+        if recipe.get(option) or (rows == "target" and not selection.facts.get("target")):
+            continue
+        command += f" --{option} {rows}.parquet"
+        known = selection.facts.get({"candidates": "dataset"}.get(rows, rows))
+        saved.append(f'`{rows}.to_parquet("{rows}.parquet")` (content {known})')
+    if not recipe.get("model_name_or_path"):
+        command += " --model_name_or_path MODEL"
+    lines = [f"The script held rows: save them there by {' and '.join(saved)}.", ""] if saved else []
+    return [*lines, "To repeat it, with this as `recipe.yaml`:", "", "```bash", command, "```"]
+
+
+def push_selected(
+    dataset: Dataset,
+    selection: Selection,
+    recipe: dict[str, Any],
+    repo: str,
+    private: bool = True,
+    token: str | None = None,
+    option: str = "hub_subset_id",
+    kept: Path | None = None,
+) -> None:
     """
     Push the subset and its card to the Hub as a dataset repository.
 
@@ -54,12 +80,22 @@ def push_selected(dataset: Dataset, selection: Selection, recipe: dict[str, Any]
             `user/name`.
         private (`bool`, *optional*, defaults to `True`):
             Private by default: the rows may not be yours to publish.
+        token (`str`, *optional*):
+            That of the user; by default the one that is logged in.
+        option (`str`, *optional*):
+            The option that names the repository, for errors.
+        kept (`Path`, *optional*):
+            Where the rows are on this machine, for errors.
+
+    Raises:
+        [`HubError`]: The Hub is not reached, or refuses.
     """
-    selected_dataset(dataset, selection).push_to_hub(repo, private=private)
-    try:
-        card = DatasetCard.load(repo)
-    except OSError:  # no card yet
-        card = DatasetCard("---\n{}\n---\n")
-    card.data.tags = sorted({*(card.data.get("tags") or []), "hf_dataselect"})
-    card.text = f"# Subset selected with {selection.method}\n\n" + selection_card(selection, recipe)
-    card.push_to_hub(repo, repo_type="dataset")
+    with pushing(option, repo, kept):
+        selected_dataset(dataset, selection).push_to_hub(repo, private=private, token=token)
+        try:
+            card = DatasetCard.load(repo, token=token)
+        except EntryNotFoundError:  # no card yet
+            card = DatasetCard("---\n{}\n---\n")
+        card.data.tags = sorted({*(card.data.get("tags") or []), "hf_dataselect"})
+        card.text = f"# Subset selected with {selection.method}\n\n" + selection_card(selection, recipe)
+        card.push_to_hub(repo, repo_type="dataset", token=token)

@@ -61,6 +61,11 @@ class CompareArguments:
         default=None, metadata={"help": "Column of the candidates by which the report counts the rows kept."}
     )
 
+    hub_report_id: str | None = field(
+        default=None,
+        metadata={"help": "Space on the Hub (`user/name`) to push the page of the report to; private if it is new."},
+    )
+
     def __post_init__(self):
         check_declared(self)
         if isinstance(self.method_kwargs, str):

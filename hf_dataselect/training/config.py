@@ -158,6 +158,14 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         },
     )
 
+    hub_subset_id: str | None = field(
+        default=None,
+        metadata={
+            "help": "Dataset repository on the Hub (`user/name`) to push the rows kept to, with a card that says how "
+            "to repeat the selection. Private, unless `hub_private_repo` is false."
+        },
+    )
+
     def __post_init__(self):
         # Read before anything is derived: what the user gave is what repeats the run.
         self._given = {item.name: getattr(self, item.name) for item in fields(self) if item.init}

@@ -22,6 +22,7 @@ from ..errors import Checks
 from ..options import documented
 from ..parsing import parse_options
 from ..plan import SelectionPlan
+from ..runs.hub import make_repo
 from ..selection import Selection
 from ..selector import Selector
 from .config import DataSelectingConfig
@@ -165,6 +166,29 @@ def load_sources(recipe: Recipe, evaluation: bool = True) -> tuple[Dataset, Data
     return rows, held_out
 
 
+def subset_repo(args: DataSelectingConfig, train: bool) -> tuple[str, str] | None:
+    """Option that names the repository of the subset, and its value; `push_to_hub` is the model's where one trains."""
+    if args.hub_subset_id:
+        return "hub_subset_id", args.hub_subset_id
+    if args.push_to_hub and not train:
+        return "hub_model_id", args.hub_model_id or Path(args.output_dir).absolute().name
+    return None
+
+
+def check_hub(args: DataSelectingConfig, train: bool) -> None:
+    """
+    Make the repositories that are pushed to, before anything is computed.
+
+    Raises:
+        [`HubError`]: The Hub is not reached, or refuses.
+    """
+    if subset := subset_repo(args, train):
+        make_repo(*subset, "dataset", args.hub_private_repo is not False, args.hub_token)
+    if args.push_to_hub and train:
+        repo = args.hub_model_id or Path(args.output_dir).absolute().name
+        make_repo("hub_model_id", repo, "model", bool(args.hub_private_repo), args.hub_token)
+
+
 def build_trainer(
     recipe: Recipe, selector: Selector | None = None, rows: Dataset | None = None, evaluation: bool = True
 ) -> DataSelectingTrainer:
@@ -185,6 +209,7 @@ def build_trainer(
     if not evaluation:
         args = copy.copy(args)
         args.baseline_dir, args.benchmarks, args.eval_strategy, args.metric_for_best_model = None, None, "no", None
+        args.push_to_hub = False  # of a model
     set_model_options(args, model)
     held_out = None
     if rows is None:

@@ -29,10 +29,11 @@ from ..engines.runtime.phase import doing
 from ..engines.runtime.ranks import meeting, training_phase
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
+from ..evaluation.report.model_card import extend_card
 from ..registry import load_selector
 from ..runs.folder import write_selection
 from ..runs.lock import locked
-from ..runs.publish import selected_dataset, selection_card
+from ..runs.publish import push_selected, selected_dataset, selection_card
 from ..selection import Selection
 from ..selector import Selector
 from ..service import name_of
@@ -288,9 +289,14 @@ class DataSelectingTrainer(SFTTrainer):
         """The rows kept, best first, with their own columns, `selection_row` and `selection_score`."""
         return selected_dataset(self.records.dataset, self._selection or self.select())
 
+    def push_selected_dataset(self, repo_id: str, private: bool = True) -> None:
+        """Push [`selected_dataset`] to the Hub as `user/name`, with a card that says how to repeat the selection."""
+        rows, selection, recipe = self.records.dataset, self._selection or self.select(), self.recipe | self.args.given
+        if self.is_world_process_zero():
+            push_selected(rows, selection, recipe, repo_id, private, self.args.hub_token, "repo_id")
+
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """The card of [`~trl.SFTTrainer`], and a section about the selection."""
+        """The card of [`~trl.SFTTrainer`], with the selection, and PIR as metadata where it was measured."""
         super().create_model_card(*args, **kwargs)
         if self._selection is not None and self.is_world_process_zero():
-            with open(self.run_folder / "README.md", "a", encoding="utf-8") as card:
-                card.write("\n\n" + selection_card(self.selection, self.recipe | self.args.given))
+            extend_card(self.run_folder, selection_card(self.selection, self.recipe | self.args.given))

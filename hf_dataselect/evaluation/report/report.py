@@ -10,6 +10,8 @@ from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
+import yaml
+
 from ...engines.store.files import write_atomic
 from ...errors import printable
 from ...runs.files import plain
@@ -115,6 +117,24 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     paths.append(folder / "report.html")
     write_atomic(paths[-1], page)
     return paths
+
+
+def write_space(comparison: Comparison, report: Path) -> Path:
+    """
+    The page of a written report as the folder of a static Space: `space/`, with README.md and index.html.
+
+    Raises:
+        `ValueError`: jinja2 is not installed (extra `report`): there is no page.
+    """
+    page, space = report / "report.html", report / "space"
+    if not page.is_file():
+        raise ValueError(f"{report} has no report.html to make a Space of. `pip install hf_dataselect[report]`.")
+    head = {"title": "Data selection report", "sdk": "static", "app_file": "index.html", "tags": ["hf_dataselect"]}
+    space.mkdir(exist_ok=True)
+    write_atomic(space / "index.html", page.read_text(encoding="utf-8"))
+    text = f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n\n# Data selection report\n\n{headline(comparison)}\n"
+    write_atomic(space / "README.md", printable(text))
+    return space
 
 
 def in_short(paths: list[Path]) -> str:

@@ -20,13 +20,13 @@ def headline(comparison: Comparison) -> str:
     if not (rated := _rated(comparison)):
         return "It is unknown whether selection helped: no run has a PIR."
     best = rated[0]
-    text = f"{best.name}, on {best.sdf:.1%} of the rows, {_against(best.pir, 'training on everything')}"
+    text = f"{best.name}, on {best.sdf:.1%} of the rows, {compared_with(best.pir, 'training on everything')}"
     if best.pir.intervals and best.pir.left_out:
         text += f", without {', '.join(best.pir.left_out)}"
     if best.wins is not None:
         text += f"; its answers compared with the baseline's by the judge: {best.wins.verdict} ({_stated(best.wins)})"
     if best.over_control is not None:
-        text += f"; it {_against(best.over_control, 'as many random rows')}"
+        text += f"; it {compared_with(best.over_control, 'as many random rows')}"
     elif best.method not in UNSCORED:
         text += "; without a control of as many random rows, the number of rows may be the cause, not their choice"
     if "variance between runs is not included" in best.pir.interval:
@@ -52,7 +52,7 @@ def conclusion(comparison: Comparison) -> list[str]:
     best, control = rated[0], rated[0].over_control
     against = {"training on everything": best.pir, "as many random rows": control}
     against = {other: pir for other, pir in against.items() if pir is not None}
-    text = ", and ".join(_against(pir, other).partition(" (")[0] for other, pir in against.items())
+    text = ", and ".join(compared_with(pir, other).partition(" (")[0] for other, pir in against.items())
     lines.append(f"Came out: {best.name} {text}{'' if control else '; there is no random control'}.")
     if len(rated) > 1:
         better = [group.name for group in rated if group.over_control and group.over_control.verdict == "better"]
@@ -75,7 +75,8 @@ def _rated(comparison: Comparison) -> list[Group]:
     return sorted(rated, key=lambda group: -group.pir.value)
 
 
-def _against(pir: PIR, other: str) -> str:
+def compared_with(pir: PIR, other: str) -> str:
+    """What a PIR says of a model against another, with the numbers."""
     verdicts = {
         "better": f"is better than {other}",
         "worse": f"is worse than {other}",
