@@ -31,7 +31,6 @@ def run(argv: Sequence[str]) -> None:
         print(selection.summary())
         say(f"Rows: {folder / SELECTED}")
         if repo := subset_repo(recipe.args, train=False):
-            private, resolved = recipe.args.hub_private_repo is not False, recipe.sources | recipe.args.given
-            push_selected(
-                rows, selection, resolved, repo[1], private, recipe.args.hub_token, repo[0], folder / SELECTED
-            )
+            args, resolved = recipe.args, recipe.sources | recipe.args.given
+            private, (option, name) = args.hub_private_repo is not False, repo
+            push_selected(rows, selection, resolved, name, private, args.hub_token, option, folder / SELECTED)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, HfApi
 from huggingface_hub.errors import EntryNotFoundError
 
 from ..errors import printable
@@ -98,4 +98,7 @@ def push_selected(
             card = DatasetCard("---\n{}\n---\n")
         card.data.tags = sorted({*(card.data.get("tags") or []), "hf_dataselect"})
         card.text = f"# Subset selected with {selection.method}\n\n" + selection_card(selection, recipe)
-        card.push_to_hub(repo, repo_type="dataset", token=token)
+        written = printable(str(card)).encode()  # as `push_to_hub` of the card asks another host than `HF_ENDPOINT`
+        HfApi(token=token).upload_file(
+            path_or_fileobj=written, path_in_repo="README.md", repo_id=repo, repo_type="dataset"
+        )
