@@ -55,7 +55,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path == "/api/repos/create":
             asked = json.loads(body)
             name = f"{asked.get('organization') or 'me'}/{asked['name']}"
-            made = {"kind": asked.get("type", "model"), "private": asked.get("private"), "sdk": asked.get("sdk")}
+            made = {
+                "kind": asked.get("type", "model"),
+                "private": "private" in (asked.get("visibility"), asked.get("private") and "private"),
+                "sdk": asked.get("sdk"),
+            }
             self.server.repos.setdefault(name, made | {"files": {}})
             return self._reply({"url": f"{self.server.address}/{name}", "name": name})
         if "/preupload/" in self.path:

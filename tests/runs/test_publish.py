@@ -78,10 +78,12 @@ def test_the_command_pushes_what_it_selects_by_an_option(tmp_path, monkeypatch, 
         assert set(hub.repos) == {"me/rows"} and "README.md" in hub.repos["me/rows"]["files"]
         hub.refuses = True
         with pytest.raises(SystemExit):
-            main(["select", "--config", str(recipe), "--output_dir", str(tmp_path / "other")])
+            main(
+                ["select", "--config", str(recipe), "--output_dir", str(tmp_path / "other"), "--hub_subset_id", "me/b"]
+            )
     assert not (tmp_path / "other" / "selection.json").exists()
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert said.startswith("hf-dataselect: error: `hub_subset_id='me/rows'` can't be pushed to: ") and "401" in said
+    assert said.startswith("hf-dataselect: error: `hub_subset_id='me/b'` can't be pushed to: ") and "401" in said
 
 
 @pytest.mark.parametrize(
