@@ -25,7 +25,7 @@ NAVIGATION = {
     "Use": ["command-line.md", "options.md", "rows.md", "targets.md", "languages.md", "any-trainer.md", "judges.md"],
     "Evaluate": ["evaluation.md", "benchmarks.md", "intervals.md", "scenarios.md", "audit.md", "auto.md"],
     "Run": ["runs.md", "cache.md", "scaling.md", "ranks.md", "faults.md", "troubleshooting.md", "limits.md"],
-    "Extend": ["add-a-method.md"],
+    "Extend": ["add-a-method.md", "building-on.md"],
     "More": ["papers.md", "other-tools.md"],
 }
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")

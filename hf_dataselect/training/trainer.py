@@ -160,12 +160,7 @@ class DataSelectingTrainer(SFTTrainer):
 
     @property
     def selection(self) -> Selection:
-        """
-        Rows kept, scores, SDF, cost, and rows excluded by reason.
-
-        Raises:
-            `AttributeError`: before `select()` or `train()`.
-        """
+        """Rows kept, scores, cost, rows excluded by reason; raises `AttributeError` before `select()` or `train()`."""
         if self._selection is None:
             raise AttributeError("`selection`: nothing is selected yet. Call `select()` or `train()` first.")
         return self._selection
