@@ -74,7 +74,12 @@ def prepare_dataset(
         _tokenizer=tokenizer, chat_template=chat_template, completion_only_loss=completion_only_loss
     )
     args = SimpleNamespace(
-        dataset_text_field=text_field, dataset_num_proc=num_proc, shuffle_dataset=False, seed=0, **options
+        dataset_text_field=text_field,
+        dataset_num_proc=num_proc,
+        shuffle_dataset=False,
+        seed=0,
+        use_liger_kernel=False,  # up to TRL 1.14, which then drops the masks
+        **options,
     )
     return prepare(trainer, dataset, processing_class, args, packing, None, "train")
 
