@@ -8,9 +8,10 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
-from datasets import Dataset, Value
+from datasets import Dataset
 
 from .data.load import load_target
+from .data.preferences import scored_columns
 from .data.records import Records
 from .diversity import load_diversity
 from .engines.llm.judge_options import JudgeOptions
@@ -60,7 +61,8 @@ def select_dataset(
     Args:
         dataset ([`~datasets.Dataset`]):
             Candidate dataset: messages, prompt-completion, text, Alpaca or ShareGPT columns. Of preference rows
-            (`chosen` and `rejected`, with or without `prompt`), the chosen answer is scored.
+            (`chosen` and `rejected`, with or without `prompt`), the chosen answer is scored, by `reward_gap` both.
+            Prompts alone (for GRPO) are read as texts.
         method (`str` or [`Selector`]):
             Name of a method (`hf-dataselect methods` lists them), `package.module:Class`, or an instance.
         model (`str` or [`~transformers.PreTrainedModel`], *optional*):
@@ -126,7 +128,7 @@ def select_dataset(
     DPOTrainer(model, train_dataset=rows).train()
     ```
     """
-    columns = dataset if formatting_func is not None else _scored_columns(dataset, text_field)
+    columns = dataset if formatting_func is not None else scored_columns(dataset, text_field)
     records = Records(columns, text_field, formatting_func, name="dataset")
     plan = SelectionPlan(
         records,
@@ -222,18 +224,3 @@ def _recipe(plan: SelectionPlan, model_id: str | None) -> dict[str, Any]:
         "max_length": plan.max_length,
     }
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _scored_columns(dataset: Any, text_field: str) -> Any:
-    """Preference rows as rows with the preferred answer; all others as they are."""
-    columns = dataset.features if isinstance(dataset, Dataset) else {}
-    if not {"chosen", "rejected"} <= columns.keys():
-        return dataset
-    texts = (Value("string"), Value("large_string"))  # the second one from CSV files
-    is_text = {name: columns[name] in texts for name in ("prompt", "chosen") if name in columns}
-    if is_text.get("prompt") == is_text["chosen"]:
-        answer, dropped = "completion", {"rejected", "completion"}
-    else:  # both answers are whole conversations, as TRL reads them too
-        answer = text_field if is_text["chosen"] else "messages"
-        dropped = {"rejected", "prompt", "completion", answer}
-    return dataset.remove_columns([name for name in columns if name in dropped]).rename_column("chosen", answer)

@@ -3,6 +3,7 @@
 import ast
 import inspect
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -39,7 +40,12 @@ PACKAGE = Path(hf_dataselect.__file__).parent
 def folders(tmp_path_factory) -> dict[str, str]:
     """Folders of the models that options name."""
     found, tokenizer = {}, tiny_tokenizer()
-    for name, make in (("LLAMA", tiny_model), ("REWARD", reward_model), ("EVALUATOR", tiny_evaluator)):
+    for name, make in (
+        ("LLAMA", tiny_model),
+        ("POLICY", partial(tiny_model, seed=1)),
+        ("REWARD", reward_model),
+        ("EVALUATOR", tiny_evaluator),
+    ):
         found[name] = str(tmp_path_factory.mktemp(name))
         for part in (make(tokenizer), tokenizer):
             part.save_pretrained(found[name])
@@ -64,6 +70,10 @@ def test_every_selector_keeps_the_contract(name, folders):
     options = OPTIONS.get(name, {})
     options = {key: folders.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
     rows = layout(LAYOUTS.get(name, "alpaca"))
+    if name == "reward_gap":
+        rows = rows.add_column("rejected", [f"No. {text[:9]}" for text in rows["output"]])
+    if name == "pass_rate":
+        rows = rows.add_column("pass_rate", [(i % 5 + 1) / 8 for i in range(len(rows))])
     check_selector(load_selector(name, options), certain_context if name == "auto" else context, rows)
 
 

@@ -19,6 +19,7 @@ OPTIONS = {
         "max_new_tokens": 4,
     },
     "nuggets": {"tasks": 4, "threshold": None},
+    "reward_gap": {"policy": "POLICY"},
     "selectit": {"prompts": 2},
     "s2l": {"model": "LLAMA", "clusters": 4, "epochs": 1},
     "superfiltering": {"model": "LLAMA"},

@@ -1,0 +1,84 @@
+"""
+Prompts for RL by difficulty: keep those that the model solves about half of the time.
+
+Where all answers to a prompt get the same reward, its advantages are 0 in GRPO, and it teaches nothing. The difficulty
+is the share of rollouts that succeed, from a column of the dataset:
+
+    score = -|pass rate - target|
+
+Rates of 0 and 1 are excluded. Column of scores.parquet: `pass_rate`.
+
+Relations: [`~hf_dataselect.training.prompt_sampler.PromptSampler`] (MoPPS, arXiv 2507.04632) estimates the rates while
+training, and needs no rollouts before.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..context import Context
+from ..data.records import Records
+from ..options import Fraction, Number, nearest
+from ..selector import Card, Scores, Selector
+
+
+@dataclass
+class PassRate(Selector):
+    """
+    Args:
+        column (`str`, *optional*, defaults to `"pass_rate"`):
+            The column: a rate in [0, 1], or a list of the rewards of a row's rollouts.
+        target (`float`, *optional*, defaults to `0.5`):
+            The rate that scores highest.
+        success (`float`, *optional*, defaults to `1.0`):
+            Reward from which a rollout counts as a success, where the column holds rewards.
+        keep_constant (`bool`, *optional*, defaults to `False`):
+            Whether prompts that are always or never solved may be kept.
+    """
+
+    column: str = "pass_rate"
+    target: Fraction = 0.5
+    success: Number = 1.0
+    keep_constant: bool = False
+
+    default_budget: ClassVar[float] = 0.5
+    card: ClassVar[Card] = Card(
+        title="prompts that the model solves about half of the time",
+        features="model-oriented",
+        label_source="share of rollouts that succeed, from a column",
+        steps=("read the rates", "exclude 0 and 1", "keep the top k"),
+        model_free=False,
+        multi_turn="rows are taken whole",
+    )
+
+    def check(self, records: Records) -> None:
+        columns = records.dataset.column_names
+        if self.column not in columns:
+            raise ValueError(
+                f"`selection_kwargs`: the dataset has no column {self.column!r}{nearest(self.column, columns)}"
+            )
+
+    def featurize(self, records: Records, ctx: Context) -> np.ndarray:
+        given = records.dataset.with_format(None)[self.column]
+        rates = np.array([self._rate(value) for value in given], np.float32)
+        ctx.account.note("unscorable", f"no pass rate in `{self.column}`", np.flatnonzero(np.isnan(rates)))
+        return rates
+
+    def _rate(self, value: Any) -> float:
+        if isinstance(value, list):
+            rewards = [reward for reward in value if reward is not None and reward == reward]
+            return float(np.mean([reward >= self.success for reward in rewards])) if rewards else np.nan
+        try:
+            rate = np.nan if value is None else float(value)
+        except (TypeError, ValueError):
+            return np.nan
+        return rate if 0 <= rate <= 1 else np.nan
+
+    def score(self, features: np.ndarray, ctx: Context) -> Scores:
+        return Scores(-np.abs(features - np.float32(self.target)), {"pass_rate": features})
+
+    def exclude(self, scores: np.ndarray, features: np.ndarray, ctx: Context) -> dict[str, np.ndarray]:
+        if self.keep_constant:
+            return {}
+        return {"never solved: no advantage": features == 0, "always solved: no advantage": features == 1}
