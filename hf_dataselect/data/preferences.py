@@ -27,14 +27,44 @@ def scored_columns(dataset: Any, text_field: str) -> Any:
     return dataset
 
 
+def check_pairs(records: Records) -> None:
+    """
+    Refuse rows that have no second answer that can be read as the first one is.
+
+    Raises:
+        `ValueError`: no column `rejected`, one of another type than the preferred answer, or a `formatting_func`.
+    """
+    columns = records.dataset.features
+    if records.formatting_func is not None:
+        raise ValueError(
+            "`formatting_func` makes one text of a row, and two answers are compared: remove it, and give the columns "
+            "`prompt`, `chosen` and `rejected`."
+        )
+    if "rejected" not in columns:
+        raise ValueError(
+            f"`{records.name}` has {sorted(columns)}, and two answers are compared: give rows with `chosen` and "
+            "`rejected` to `select_dataset` or `hf-dataselect select`."
+        )
+    preferred = columns[_answer_column(records)]
+    if _is_text(preferred) != _is_text(columns["rejected"]):
+        raise ValueError(
+            f"`{records.name}`: `chosen` is {preferred} and `rejected` {columns['rejected']}: both must be strings, or "
+            "both lists of messages."
+        )
+
+
 def rejected_answers(records: Records) -> Records:
     """The rows of [`scored_columns`] with the rejected answer in place of the preferred one."""
+    answer = _answer_column(records)
+    rows = records.dataset.remove_columns(answer).rename_column("rejected", answer)
+    return Records(rows, records.text_field, name=records.name)
+
+
+def _answer_column(records: Records) -> str:
     columns = records.dataset.column_names
     answers = {"prompt-completion": "completion", "messages": "messages", "text": records.text_field}
     answers |= {"sharegpt": "conversations", "alpaca": "output" if "output" in columns else "response"}
-    answer = answers[records.layout]
-    rows = records.dataset.remove_columns(answer).rename_column("rejected", answer)
-    return Records(rows, records.text_field, name=records.name)
+    return answers[records.layout]
 
 
 def _is_text(feature: Any) -> bool:

@@ -11,8 +11,20 @@ from ..engines.forward.hidden_states import NO_LOSS
 from ..engines.forward.likelihood import likelihood
 from ..engines.forward.shared_pass import compute_together
 from ..engines.forward.wants import ONE_PASS
+from ..engines.runtime.loading import check_pretrained
 from ..errors import SelectionError
 from .hidden_states import cached_states, note_unusable
+
+
+def check_scoring_model(name: str, option: str) -> None:
+    """
+    Refuse a model whose losses can't be computed, before its weights load.
+
+    Raises:
+        `ValueError`: no such model, a tokenizer that is not the model's, or an encoder-decoder.
+    """
+    if check_pretrained(name, option).is_encoder_decoder:
+        raise ValueError(f"`selection_kwargs`: {option}={name!r} is an encoder-decoder: give a causal language model.")
 
 
 class AnswerLoss(NamedTuple):

@@ -6,12 +6,13 @@ is the share of rollouts that succeed, from a column of the dataset:
 
     score = -|pass rate - target|
 
-Rates of 0 and 1 are excluded. Column of scores.parquet: `pass_rate`.
+Rates of 0 and 1 are excluded. One rollout tells no rate. Column of scores.parquet: `pass_rate`.
 
 Relations: [`~hf_dataselect.training.prompt_sampler.PromptSampler`] (MoPPS, arXiv 2507.04632) estimates the rates while
-training, and needs no rollouts before.
+training, and needs no rollouts before; [`~hf_dataselect.training.rollouts.with_rollouts`] makes some.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -28,7 +29,7 @@ class PassRate(Selector):
     """
     Args:
         column (`str`, *optional*, defaults to `"pass_rate"`):
-            The column: a rate in [0, 1], or a list of the rewards of a row's rollouts.
+            The column: a rate in [0, 1], or a list of the rewards of a row's rollouts, at least two.
         target (`float`, *optional*, defaults to `0.5`):
             The rate that scores highest.
         success (`float`, *optional*, defaults to `1.0`):
@@ -58,22 +59,33 @@ class PassRate(Selector):
             raise ValueError(
                 f"`selection_kwargs`: the dataset has no column {self.column!r}{nearest(self.column, columns)}"
             )
+        for row, value in enumerate(self._given(records)):
+            if not isinstance(value, list) and abs(_number(value) - 0.5) > 0.5:
+                raise ValueError(
+                    f"`selection_kwargs`: column={self.column!r} has {value!r} in row {row}: a rate is in [0, 1]; "
+                    "rewards of rollouts are lists."
+                )
+
+    def _given(self, records: Records) -> Iterable[Any]:
+        for batch in records.dataset.select_columns([self.column]).with_format(None).iter(10_000):
+            yield from batch[self.column]
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
-        given = records.dataset.with_format(None)[self.column]
-        rates = np.array([self._rate(value) for value in given], np.float32)
-        ctx.account.note("unscorable", f"no pass rate in `{self.column}`", np.flatnonzero(np.isnan(rates)))
+        rates = np.full(len(records), np.nan, np.float32)
+        missing: dict[str, list[int]] = {}
+        for row, value in enumerate(self._given(records)):
+            rewards = [reward for reward in map(_number, value if isinstance(value, list) else []) if reward == reward]
+            if len(rewards) > 1:
+                rates[row] = np.mean([reward >= self.success for reward in rewards])
+            elif rewards:
+                missing.setdefault(f"one rollout only in `{self.column}`", []).append(row)
+            elif np.isnan(rate := _number(value)):
+                missing.setdefault(f"no pass rate in `{self.column}`", []).append(row)
+            else:
+                rates[row] = rate
+        for reason, rows in missing.items():
+            ctx.account.note("unscorable", reason, np.array(rows))
         return rates
-
-    def _rate(self, value: Any) -> float:
-        if isinstance(value, list):
-            rewards = [reward for reward in value if reward is not None and reward == reward]
-            return float(np.mean([reward >= self.success for reward in rewards])) if rewards else np.nan
-        try:
-            rate = np.nan if value is None else float(value)
-        except (TypeError, ValueError):
-            return np.nan
-        return rate if 0 <= rate <= 1 else np.nan
 
     def score(self, features: np.ndarray, ctx: Context) -> Scores:
         return Scores(-np.abs(features - np.float32(self.target)), {"pass_rate": features})
@@ -82,3 +94,10 @@ class PassRate(Selector):
         if self.keep_constant:
             return {}
         return {"never solved: no advantage": features == 0, "always solved: no advantage": features == 1}
+
+
+def _number(value: Any) -> float:
+    try:
+        return np.nan if value is None else float(value)
+    except (TypeError, ValueError):
+        return np.nan

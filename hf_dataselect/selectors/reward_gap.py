@@ -7,11 +7,14 @@ reference), summed over the tokens of the answer:
 
     r(x, y) = beta (log p_policy(y | x) - log p_reference(y | x)),    gap = r(x, chosen) - r(x, rejected)
 
-The gap is signed: the most negative ones, where the policy prefers the rejected answer, come first. Some of these are
-mislabelled. Columns of scores.parquet: `gap`, `reward_chosen` and `reward_rejected`.
+    score = -|gap|
+
+The authors' code ranks the signed gap instead (`keep: lowest`): the most negative ones, where the policy prefers the
+rejected answer, come first, and some of these are mislabelled. Columns of scores.parquet: `gap`, `reward_chosen` and
+`reward_rejected`.
 
 Relations: SelectiveDPO (arXiv 2502.09650) claims the opposite, that the easy half of the pairs trains best, by another
-measure, the validation loss; `keep: largest` keeps the easy pairs. Neither is known to have been replicated.
+measure, the validation loss; `keep: highest` keeps the easy pairs. Neither is known to have been replicated.
 """
 
 import dataclasses
@@ -21,10 +24,10 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from ..context import Context
-from ..data.preferences import rejected_answers
+from ..data.preferences import check_pairs, rejected_answers
 from ..data.records import Records
 from ..errors import SelectionError
-from ..features.loss import answer_loss
+from ..features.loss import answer_loss, check_scoring_model
 from ..options import PositiveFloat
 from ..selector import Card, Need, Scores, Selector
 
@@ -40,13 +43,14 @@ class RewardGap(Selector):
         beta (`float`, *optional*, defaults to `0.1`):
             Of DPO; it scales the gaps and leaves their order as it is.
         keep (`str`, *optional*, defaults to `"smallest"`):
-            Which gaps: `"smallest"` (hard pairs, as in the paper) or `"largest"` (easy pairs).
+            Which gaps: `"smallest"` (nearest to 0, as in the paper), `"lowest"` (most negative, as in the authors'
+            code) or `"highest"` (easy pairs).
     """
 
     policy: str = ""
     reference: str | None = None
     beta: PositiveFloat = 0.1
-    keep: Literal["smallest", "largest"] = "smallest"
+    keep: Literal["smallest", "lowest", "highest"] = "smallest"
 
     default_budget: ClassVar[float] = 0.1
     card: ClassVar[Card] = Card(
@@ -61,9 +65,10 @@ class RewardGap(Selector):
         dataset_free=False,
         multi_turn="all assistant turns of both conversations; those that they share cancel out",
         deviations=(
+            "the gaps nearest to 0 are kept; the code keeps the most negative: `keep: lowest`",
             "padding is not counted; the code sums over it at batch sizes above 1",
             "rows are rendered with the chat template, where the code joins texts",
-            "SelectiveDPO (arXiv 2502.09650) claims the opposite: `keep: largest`",
+            "SelectiveDPO (arXiv 2502.09650) claims the opposite: `keep: highest`",
         ),
     )
 
@@ -75,11 +80,13 @@ class RewardGap(Selector):
             raise ValueError(
                 "`selection_kwargs`: policy is required: a model trained with DPO, a hub name or a folder."
             )
-        if "rejected" not in records.dataset.column_names:
-            raise ValueError(
-                "`reward_gap` compares two answers: give rows with `chosen` and `rejected` to `select_dataset`; "
-                f"`{records.name}` has {sorted(records.dataset.column_names)}."
-            )
+        check_pairs(records)
+        for option in ("policy", "reference"):
+            if name := getattr(self, option):
+                check_scoring_model(name, option)
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": 4 * rows}
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         base = ctx.with_model(self.reference) if self.reference else ctx
@@ -99,8 +106,8 @@ class RewardGap(Selector):
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> Scores:
         gap = features["reward_chosen"] - features["reward_rejected"]
-        scores = (-gap if self.keep == "smallest" else gap).astype(np.float32)
-        return Scores(scores, {"gap": gap, **features})
+        scores = {"smallest": -np.abs(gap), "lowest": -gap, "highest": gap}[self.keep]
+        return Scores(scores.astype(np.float32), {"gap": gap, **features})
 
 
 def implicit_rewards(records: Records, reference: Context, policy: Context) -> np.ndarray:

@@ -7,21 +7,32 @@ then update it, with `n` rollouts, success rate `s` and `decay` d:
 
     alpha = d alpha + (1 - d) + s n,    beta = d beta + (1 - d) + (1 - s) n
 
-Deviation: the authors' code learns nothing from one rollout a prompt, a fault of operator precedence; this one does.
+Deviations: the authors' code learns nothing where one rollout of a prompt is scored, a fault of operator precedence;
+this one does. Theirs reloads its state on resume for some tasks only, and draws the resumed epoch anew.
 """
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
 from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ..engines.store.checked import read_json, write_json
 
 
-class PromptSampler(Sampler[int]):
+#: In each checkpoint: the state of the sampler.
+STATE = "prompt_sampler.json"
+
+
+class PromptSampler(Sampler[int], TrainerCallback):
     """
     A stateful sampler in the order that [`~trl.GRPOTrainer`] expects: each prompt of a batch `num_generations` times.
+    Given to the trainer as a callback, too, it is saved with each checkpoint, and a resumed run draws the same prompts
+    as one that was not interrupted.
 
     Experimental: it may change in any release. Dataloaders fetch one batch ahead, so that a batch does not know of the
     rollouts of the one before.
@@ -32,7 +43,7 @@ class PromptSampler(Sampler[int]):
         batch_size (`int`):
             Prompts of a generation batch: TRL's `generation_batch_size / num_generations`.
         num_generations (`int`):
-            Rollouts of each.
+            Rollouts of each, at least 2: one has no advantage.
         repeats (`int`, *optional*, defaults to `1`):
             Times that a batch is served: TRL's `num_iterations * steps_per_generation`.
         candidates (`int`, *optional*, defaults to `8`):
@@ -62,9 +73,13 @@ class PromptSampler(Sampler[int]):
         success: float = 1.0,
         seed: int = 42,
     ):
-        for name, value in (("num_generations", num_generations), ("repeats", repeats), ("candidates", candidates)):
-            if value < 1:
-                raise ValueError(f"`{name}={value}` must be at least 1.")
+        for name, value, least in (
+            ("num_generations", num_generations, 2),
+            ("repeats", repeats, 1),
+            ("candidates", candidates, 1),
+        ):
+            if value < least:
+                raise ValueError(f"`{name}={value}` must be at least {least}.")
         if not 1 <= batch_size <= n:
             raise ValueError(f"`batch_size={batch_size}` must be in [1, {n}], the number of prompts.")
         for name, share in (("target", target), ("decay", decay)):
@@ -74,18 +89,24 @@ class PromptSampler(Sampler[int]):
         self.candidates, self.target, self.decay, self.success = candidates, target, decay, success
         self.alpha, self.beta = np.ones(n), np.ones(n)
         self._random = np.random.RandomState(seed)
+        self._picked: list[list[int]] = []  # batches of this epoch
+        self._resuming = False
 
     def __len__(self) -> int:
         return self.n // self.batch_size * self.batch_size * self.num_generations * self.repeats
 
     def __iter__(self) -> Iterator[int]:
-        for _ in range(self.n // self.batch_size):
-            rows = self.pick(
-                self._random.choice(self.n, min(self.n, self.candidates * self.batch_size), replace=False)
-            )
+        if not self._resuming:
+            self._picked = []
+        self._resuming = False
+        for batch in range(self.n // self.batch_size):
+            if batch == len(self._picked):  # else it is a batch that the trainer skips, or had fetched before
+                among = min(self.n, self.candidates * self.batch_size)
+                self._picked.append(self.pick(self._random.choice(self.n, among, replace=False)).tolist())
             for _ in range(self.repeats):
-                for row in rows.tolist():
+                for row in self._picked[batch]:
                     yield from [row] * self.num_generations
+        self._picked = []
 
     @property
     def pass_rates(self) -> np.ndarray:
@@ -132,17 +153,48 @@ class PromptSampler(Sampler[int]):
             self.update(rows, won / counts, counts)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: posterior and random state."""
-        return {"alpha": self.alpha.copy(), "beta": self.beta.copy(), "random": self._random.get_state()}
+        """What a resumed run needs, as JSON: posterior, random state and the batches of this epoch."""
+        kind, keys, *rest = self._random.get_state()
+        return {
+            **self._shape(),
+            "alpha": self.alpha.tolist(),
+            "beta": self.beta.tolist(),
+            "picked": [*self._picked],
+            "random": [kind, keys.tolist(), *rest],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
-        Go on from a [`state_dict`].
+        Go on from a [`state_dict`]: the next epoch starts with its batches.
 
         Raises:
-            `ValueError`: it is of another number of prompts.
+            `ValueError`: it is of other prompts or batches.
         """
-        if len(state["alpha"]) != self.n:
-            raise ValueError(f"`state`: it has {len(state['alpha'])} prompts, and the dataset {self.n}.")
-        self.alpha, self.beta = state["alpha"].copy(), state["beta"].copy()
-        self._random.set_state(state["random"])
+        for name, value in self._shape().items():
+            if state[name] != value:
+                raise ValueError(f"`state`: its `{name}` is {state[name]}, and that of the sampler {value}.")
+        self.alpha, self.beta = np.array(state["alpha"]), np.array(state["beta"])
+        self._picked, self._resuming = [*state["picked"]], True
+        self._random.set_state(tuple(state["random"]))
+
+    def _shape(self) -> dict[str, int]:
+        return {name: getattr(self, name) for name in ("n", "batch_size", "num_generations", "repeats")}
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if not state.global_step:
+            return
+        path = _in_checkpoint(args, state)
+        if not path.is_file():
+            raise ValueError(
+                f"`resume_from_checkpoint`: {path} is missing, so that other prompts would be drawn: resume from a "
+                "checkpoint in `output_dir` that has it."
+            )
+        self.load_state_dict(read_json(path, "Resume from another checkpoint."))
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if args.should_save:
+            write_json(_in_checkpoint(args, state), self.state_dict())
+
+
+def _in_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / STATE
