@@ -1,45 +1,36 @@
 """
-GRPO on prompts of the right difficulty, for a model of your own:
+GRPO on prompts of the right difficulty:
 
-    python examples/grpo_prompts.py MODEL ROWS OUTPUT_DIR
+    python examples/grpo_prompts.py --model_name_or_path HuggingFaceTB/SmolLM2-135M-Instruct \
+        --dataset_name trl-lib/DeepMath-103K --output_dir runs/grpo --budget 0.5
 
-The dataset has `prompt` and `answer`. The model answers each prompt some times; prompts that it always or never solves
-are left out, and while training, `PromptSampler` draws those that it solves about half of the time.
+The dataset has `prompt` and `solution`. Without stored pass rates, the model answers each prompt some times. Prompts
+that it always or never solves are left out, and while training, `PromptSampler` draws those that it solves about half
+of the time.
 """
 
-import sys
-from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
-import torch
 from datasets import Dataset, load_dataset
 from torch.utils.data import Sampler
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig, GRPOTrainer, ModelConfig, ScriptArguments, TrlParser
 
 from hf_dataselect import select_dataset
 from hf_dataselect.training.prompt_sampler import PromptSampler
+from hf_dataselect.training.rollouts import with_rollouts
 
 
-def contains(completions: list[str], answer: list[str], **_) -> list[float]:
-    """1 where the answer is in the completion."""
-    return [float(right in given) for given, right in zip(completions, answer, strict=True)]
+@dataclass
+class SelectionArguments:
+    budget: float = field(default=0.5, metadata={"help": "The part of the prompts to keep."})
+    rollouts: int = field(default=8, metadata={"help": "Answers to each prompt, where no pass rates are stored."})
 
 
-def with_rollouts(rows: Dataset, model: str, reward: Callable, n: int = 8, max_new_tokens: int = 64) -> Dataset:
-    """The rows, with the rewards of `n` sampled answers of the model in the column `pass_rate`."""
-    tokenizer, policy = AutoTokenizer.from_pretrained(model), AutoModelForCausalLM.from_pretrained(model).eval()
-
-    @torch.no_grad()
-    def rewards(row: dict) -> dict:
-        ids = tokenizer(row["prompt"], return_tensors="pt").to(policy.device)
-        options = {"do_sample": True, "num_return_sequences": n, "max_new_tokens": max_new_tokens}
-        answers = policy.generate(**ids, **options)[:, ids["input_ids"].shape[1] :]
-        texts = tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return {
-            "pass_rate": reward(completions=texts, **{name: [row[name]] * n for name in row if name != "pass_rate"})
-        }
-
-    return rows.map(rewards)
+def contains(completions: list[Any], solution: list[str], **_) -> list[float | None]:
+    """1 where the solution is in the completion, else 0."""
+    texts = [given if isinstance(given, str) else given[-1]["content"] for given in completions]
+    return [float(right.strip("$") in text) for text, right in zip(texts, solution, strict=True)]
 
 
 class PromptSamplingTrainer(GRPOTrainer):
@@ -49,26 +40,37 @@ class PromptSamplingTrainer(GRPOTrainer):
         return self.prompts
 
 
-def main(model: str, rows: str, output_dir: str, reward: Callable = contains, **options) -> PromptSamplingTrainer:
-    prompts = load_dataset("json", data_files=rows, split="train")
-    if "pass_rate" not in prompts.column_names:  # stored rates or rewards need no rollouts
-        prompts = with_rollouts(prompts, model, reward)
-    kept, selection = select_dataset(prompts, "pass_rate", budget=0.5)
+def main(script: ScriptArguments, selecting: SelectionArguments, args: GRPOConfig, model: ModelConfig) -> None:
+    rows = load_dataset(script.dataset_name, name=script.dataset_config, split=script.dataset_train_split)
+    if "pass_rate" not in rows.column_names:
+        rows = with_rollouts(
+            rows,
+            model.model_name_or_path,
+            contains,
+            selecting.rollouts,
+            max_new_tokens=args.max_completion_length,
+            seed=args.seed,
+        )
+    kept, selection = select_dataset(
+        rows, "pass_rate", budget=selecting.budget, seed=args.seed, output_dir=args.output_dir
+    )
     print(selection.summary())
     kept = kept.add_column("prompt_row", range(len(kept)))
-    args = GRPOConfig(output_dir, **options)
     sampler = PromptSampler(
         len(kept),
         args.generation_batch_size // args.num_generations,
         args.num_generations,
         repeats=args.num_iterations * args.steps_per_generation,
         decay=0.5,
+        seed=args.seed,
     )
-    trainer = PromptSamplingTrainer(model, sampler.observing(reward), args, train_dataset=kept)
+    trainer = PromptSamplingTrainer(
+        model.model_name_or_path, sampler.observing(contains), args, train_dataset=kept, callbacks=[sampler]
+    )
     trainer.prompts = sampler
-    trainer.train()
-    return trainer
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model()
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*TrlParser((ScriptArguments, SelectionArguments, GRPOConfig, ModelConfig)).parse_args_and_config())

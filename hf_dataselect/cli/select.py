@@ -21,11 +21,11 @@ def run(argv: Sequence[str]) -> None:
         return
     checked(check_hub, recipe.args, train=False)
     with alone_in(recipe.args.output_dir):
-        plan, choose, is_main = checked(prepare_selection, recipe)
+        rows, _, choose, is_main = checked(prepare_selection, recipe)
         selection = choose()
         if not is_main:
             return
-        rows, folder = plan.records.dataset, Path(recipe.args.output_dir)
+        folder = Path(recipe.args.output_dir)
         with written_atomic(folder / SELECTED) as temporary:
             selected_dataset(rows, selection).to_parquet(temporary)
         print(selection.summary())

@@ -48,8 +48,8 @@ def check_pairs(records: Records) -> None:
     preferred = columns[_answer_column(records)]
     if _is_text(preferred) != _is_text(columns["rejected"]):
         raise ValueError(
-            f"`{records.name}`: `chosen` is {preferred} and `rejected` {columns['rejected']}: both must be strings, or "
-            "both lists of messages."
+            f"`{records.name}`: `chosen` is {preferred} and `rejected` {columns['rejected']}: both must be strings, "
+            "or both lists of messages."
         )
 
 

@@ -19,6 +19,7 @@ from ..context import Context
 from ..data.chat_template import set_template
 from ..data.encoding import encode
 from ..data.load import load_target
+from ..data.preferences import scored_columns
 from ..data.records import Records
 from ..engines.runtime.memory import free_memory
 from ..engines.runtime.runtime import Runtime
@@ -194,7 +195,8 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     """What `train` or `select` would do."""
     args = recipe.args
     rows, held_out = load_sources(recipe, evaluation=train)
-    records = Records(rows, args.dataset_text_field)
+    text_field = args.dataset_text_field
+    records = Records(rows if train else scored_columns(rows, text_field), text_field)
     plan = selection_plan(args, records, load_target(args.selection_target, records))
     plan.check(recipe.model.model_name_or_path, args.runtime(None).cache_dir)
     set_model_options(args, recipe.model)

@@ -14,6 +14,7 @@ from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_
 
 from ..data.chat_template import set_template
 from ..data.load import check_exists, load_rows, load_target
+from ..data.preferences import scored_columns
 from ..data.records import Records
 from ..data.rows_hash import rows_hash
 from ..engines.runtime.loading import check_model_folder
@@ -239,20 +240,21 @@ def set_model_options(args: DataSelectingConfig, model: ModelConfig) -> None:
     }
 
 
-def prepare_selection(recipe: Recipe) -> tuple[SelectionPlan, Callable[[], Selection], bool]:
+def prepare_selection(recipe: Recipe) -> tuple[Dataset, SelectionPlan, Callable[[], Selection], bool]:
     """
     A selection without training. It runs the model as the trainer would; a method that needs none loads none.
 
     Returns:
-        `tuple`: the plan; a function that selects, and writes the run folder; whether this is the main process.
+        `tuple`: the candidate dataset; the plan; a function that selects, and writes the run folder; whether this is
+            the main process.
     """
     args, model = recipe.args, recipe.model
     rows, _ = load_sources(recipe, evaluation=False)
-    records = Records(rows, args.dataset_text_field)
+    records = Records(scored_columns(rows, args.dataset_text_field), args.dataset_text_field)
     plan = selection_plan(args, records, load_target(args.selection_target, records))
     if plan.uses_model:
         trainer = build_trainer(recipe, rows=records.dataset, evaluation="training" in plan.needs)
-        return trainer.plan, trainer.select, trainer.is_world_process_zero()
+        return rows, trainer.plan, trainer.select, trainer.is_world_process_zero()
     runtime = args.runtime(Accelerator(cpu=args.use_cpu))
     name = model.model_name_or_path
     plan.check(name, runtime.cache_dir)
@@ -263,4 +265,4 @@ def prepare_selection(recipe: Recipe) -> tuple[SelectionPlan, Callable[[], Selec
     plan.try_preparation(processing_class)
     ctx = plan.context(processing_class, None, runtime, name, plan.load_judge(runtime))
     choose = partial(plan.select, ctx, Path(args.output_dir), recipe.sources | args.given)
-    return plan, choose, runtime.is_main
+    return rows, plan, choose, runtime.is_main

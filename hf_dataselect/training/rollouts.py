@@ -1,10 +1,13 @@
 """[`with_rollouts`]: rewards of a model's own answers to the prompts of a dataset, for `pass_rate`."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
 from transformers import pipeline, set_seed
+
+from ..engines.runtime.model_state import preserved
 
 
 def with_rollouts(
@@ -56,11 +59,10 @@ def with_rollouts(
         raise ValueError(f"`rollouts={rollouts}` must be at least 2: one tells no rate.")
     if "prompt" not in dataset.column_names or column in dataset.column_names:
         raise ValueError(f"`dataset` has {dataset.column_names}: it needs `prompt`, and no {column!r} (`column`).")
-    generate = pipeline("text-generation", model, tokenizer=tokenizer, **options)
-    tokenizer = generate.tokenizer
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    tokenizer.padding_side = "left"
+    generate = pipeline("text-generation", model, tokenizer=copy.deepcopy(tokenizer), **options)
+    if generate.tokenizer.pad_token_id is None:
+        generate.tokenizer.pad_token = generate.tokenizer.eos_token
+    generate.tokenizer.padding_side = "left"
     sampling = {"do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "num_return_sequences": rollouts}
 
     def rewards(batch: dict[str, list], rows: list[int]) -> dict[str, list]:
@@ -75,11 +77,11 @@ def with_rollouts(
         texts = [reply["generated_text"] for of_prompt in replies for reply in of_prompt]
         chats = [isinstance(prompt, list) for prompt in batch["prompt"] for _ in range(rollouts)]
         completions = [
-            [{"role": "assistant", "content": text}] if chat else text
-            for text, chat in zip(texts, chats, strict=True)
+            [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
         ]
         given = {name: [value for value in values for _ in range(rollouts)] for name, values in batch.items()}
         found = reward(prompts=given.pop("prompt"), completions=completions, **given)
         return {column: [found[i : i + rollouts] for i in range(0, len(found), rollouts)]}
 
-    return dataset.map(rewards, batched=True, batch_size=batch_size, with_indices=True, load_from_cache_file=False)
+    with preserved(generate.model):
+        return dataset.map(rewards, batched=True, batch_size=batch_size, with_indices=True, load_from_cache_file=False)

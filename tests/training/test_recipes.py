@@ -34,7 +34,10 @@ from tests.tiny_training import write_recipe
 ROOT = Path(__file__).resolve().parents[2]
 #: Of one run each; the others compare many.
 OF_MANY = ("audit", "audit-target", "compare", "quickstart")
+#: Of rows that other trainers train on.
+SELECT_ONLY = ("pass_rate", "reward_gap")
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem not in OF_MANY)
+TRAINED = [path for path in RECIPES if path.stem not in SELECT_ONLY]
 LAUNCHERS = sorted((ROOT / "recipes" / "accelerate").glob("*.yaml"))
 QUICKSTART = ROOT / "recipes" / "quickstart"
 PARTS = ("candidates", "target", "heldout")
@@ -52,9 +55,9 @@ def rows(name: str) -> list[dict]:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_parses_and_names_a_method_and_its_options(path):
     found = parse_recipe(["--config", str(path), "--use_cpu", "true"])
-    assert found.args.selection_method == recipe(path.stem)["selection_method"]
     assert SelectionPlan(Records(alpaca(2)), found.args.selector, found.args.selection_budget).budget.value > 0
-    assert found.data.dataset_name and found.data.eval_dataset_name and found.model.model_name_or_path
+    assert found.data.dataset_name and found.model.model_name_or_path
+    assert (found.data.eval_dataset_name is None) == (path.stem in SELECT_ONLY)
     assert found.args.selection_method == path.stem and found.args.output_dir == f"runs/{path.stem}"
 
 
@@ -107,7 +110,7 @@ OF_IMAGES += ("max_length",)
 def test_recipes_differ_in_the_selection_only():
     free = ("selection_method", "selection_budget", "selection_kwargs", "judge", "output_dir", "baseline_dir")
     free += ("selection_target",)
-    kept = {path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free} for path in RECIPES}
+    kept = {path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free} for path in TRAINED}
     full = kept.pop("full")
     images = {key: value for key, value in kept.pop("instructiongpt4").items() if key not in OF_IMAGES}
     assert images == {key: value for key, value in full.items() if key not in OF_IMAGES}
@@ -329,7 +332,7 @@ def tokenizers(folder: Path, **options) -> tuple:
     """The tokenizers by which `select` without a model, and `train`, read rows."""
     path = write_recipe(folder, selection_method="length", selection_kwargs={}, **options)
     given = ["--config", str(path)]
-    plan, choose, _ = prepare_selection(parse_recipe(given, "select"))
+    _, plan, choose, _ = prepare_selection(parse_recipe(given, "select"))
     trainer = build_trainer(parse_recipe(given))
     assert choose().indices.tolist() == trainer.select().indices.tolist()
     return choose.args[0].tokenizer, trainer.context().tokenizer
