@@ -1,6 +1,7 @@
 """`reward_gap` against the authors' numbers and against one row at a time."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -9,14 +10,15 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_dataselect import select_dataset
+from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
 from hf_dataselect.data.preferences import rejected_answers, scored_columns
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.runtime.runtime import Runtime
-from hf_dataselect.selectors.reward_gap import implicit_rewards
+from hf_dataselect.selectors.reward_gap import RewardGap, implicit_rewards
 from tests.rows import alpaca
 from tests.shared_data import golden, golden_path
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
 
 
 def pairs(n: int = 12) -> Dataset:
@@ -36,6 +38,18 @@ def as_chats(rows: Dataset) -> Dataset:
             for row in rows.to_list()
         ]
     ).remove_columns("prompt")
+
+
+def with_chats_rejected() -> Dataset:
+    return pairs().remove_columns("rejected").add_column("rejected", as_chats(pairs())["rejected"][:])
+
+
+@pytest.fixture(scope="module")
+def evaluator(tmp_path_factory) -> str:
+    folder, tokenizer = str(tmp_path_factory.mktemp("evaluator")), tiny_tokenizer()
+    for part in (tiny_evaluator(tokenizer), tokenizer):
+        part.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +84,12 @@ def test_rewards_and_order_are_those_of_the_authors_code():
         expected = [row[f"reward_{name}"] for row in given["rows"]]
         np.testing.assert_allclose(rewards(name), expected, atol=given["tolerance"]["gap"]["absolute"] / 2)
     gaps = rewards("chosen") - rewards("rejected")
-    assert np.argsort(gaps).tolist() == given["hardest_first"]
+    # The authors' code ranks the signed gap, the paper its size.
+    signed = [row["gap"] for row in given["rows"]]
+    for keep, order in (("lowest", given["hardest_first"]), ("smallest", np.argsort(np.abs(signed)).tolist())):
+        scored = RewardGap("policy", keep=keep).score({"reward_chosen": gaps, "reward_rejected": 0 * gaps}, ctx=None)
+        assert np.argsort(-scored.values).tolist() == order
+    assert order != given["hardest_first"]
 
 
 @pytest.mark.parametrize("shape", ["strings", "chats"])
@@ -82,11 +101,12 @@ def test_gaps_are_those_of_one_row_at_a_time_and_both_directions_are_kept(policy
     options = {"budget": 4, "cache_dir": None, "dtype": "float32", "max_length": 256, "batch_tokens": 4096}
     kwargs = {"policy": policy}
     kept, hard = select_dataset(rows, "reward_gap", model, tokenizer, method_kwargs=kwargs, **options)
-    easy = select_dataset(rows, "reward_gap", model, tokenizer, method_kwargs={**kwargs, "keep": "largest"}, **options)
+    easy = select_dataset(rows, "reward_gap", model, tokenizer, method_kwargs={**kwargs, "keep": "highest"}, **options)
     assert kept.column_names[:2] == rows.column_names[:2] and "rejected" in kept.column_names
     gaps = hard.columns["gap"]
-    assert hard.indices.tolist() == np.argsort(gaps)[:4].tolist()
+    assert hard.indices.tolist() == np.argsort(np.abs(gaps))[:4].tolist()
     assert easy[1].indices.tolist() == np.argsort(-gaps)[:4].tolist()
+    assert hard.passes["forward_rows"] == RewardGap(policy).forecast(len(rows), 0, 4)["forward_rows"]
     models = tiny_model(tokenizer, seed=3), model
     for row in range(3):
         gap = 0.0
@@ -121,8 +141,42 @@ def test_the_other_answer_is_read_in_every_layout():
         (pairs(), {}, "policy is required"),
         (pairs(), {"policy": "x", "keep": "hard"}, "keep='hard' must be one of"),
         (alpaca(12), {"policy": "x"}, "`chosen` and `rejected`"),
+        (with_chats_rejected(), {"policy": "x"}, "both must be strings, or both lists of messages"),
+        (pairs(), {"policy": "./none"}, "policy='./none' can't be found"),
+        (pairs(), {"policy": "POLICY", "reference": "./none"}, "reference='./none' can't be found"),
+        (pairs(), {"policy": "EVALUATOR"}, "is an encoder-decoder"),
     ],
 )
-def test_wrong_input_is_refused_before_a_model_loads(monkeypatch, rows, kwargs, message):
+def test_wrong_input_is_refused_before_a_model_loads(policy, evaluator, rows, kwargs, message):
+    places = {"POLICY": policy, "EVALUATOR": evaluator}
+    kwargs = {name: places.get(value, value) for name, value in kwargs.items()}
     with pytest.raises(ValueError, match=message):
         select_dataset(rows, "reward_gap", "some/model", method_kwargs=kwargs)
+
+
+def test_a_formatting_function_is_refused_by_name(policy):
+    options = {"method_kwargs": {"policy": policy}, "formatting_func": lambda row: row["prompt"] + row["chosen"]}
+    with pytest.raises(ValueError, match="`formatting_func` makes one text of a row"):
+        select_dataset(pairs(), "reward_gap", "some/model", **options)
+
+
+def test_the_command_selects_whole_pairs_as_select_dataset_does(policy, tmp_path):
+    rows = as_chats(pairs()).add_column("source", [str(i) for i in range(12)])
+    rows = rows.map(lambda row, i: {"rejected": None if i == 3 else row["rejected"]}, with_indices=True)
+    rows.to_json(tmp_path / "pairs.jsonl")
+    folder, out = tmp_path / "model", tmp_path / "run"
+    for part in (tiny_model(tiny_tokenizer()), tiny_tokenizer()):
+        part.save_pretrained(folder)
+    given = ["--dataset_name", tmp_path / "pairs.jsonl", "--model_name_or_path", folder, "--output_dir", out]
+    given += ["--selection_method", "reward_gap", "--selection_kwargs", json.dumps({"policy": policy})]
+    given += ["--selection_budget", "4", "--max_length", "256", "--use_cpu", "true", "--bf16", "false"]
+    main(["select", *map(str, given)])
+    kept = Dataset.from_parquet(str(out / "selected.parquet"))
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    expected, selection = select_dataset(
+        rows, "reward_gap", model, tiny_tokenizer(), 4, method_kwargs={"policy": policy}, max_length=256
+    )
+    assert kept["selection_row"][:] == selection.indices.tolist() and 3 not in selection.indices
+    assert list(selection.unscorable.values()) == [[3]] and np.isnan(selection.scores[3])
+    assert set(kept.column_names) == {*rows.column_names, "selection_row", "selection_score"}
+    assert kept["chosen"][:] == expected["chosen"][:] and kept["source"][:] == expected["source"][:]
