@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 #: What a machine without a GPU takes, as the README says, and few steps.
 CPU = ["--use_cpu", "true", "--bf16", "false"]
 MODEL, ROWS, HELD_OUT = "HuggingFaceTB/SmolLM2-135M", "yahma/alpaca-cleaned", "HuggingFaceH4/no_robots"
-CHATS = "trl-lib/Capybara"
+CHATS, PAIRS, PROMPTS = "trl-lib/Capybara", "trl-lib/ultrafeedback_binarized", "trl-lib/DeepMath-103K"
 
 
 def make_home(folder: Path) -> Path:
@@ -22,8 +22,14 @@ def make_home(folder: Path) -> Path:
     tokenizer = tiny_tokenizer()
     tiny_model(tokenizer).save_pretrained(folder / MODEL)
     tokenizer.save_pretrained(folder / MODEL)
-    (folder / CHATS).mkdir(parents=True)
-    layout("messages", 20).to_json(folder / CHATS / "train.jsonl")
+    chats = layout("messages", 20)
+    asked = chats.map(lambda row: {"prompt": row["messages"][:1], "solution": "$e$"}, remove_columns="messages")
+    pairs = chats.map(
+        lambda row: {"rejected": [*row["messages"][:-1], {"role": "assistant", "content": "No."}]}
+    ).rename_column("messages", "chosen")
+    for name, rows in ((CHATS, chats), (PAIRS, pairs), (PROMPTS, asked)):
+        (folder / name).mkdir(parents=True)
+        rows.to_json(folder / name / "train.jsonl")
     for name, file, n in ((ROWS, "train.jsonl", 60), (HELD_OUT, "test.jsonl", 12)):
         (folder / name).mkdir(parents=True)
         rows = alpaca(n, seed=n)

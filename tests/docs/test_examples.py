@@ -14,10 +14,12 @@ from peft import PeftConfig
 from hf_dataselect import load_selector
 from hf_dataselect.cli.main import main
 from hf_dataselect.testing import check_selector
+from hf_dataselect.training.prompt_sampler import STATE, PromptSampler
 from tests.docs.home import CPU, MODEL, ROOT, ROWS, run_script
+from tests.tiny import tiny_model, tiny_tokenizer
 
 
-OPTIONS = ["--model_name_or_path", MODEL, "--dataset_name", ROWS, "--max_steps", "2", "--report_to", "none"]
+OPTIONS = ["--model_name_or_path", MODEL, "--max_steps", "2", "--report_to", "none"]
 OPTIONS += ["--save_strategy", "no", "--per_device_train_batch_size", "2", "--disable_tqdm", "true", *CPU]
 
 
@@ -63,6 +65,40 @@ def test_a_benchmark_of_ones_own():
     assert found["protocol"]["stops"]["max_new_tokens"] == 32
     recipe = Path("runs/stops/recipe.yaml").read_text()
     assert "own_benchmark:Stops" in recipe, "the recipe of the run repeats it"
+
+
+def test_dpo_on_the_pairs_kept(at_home):
+    policy = at_home / "runs" / "dpo-all"
+    tiny_model(tiny_tokenizer(), seed=1).save_pretrained(policy)
+    tiny_tokenizer().save_pretrained(policy)
+    found = run("dpo_pairs")
+    assert found["method"] == "reward_gap" and len(found["indices"]) == 2
+    assert Path("runs/dpo/model.safetensors").is_file()
+
+
+def test_grpo_draws_the_same_prompts_after_a_kill(at_home, monkeypatch):
+    options = [*commanded("grpo_prompts"), *OPTIONS, "--num_generations", "2", "--max_completion_length", "6"]
+    options += ["--per_device_train_batch_size", "4", "--rollouts", "4", "--max_steps", "4"]
+    options += ["--save_strategy", "steps", "--save_steps", "1"]
+    script = ROOT / "examples" / "grpo_prompts.py"
+    served: list[list] = []
+    update = PromptSampler.update
+    monkeypatch.setattr(
+        PromptSampler, "update", lambda self, rows, *given: served.append([*rows]) or update(self, rows, *given)
+    )
+    run_script(script, *options)
+    whole = [*served]
+    checkpoints = Path("runs/grpo")
+    last = json.loads((checkpoints / "checkpoint-4" / STATE).read_text())
+    assert np.sum(last["alpha"]) > len(last["alpha"]), "some rollouts succeed"
+    for step in (1, 3):
+        del served[:]
+        run_script(script, *options, "--resume_from_checkpoint", str(checkpoints / f"checkpoint-{step}"))
+        assert served == whole[step:]
+        assert json.loads((checkpoints / "checkpoint-4" / STATE).read_text()) == last
+    (checkpoints / "checkpoint-1" / STATE).unlink()
+    with pytest.raises(ValueError, match=f"{STATE} is missing"):
+        run_script(script, *options, "--resume_from_checkpoint", str(checkpoints / "checkpoint-1"))
 
 
 def test_the_notebook_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
