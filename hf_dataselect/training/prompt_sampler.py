@@ -26,6 +26,8 @@ from ..engines.store.checked import read_json, write_json
 
 #: In each checkpoint: the state of the sampler.
 STATE = "prompt_sampler.json"
+#: A reward function as TRL takes it.
+Reward = Callable[..., list[float | None]]
 
 
 class PromptSampler(Sampler[int], TrainerCallback):
@@ -123,7 +125,7 @@ class PromptSampler(Sampler[int], TrainerCallback):
         self.alpha[rows] = self.decay * self.alpha[rows] + (1 - self.decay) + success_rate * rollouts
         self.beta[rows] = self.decay * self.beta[rows] + (1 - self.decay) + (1 - success_rate) * rollouts
 
-    def observing(self, reward: Callable[..., list[float]], column: str = "prompt_row") -> Callable[..., list[float]]:
+    def observing(self, reward: Reward, column: str = "prompt_row") -> Reward:
         """
         A reward function for [`~trl.GRPOTrainer`] that also updates the posterior, on all ranks alike.
 
@@ -131,22 +133,25 @@ class PromptSampler(Sampler[int], TrainerCallback):
             reward (`Callable`):
                 The reward function.
             column (`str`, *optional*, defaults to `"prompt_row"`):
-                Column of the dataset with the number of each prompt, from 0.
+                Column of the dataset with the number of each prompt, from 0; `None` in rows to evaluate on.
         """
 
         @functools.wraps(reward)
-        def observed(**given: Any) -> list[float]:
+        def observed(**given: Any) -> list[float | None]:
             if column not in given:
-                raise ValueError(f"`column={column!r}` is not in the dataset: add the number of each prompt, from 0.")
+                raise ValueError(
+                    f"`column={column!r}` is not in the dataset: add the number of each prompt, from 0, and `None` to "
+                    "rows that are only evaluated on."
+                )
             rewards = reward(**given)
             self.observe(gather_object([*zip(given[column], rewards, strict=True)]))
             return rewards
 
         return observed
 
-    def observe(self, rollouts: Sequence[tuple[int, float | None]]) -> None:
+    def observe(self, rollouts: Sequence[tuple[int | None, float | None]]) -> None:
         """Update the posterior by pairs of a prompt and the reward of a rollout; `None` and NaN are left out."""
-        scored = [(row, value) for row, value in rollouts if value is not None and value == value]
+        scored = [(row, value) for row, value in rollouts if None not in (row, value) and value == value]
         if scored:
             rows, place, counts = np.unique([row for row, _ in scored], return_inverse=True, return_counts=True)
             won = np.bincount(place, [value >= self.success for _, value in scored], minlength=len(rows))

@@ -1,19 +1,19 @@
 """[`with_rollouts`]: rewards of a model's own answers to the prompts of a dataset, for `pass_rate`."""
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 from datasets import Dataset
 from transformers import pipeline, set_seed
 
 from ..engines.runtime.model_state import preserved
+from .prompt_sampler import Reward
 
 
 def with_rollouts(
     dataset: Dataset,
     model: Any,
-    reward: Callable[..., list[float | None]],
+    reward: Reward,
     rollouts: int = 8,
     *,
     tokenizer: Any = None,

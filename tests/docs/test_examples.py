@@ -78,7 +78,7 @@ def test_dpo_on_the_pairs_kept(at_home):
 
 def test_grpo_draws_the_same_prompts_after_a_kill(at_home, monkeypatch):
     options = [*commanded("grpo_prompts"), *OPTIONS, "--num_generations", "2", "--max_completion_length", "6"]
-    options += ["--per_device_train_batch_size", "4", "--rollouts", "4", "--max_steps", "4"]
+    options += ["--per_device_train_batch_size", "4", "--rollouts", "4", "--max_steps", "6"]
     options += ["--save_strategy", "steps", "--save_steps", "1"]
     script = ROOT / "examples" / "grpo_prompts.py"
     served: list[list] = []
@@ -89,13 +89,15 @@ def test_grpo_draws_the_same_prompts_after_a_kill(at_home, monkeypatch):
     run_script(script, *options)
     whole = [*served]
     checkpoints = Path("runs/grpo")
-    last = json.loads((checkpoints / "checkpoint-4" / STATE).read_text())
+    last = json.loads((checkpoints / "checkpoint-6" / STATE).read_text())
     assert np.sum(last["alpha"]) > len(last["alpha"]), "some rollouts succeed"
-    for step in (1, 3):
+    batches = len(last["alpha"]) // 2
+    assert batches == 5
+    for step in (2, batches):  # within the epoch, and at its end
         del served[:]
         run_script(script, *options, "--resume_from_checkpoint", str(checkpoints / f"checkpoint-{step}"))
         assert served == whole[step:]
-        assert json.loads((checkpoints / "checkpoint-4" / STATE).read_text()) == last
+        assert json.loads((checkpoints / "checkpoint-6" / STATE).read_text()) == last
     (checkpoints / "checkpoint-1" / STATE).unlink()
     with pytest.raises(ValueError, match=f"{STATE} is missing"):
         run_script(script, *options, "--resume_from_checkpoint", str(checkpoints / "checkpoint-1"))

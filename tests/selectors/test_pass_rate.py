@@ -121,7 +121,7 @@ def test_a_sampler_finds_the_prompts_of_middling_difficulty_and_goes_on_from_its
         assert len(order) == len(sampler) == 50 * 4 * 2
         for row in order[:: 4 * 2]:
             drawn.append(rates[row])
-            sampler.observe([(row, float(draw.random() < rates[row])) for _ in range(4)] + [(row, None)])
+            sampler.observe([(row, float(draw.random() < rates[row])) for _ in range(4)] + [(row, None), (None, 1.0)])
     assert np.abs(np.array(drawn[-200:]) - 0.5).mean() < 0.6 * np.abs(np.array(drawn[:50]) - 0.5).mean()
     order = iter(sampler)
     begun = [next(order) for _ in range(3 * 5 * 4 * 2 + 1)]  # in the fourth batch of ten
