@@ -99,3 +99,12 @@ def find_layout(columns: set[str], text_field: str = "text", formatting_func: Ca
     if text_field in columns:
         return "text"
     return "alpaca" if "instruction" in columns and {"output", "response"} & columns else None
+
+
+def unknown_layout(name: str, columns: set[str]) -> str:
+    """What is wrong with a dataset in none of the layouts, and what to do."""
+    known = "\n  ".join(LAYOUTS.values())
+    said = f"`{name}` has the columns {sorted(columns)}; expected one of these layouts:\n  {known}"
+    if "prompt" in columns or {"chosen", "rejected"} <= columns:
+        said += "\nPairs for DPO and prompts for GRPO: `hf-dataselect select`, or `select_dataset`."
+    return said

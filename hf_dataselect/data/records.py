@@ -19,7 +19,7 @@ from ..engines.runtime.batching import main_process_first
 from ..engines.store.arrow_files import checked_map
 from ..engines.store.identity import digest
 from .images import as_image_lists, image_column, image_key, lacks_images, no_image, stored_images, undecodable
-from .layouts import LAYOUTS, Record, find_layout
+from .layouts import Record, find_layout, unknown_layout
 from .parser import RowParser
 from .rows_hash import is_text, rows_hash
 from .text import TextFormat
@@ -90,8 +90,7 @@ class Records(Sequence):
         columns = set(dataset.column_names)
         layout = find_layout(columns, text_field, formatting_func)
         if layout is None:
-            known = "\n  ".join(LAYOUTS.values())
-            raise ValueError(f"`{name}` has the columns {sorted(columns)}; expected one of these layouts:\n  {known}")
+            raise ValueError(unknown_layout(name, columns))
         self.layout = layout
         #: Image column, `image` or `images`; `None` without images.
         self.images = image_column(columns)

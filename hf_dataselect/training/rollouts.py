@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from transformers import pipeline, set_seed
 
 from ..engines.runtime.model_state import preserved
@@ -84,4 +84,11 @@ def with_rollouts(
         return {column: [found[i : i + rollouts] for i in range(0, len(found), rollouts)]}
 
     with preserved(generate.model):
-        return dataset.map(rewards, batched=True, batch_size=batch_size, with_indices=True, load_from_cache_file=False)
+        return dataset.map(
+            rewards,
+            batched=True,
+            batch_size=batch_size,
+            with_indices=True,
+            features=Features({**dataset.features, column: List(Value("float64"))}),  # rewards may be `None`
+            load_from_cache_file=False,
+        )

@@ -160,7 +160,7 @@ def test_a_formatting_function_is_refused_by_name(policy):
         select_dataset(pairs(), "reward_gap", "some/model", **options)
 
 
-def test_the_command_selects_whole_pairs_as_select_dataset_does(policy, tmp_path):
+def test_the_command_selects_whole_pairs_as_select_dataset_does(policy, tmp_path, capsys):
     rows = as_chats(pairs()).add_column("source", [str(i) for i in range(12)])
     rows = rows.map(lambda row, i: {"rejected": None if i == 3 else row["rejected"]}, with_indices=True)
     rows.to_json(tmp_path / "pairs.jsonl")
@@ -170,6 +170,9 @@ def test_the_command_selects_whole_pairs_as_select_dataset_does(policy, tmp_path
     given = ["--dataset_name", tmp_path / "pairs.jsonl", "--model_name_or_path", folder, "--output_dir", out]
     given += ["--selection_method", "reward_gap", "--selection_kwargs", json.dumps({"policy": policy})]
     given += ["--selection_budget", "4", "--max_length", "256", "--use_cpu", "true", "--bf16", "false"]
+    with pytest.raises(SystemExit):
+        main(["train", *map(str, given)])
+    assert "Pairs for DPO and prompts for GRPO: `hf-dataselect select`" in capsys.readouterr().err
     main(["select", *map(str, given)])
     kept = Dataset.from_parquet(str(out / "selected.parquet"))
     model = AutoModelForCausalLM.from_pretrained(folder)
