@@ -214,6 +214,7 @@ def test_options_of_compare_reach_the_runs_and_the_report(tmp_path, monkeypatch,
     options = {
         "methods": ["ifd", "length"],
         "budgets": ["0.25", "9"],
+        "method_budgets": '{"length": 12}',
         "seeds": ["3", "4"],
         "method_kwargs": '{"ifd": {"warmup": "none"}}',
         "equal": "tokens",
@@ -236,9 +237,11 @@ def test_options_of_compare_reach_the_runs_and_the_report(tmp_path, monkeypatch,
         compare, "add_rows", lambda compared, records, by: setattr(compared, "rows", (len(records), by))
     )
     monkeypatch.setattr(compare, "sections", lambda compared: [])
+    monkeypatch.setattr(compare, "conclusion", lambda compared: [])
+    monkeypatch.setattr(compare, "update_cards", lambda compared: [])
     monkeypatch.setattr(compare, "write_report", lambda compared, folder: setattr(compared, "folder", folder) or [])
     main(["compare", "--config", str(path), *as_arguments(options)])
-    names = ["full", "random-0.25", "random-9", "ifd-0.25", "ifd-9", "length-0.25", "length-9"]
+    names = ["full", "random-0.25", "random-9", "ifd-0.25", "ifd-9", "length-12"]
     assert [name for name, _, _ in made] == [f"{name}-seed{seed}" for seed in (3, 4) for name in names]
     for name, run, save in made:
         method, *budget, seed = name.split("-")
@@ -269,7 +272,7 @@ def test_options_of_audit_reach_the_subsets_and_the_top_rows(tmp_path, monkeypat
     trained = []
 
     class Loss:
-        unscorable, seconds = {}, 1.0
+        unscorable, seconds, train_seconds = {}, 1.0, 1.0
 
         def __init__(self, records, held_out, ctx, settings):
             self.key, self.settings, self.held_out = str(settings.seed), settings, len(held_out)
@@ -281,7 +284,7 @@ def test_options_of_audit_reach_the_subsets_and_the_top_rows(tmp_path, monkeypat
             trained.append((self.settings, tuple(rows.tolist())))
             return np.arange(self.held_out) + rows.mean() / 99
 
-    monkeypatch.setattr("hf_dataselect.training.audit.TunedLoss", Loss)
+    monkeypatch.setattr("hf_dataselect.training.trials.TunedLoss", Loss)
     path = write_recipe(tmp_path)
     rewrite(path, lambda name: name not in ("selection_method", "selection_kwargs", "selection_budget"))
     main(["audit", "--config", str(path), "--seed", "5", "--max_grad_norm", "0.5", *as_arguments(options)])
@@ -463,7 +466,7 @@ def test_options_of_scenario_reach_the_rows_and_the_comparisons(tmp_path, monkey
 
 def test_the_option_of_methods_names_the_method_shown(parsed, capsys):
     main(["methods", "less"])
-    assert parsed == {"name": "less"} and capsys.readouterr().out.startswith("less\n")
+    assert parsed == {"name": "less", "question": None} and capsys.readouterr().out.startswith("less\n")
 
 
 def test_the_option_of_recipe_names_the_file_that_is_printed(parsed, capsys):

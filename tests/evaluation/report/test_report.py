@@ -870,7 +870,7 @@ def test_the_command_reads_folders_and_rows(runs, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "## Rows kept by `fault`" in printed and str(tmp_path / "report" / "report.md") in printed
     others = sum(path.is_file() and path.stem != "report" for path in (tmp_path / "report").rglob("*"))
-    assert printed.rstrip().endswith(f"report.html, and {others} pictures and tables beside them.")
+    assert f"report.html, and {others} pictures and tables beside them.\n" in printed
     with pytest.raises(SystemExit):
         main(["report", str(tmp_path / "nothing")])
     assert "hf-dataselect: error: `runs=" in capsys.readouterr().err
