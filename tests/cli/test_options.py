@@ -241,7 +241,7 @@ def test_options_of_compare_reach_the_runs_and_the_report(tmp_path, monkeypatch,
     monkeypatch.setattr(compare, "update_cards", lambda compared: [])
     monkeypatch.setattr(compare, "write_report", lambda compared, folder: setattr(compared, "folder", folder) or [])
     main(["compare", "--config", str(path), *as_arguments(options)])
-    names = ["full", "random-0.25", "random-9", "ifd-0.25", "ifd-9", "length-12"]
+    names = ["full", "random-0.25", "random-9", "random-12", "ifd-0.25", "ifd-9", "length-12"]
     assert [name for name, _, _ in made] == [f"{name}-seed{seed}" for seed in (3, 4) for name in names]
     for name, run, save in made:
         method, *budget, seed = name.split("-")
