@@ -59,7 +59,7 @@ def test_every_method_budget_and_seed_is_a_run_and_baseline_and_control_are_amon
         (["--methods", "ifdd"], "did you mean 'ifd'"),
         (["--method_kwargs", '{"lenght": {}}'], "did you mean 'length'"),
         (["--method_kwargs", '{"ifd": {"warm": 1}}'], "has no option 'warm'"),
-        (["--method_kwargs", "{"], "is not JSON"),
+        (["--method_kwargs", "{"], "neither JSON nor YAML"),
         (["--method_kwargs", "[1]"], "must map methods to their options"),
         (["--budgets", "1"], "may mean one row or all"),
         (["--budgets", "25"], "more rows than the 24"),

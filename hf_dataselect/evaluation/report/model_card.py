@@ -61,7 +61,7 @@ def _write(group: Group, run: Run) -> None:
     before, _, after = card.text.partition(HEADING)
     after = after.partition("\n## ")
     card.text = f"{before.rstrip()}\n\n{_section(group)}\n{after[1]}{after[2]}"
-    card.data.model_name = card.data.get("model_name") or path.parent.resolve().name
+    card.data.model_name = printable(card.data.get("model_name") or path.parent.resolve().name)
     card.data.eval_results = _results(group, run)
     card.save(path)
 
