@@ -18,9 +18,11 @@ from hf_dataselect.selectors.indicator import Indicator
 from hf_dataselect.selectors.instag import InsTag
 from hf_dataselect.selectors.mods import MoDS
 from hf_dataselect.selectors.nuggets import Nuggets
+from hf_dataselect.selectors.pass_rate import PassRate
 from hf_dataselect.selectors.perplexity import Perplexity
 from hf_dataselect.selectors.rds import RDS
 from hf_dataselect.selectors.superfiltering import Superfiltering
+from hf_dataselect.selectors.t_shirt import TSHIRT
 from tests.rows import alpaca, layout
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
@@ -224,23 +226,29 @@ VALUES = np.array([1, 2, 3, np.nan], np.float32)
 LIMITS = {
     "alpagasus": [(AlpaGasus(threshold=2), VALUES, [0])],
     "auto": None,  # the chosen method's
+    "blend": None,  # its members', and by an expression
+    "cascade": None,  # the costly method's
     "column": [
         (Column(threshold=2), VALUES, [0]),
         (Column(higher_is_better=False, threshold=2), -VALUES, [2]),
     ],
+    "grape": None,  # all but the best of each prompt
     "ifd": [(IFD(), VALUES / 2, [2]), (IFD(drop_above_one=False), VALUES / 2, [])],
     "indicator": [(Indicator(minimum=2), VALUES, [0]), (Indicator(maximum=2), VALUES, [2])],
     "instag": [(InsTag(), VALUES - 2, [1])],
     "mods": [(MoDS(quality_threshold=2), VALUES, [0, 1])],
     "nuggets": None,  # above, with its formula
+    "pass_rate": [(PassRate(), (VALUES - 1) / 2, [0, 2])],
     "superfiltering": [(Superfiltering(), VALUES / 2, [1, 2])],
+    "t_shirt": [(TSHIRT(), {"noisy_ifd": VALUES / 2}, [1, 2])],
 }
 
 
 @pytest.mark.parametrize("name", LIMITS)
 def test_a_row_at_a_limit_is_on_the_side_that_the_method_names(name):
-    for selector, values, excluded in LIMITS[name] or ():
-        masks = selector.exclude(values, values, context()).values()
+    for selector, features, excluded in LIMITS[name] or ():
+        scores = VALUES if isinstance(features, dict) else features
+        masks = selector.exclude(scores, features, context()).values()
         assert sorted(row for mask in masks for row in np.flatnonzero(mask)) == excluded
 
 
