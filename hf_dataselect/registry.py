@@ -85,7 +85,8 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
             raise ValueError("`selection_kwargs` can't be given together with a selector instance.")
         selector = method
     else:
-        hint = "(Those of a recipe's other method are cleared by `--selection_kwargs '{}'`.)"
+        hint = "(Those of a recipe's other method are cleared by `--selection_kwargs '{}'`; `compare` takes those of "
+        hint += "each method by its name: `--method_kwargs.NAME.OPTION`.)"
         for name in kwargs.keys() & GIVEN_BY.keys():
             hint = f"`{name}` is given by `{GIVEN_BY[name]}`, for every method that takes one. {hint}"
         selector = typed_options(selector_class(method), kwargs, "selection_kwargs", f"{method!r} has", hint)

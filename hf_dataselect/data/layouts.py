@@ -105,6 +105,8 @@ def unknown_layout(name: str, columns: set[str]) -> str:
     """What is wrong with a dataset in none of the layouts, and what to do."""
     known = "\n  ".join(LAYOUTS.values())
     said = f"`{name}` has the columns {sorted(columns)}; expected one of these layouts:\n  {known}"
+    said += "\nRename other columns (`rows.rename_columns(...)`, for a command then `rows.to_json(...)`), or pass "
+    said += "`formatting_func` to the trainer."
     if "prompt" in columns or {"chosen", "rejected"} <= columns:
         said += "\nPairs for DPO and prompts for GRPO: `hf-dataselect select`, or `select_dataset`."
     return said

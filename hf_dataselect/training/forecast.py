@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import logging
 import math
 import shutil
 from collections import Counter
@@ -36,6 +37,8 @@ from .judge_calls import judge_total
 from .rates import Rates, measured_rates
 from .recipe import Recipe, load_sources, set_model_options
 
+
+logger = logging.getLogger(__name__)
 
 #: Rows that tokens of a row are counted on.
 SAMPLE = 256
@@ -114,18 +117,23 @@ class Forecast:
         said += self.notes + self._judge()
         if not (self.trained_rows or self.passes or answers):
             return [*said, "time: below a minute, no model runs"]
+        logger.info("Dry run: measuring what this model takes here, a minute or two on a CPU ...")
         rates = measured_rates(args, self.recipe.model, encoded)
+        evaluated = sum(len(benchmark.records) for benchmark in self.benchmarks if isinstance(benchmark, HeldOut))
+        evaluated *= len(self.trained_rows) * (1 + bool(args.eval_on_start))
         seconds = {
             "selecting": rates.score * mean * scored
             + rates.train * mean * (self.passes["warmup_rows"] + self.passes["backward_rows"]),
             "training": rates.train * (self._trained(mean)[0] if self.trained_rows else 0),
+            "evaluating": rates.score * mean * evaluated,
             "generating": rates.generate * new_tokens,
         }
         ranks = PartialState().num_processes
         parts = ", ".join(f"{name} {_time(part / ranks)}" for name, part in seconds.items() if part)
         said.append(f"time: about {_time(sum(seconds.values()) / ranks)} ({parts}), by the rates of this machine now: "
                     f"{1 / rates.score:,.0f} tokens a second scored, {1 / rates.train:,.0f} trained on, "
-                    f"{1 / rates.generate:,.0f} generated")  # fmt: skip
+                    f"{1 / rates.generate:,.0f} generated; loading, start-up and evaluations amid a training come "
+                    "on top")  # fmt: skip
         return [*said, *self._disk(rates, scored), self._memory(rates)]
 
     def _sample(self) -> Any:

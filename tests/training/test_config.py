@@ -100,7 +100,7 @@ def test_a_field_is_documented_once(kind):
     own = [item for item in dataclasses.fields(kind) if item.name in vars(kind)["__annotations__"]]
     assert own and not any(f"{item.name} (" in written for item in own), "the `help` of a field is its documentation"
     for item in own:
-        assert shown.count(f"{item.name} (`") == 1 and shown.count(" ".join(item.metadata["help"].split())) == 1
+        assert f" {shown}".count(f" {item.name} (`") == 1 and shown.count(" ".join(item.metadata["help"].split())) == 1
 
 
 def test_it_is_plain_data(tmp_path):

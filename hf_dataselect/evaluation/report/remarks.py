@@ -36,6 +36,8 @@ def _of_groups(comparison: Comparison) -> Iterator[tuple[str, str]]:
             yield group.name, f"{warning[0].lower()}{warning[1:]}"
         if group.judge is not None:
             yield group.name, f"{'answers compared by ' if group.wins else ''}{group.judge}."
+        if group.pir and group.pir.low == group.pir.high == 1:
+            yield group.name, "scored as the baseline to the last digit: did training change anything (learning rate)?"
         for name, shared in (group.selection.facts.get("also_in") or {}).items():
             kept = f"{shared['rows']:,} candidates are also in `{name}`, {shared['kept']:,} of them were kept"
             yield group.name, f"{kept}."

@@ -77,7 +77,7 @@ def _over_control(group: Group) -> str:
     pir = group.over_control
     if pir is None or not np.isfinite(pir.value):
         return ""
-    return f"{pir.value:.3f}" + (f" ({interval_text(pir)})" if interval_text(pir) else "")
+    return f"{pir.value:.3f} ({interval_text(pir)}): {pir.verdict}" if interval_text(pir) else f"{pir.value:.3f}"
 
 
 def _efficiency(comparison: Comparison) -> Iterator[Section]:

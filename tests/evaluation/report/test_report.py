@@ -162,7 +162,9 @@ def test_every_number_of_the_report_is_under_its_own_head(different, tmp_path):
             "SDF": f"{len(rows) / ROWS:.3f}",
             "PIR (benchmark ratio)": f"{ratio(name, 'full'):.3f}" if compared else "",
             "95 % interval": between(group.pir) if compared else "",
-            "over control": f"{ratio(name, control):.3f} ({between(group.over_control)})" if control else "",
+            "over control": f"{ratio(name, control):.3f} ({between(group.over_control)}): {group.over_control.verdict}"
+            if control
+            else "",
             "STR": f"{seconds / 100:.3f}" if compared else "",
             "selection s": f"{seconds:.1f}",
             "training s": f"{train_seconds:.1f}",
