@@ -43,11 +43,10 @@ def conclusion(comparison: Comparison) -> list[str]:
         return [headline(comparison)]
     parts = [f"{group.name} on {len(group.selection.indices):,}" for group in comparison.groups[:SHOWN]]
     parts += [f"{len(comparison.groups) - SHOWN} more"] if len(comparison.groups) > SHOWN else []
-    equal = next((run.equal for group in comparison.groups for run in group.runs if run.equal), "epochs")
     runs = sorted({len(group.runs) for group in (baseline, *rated)})
     lines = [
-        f"Compared: models trained on rows of {baseline.selection.candidates:,} ({', '.join(parts)}) for equally many "
-        f"{equal}, {' or '.join(map(str, runs))} run{'s' * (runs != [1])} each."
+        f"Compared: models trained on rows of {baseline.selection.candidates:,} ({', '.join(parts)}) "
+        f"{_how_long(comparison)}, {' or '.join(map(str, runs))} run{'s' * (runs != [1])} each."
     ]
     best, control = rated[0], rated[0].over_control
     against = {"training on everything": best.pir, "as many random rows": control}
@@ -61,6 +60,17 @@ def conclusion(comparison: Comparison) -> list[str]:
     sure += ["the best of several looks better than it is"] if len(rated) > 1 else []
     sure += ["more `seeds` would tell"] if min(len(best.runs), len(baseline.runs)) == 1 else []
     return [*lines, f"How sure: {'; '.join(sure)}."]
+
+
+def _how_long(comparison: Comparison) -> str:
+    """What all runs were trained for as much of, as their recipes say."""
+    runs = [run for group in comparison.groups for run in group.runs]
+    if equal := next((run.equal for run in runs if run.equal), None):
+        return f"for equally many {equal}"
+    lengths = {(run.recipe.get("max_steps") or -1, run.recipe.get("num_train_epochs")) for run in runs}
+    if len({steps for steps, _ in lengths}) == 1 and max(lengths, key=lambda item: item[0])[0] > 0:
+        return "for equally many updates"
+    return "for equally many epochs" if len(lengths) == 1 else "each as long as its recipe says"
 
 
 def _sureness(pir: PIR) -> str:
