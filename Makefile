@@ -45,7 +45,7 @@ test-lowest test-newest: test-%:
 	rm -rf .venv-$* && $(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --no-input uv
 	.venv-$*/bin/python -m uv pip install --quiet --python .venv-$*/bin/python --resolution $(RESOLUTION) \
-		-e '.[judge,lexical,metrics,report,tags,vision]' 'pytest>=8.0'
+		-e '.[judge,lexical,lm-eval,metrics,report,tags,vision]' 'pytest>=8.0'
 	.venv-$*/bin/python -m tests.versions; failed=$$?; rm -rf .venv-$*; exit $$failed
 
 lint: .venv/.installed

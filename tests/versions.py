@@ -21,9 +21,20 @@ TABLE = ROOT / "docs" / "versions.md"
 
 
 def main() -> int:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--deselect", LEFT_OUT, *CORE]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--tb=short",
+        "--deselect",
+        LEFT_OUT,
+        *CORE,
+    ]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    print(done.stdout[-8000:])
+    print(done.stdout)
     counts = done.stdout.strip().splitlines()[-1].strip("= ").partition(" in ")[0]
     cells = [platform.python_version(), *map(version, SHOWN)]
     start = f"| {' | '.join(cells)} |"
