@@ -293,6 +293,7 @@ DOCUMENTED = {
     "torch.nn.functional",
     "torch.nn.parallel",
     "torch.utils.checkpoint",
+    "torch.utils.data",
     "transformers.trainer_utils",
 }
 LIBRARIES = {"datasets", "evaluate", "bitsandbytes", "peft", "tokenizers", "trl", "vllm"}
