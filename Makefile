@@ -2,6 +2,7 @@
 #
 #   make quickstart   fetch a small model; train it on a pool, and on the tenth of it that is nearest to one task
 #   make test         lint, check types and run the tests
+#   make test-lowest, make test-newest  run the core part on the lowest and newest versions, write docs/versions.md
 #   make test-faults  inject faults (kills, full disks, damaged files, faulty judges) and write docs/faults.md
 #   make docs         build the site of docs/ into site/
 #   make results      run scenarios, and make results/README.md and README's table of them: hours, and it goes on
@@ -18,7 +19,7 @@ SCENARIOS ?= target noisy
 METHODS ?= length bm25 rds perplexity superfiltering ifd less
 OPTIONS ?=
 
-.PHONY: quickstart docs results test test-faults lint clean
+.PHONY: quickstart docs results test test-faults test-lowest test-newest lint clean
 
 quickstart: .venv/.installed
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" bash recipes/quickstart/run.sh
@@ -38,13 +39,22 @@ test: lint
 test-faults: .venv/.installed
 	.venv/bin/python -m tests.faults
 
+test-lowest: RESOLUTION = lowest-direct
+test-newest: RESOLUTION = highest
+test-lowest test-newest: test-%:
+	rm -rf .venv-$* && $(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --no-input uv
+	.venv-$*/bin/python -m uv pip install --quiet --python .venv-$*/bin/python --resolution $(RESOLUTION) \
+		-e '.[judge,lexical,lm-eval,metrics,report,tags,vision]' 'pytest>=8.0'
+	.venv-$*/bin/python -m tests.versions; failed=$$?; rm -rf .venv-$*; exit $$failed
+
 lint: .venv/.installed
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy
 
 clean:
-	rm -rf .venv site runs/quickstart build hf_dataselect.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-* site runs/quickstart build hf_dataselect.egg-info .mypy_cache .pytest_cache .ruff_cache
 
 .venv/.installed: pyproject.toml constraints.txt
 	@$(or $(PYTHON),false) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

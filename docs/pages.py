@@ -26,7 +26,7 @@ NAVIGATION = {
     "Evaluate": ["evaluation.md", "benchmarks.md", "intervals.md", "scenarios.md", "audit.md", "auto.md"],
     "Run": ["runs.md", "cache.md", "scaling.md", "ranks.md", "faults.md", "troubleshooting.md", "limits.md"],
     "Extend": ["add-a-method.md", "building-on.md"],
-    "More": ["papers.md", "other-tools.md"],
+    "More": ["papers.md", "other-tools.md", "versions.md"],
 }
 _LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 
