@@ -3,6 +3,7 @@
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,11 @@ class Expression:
         if isinstance(node, ast.Compare):
             if unknown := [kind for kind in node.ops if type(kind) not in _COMPARED]:
                 raise self._refused(f"`{type(unknown[0]).__name__}` is not in the language")
-            sides = [self._number(side, depth + 1) for side in (node.left, *node.comparators)]
+            operands = (node.left, *node.comparators)
+            sides = [self._number(side, depth + 1) for side in operands]
+            named = [any(isinstance(part, ast.Name) for part in ast.walk(side)) for side in operands]
+            if not all(map(any, pairwise(named))):
+                raise self._refused("a comparison names no column")
             tests = [_COMPARED[type(kind)] for kind in node.ops]
 
             def compared(columns: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -93,8 +98,6 @@ class Expression:
                 pairs = zip(tests, values, values[1:], strict=False)
                 return np.logical_and.reduce([test(left, right) for test, left, right in pairs])
 
-            if not self.names:
-                raise self._refused("it names no column")
             return compared
         raise self._refused("it is no comparison")
 

@@ -59,7 +59,7 @@ def select(
     n, method = len(records), method_name(selector)
     budget = Budget.parse(selector.default_budget if selector.fixed_budget or budget is None else budget)
     check_budget(budget, selector, ctx.diversity)
-    k, groups = budget.rows(n), None if budget.groups is None else budget.groups.of(records.dataset)
+    k, groups = rows_asked(budget, selector, n), None if budget.groups is None else budget.groups.of(records.dataset)
     started = time.perf_counter()
     has_template = getattr(ctx.tokenizer, "chat_template", None) is not None
     with (
@@ -143,6 +143,22 @@ def check_budget(budget: Budget, selector: Selector, diversity: Diversity | None
             f"`selection_budget={str(budget)!r}`: {what} chooses other rows for each number of rows: give a fraction "
             "or a count, without `selection_budget_by`."
         )
+
+
+def rows_asked(budget: Budget, selector: Selector, candidates: int) -> int | None:
+    """
+    Rows that a budget means, see [`Budget.rows`].
+
+    Raises:
+        `ValueError`: more than the candidates, or than the method can keep.
+    """
+    asked, most = budget.rows(candidates), max(1, round(selector.largest_part * candidates))
+    if asked is not None and asked > most:
+        raise ValueError(
+            f"`selection_budget={str(budget)!r}` asks for {asked:,} of {candidates:,} rows, of which "
+            f"`{method_name(selector)}` leaves {most:,} with these options: give a smaller budget, or raise `keep`."
+        )
+    return asked
 
 
 def check_diversity(diversity: Diversity | None, selector: Selector) -> None:

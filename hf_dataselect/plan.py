@@ -26,7 +26,7 @@ from .engines.runtime.loading import check_causal_lm, check_model_folder, tokeni
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
-from .pipeline import check_budget, check_diversity, needs_of, select
+from .pipeline import check_budget, check_diversity, needs_of, rows_asked, select
 from .runs.begin import enter_selection
 from .selection import Selection
 from .selector import Selector, method_name
@@ -141,7 +141,7 @@ class SelectionPlan:
                 f"`selection_method={self.method!r}` runs the model before it is sharded, which DeepSpeed and FSDP do "
                 "not allow yet: run `hf-dataselect select` first and train on the subset it saves."
             )
-        self.budget.rows(len(records))
+        rows_asked(self.budget, self.selector, len(records))
         if self.budget.groups is not None:
             self.budget.groups.of(records.dataset)
         if "text" in needs and records.layout == "tokens":

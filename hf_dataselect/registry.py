@@ -38,7 +38,7 @@ def selector_class(name: str) -> type[Selector]:
     if name not in method_names():
         point = plugin_of(name)
         if point is None:
-            known = [*method_names(), *plugins()]
+            known = sorted({*method_names(), *plugins()})
             raise ValueError(f"`selection_method={name!r}` does not exist{nearest(name, known)}")
         return _imported(point.value, f", {described(point)},", name)
     warn_of_clash(name)

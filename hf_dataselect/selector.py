@@ -68,6 +68,8 @@ class Selector(ABC):
     columns: ClassVar[tuple[str, ...] | None] = None
     #: Whether the best `k` rows are always the first `k` of more; a budget of tokens, a threshold or groups needs it.
     nested: ClassVar[bool] = True
+    #: The part of the rows that it can keep at most; a larger budget is refused.
+    largest_part: ClassVar[float] = 1.0
 
     def __post_init__(self):
         """Refuse, with a `ValueError`, options out of range. A subclass that checks more calls this first."""

@@ -99,6 +99,9 @@ def test_no_package_takes_the_name_of_a_method(install, caplog):
     with caplog.at_level(logging.WARNING, "hf_dataselect.plugins"):
         assert type(load_selector("length")).__module__ == type(load_selector("length")).__module__
         assert type(load_selector("length")).__module__ == "hf_dataselect.selectors.length"
+    with pytest.raises(ValueError, match="Known: ") as refused:
+        load_selector("lenth")
+    assert str(refused.value).count(" length,") == 1
     assert len(caplog.records) == 1 and "`tiny_picks:Shortest` of tiny_picks 2.1" in caplog.text
 
 

@@ -110,9 +110,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(f"hf-dataselect {command}", description=description, epilog=epilog, allow_abbrev=False)
 
     def add_argument(self, *flags: Any, **options: Any) -> argparse.Action:
-        action = super().add_argument(*flags, **options)
-        self.names.append(action.dest)
-        return action
+        self.names += [flag.removeprefix("--") for flag in flags if flag.startswith("--")]
+        return super().add_argument(*flags, **options)
 
     def error(self, message: str) -> NoReturn:
         before, said, unknown = message.partition("unrecognized arguments: ")

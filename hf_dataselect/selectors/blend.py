@@ -9,11 +9,12 @@ or can't score are excluded. Methods that read losses and states of the same mod
 
 `where` keeps the rows for which an expression over columns holds: `ifd > 0.3 and tokens < 800`. It may name a method
 (its score), `method.column` (one of its columns in scores.parquet), `tokens` (of the row, in the window) and columns
-of the dataset that are numbers. With one method it is a selection by threshold of any of its columns.
+of the dataset that are numbers; where several have a name, it means the first of these. With one method it is a
+selection by threshold of any of its columns.
 
 Columns of scores.parquet: for each method its score, by its name, and its columns as `method.column`.
 
-Relations: [`DEITA`] multiplies two scores themselves; `selection_prefilter` runs a cheap method before a costly one.
+Relations: [`DEITA`] multiplies two scores themselves; [`Cascade`] runs a cheap method before a costly one.
 """
 
 from collections import Counter
@@ -21,6 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+from datasets import ClassLabel, Value
 from scipy.stats import rankdata
 
 from ..context import Context
@@ -29,6 +31,10 @@ from ..expression import Expression
 from ..options import nearest
 from ..registry import load_selector
 from ..selector import Card, Need, Scores, Selector, Want
+
+
+#: How the types of columns begin that are numbers.
+_NUMBERS = ("int", "uint", "float", "bool", "decimal")
 
 
 @dataclass
@@ -71,6 +77,11 @@ class Blend(Selector):
             )
         self._condition = None if self.where is None else Expression(self.where, "selection_kwargs: where")
 
+    @property
+    def largest_part(self) -> float:
+        """That of the method that leaves least."""
+        return min(member.largest_part for member in self._selectors.values())
+
     def needs(self) -> frozenset[Need]:
         return frozenset().union(*(member.needs() for member in self._selectors.values()))
 
@@ -91,6 +102,13 @@ class Blend(Selector):
                 names = [*sorted(known), *(f"{member}.{other}" for other in columns)]
                 near = nearest(name, names)
                 raise ValueError(f"`selection_kwargs`: where={self.where!r} names {name!r}, which is no column{near}")
+        for name in self._of_dataset(records):
+            kind = records.dataset.features[name]
+            if not (isinstance(kind, (Value, ClassLabel)) and kind.dtype.startswith(_NUMBERS)):
+                raise ValueError(
+                    f"`selection_kwargs`: where={self.where!r} names the column {name!r}, which holds no numbers but "
+                    f"{getattr(kind, 'dtype', kind)}: name another, or cast it (`Dataset.cast_column`)."
+                )
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         found: Counter[str] = Counter()
@@ -122,7 +140,7 @@ class Blend(Selector):
         columns, masks = self._scored(features, ctx)
         if self._condition is None:
             return masks
-        columns |= features["columns"]
+        columns = features["columns"] | columns
         if unknown := sorted(self._condition.names - columns.keys()):
             near = nearest(unknown[0], columns)
             raise ValueError(f"`selection_kwargs`: where names {unknown[0]!r}, which is no column{near}")
@@ -142,13 +160,19 @@ class Blend(Selector):
 
     def _columns(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         """Columns of the dataset that the condition names, as numbers, and the tokens of rows."""
-        names, columns = self._condition.names if self._condition else set(), {}
-        for name in names & set(records.dataset.column_names):
-            columns[name] = np.array([_number(value) for value in records.dataset.with_format(None)[name]])
-        if "tokens" in names - columns.keys():
+        rows = records.dataset.with_format(None)
+        columns = {name: np.array(rows[name][:], np.float64) for name in self._of_dataset(records)}
+        if self._condition and "tokens" in self._condition.names - self._selectors.keys():
             encoded = ctx.encode(records, parts=True)
             columns["tokens"] = np.bincount(encoded.row, encoded.tokens.lengths, len(records)).astype(np.float64)
         return columns
+
+    def _of_dataset(self, records: Records) -> list[str]:
+        """Names in the condition that mean columns of the dataset, as no method has one and it isn't `tokens`."""
+        names = self._condition.names - {"tokens", *self._selectors} if self._condition else set()
+        for member, selector in self._selectors.items():
+            names -= {f"{member}.{column}" for column in selector.columns or ()}
+        return sorted(names & set(records.dataset.column_names))
 
 
 def _member(name: str, given: Any) -> tuple[float, Selector]:
@@ -163,10 +187,3 @@ def _member(name: str, given: Any) -> tuple[float, Selector]:
     if selector.fixed_budget or isinstance(selector, Blend) or "training" in selector.needs():
         raise ValueError(f"`selection_kwargs`: members: `{method}` gives no scores of its own to blend: remove it.")
     return float(weight), selector
-
-
-def _number(value: Any) -> float:
-    try:
-        return float(value) if value is not None else np.nan
-    except (TypeError, ValueError):
-        return np.nan

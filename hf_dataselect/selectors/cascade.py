@@ -39,7 +39,7 @@ class Cascade(Selector):
         prefilter_kwargs (`dict`, *optional*):
             Its options.
         keep (`float`, *optional*, defaults to `0.3`):
-            Part of the rows that it leaves. The budget must be less.
+            Part of the rows that it leaves. The budget can't be more.
     """
 
     method: str = "ifd"
@@ -77,6 +77,11 @@ class Cascade(Selector):
     def nested(self) -> bool:
         """Whether the costly method is."""
         return self._costly.nested
+
+    @property
+    def largest_part(self) -> float:
+        """What the cheap method leaves, and the costly one may keep of it."""
+        return self.keep * self._costly.largest_part
 
     def needs(self) -> frozenset[Need]:
         return self._cheap.needs() | self._costly.needs()

@@ -189,7 +189,8 @@ def _error(function, *arguments) -> str:
         (["report", "runs/a", "--bseline", "x"], "`bseline` (did you mean `baseline`?)"),
         (["report", "runs/a", "--base", "x"], "`base` (did you mean `baseline`?)"),  # no abbreviations
         (["judge-check"], "pairs"),
-        (["methods", "ifd", "--naem"], "`naem` (did you mean `name`?)"),
+        (["methods", "--fro", "noise"], "`fro` (did you mean `for`?)"),
+        (["methods", "--quesion", "noise"], "Unknown options: `quesion`."),  # `question` is no option
         (["trian"], "did you mean 'train'"),
         (["train", "--selection_bud", "3"], "`selection_bud` (did you mean `selection_budget`?)"),
     ],

@@ -93,6 +93,20 @@ def test_an_unknown_column_is_refused_before_anything_loads():
         Blend({"grape": 1}).check(Records(Dataset.from_list(ROWS.to_list()[:1])))
 
 
+def test_a_score_and_the_tokens_of_the_window_come_before_a_column_of_their_name():
+    rows = ROWS.add_column("length", [10**6] * 24).add_column("tokens", [10**6] * 24)
+    for where in ("length < 1000000", "tokens < 1000000"):
+        assert len(select(rows, Blend({"length": 1}, where=where), 24, tiny_context()).indices) == 24
+
+
+def test_a_column_without_numbers_is_refused_before_anything_loads():
+    rows = ROWS.add_column("lists", [[1]] * 24).add_column("none", [None] * 24).add_column("flag", [True] * 24)
+    for name in ("instruction", "lists", "none"):
+        with pytest.raises(ValueError, match=f"names the column '{name}', which holds no numbers but"):
+            Blend({"length": 1}, where=f"length > 0 and {name} > 0").check(Records(rows))
+    Blend({"length": 1}, where="flag > 0").check(Records(rows))
+
+
 def test_a_blend_needs_what_its_methods_need():
     assert Blend({"bm25": 1, "perplexity": 1}).needs() == {"text", "target", "model"}
     assert Blend({"rds": 1, "rsr": 1}).wants() == {"position state", "loss", "token ranks"}

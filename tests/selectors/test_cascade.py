@@ -6,7 +6,9 @@ from datasets import Dataset
 
 from hf_dataselect.data.records import Records
 from hf_dataselect.pipeline import select
+from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import load_selector
+from hf_dataselect.selectors.blend import Blend
 from hf_dataselect.selectors.cascade import Cascade
 from hf_dataselect.selectors.length import Length
 from hf_dataselect.selectors.perplexity import Perplexity
@@ -58,6 +60,18 @@ def test_only_the_rows_that_are_left_are_computed_for_the_wants_of_the_costly_me
 def test_wrong_options_are_refused_before_anything_loads(kwargs, said):
     with pytest.raises(ValueError, match=said):
         load_selector("cascade", kwargs)
+
+
+@pytest.mark.parametrize(("method", "kwargs"), [("length", {}), ("blend", {"members": {"length": 1}})])
+def test_a_budget_above_what_the_prefilter_leaves_is_refused(method, kwargs):
+    cascade = Cascade(method, kwargs, keep=1 / 3)
+    for wrong in (0.5, 9):
+        for selector in (cascade, Blend({"cascade": {"kwargs": {"method": "length", "keep": 1 / 3}}})):
+            with pytest.raises(ValueError, match="of 24 rows, of which `.*` leaves 8 with"):
+                SelectionPlan(Records(ROWS), selector, wrong).check(None)
+            with pytest.raises(ValueError, match="raise `keep`"):
+                select(ROWS, selector, wrong, tiny_context())
+    SelectionPlan(Records(ROWS), cascade, 8).check(None)
 
 
 def test_it_needs_and_checks_what_its_methods_do():
