@@ -1,6 +1,7 @@
 """Selectors of other packages: installed distributions that list them as entry points."""
 
 import logging
+import re
 import sys
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def test_no_package_takes_the_name_of_a_method(install, caplog):
         assert type(load_selector("length")).__module__ == "hf_dataselect.selectors.length"
     with pytest.raises(ValueError, match="Known: ") as refused:
         load_selector("lenth")
-    assert str(refused.value).count(" length,") == 1
+    assert re.findall(r"[\w-]+", str(refused.value).partition("Known: ")[2]).count("length") == 1
     assert len(caplog.records) == 1 and "`tiny_picks:Shortest` of tiny_picks 2.1" in caplog.text
 
 
