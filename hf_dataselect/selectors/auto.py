@@ -136,15 +136,18 @@ class Auto(Selector):
         better = [name for name, gain in gains.items() if gain.verdict == "above 0"]
         best = max(better, key=lambda name: gains[name].value, default=None)
         figures, untried = ctx.account.figures, [name for name in trials.names if name not in gains]
+        why_not = {name: trials.left_out.get(name, "time") for name in [*untried, *trials.left_out]}
+        late = not complete and bool(scored or "time" in why_not.values())
         if best is not None:
             why = f"its rows lower the held-out loss by {_said(gains[best])} nats a token more than random rows do"
-        else:
+        elif gains:
             why = f"none of {len(gains)} methods lowers the held-out loss beyond chance more than random rows do"
-            why += "" if complete else "; the time was up"
+            why += "; the time was up" if late else ""
+        else:
+            why = "no method was tried, since " + ("the time was up" if late else "all are left out")
         figures["chosen"] = f"{best or 'random'}: {why}"
         shown = sorted(gains, key=lambda name: -gains[name].value)
         figures["gain over random rows"] = "; ".join(f"{name} {_said(gains[name])}" for name in shown) or "not tried"
-        why_not = {name: trials.left_out.get(name, "time") for name in [*untried, *trials.left_out]}
         if why_not:
             figures["not tried"] = "; ".join(f"{name} ({why})" for name, why in why_not.items())
         figures["decided by"] = trials.source
@@ -161,10 +164,11 @@ class Auto(Selector):
             alive.pop()
         complete = len(alive) == len(scored)
         for number in range(ROUNDS):
-            for name in alive:
+            for name in [*alive]:
                 if not trials.afford(trials.trainings_of(name)):
                     return False
-                trials.add_top(name)
+                if not trials.add_top(name):
+                    alive.remove(name)
             if number < ROUNDS - 1:
                 alive.sort(key=lambda name: -trials.gain(name, len(scored)).value)
                 alive = alive[: math.ceil(len(alive) / 2)]
