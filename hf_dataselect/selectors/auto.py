@@ -49,6 +49,10 @@ DEFAULTS = (
 )
 #: Trainings on the rows of the method that is left in the end.
 ROUNDS = 4
+#: Rows of a subset, at least.
+LEAST = 8
+#: Held-out rows that decide, at most: each is evaluated after every training.
+MOST_ROWS = 64
 
 
 class Chosen(NamedTuple):
@@ -103,10 +107,12 @@ class Auto(Selector):
         return frozenset({"text", "model", "training"})
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        trainings = self.subsets + ROUNDS * len(self.methods)
-        # All trials together take no longer than training on the whole pool, unless `auto_budget` says so.
-        trained_on = trainings * kept if self.auto_budget else min(trainings * kept, rows)
-        return {"forward_rows": rows * len(self.methods), "warmup_rows": trained_on}
+        trainings = self.subsets + halving(len(self.methods)) * (2 if target else 1)  # both halves of a target
+        # Trials take no longer than training on the whole pool and the training amid which the time is up, unless
+        # `auto_budget` says so.
+        size = max(kept, LEAST)
+        trained_on = trainings * size if self.auto_budget else min(trainings * size, rows + size)
+        return {"forward_rows": rows * len(self.methods) + MOST_ROWS * trainings, "warmup_rows": trained_on}
 
     def featurize(self, records: Records, ctx: Context) -> Chosen:
         selector, alone = self._decide(ctx), dataclasses.replace(ctx, trials=None)

@@ -20,6 +20,7 @@ from ..fitted.subset_losses import Measured
 from ..pipeline import needs_of, select
 from ..runs.folder import read_evaluation
 from ..selector import Selector
+from ..selectors.auto import LEAST
 from .entries import Entry
 from .trained_losses import TrainedLosses
 from .trial_plan import TrialPlan
@@ -28,8 +29,6 @@ from .trial_plan import plan_trials as plan_trials
 
 logger = logging.getLogger(__name__)
 
-#: Rows of a subset, at least.
-LEAST = 8
 DIVERGED = "its training diverged"
 
 
