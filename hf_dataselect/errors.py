@@ -35,6 +35,10 @@ class SelectionError(ValueError):
         super().__init__(printable(message))
 
 
+class TrainingDiverged(SelectionError):
+    """Training gave weights that are not finite, or no loss of held-out rows."""
+
+
 class JudgeError(RuntimeError):
     """A judge can't go on: user error, and the message says what to change. Replies so far are kept."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from ..engines.runtime.progress import Series, Task
 from ..engines.runtime.runtime import Runtime
 from ..engines.store.checked import json_line, read_lines
+from ..errors import TrainingDiverged
 
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class SubsetLosses:
                 What the log calls a subset.
 
         Raises:
-            `ValueError`: no held-out row has a loss.
+            [`TrainingDiverged`]: no held-out row has a loss.
         """
         log = logger.info if self._runtime.is_main else logger.debug
         if (known := sum(tuple(rows.tolist()) in self.done for rows in subsets)) and len(subsets) > 1:
@@ -84,7 +85,10 @@ class SubsetLosses:
             series.begin(number)
             losses, more = loss_of(rows)
             if not np.isfinite(losses).any():
-                raise ValueError("No held-out row has an answer within the window whose loss could be computed.")
+                raise TrainingDiverged(
+                    f"{name}: no held-out row has a loss. The training diverged (lower `learning_rate`), or no row "
+                    "has an answer within the window (raise `max_length`)."
+                )
             self._add(number, rows.tolist(), losses, more)
             series.end(number)
             place = f" {number + 1} of {len(subsets)}" if len(subsets) > 1 else ""

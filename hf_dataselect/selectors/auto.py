@@ -49,6 +49,10 @@ DEFAULTS = (
 )
 #: Trainings on the rows of the method that is left in the end.
 ROUNDS = 4
+#: Rows of a subset, at least.
+LEAST = 8
+#: Held-out rows that decide, at most: each is evaluated after every training.
+MOST_ROWS = 64
 
 
 class Chosen(NamedTuple):
@@ -103,10 +107,12 @@ class Auto(Selector):
         return frozenset({"text", "model", "training"})
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        trainings = self.subsets + ROUNDS * len(self.methods)
-        # All trials together take no longer than training on the whole pool, unless `auto_budget` says so.
-        trained_on = trainings * kept if self.auto_budget else min(trainings * kept, rows)
-        return {"forward_rows": rows * len(self.methods), "warmup_rows": trained_on}
+        trainings = self.subsets + halving(len(self.methods)) * (2 if target else 1)  # both halves of a target
+        # Trials take no longer than training on the whole pool and the training amid which the time is up, unless
+        # `auto_budget` says so.
+        size = max(kept, LEAST)
+        trained_on = trainings * size if self.auto_budget else min(trainings * size, rows + size)
+        return {"forward_rows": rows * len(self.methods) + MOST_ROWS * trainings, "warmup_rows": trained_on}
 
     def featurize(self, records: Records, ctx: Context) -> Chosen:
         selector, alone = self._decide(ctx), dataclasses.replace(ctx, trials=None)
@@ -136,15 +142,18 @@ class Auto(Selector):
         better = [name for name, gain in gains.items() if gain.verdict == "above 0"]
         best = max(better, key=lambda name: gains[name].value, default=None)
         figures, untried = ctx.account.figures, [name for name in trials.names if name not in gains]
+        why_not = {name: trials.left_out.get(name, "time") for name in [*untried, *trials.left_out]}
+        late = not complete and bool(scored or "time" in why_not.values())
         if best is not None:
             why = f"its rows lower the held-out loss by {_said(gains[best])} nats a token more than random rows do"
-        else:
+        elif gains:
             why = f"none of {len(gains)} methods lowers the held-out loss beyond chance more than random rows do"
-            why += "" if complete else "; the time was up"
+            why += "; the time was up" if late else ""
+        else:
+            why = "no method was tried, since " + ("the time was up" if late else "all are left out")
         figures["chosen"] = f"{best or 'random'}: {why}"
         shown = sorted(gains, key=lambda name: -gains[name].value)
         figures["gain over random rows"] = "; ".join(f"{name} {_said(gains[name])}" for name in shown) or "not tried"
-        why_not = {name: trials.left_out.get(name, "time") for name in [*untried, *trials.left_out]}
         if why_not:
             figures["not tried"] = "; ".join(f"{name} ({why})" for name, why in why_not.items())
         figures["decided by"] = trials.source
@@ -161,10 +170,11 @@ class Auto(Selector):
             alive.pop()
         complete = len(alive) == len(scored)
         for number in range(ROUNDS):
-            for name in alive:
+            for name in [*alive]:
                 if not trials.afford(trials.trainings_of(name)):
                     return False
-                trials.add_top(name)
+                if not trials.add_top(name):
+                    alive.remove(name)
             if number < ROUNDS - 1:
                 alive.sort(key=lambda name: -trials.gain(name, len(scored)).value)
                 alive = alive[: math.ceil(len(alive) / 2)]

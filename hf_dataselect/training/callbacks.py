@@ -73,6 +73,34 @@ class SelectionCallback(TrainerCallback):
     on_train_end = on_epoch_begin  # of a resumed run that has no step left
 
 
+def comparable_baseline(folder: str, benchmarks: list[Benchmark]) -> dict:
+    """
+    The evaluation of the baseline in a run folder.
+
+    Raises:
+        `ValueError`: there is none, or one of other rows or settings than those of the benchmarks.
+    """
+    baseline, protocol = read_evaluation(folder), _protocol(benchmarks)
+    if not benchmarks:
+        raise ValueError(f"`baseline_dir={folder!r}` needs an `eval_dataset` or `benchmarks` to compare on.")
+    if baseline.get("protocol") != protocol:
+        raise ValueError(
+            f"`baseline_dir={folder!r}` was not evaluated on the same rows, metrics and answer length: then "
+            f"{baseline.get('protocol')}, now {protocol}. Run the baseline again with this evaluation."
+        )
+    if baseline.get("method") != "full":
+        logger.warning("`baseline_dir` was trained by %r, not on all rows.", baseline.get("method"))
+    try:
+        from_json(baseline["settings"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DamagedFile(Path(folder) / EVALUATION, f"no readable evaluation: {error!r}", REMEDY) from error
+    return baseline
+
+
+def _protocol(benchmarks: list[Benchmark]) -> dict:
+    return plain({benchmark.name: benchmark.protocol() for benchmark in benchmarks})
+
+
 class PIRCallback(TrainerCallback):
     """
     Runs the benchmarks at every evaluation (unless `at_end`) and when training ends (all), compares the model with the
@@ -96,8 +124,8 @@ class PIRCallback(TrainerCallback):
     def __init__(self, trainer: SelectingTrainer, benchmarks: list[Benchmark], baseline_dir: str | None = None):
         self.trainer = trainer
         self.benchmarks = benchmarks
-        self.protocol = plain({benchmark.name: benchmark.protocol() for benchmark in benchmarks})
-        self.baseline = self._comparable(read_evaluation(baseline_dir), baseline_dir) if baseline_dir else None
+        self.protocol = _protocol(benchmarks)
+        self.baseline = comparable_baseline(baseline_dir, benchmarks) if baseline_dir else None
         self.history: list[dict] = []
         self._evaluation: dict = {}
         self._settings: dict[str, Setting] = {}
@@ -107,23 +135,6 @@ class PIRCallback(TrainerCallback):
         self._evaluated_at: int | None = None
         self._started = self._evaluated_before = 0.0
         self._seconds_before: float | None = 0.0
-
-    def _comparable(self, baseline: dict, folder: str) -> dict:
-        """The baseline's evaluation, if it was of the same rows with the same settings."""
-        if not self.benchmarks:
-            raise ValueError(f"`baseline_dir={folder!r}` needs an `eval_dataset` or `benchmarks` to compare on.")
-        if baseline.get("protocol") != self.protocol:
-            raise ValueError(
-                f"`baseline_dir={folder!r}` was not evaluated on the same rows, metrics and answer length: then "
-                f"{baseline.get('protocol')}, now {self.protocol}. Run the baseline again with this evaluation."
-            )
-        if baseline.get("method") != "full":
-            logger.warning("`baseline_dir` was trained by %r, not on all rows.", baseline.get("method"))
-        try:
-            from_json(baseline["settings"])
-        except (KeyError, TypeError, AttributeError) as error:
-            raise DamagedFile(Path(folder) / EVALUATION, f"no readable evaluation: {error!r}", REMEDY) from error
-        return baseline
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         self._evaluated_at = None

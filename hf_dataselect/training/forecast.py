@@ -31,11 +31,13 @@ from ..plan import SelectionPlan
 from ..registry import load_selector
 from ..selector import Selector, method_name
 from .audit_plan import AuditPlan
+from .callbacks import comparable_baseline
 from .comparison import PlannedRun
 from .inputs import load_processing_class_of, prepare_benchmarks, selection_plan
 from .judge_calls import judge_total
 from .rates import Rates, measured_rates
-from .recipe import Recipe, load_sources, set_model_options
+from .recipe import Recipe, load_held_out, load_sources, set_model_options
+from .trial_plan import plan_trials
 
 
 logger = logging.getLogger(__name__)
@@ -93,7 +95,10 @@ class Forecast:
     def select(self, selector: Selector, kept: int, times: int = 1) -> None:
         """Add a selection."""
         targets = 0 if self.plan.target is None else len(self.plan.target)
-        for name, number in selector.forecast(self.candidates, targets, kept).items():
+        forecast = selector.forecast(self.candidates, targets, kept)
+        if "training" in selector.needs():  # it trains as the run does
+            forecast["warmup_rows"] = math.ceil(forecast["warmup_rows"] * self._gone_through(kept) / kept)
+        for name, number in forecast.items():
             own = "model" in selector.needs() or name == "judge_calls"
             (self.passes if own else self.others)[name] += number * times
 
@@ -149,14 +154,20 @@ class Forecast:
 
     def _trained(self, mean: float) -> tuple[float, int]:
         """Tokens and updates of all trainings."""
-        args = self.recipe.args
-        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * PartialState().num_processes
+        args, batch = self.recipe.args, self._batch()
+        tokens = sum(map(self._gone_through, self.trained_rows)) * mean
         if args.max_steps > 0:
-            updates = args.max_steps * len(self.trained_rows)
-            return updates * batch * mean, updates
-        epochs = args.num_train_epochs
-        tokens = sum(rows * mean * epochs for rows in self.trained_rows)
-        return tokens, sum(math.ceil(math.ceil(rows / batch) * epochs) for rows in self.trained_rows)
+            return tokens, args.max_steps * len(self.trained_rows)
+        return tokens, sum(math.ceil(math.ceil(rows / batch) * args.num_train_epochs) for rows in self.trained_rows)
+
+    def _gone_through(self, rows: int) -> float:
+        """Rows that one training on as many goes through, epoch by epoch."""
+        args = self.recipe.args
+        return args.max_steps * self._batch() if args.max_steps > 0 else rows * args.num_train_epochs
+
+    def _batch(self) -> int:
+        args = self.recipe.args
+        return args.per_device_train_batch_size * args.gradient_accumulation_steps * PartialState().num_processes
 
     def _answers(self) -> tuple[int, int]:
         """Answers that benchmarks generate for all trainings, and the tokens of these at most."""
@@ -208,14 +219,23 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     plan = selection_plan(args, records, load_target(args.selection_target, records))
     plan.check(recipe.model.model_name_or_path, args.runtime(None).cache_dir)
     set_model_options(args, recipe.model)
-    found = Forecast(recipe, plan, len(records))
+    benchmarks = prepare_benchmarks(args, held_out) if train else []
+    if "training" in plan.needs and not train:
+        held_out = load_held_out(recipe)
+    trials = plan_trials(plan, held_out, recipe.model.model_name_or_path)
+    if train and args.baseline_dir:
+        comparable_baseline(args.baseline_dir, benchmarks)
+    found = Forecast(recipe, plan, len(records), benchmarks=benchmarks)
     kept = plan.budget.rows(len(records))
     found.notes.append(f"rows kept: {'at most all' if kept is None else f'{kept:,}'} (budget: {plan.budget})")
+    if trials is not None:
+        found.notes += [f"left out: {name}: {why}" for name, why in trials.left_out.items()]
+        if trials.seconds is not None:
+            found.notes.append(f"trials: no more begins after {_time(trials.seconds)} (`auto_budget`)")
     kept = len(records) if kept is None else kept
     found.select(plan.selector, kept)
     if train:
         found.trained_rows, found.models_kept = [kept], 1
-        found.benchmarks = prepare_benchmarks(args, held_out)
     return found.lines()
 
 

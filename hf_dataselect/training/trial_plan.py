@@ -11,12 +11,10 @@ from ..data.load import load_rows
 from ..data.records import Records
 from ..errors import Checks, explained
 from ..plan import SelectionPlan
-from ..selectors.auto import DEFAULTS, Auto
+from ..selectors.auto import DEFAULTS, MOST_ROWS, Auto
 from .entries import Entry, entries_of
 
 
-#: Held-out rows that decide, at most: each is evaluated after every training.
-MOST_ROWS = 64
 #: Target rows from which on they decide, where nothing else is said.
 ENOUGH_TARGET = 16
 #: Rows below which two subsets of a pool are hardly different.

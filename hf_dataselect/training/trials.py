@@ -1,85 +1,35 @@
 """
-Trainings on small subsets of a pool, as the run trains, each from the same weights: what an audit learns of selectors
-by ([`TrainedLosses`]), and what `auto` decides by ([`Trials`]).
+Trainings on small subsets of a pool, as the run trains, each from the same weights: what `auto` decides by.
 """
 
 import dataclasses
 import logging
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from trl import SFTConfig
 
 from ..context import Context
 from ..data.records import Records
 from ..engines.runtime.account import Account
-from ..engines.tuning.settings import TrainingSettings
-from ..errors import explained
+from ..errors import TrainingDiverged, explained
 from ..evaluation.audit.estimate import LEVEL, Estimate
 from ..evaluation.audit.gain import between_seeds, gain
 from ..evaluation.audit.prediction import predict, subset_sums
-from ..evaluation.comparison.evaluated_runs import FREE
-from ..features.tuned_loss import TunedLoss
-from ..fitted.subset_losses import Measured, SubsetLosses
+from ..fitted.subset_losses import Measured
 from ..pipeline import needs_of, select
 from ..runs.folder import read_evaluation
 from ..selector import Selector
+from ..selectors.auto import LEAST
 from .entries import Entry
+from .trained_losses import TrainedLosses
 from .trial_plan import TrialPlan
 from .trial_plan import plan_trials as plan_trials
 
 
 logger = logging.getLogger(__name__)
 
-#: Prefixes of arguments of [`~trl.SFTConfig`] that decide no weights, or that token rows already follow.
-_BESIDE = (*FREE, "eval_", "do_", "load_best", "metric_for", "greater_is", "dataset_", "model_init", "chat_template")
-_BESIDE += ("assistant_only", "completion_only", "truncation_mode")
-#: Rows of a subset, at least.
-LEAST = 8
-
-
-class TrainedLosses:
-    """Held-out losses of the trainer's model trained on rows with one seed, kept in `subsets.jsonl` of a folder."""
-
-    def __init__(self, trainer: Any, held_out: Records, folder: Path, seed: int):
-        args, self.seed = trainer.args, seed
-        ctx = trainer.context(cached=False)
-        fields = {item.name for item in dataclasses.fields(SFTConfig)}
-        settings = TrainingSettings(
-            method="lora" if hasattr(trainer.model, "peft_config") else "full",
-            epochs=args.num_train_epochs,
-            learning_rate=args.learning_rate,
-            batch_size=args.per_device_train_batch_size,
-            gradient_accumulation=args.gradient_accumulation_steps,
-            seed=seed,
-            given={name: args.given[name] for name in fields & args.given.keys() if not name.startswith(_BESIDE)},
-        )
-        self._loss = TunedLoss(trainer.records, held_out, ctx, settings)
-        self._store = SubsetLosses(folder / "subsets.jsonl", self._loss.key, ctx.runtime)
-
-    def untrained(self) -> Measured:
-        """The losses before training: those of no rows."""
-        (measured,) = self._store.measure([np.zeros(0, np.int64)], lambda _: (self._loss.untrained(), {}), "Untrained")
-        for reason, rows in self._loss.unscorable.items():
-            logger.warning("%d held-out rows have no loss: %s.", len(rows), reason)
-        return measured
-
-    def known(self, rows: np.ndarray) -> bool:
-        """Whether an earlier process has trained on these."""
-        return tuple(rows.tolist()) in self._store.done
-
-    def measure(self, subsets: list[np.ndarray], name: str) -> list[Measured]:
-        """Those of subsets; the line of each notes the seconds of the training, of its steps, and of all."""
-
-        def loss_of(rows: np.ndarray) -> tuple[np.ndarray, dict[str, float]]:
-            started = time.perf_counter()
-            losses = self._loss.by_row(rows)
-            spent = {"train_seconds": self._loss.train_seconds, "spent": time.perf_counter() - started}
-            return losses, {"seconds": self._loss.seconds} | spent
-
-        return self._store.measure(subsets, loss_of, name)
+DIVERGED = "its training diverged"
 
 
 def trainable(records: Records, ctx: Context) -> tuple[np.ndarray, dict[str, list[int]]]:
@@ -129,8 +79,8 @@ class Trials:
     def __init__(self, planned: TrialPlan, trainer: Any, ctx: Context):
         self._planned, self._trainer, self._ctx = planned, trainer, ctx
         self._began, self._before = time.perf_counter(), ctx.account.cached_seconds
-        #: Rows that the run keeps.
-        self.rows = planned.rows
+        #: Rows that a method chooses: those that the run keeps, or as many as the smallest subset has.
+        self.rows = max(planned.rows, LEAST)
         #: What all of it may take; not known before the first training, where that of the whole pool is the limit.
         self.seconds = planned.seconds
         self._usable, _ = trainable(trainer.records, ctx)
@@ -138,7 +88,7 @@ class Trials:
         self._chosen: dict[str, list[Any]] = {}
         halves = np.random.default_rng(ctx.seed).permutation(len(planned.held_out)) % 2 == 0
         self._halves = [halves, ~halves]
-        self.source, self.left_out = planned.source, planned.left_out
+        self.source, self.left_out = planned.source, dict(planned.left_out)
         self.size, self.cost = self.rows, 0.0
         self._forget()
 
@@ -174,6 +124,8 @@ class Trials:
             fitting = most
         elif self.seconds is None:  # the scores may take half of the time
             fitting = len(self._usable) // (2 * trainings)
+        elif not self.cost:  # not known before the first training
+            fitting = most
         else:
             fitting = int(self.size * self.left / (trainings * self.cost))
         size = max(LEAST, min(fitting, most))
@@ -205,10 +157,14 @@ class Trials:
         except (ValueError, ImportError, OSError) as error:
             if self._planned.required:
                 raise
-            logger.warning("`%s` is left out: %s", name, explained(error))
-            self.left_out[name] = explained(error)
-            return False
+            return self._leave_out(name, explained(error))
         return True
+
+    def _leave_out(self, name: str, why: str) -> bool:
+        logger.warning("`%s` is left out: %s", name, why)
+        self.left_out[name] = why
+        self.tops.pop(name, None)
+        return False
 
     def prediction(self, name: str) -> float:
         """Rank correlation over random subsets of the sum of a method's scores and of how low the mean loss is."""
@@ -225,18 +181,31 @@ class Trials:
         """Trainings that one more of a method is: two, if it sees the halves of a target."""
         return len(self._chosen[name])
 
-    def add_top(self, name: str) -> None:
-        """Train on a method's rows once more: on others of these, or with another seed if a subset is all of them."""
-        tried, found = self.tops.setdefault(name, []), []
-        for chosen in self._chosen[name]:
-            top, seed = np.intersect1d(chosen.indices, self._usable), self._trainer.args.seed
+    def add_top(self, name: str) -> bool:
+        """
+        Train on a method's rows once more: on others of these, or with another seed if a subset is all of them.
+        Whether it can be compared; else it is left out.
+        """
+        tried, found = len(self.tops.get(name, [])), []
+        tops = [np.intersect1d(chosen.indices, self._usable) for chosen in self._chosen[name]]
+        if (fewest := min(map(len, tops))) < self.size:
+            return self._leave_out(name, f"it has {fewest} rows to train on, fewer than the {self.size} of a subset")
+        for top in tops:
+            seed = self._trainer.args.seed
             if len(top) > self.size:
                 drawn = np.random.default_rng(seed).permutation(top)
-                top = self._ctx.agreed(np.sort(np.roll(drawn, -len(tried) * self.size)[: self.size]))
+                top = self._ctx.agreed(np.sort(np.roll(drawn, -tried * self.size)[: self.size]))
             else:
-                seed += len(tried)
-            found.append(self._train(top, seed, f"Rows of {name}, {len(tried) + 1}").losses)
-        tried.append(found[0] if len(found) == 1 else np.where(self._halves[1], *found))
+                seed += tried
+            try:
+                found.append(self._train(top, seed, f"Rows of {name}, {tried + 1}").losses)
+            except TrainingDiverged:
+                return self._leave_out(name, DIVERGED)
+        losses = found[0] if len(found) == 1 else np.where(self._halves[1], *found)
+        if not np.isfinite(losses[..., np.isfinite(self.random).all(0)]).all():
+            return self._leave_out(name, DIVERGED)
+        self.tops.setdefault(name, []).append(losses)
+        return True
 
     def gain(self, name: str, among: int) -> Estimate:
         """

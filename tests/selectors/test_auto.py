@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from benchmarks.auto_claims import decide
+from benchmarks.auto_claims import Simulated, decide
 from hf_dataselect import select_dataset
 from hf_dataselect.engines.store.checked import read_lines
 from hf_dataselect.evaluation.audit.estimate import Estimate
+from hf_dataselect.features.tuned_loss import TunedLoss
 from hf_dataselect.fitted import subset_losses
 from hf_dataselect.fitted.subset_losses import Measured
 from hf_dataselect.registry import load_selector
@@ -88,7 +89,7 @@ def test_random_rows_are_those_of_a_run_of_random_where_nothing_helps(run):
 
 def test_it_stops_when_the_time_is_up_and_says_what_was_not_tried(run):
     figures = trainer(run, [PLANTED, "length"], seconds=1e-3).select().facts["figures"]
-    assert figures["chosen"].startswith("random: none of 0 methods") and figures["chosen"].endswith("the time was up")
+    assert figures["chosen"] == "random: no method was tried, since the time was up"
     assert (
         figures["not tried"] == "planted (time); length (time)"
         and figures["trials"].startswith("1 trainings")
@@ -101,6 +102,40 @@ def test_it_stops_when_the_time_is_up_and_says_what_was_not_tried(run):
         and figures["trials"].startswith("1 trainings")
         and "nan" not in str(figures)
     )
+
+
+def test_a_budget_of_seconds_holds_for_epochs_whose_subsets_have_at_least_8_rows(tmp_path):
+    few = {"method": "column", "selection_kwargs": {"name": "noise", "threshold": 57}, "name": "few"}
+    epochs = {"max_steps": -1, "num_train_epochs": 1, "selection_budget": 0.05}
+    made = trainer(tmp_path, ["length", few], **epochs)
+    selection = made.select()
+    figures = selection.facts["figures"]
+    assert len(selection.indices) == 3 and "trainings on 8 rows" in figures["trials"]
+    assert "few (it has 3 rows to train on, fewer than the 8 of a subset)" in figures["not tried"]
+    subsets = list(read_lines(tmp_path / "run" / "subsets.jsonl"))
+    assert {len(line["rows"]) for line in subsets} == {8} and len(subsets) == 8 + ROUNDS
+
+
+def test_a_method_whose_training_diverges_is_left_out(run, monkeypatch):
+    method = {"method": "column", "selection_kwargs": {"name": "noise", "higher_is_better": False}, "name": "low"}
+    lowest = set(np.argsort(NOISE)[:8].tolist())
+
+    def diverging(self, rows, by_row=TunedLoss.by_row):
+        if lowest == set(rows.tolist()):
+            self.settings = dataclasses.replace(self.settings, given=self.settings.given | {"learning_rate": 1e30})
+        return by_row(self, rows)
+
+    monkeypatch.setattr(TunedLoss, "by_row", diverging)
+    figures = trainer(run, [method, PLANTED]).select().facts["figures"]
+    assert figures["chosen"].startswith("planted: ") and "nan" not in str(figures)
+    assert figures["not tried"] == "low (its training diverged)"
+    figures = trainer(run, [method]).select().facts["figures"]
+    assert figures["chosen"] == "random: no method was tried, since all are left out"
+
+
+def test_random_rows_that_diverge_end_it_with_the_cause(tmp_path):
+    with pytest.raises(ValueError, match="weights are not finite .* lower the learning rate"):
+        trainer(tmp_path, ["length"], learning_rate=1e30).select()
 
 
 def test_a_method_with_a_target_is_judged_by_the_half_that_it_does_not_see(tmp_path):
@@ -190,6 +225,16 @@ def test_less_time_drops_the_methods_whose_scores_predict_least():
     assert isinstance(choice, Random) and not trials.tops and figures["chosen"].endswith("the time was up")
 
 
+def test_one_method_that_diverges_leaves_the_gains_of_the_others(monkeypatch):
+    def train(self, rows, seed, name, train=Simulated._train):
+        losses = train(self, rows, seed, name).losses
+        return Measured(np.where(np.arange(24) < 20 * name.startswith("Rows of bad"), np.nan, losses), {})
+
+    monkeypatch.setattr(Simulated, "_train", train)
+    choice, trials, figures = decide(1, {"bad": 1.0, "good": 2.0})
+    assert choice == "good" and figures["not tried"] == "bad (its training diverged)" and set(trials.tops) == {"good"}
+
+
 def test_trainings_of_halving():
     assert [halving(n) for n in range(7)] == [0, 4, 5, 7, 8, 11, 12]
 
@@ -225,6 +270,7 @@ class Certain:
 
     def add_top(self, name):
         self.tops[name] = [np.zeros(1)]
+        return True
 
     def gain(self, name, among):
         return Estimate(0.5, 0.1, 0.9)

@@ -17,7 +17,7 @@ from torch import nn
 from transformers import ProgressCallback, TrainerCallback
 
 from ...compat.transformers import keep_to
-from ...errors import SelectionError
+from ...errors import SelectionError, TrainingDiverged
 from ..runtime.model_state import preserved, unprepared
 from ..runtime.ranks import training_phase
 from ..runtime.runtime import Runtime
@@ -157,7 +157,7 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
             with preserved(tuned):
                 _train(tuned, tokenizer, rows, settings, runtime, *([recorder] if recorder else []))
             if lost := [name for name, weight in weights().items() if not torch.isfinite(weight).all()]:
-                raise SelectionError(
+                raise TrainingDiverged(
                     f"{len(lost)} weights are not finite after the warm-up ({lost[0]!r}, ...), as the loss or its "
                     "gradient was not: repair the model's weights, load it in float32 or bfloat16, or lower the "
                     "learning rate of the warm-up."

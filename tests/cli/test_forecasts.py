@@ -1,0 +1,34 @@
+"""`--dry_run` refuses what the run refuses, and counts what `auto` trains."""
+
+import pytest
+
+from hf_dataselect.cli.main import main
+from tests.tiny_training import write_recipe
+
+
+def refused(capsys, argv: list[str]) -> str:
+    with pytest.raises(SystemExit):
+        main(argv)
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_dry_run_refuses_what_the_run_refuses(tmp_path, capsys):
+    recipe = write_recipe(tmp_path)
+    auto = ["--config", str(recipe), "--selection_method", "auto", "--selection_kwargs", "{}"]
+    for command in ("train", "select"):
+        said = [refused(capsys, [command, *auto, *more]) for more in ([], ["--dry_run"])]
+        assert said[0] == said[1] and "rows are fewer than 32" in said[0]
+    train = ["train", "--config", str(recipe), "--baseline_dir", "no such run"]
+    said = [refused(capsys, [*train, *more]) for more in ([], ["--dry_run"])]
+    assert said[0] == said[1] and "`baseline_dir='no such run'` is not the folder" in said[0]
+
+
+def test_a_dry_run_counts_the_epochs_and_the_held_out_rows_of_trials(tmp_path, capsys):
+    auto = {"methods": ["length"], "auto_budget": 600}
+    options = {"selection_method": "auto", "selection_kwargs": auto, "selection_budget": 10, "max_steps": -1}
+    recipe = write_recipe(tmp_path, 40, num_train_epochs=3, **options)
+    for command in ("select", "train"):
+        main([command, "--config", str(recipe), "--dry_run"])
+        said = capsys.readouterr().out
+        assert f"forward passes over a row: {40 + 64 * 12}\n" in said and "no more begins after 10.0 min" in said
+        assert f"rows of warm-ups (trainings of the method's own): {12 * 10 * 3}\n" in said
