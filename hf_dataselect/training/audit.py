@@ -23,8 +23,9 @@ from ..selection import Selection
 from .audit_plan import AuditPlan, check_size
 from .entries import Entry
 from .recipe import build_trainer
+from .trained_losses import TrainedLosses
 from .trainer import DataSelectingTrainer
-from .trials import TrainedLosses, drawn_subset, full_seconds, trainable
+from .trials import drawn_subset, full_seconds, trainable
 
 
 logger = logging.getLogger(__name__)

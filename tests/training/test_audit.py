@@ -19,7 +19,7 @@ from hf_dataselect.registry import load_selector, method_names
 from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.audit_plan import plan_audit
 from hf_dataselect.training.recipe import build_trainer, parse_recipe
-from hf_dataselect.training.trials import TrainedLosses
+from hf_dataselect.training.trained_losses import TrainedLosses
 from tests.rows import WORDS
 from tests.tiny_training import write_recipe
 
