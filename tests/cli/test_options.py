@@ -284,7 +284,7 @@ def test_options_of_audit_reach_the_subsets_and_the_top_rows(tmp_path, monkeypat
             trained.append((self.settings, tuple(rows.tolist())))
             return np.arange(self.held_out) + rows.mean() / 99
 
-    monkeypatch.setattr("hf_dataselect.training.trials.TunedLoss", Loss)
+    monkeypatch.setattr("hf_dataselect.training.trained_losses.TunedLoss", Loss)
     path = write_recipe(tmp_path)
     rewrite(path, lambda name: name not in ("selection_method", "selection_kwargs", "selection_budget"))
     main(["audit", "--config", str(path), "--seed", "5", "--max_grad_norm", "0.5", *as_arguments(options)])
