@@ -145,6 +145,25 @@ def require_extras(name: str, extras: dict[str, str]) -> None:
             raise ImportError(f"`{name}` needs the package `{module}`: `pip install hf_dataselect[{extra}]`.")
 
 
+def imported_class(path: str, base: type[Any], said: str) -> type[Any]:
+    """The subclass of `base` at `package.module:Class`; errors begin with `said`, who names it."""
+    module_name, _, class_name = path.partition(":")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"{said} can't be imported: {error}.") from error
+    if not (isinstance(kind, type) and issubclass(kind, base)):
+        raise ValueError(f"{said} is not a `{base.__name__}`.")
+    return kind
+
+
+def class_of_module(name: str, base: type[Any]) -> type[Any]:
+    """The subclass of `base` that a module defines."""
+    module = importlib.import_module(name)
+    kinds = (kind for _, kind in inspect.getmembers(module, inspect.isclass) if kind.__module__ == module.__name__)
+    return next(kind for kind in kinds if issubclass(kind, base))
+
+
 def _mapping(kwargs: dict[str, Any] | str | None, option: str) -> dict[str, Any]:
     if isinstance(kwargs, str):
         try:

@@ -3,14 +3,11 @@ The folder is the registry: a method's name is the name of its file in `hf_datas
 theirs as entry points.
 """
 
-import importlib
-import importlib.util
-import inspect
 from typing import Any, get_args
 
 from .declared import method_names
 from .engines.forward.wants import Want
-from .options import _mapping, nearest, require_extras, typed_options
+from .options import _mapping, class_of_module, imported_class, nearest, require_extras, typed_options
 from .plugins import described, plugin_of, plugins, warn_of_clash
 from .selector import Need, Selector, method_name
 
@@ -34,32 +31,15 @@ def selector_class(name: str) -> type[Selector]:
         selector.
     """
     if ":" in name:
-        return _imported(name, "")
+        return imported_class(name, Selector, f"`selection_method={name!r}`")
     if name not in method_names():
         point = plugin_of(name)
         if point is None:
             known = sorted({*method_names(), *plugins()})
             raise ValueError(f"`selection_method={name!r}` does not exist{nearest(name, known)}")
-        return _imported(point.value, f", {described(point)},", name)
+        return imported_class(point.value, Selector, f"`selection_method={name!r}`, {described(point)},")
     warn_of_clash(name)
-    module = importlib.import_module(f"{__package__}.selectors.{name}")
-    return next(
-        kind
-        for _, kind in inspect.getmembers(module, inspect.isclass)
-        if issubclass(kind, Selector) and kind.__module__ == module.__name__
-    )
-
-
-def _imported(path: str, origin: str, name: str | None = None) -> type[Selector]:
-    """The selector at `package.module:Class`; `origin` says in errors who lists it, under which `name`."""
-    module_name, _, class_name = path.partition(":")
-    try:
-        kind = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"`selection_method={name or path!r}`{origin} can't be imported: {error}.") from error
-    if not (isinstance(kind, type) and issubclass(kind, Selector)):
-        raise ValueError(f"`selection_method={name or path!r}`{origin} is not a `Selector`.")
-    return kind
+    return class_of_module(f"{__package__}.selectors.{name}", Selector)
 
 
 def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = None) -> Selector:

@@ -17,8 +17,6 @@ others at every evaluation.
 """
 
 import copy
-import importlib
-import inspect
 import json
 import pkgutil
 import re
@@ -31,7 +29,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..context import Context
-from ..options import nearest, require_extras, typed_options
+from ..options import class_of_module, imported_class, nearest, require_extras, typed_options
 
 
 @dataclass
@@ -136,22 +134,10 @@ def benchmark_class(kind: str) -> type[Benchmark]:
         `ValueError`: there is no such kind (with the nearest right name), or the class is no benchmark.
     """
     if ":" in kind:
-        name, _, class_name = kind.partition(":")
-        try:
-            own = getattr(importlib.import_module(name), class_name)
-        except (ImportError, AttributeError) as error:
-            raise ValueError(f"`kind={kind!r}` can't be imported: {error}.") from error
-        if not (isinstance(own, type) and issubclass(own, Benchmark)):
-            raise ValueError(f"`kind={kind!r}` is not a `Benchmark`.")
-        return own
+        return imported_class(kind, Benchmark, f"`kind={kind!r}`")
     if kind not in benchmark_kinds():
         raise ValueError(f"`kind={kind!r}` does not exist{nearest(kind, benchmark_kinds())}")
-    module = importlib.import_module(f"{__package__}.benchmarks.{kind}")
-    return next(
-        cls
-        for _, cls in inspect.getmembers(module, inspect.isclass)
-        if issubclass(cls, Benchmark) and cls.__module__ == module.__name__
-    )
+    return class_of_module(f"{__package__}.benchmarks.{kind}", Benchmark)
 
 
 def load_benchmarks(

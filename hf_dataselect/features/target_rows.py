@@ -28,6 +28,12 @@ def subtasks(target: Records) -> np.ndarray | None:
     return np.array([numbers.setdefault(name, len(numbers)) for name in target.dataset[SUBTASK]], np.int64)
 
 
+def check_target_text(ctx: Context) -> None:
+    """Refuse, with a [`SelectionError`], target rows that are token ids."""
+    if ctx.target.layout == "tokens":
+        raise SelectionError("`selection_target` holds token ids: give its rows untokenized.")
+
+
 def encode_target(ctx: Context, text_format: TextFormat) -> Encoded:
     """
     Token rows of `ctx.target`. A warning names unusable rows.
@@ -35,8 +41,7 @@ def encode_target(ctx: Context, text_format: TextFormat) -> Encoded:
     Raises:
         [`SelectionError`]: no row is usable.
     """
-    if ctx.target.layout == "tokens":
-        raise SelectionError("`selection_target` holds token ids: give its rows untokenized.")
+    check_target_text(ctx)
     encoded = ctx.encode(ctx.target, text_format)
     unusable = {reason: rows for reason, rows in encoded.problems.items() if rows}
     for reason, rows in unusable.items():

@@ -17,7 +17,7 @@ It never takes much more than `auto_budget`: by default, selecting takes as long
 The decision, what was tried, and which rows decided are figures of the selection. Scores, columns and excluded rows
 are the chosen method's.
 
-Relations: [`Random`] is what it falls back to, with the same rows as a run of it; `hf-dataselect audit` measures the
+Relations: `random` is what it falls back to, with the same rows as a run of it; `hf-dataselect audit` measures the
 same, with more subsets, for all methods.
 """
 
@@ -32,8 +32,8 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..options import Interval, PositiveFloat
+from ..registry import load_selector
 from ..selector import Card, Need, Scores, Selector
-from .random import Random
 
 
 logger = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ class Auto(Selector):
             f"{trials.trained} trainings on {trials.size} rows, {trials.spent:.0f} of {trials.seconds:.0f} seconds"
         )
         logger.info("`auto` chooses %s.", figures["chosen"])
-        return Random() if best is None else trials.selector(best)
+        return load_selector("random") if best is None else trials.selector(best)
 
     def _halve(self, scored: list[str], trials: Any) -> bool:
         """Train on the top rows of the methods by successive halving; whether the time was enough."""

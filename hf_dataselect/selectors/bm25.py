@@ -23,7 +23,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.target_similarity import for_target
 from ..errors import SelectionError
-from ..features.target_rows import subtasks
+from ..features.target_rows import check_target_text, subtasks
 from ..features.term_scores import target_matches
 from ..selector import Card, Need, Selector
 
@@ -58,8 +58,7 @@ class BM25(Selector):
         return frozenset({"text", "target"})
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
-        if ctx.target.layout == "tokens":
-            raise SelectionError("`selection_target` holds token ids: give its rows untokenized.")
+        check_target_text(ctx)
         matches, groups = target_matches(records, ctx), subtasks(ctx.target)
         usable = ~np.isnan(matches).all(0)
         if not usable.any():
