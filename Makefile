@@ -61,5 +61,5 @@ clean:
 		{ echo "hf_dataselect needs Python 3.11 or later, as TRL does: make PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 	@echo "Installing into .venv (once, a few minutes) ..."
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[test]'
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input --no-compile -c constraints.txt -e '.[test]'
 	@touch $@
