@@ -83,6 +83,7 @@ class AlpaGasus(Selector):
             "the paper has no diversity step: `selection_diversity` adds one",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def __post_init__(self):
         super().__post_init__()

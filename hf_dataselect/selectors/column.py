@@ -36,6 +36,7 @@ class Column(Selector):
         label_source="a column of the dataset",
         steps=("read the column", "keep the top k"),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def check(self, records: Records) -> None:
         if self.name not in records.dataset.column_names:

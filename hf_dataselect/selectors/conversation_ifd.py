@@ -63,6 +63,9 @@ class ConversationIFD(Selector):
     def wants(self) -> frozenset[Want]:
         return frozenset({"token losses", "unconditional loss"})
 
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": 3 * rows}
+
     def check(self, records: Records) -> None:
         if all(len(record.answer_turns) < 2 for record in records):
             raise ValueError(

@@ -19,6 +19,7 @@ class Full(Selector):
     """Keep every row, in the order of the dataset."""
 
     card: ClassVar[Card] = Card(title="all rows: the baseline (BM)", steps=("keep all",))
+    columns: ClassVar[tuple[str, ...] | None] = ()
     default_budget: ClassVar[float] = 1.0
     fixed_budget: ClassVar[bool] = True
 

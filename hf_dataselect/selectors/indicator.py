@@ -53,6 +53,7 @@ class Indicator(Selector):
         steps=("measure the text", "keep the top k"),
         multi_turn="all assistant turns, one below the other",
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def __post_init__(self):
         super().__post_init__()

@@ -88,6 +88,7 @@ class InsTag(Selector):
             "`similarity`, `support` and `confidence` are the paper's as far as it says: no code confirms them",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
     spreads_out: ClassVar[bool] = True
 
     def __post_init__(self):

@@ -131,6 +131,7 @@ class LESS(Selector):
             "of a user's adapter, only the factors of its linear layers count, not biases or `modules_to_save`",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})

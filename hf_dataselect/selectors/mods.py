@@ -105,6 +105,7 @@ class MoDS(Selector):
             "a row without a reward is NaN and named, where the code drops it silently",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ()
     spreads_out: ClassVar[bool] = True
     nested: ClassVar[bool] = False
 

@@ -95,6 +95,7 @@ class Nuggets(Selector):
             "scores are not rounded",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("wins",)
 
     def __post_init__(self):
         super().__post_init__()

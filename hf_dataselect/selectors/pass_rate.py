@@ -52,6 +52,7 @@ class PassRate(Selector):
         model_free=False,
         multi_turn="rows are taken whole",
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("pass_rate",)
 
     def check(self, records: Records) -> None:
         columns = records.dataset.column_names

@@ -19,6 +19,7 @@ class Random(Selector):
     """Keep rows drawn without replacement; `seed` of the training arguments decides which."""
 
     card: ClassVar[Card] = Card(title="random rows: the control", steps=("draw k rows",))
+    columns: ClassVar[tuple[str, ...] | None] = ()
 
     def score(self, features: Records, ctx: Context) -> np.ndarray:
         # Ranks of a permutation: exact in float32 up to 2**24 rows, and all different below it.

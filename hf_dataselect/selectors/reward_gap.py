@@ -71,6 +71,7 @@ class RewardGap(Selector):
             "SelectiveDPO (arXiv 2502.09650) claims the opposite: `keep: highest`",
         ),
     )
+    columns: ClassVar[tuple[str, ...] | None] = ("gap", "reward_chosen", "reward_rejected")
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text"} if self.reference else {"text", "model"})

@@ -53,6 +53,12 @@ def test_every_method_budget_and_seed_is_a_run_and_baseline_and_control_are_amon
     assert runs[-1].given["seed"] == 2 and runs[-1].given["selection_kwargs"] == {"warmup": "none"}
 
 
+def test_every_run_knows_what_all_methods_want_of_one_pass(recipe):
+    assert {run.wants for run in planned(recipe, "--methods", "perplexity", "rsr", "length")} == {
+        frozenset({"loss", "token ranks"})
+    }
+
+
 @pytest.mark.parametrize(
     "options, said",
     [

@@ -89,6 +89,9 @@ def test_an_unknown_column_is_refused_before_anything_loads():
         method = Blend({"perplexity": 1, "length": 1}, where=f"{name} > 1")
         with pytest.raises(ValueError, match=f"names '{name}', which is no column; did you mean '{near}'"):
             method.check(Records(ROWS))
+    for name, near in (("nuggets.win", "nuggets.wins"), ("random.scores", "random")):
+        with pytest.raises(ValueError, match=f"names '{name}', which is no column; did you mean '{near}'"):
+            Blend({"nuggets": 1, "random": 1}, where=f"{name} > 1").check(Records(ROWS))
     with pytest.raises(ValueError, match="every prompt here has one"):
         Blend({"grape": 1}).check(Records(Dataset.from_list(ROWS.to_list()[:1])))
 

@@ -31,7 +31,7 @@ from hf_dataselect.selectors.selectit import SelectIT, sentence_scores, token_sc
 from hf_dataselect.selectors.t_shirt import TSHIRT, selective_ifd
 from hf_dataselect.selectors.token_drop import TokenDrop
 from hf_dataselect.testing import sample_rows, tiny_context
-from tests.shared_data import golden, golden_path
+from tests.shared_data import golden, golden_path, smollm2_path
 
 
 @pytest.fixture(scope="module")
@@ -95,14 +95,17 @@ def test_t_shirt_equals_its_authors_code(tiny):
     np.testing.assert_allclose([np.exp(row[0]) for row in plain if len(row)], expected, rtol=2e-4)
 
 
-def test_selectit_equals_its_authors_code(tiny):
-    run = next(run for run in golden("selectit")["runs"] if run["model"] == "tiny")
+@pytest.mark.parametrize("name", ["tiny", "smollm2"])
+def test_selectit_equals_its_authors_code(name):
+    run = next(run for run in golden("selectit")["runs"] if run["model"] == name)
+    folder = golden_path("tiny_model") if name == "tiny" else smollm2_path()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
 
     class Given(LocalModel):
         def prompt_ids(self, question, reply=True):
             return json.loads(question)
 
-    scorer = Given(tiny, AutoTokenizer.from_pretrained(golden_path("tiny_model")))
+    scorer = Given(model, AutoTokenizer.from_pretrained(folder))
     prompts = [json.dumps(ids) for row in run["rows"] for ids in row["prompt_ids"]]
     logits = scorer.digit_logits(prompts, ("1", "2", "3", "4", "5"), Runtime(dtype="float32")).values
     logits = logits.reshape(len(run["rows"]), 5, 5)
