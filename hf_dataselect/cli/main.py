@@ -35,6 +35,7 @@ usage: hf-dataselect COMMAND [options]
   fit-rule      fit a rule for a method that has one:  hf-dataselect fit-rule --config instruction_mining
   methods       the methods and their cards:           hf-dataselect methods [NAME]
   recipe        the recipes, or one to change:         hf-dataselect recipe ifd > ifd.yaml
+  cache         what the cache holds; to clean it:     hf-dataselect cache clean --older_than 30
   env           versions and devices, for reports:     hf-dataselect env
 
 `hf-dataselect COMMAND --help` lists the options, `--version` says which version this is. `--config` takes a YAML file
@@ -53,6 +54,7 @@ COMMANDS = (
     "fit-rule",
     "methods",
     "recipe",
+    "cache",
     "env",
 )
 

@@ -142,6 +142,22 @@ def env_parser() -> Parser:
     return Parser("env", "Versions, devices and settings, for reports of faults.")
 
 
+def cache_parser() -> Parser:
+    """Options of `cache`."""
+    parser = Parser("cache", "What the cache holds (list), what takes the room (size), removing some of it (clean).")
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "size", "clean"), help="default: list")
+    parser.add_argument("--cache_dir", default=default_cache_dir(), help="the folder (`selection_cache_dir`)")
+    parser.add_argument("--older_than", type=float, metavar="DAYS", help="clean: what was last written before")
+    parser.add_argument(
+        "--kind",
+        nargs="+",
+        help="clean: only these, as `size` names them. `replies`, for which a judge was paid, go only if named",
+    )
+    parser.add_argument("--all", action="store_true", help="clean: everything but replies")
+    parser.add_argument("--dry_run", action="store_true", help="clean: say what would go, remove nothing")
+    return parser
+
+
 def report_parser() -> Parser:
     """Options of `report`."""
     parser = Parser("report", "Finished runs side by side, with SDF, PIR by setting, STR, seconds, and the rows kept.")
@@ -211,6 +227,7 @@ def _add_judge(parser: argparse.ArgumentParser, purpose: str) -> None:
 PARSERS = {
     "methods": methods_parser,
     "recipe": recipe_parser,
+    "cache": cache_parser,
     "env": env_parser,
     "report": report_parser,
     "scenario": scenario_parser,

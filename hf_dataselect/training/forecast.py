@@ -24,6 +24,7 @@ from ..data.preferences import scored_columns
 from ..data.records import Records
 from ..engines.runtime.memory import free_memory
 from ..engines.runtime.runtime import Runtime
+from ..engines.store.files import in_bytes
 from ..evaluation.benchmark import Benchmark
 from ..evaluation.benchmarks.held_out import HeldOut
 from ..evaluation.questions import QuestionsBenchmark
@@ -199,15 +200,15 @@ class Forecast:
         largest = 3 * rates.saved_bytes * checkpoints * bool(self.trained_rows)
         needed = rates.saved_bytes * self.models_kept + largest * max(1, self.models_kept) + 52 * scored
         folder = next(path for path in Path(args.output_dir).absolute().parents if path.is_dir())
-        free = _bytes(shutil.disk_usage(folder).free)
-        return [f"disk: about {_bytes(needed)} for models, checkpoints and scores; {free} "
+        free = in_bytes(shutil.disk_usage(folder).free)
+        return [f"disk: about {in_bytes(needed)} for models, checkpoints and scores; {free} "
                 "are free"]  # fmt: skip
 
     def _memory(self, rates: Rates) -> str:
-        training = f"{_bytes(rates.training_bytes)} to train" if self.trained_rows else ""
+        training = f"{in_bytes(rates.training_bytes)} to train" if self.trained_rows else ""
         size = f"{rates.parameters / 1e6:,.0f} million parameters, {rates.trainable / 1e6:,.1f} trained"
-        needed = " and ".join(filter(None, [f"{_bytes(rates.weight_bytes)} to score", training]))
-        return f"memory: at least {needed}, activations besides; {_bytes(free_memory())} are free ({size})"
+        needed = " and ".join(filter(None, [f"{in_bytes(rates.weight_bytes)} to score", training]))
+        return f"memory: at least {needed}, activations besides; {in_bytes(free_memory())} are free ({size})"
 
 
 def forecast_run(recipe: Recipe, train: bool) -> list[str]:
@@ -291,7 +292,3 @@ def _time(seconds: float) -> str:
         if seconds >= 1.5 * size:
             return f"{seconds / size:,.1f} {unit}"
     return f"{seconds:,.0f} s"
-
-
-def _bytes(number: float) -> str:
-    return f"{number / 1e9:,.1f} GB" if number >= 1e8 else f"{number / 1e6:,.1f} MB"

@@ -31,6 +31,7 @@ from hf_dataselect.training.audit_arguments import AuditArguments
 from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.recipe import DataArguments
+from tests.cli import test_cache
 from tests.evaluation.judging.test_win_rate import Scripted
 from tests.evaluation.report.test_report import answered, candidates, make_run, tables
 from tests.rows import alpaca
@@ -480,6 +481,6 @@ def test_the_command_env_has_no_options(parsed, capsys):
 
 
 def test_every_command_is_here():
-    tested = [name for name in globals() if name.startswith("test_")]
+    tested = [name for name in (*globals(), *vars(test_cache)) if name.startswith("test_")]
     for command in COMMANDS:
         assert any(f"_{command.replace('-', '_')}_" in name for name in tested), command

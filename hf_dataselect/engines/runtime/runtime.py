@@ -14,6 +14,7 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
 from ...compat.accelerate import out_of_memory
+from ..store.contents import note_model
 from ..store.identity import identity_of
 from ..store.row_store import RecordStore, RowStore, Stored
 from ..store.vector_store import VectorStore
@@ -199,7 +200,12 @@ class Runtime:
 
     def identity(self, model: nn.Module) -> str | None:
         """Content hash of a model, for the namespace of a store; `None` without a cache."""
-        return identity_of(model) if self.cache_dir else None
+        if not self.cache_dir:
+            return None
+        identity = identity_of(model)
+        if self.is_main:
+            note_model(self.cache_dir, identity, model)
+        return identity
 
     def map(
         self,

@@ -97,6 +97,12 @@ def _tell_kept_no_more(folder: Path, why: str) -> None:
     )
 
 
+def in_bytes(number: float) -> str:
+    """A number of bytes, for people."""
+    size, unit = next(((size, unit) for size, unit in ((1e9, "GB"), (1e6, "MB")) if number >= 0.1 * size), (1e3, "kB"))
+    return f"{number / size:,.1f} {unit}"
+
+
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees all of it or nothing, also after the machine lost power."""
     with written_atomic(path) as temporary:
