@@ -61,6 +61,10 @@ def tied_at_the_cut(scores: np.ndarray, kept: np.ndarray) -> tuple[int, int]:
 AT_A_TIME = 32
 #: All gains are updated once single updates have taken this fraction of the work of updating all.
 PATIENCE = 1 / 16
+#: Gains that differ by less, relative to 1 and to themselves, are equal.
+TIE = 1e-8
+#: A matrix of all similarities of at most so many bytes is kept in memory: of 11,585 rows.
+MATRIX_BYTES = 2**30
 
 
 def facility_location(
@@ -72,8 +76,9 @@ def facility_location(
     Gains never grow, so an old gain is an upper bound, and only rows with a high bound are recomputed (lazy greedy).
     If that takes too long, as on rows without structure, all gains are corrected for the rows that are covered better
     than at the last correction: about n / t of them at the t-th pick. The result is that of plain greedy selection;
-    ties go to the earlier row. Similarities are float64 (the kernel of Superfiltering.D differs in the 4th digit only)
-    and never an n x n matrix: memory is that of the vectors and of two arrays `(n, block)`.
+    ties go to the earlier row. Similarities are float64 (the kernel of Superfiltering.D differs in the 4th digit
+    only). An n x n matrix of them is kept where it takes at most `MATRIX_BYTES`; of more rows, they are computed as
+    they are needed, in the memory of the vectors and of two arrays `(block, n)`.
 
     Args:
         vectors (`np.ndarray`):
@@ -92,6 +97,10 @@ def facility_location(
     n = len(vectors)
     covered = np.zeros(n)
     corrected, gains = covered.copy(), np.zeros(n)  # gains for rows covered as in `corrected`
+    matrix = _similarities(vectors, similarity, block) if 8 * n * n <= MATRIX_BYTES else None
+
+    def to_all(rows: np.ndarray | slice) -> np.ndarray:
+        return similarity(vectors[rows], vectors) if matrix is None else matrix[rows]
 
     def blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
         return (rows[start : start + block] for start in range(0, len(rows), block))
@@ -102,7 +111,7 @@ def facility_location(
         return gains + 1e-9 * np.abs(gains) + 1e-6
 
     for rows in blocks(np.arange(n)):
-        gains[rows] = similarity(vectors, vectors[rows]).sum(0)
+        gains[rows] = to_all(rows).sum(1)
     bound, fresh = bounds(gains), np.ones(n, bool)
     chosen, picked_gains = [], []
     while len(chosen) < min(k, n):
@@ -110,10 +119,11 @@ def facility_location(
         while best is None or bound.max() >= best[0]:
             row = int(bound.argmax())
             if fresh[row]:
-                column = similarity(vectors, vectors[row : row + 1])[:, 0]
+                column = to_all(slice(row, row + 1))[0]
                 gain = float(np.maximum(column - covered, 0).sum())
-                # Ties go to the earlier row, as in the plain greedy loop.
-                if best is None or (gain, -row) > (best[0], -best[1]):
+                # Two rows that only cover each other better gain the same: rounding must not choose between them.
+                tie = TIE * (1 + gain)
+                if best is None or gain > best[0] + tie or (gain >= best[0] - tie and row < best[1]):
                     best = gain, row, column
                 tried.append((row, gain))
                 bound[row] = -np.inf
@@ -122,12 +132,12 @@ def facility_location(
             if spent < PATIENCE * len(better):
                 stale = np.argpartition(-np.where(fresh, -np.inf, bound), min(AT_A_TIME, n) - 1)[:AT_A_TIME]
                 stale, spent = stale[~fresh[stale] & (bound[stale] > -np.inf)], spent + AT_A_TIME
-                fresh_gains = np.maximum(similarity(vectors, vectors[stale]), covered[:, None]).sum(0) - covered.sum()
+                fresh_gains = np.maximum(to_all(stale), covered).sum(1) - covered.sum()
                 bound[stale], fresh[stale] = bounds(fresh_gains), True
                 continue
             for rows in blocks(better):
-                low, high = corrected[rows], covered[rows]
-                gains -= np.clip(similarity(vectors, vectors[rows]), low, high).sum(1) - low.sum()
+                low, high = corrected[rows, None], covered[rows, None]
+                gains -= np.clip(to_all(rows), low, high).sum(0) - low.sum()
             corrected, fresh[:] = covered.copy(), True
             bound = bounds(gains)
             bound[[*chosen, *(row for row, _ in tried)]] = -np.inf
@@ -139,6 +149,18 @@ def facility_location(
         covered = np.maximum(covered, column)
         bound[row], fresh[:] = -np.inf, False
     return np.array(chosen, np.int64), np.array(picked_gains)
+
+
+def _similarities(vectors: np.ndarray, similarity: Callable, block: int) -> np.ndarray:
+    """All similarities `(n, n)`, block by block; those of exact copies are equal to the last bit, so that they tie."""
+    n = len(vectors)
+    _, first, inverse = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
+    original, matrix = first[inverse.reshape(-1)], np.empty((n, n))
+    for start in range(0, n, block):
+        matrix[start : start + block] = similarity(vectors[start : start + block], vectors)[:, original]
+    for row in np.flatnonzero(original != np.arange(n)):
+        matrix[row] = matrix[original[row]]
+    return matrix
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
