@@ -34,11 +34,12 @@ from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
 from ..engines.gradients.projection import Projection
-from ..engines.subset.target_similarity import Target, error_of_scores, for_target, highest, near_the_cut
+from ..engines.subset.matchers import for_target
+from ..engines.subset.target_similarity import Target, error_of_scores, highest, near_the_cut
 from ..engines.tuning.warm_up import WarmupSettings
 from ..errors import SelectionError
 from ..features.gradients import check_adapter, gradient_features
-from ..features.target_rows import encode_target, subtasks
+from ..features.target_rows import columns, encode_target, subtasks
 from ..options import Fraction, Interval, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Selector
 
@@ -55,7 +56,10 @@ class LESS(Selector):
     Args:
         rule (`str`, *optional*, defaults to `"max"`):
             `"max"`: the rows with the highest influence on any subtask, the paper's. `"round_robin"`: subtasks choose
-            in turn, found better where few rows are kept (arXiv 2602.14696).
+            in turn, found better where few rows are kept (arXiv 2602.14696). By examples, whatever their subtasks, and
+            that paper: `"doubly_greedy"`: the rows with the highest influence on any example. `"round_robin_free"`:
+            examples choose in turn among the rows that are left. `"optimal_transport"`: rows by what they receive of
+            the examples' mass. `"knn_uniform"`: rows that are near to most examples.
         projection (`str`, *optional*, defaults to `"auto"`):
             `"auto"`: none where the adapter has at most `projection_dim` numbers, or where whole gradients take a
             quarter of the free memory and disk at most (kept in the cache: a killed run goes on as it began);
@@ -94,7 +98,9 @@ class LESS(Selector):
             differentiated themselves, without an adapter.
     """
 
-    rule: Literal["max", "round_robin"] = "max"
+    rule: Literal["max", "round_robin", "doubly_greedy", "round_robin_free", "optimal_transport", "knn_uniform"] = (
+        "max"
+    )
     projection: Literal["auto", "sketch", "rademacher", "none"] = "auto"
     projection_dim: PositiveInt = 8192
     momentum: bool = True
@@ -149,9 +155,9 @@ class LESS(Selector):
         # Of a candidate, the loss that it is trained by; of an example, that of its answers and their ends.
         encoded = ctx.trained(records)
         examples = encode_target(ctx, ctx.text_format(end_of_turn=True))
-        groups = subtasks(ctx.target)
-        if groups is None:  # one subtask, or, to choose in turn, each example for itself
-            groups = np.arange(len(ctx.target)) * (self.rule == "round_robin")
+        groups = columns(ctx.target, self.rule)
+        if self.rule == "max" and subtasks(ctx.target) is None:  # one subtask
+            groups = np.zeros_like(groups)
         auto, tuned_on, similarity = self.projection == "auto", self._warmup_rows(encoded, ctx), 0
         project = Projection("sketch" if auto else self.projection, self.projection_dim)
         with gradient_features(encoded, examples, tuned_on, ctx, self._warmup(ctx), project, auto) as checkpoints:
@@ -161,7 +167,7 @@ class LESS(Selector):
                 similarity = similarity + checkpoint.weight * influence
         features = {"similarity": similarity}
         if checkpoint.error is not None:
-            features["error"] = checkpoint.error.of_groups(compete=self.rule == "max")
+            features["error"] = checkpoint.error.of_groups(compete=self._matcher == "max")
         return features
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
@@ -177,7 +183,7 @@ class LESS(Selector):
         self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
     ) -> np.ndarray:
         if "error" in features:
-            near = near_the_cut(features["similarity"], scores, k, self.rule, features["error"]).sum()
+            near = near_the_cut(features["similarity"], scores, k, self._matcher, features["error"]).sum()
             if near > CLOSE * k:
                 logger.warning(
                     "The projection of the gradients errs by about %.2g a score (standard deviation %.2g), and %s "
@@ -185,7 +191,12 @@ class LESS(Selector):
                     "larger `projection_dim` (%s), `projection: none`, or a smaller adapter (`lora_r`).",
                     *(_mean_error(features, scores), np.nanstd(scores), near, k, self.projection_dim),
                 )
-        return for_target(features["similarity"], scores, k, self.rule, ctx.ties(len(scores)))
+        return for_target(features["similarity"], scores, k, self._matcher, ctx.ties(len(scores)))
+
+    @property
+    def _matcher(self) -> str:
+        """The rule, over the columns at hand: of single examples, `doubly_greedy` is `max`."""
+        return "max" if self.rule == "doubly_greedy" else self.rule
 
     def _warmup(self, ctx: Context) -> WarmupSettings:
         return WarmupSettings(
