@@ -148,12 +148,12 @@ class SelectionPlan:
             raise ValueError(f"`{self.method}` reads texts: give the rows untokenized.")
         if "prompt" in needs and records.layout == "text":
             known = "\n  ".join(LAYOUTS[name] for name in ("prompt-completion", "messages", "sharegpt", "alpaca"))
-            raise ValueError(
-                f"`{self.method}` needs prompts apart from the answers, and `{records.text_field}` "
-                f"holds both in one text. Remove it, or give one of these layouts:\n  {known}"
-            )
-        if "target" in needs and self.target is None:
-            raise ValueError(f"`{self.method}` needs `selection_target`: target-task examples.")
+            said = f"`{self.method}` needs prompts apart from the answers, and `{records.text_field}` holds both"
+            raise ValueError(f"{said} in one text. Remove it, or give one of these layouts:\n  {known}")
+        if "target" in needs:
+            if self.target is None:
+                raise ValueError(f"`{self.method}` needs `selection_target`: target-task examples.")
+            self.selector.check_target(self.target)
         if records.images and "text" in needs and not self.selector.card.images:
             logger.warning("`%s` reads the texts of rows only: their images are ignored.", self.method)
         if others := other_images(records.dataset):

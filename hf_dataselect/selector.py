@@ -6,6 +6,8 @@ fields are the hyper-parameters, with their ranges (see [`~hf_dataselect.options
 written as if there were one process and one device. [`~hf_dataselect.testing.check_selector`] tests one's own.
 """
 
+import dataclasses
+import inspect
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -48,7 +50,7 @@ class Selector(ABC):
     |---|---|
     | `needs()` | what must be given for these options |
     | `wants()` | what is wanted of passes of the model over the rows: one pass serves all methods at hand |
-    | `check(records)` | nothing; raises before any weights load |
+    | `check(records)`, `check_target(target)` | nothing; raises before any weights load |
     | `featurize(records, ctx)` | stage 1: records, an array or memmap `(n, d)`, or a dict of these |
     | `score(features, ctx)` | stage 2a: float32 `(n,)`, higher is better, NaN = unscorable; or [`Scores`] |
     | `exclude(scores, features, ctx)` | stage 2b: why scored rows may not be kept, a mask `(n,)` by reason |
@@ -104,6 +106,9 @@ class Selector(ABC):
     def check(self, records: Records) -> None:  # noqa: B027 (optional)
         """Refuse, with a `ValueError`, rows that the options don't fit; called before any model loads."""
 
+    def check_target(self, target: Records) -> None:  # noqa: B027 (optional)
+        """Refuse, with a `ValueError`, target-task examples that the options don't fit; called with `check`."""
+
     def featurize(self, records: Records, ctx: Context) -> Any:
         """Stage 1; by default the records themselves."""
         return records
@@ -119,6 +124,12 @@ class Selector(ABC):
     def select(self, scores: np.ndarray, records: Records, features: Any, k: int, ctx: Context) -> np.ndarray:
         """Stage 2c; by default the `k` highest scores, of equal ones those that the seed draws."""
         return ctx.best(scores, k)
+
+
+def documentation(kind: type) -> str:
+    """The docstring of a method's class, and those of the classes that it inherits options from."""
+    own = [base for base in kind.__mro__ if dataclasses.is_dataclass(base) and base.__doc__]
+    return "\n\n".join(inspect.cleandoc(base.__doc__ or "") for base in own)
 
 
 def method_name(selector: Selector | type[Selector]) -> str:

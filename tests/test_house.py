@@ -39,7 +39,7 @@ ROOMS = {
     "context": "errors data selection engines.forward engines.runtime engines.subset engines.llm",
     "card": "",
     "selector": "errors card context data budget options engines.subset engines.forward",
-    "features": "errors compat context data engines.store engines.runtime engines.forward engines.gradients "
+    "features": "errors compat options context data engines.store engines.runtime engines.forward engines.gradients "
     "engines.tuning engines.subset engines.llm",
     "runs": "errors compat selection data engines.store",
     "fitted": "errors compat options parsing context data features engines.store engines.runtime engines.tuning "

@@ -5,7 +5,7 @@ import inspect
 
 from ..budget import Budget
 from ..registry import GIVEN_BY, selector_class
-from ..selector import Selector, method_name
+from ..selector import Selector, documentation, method_name
 from .console import checked, say
 
 
@@ -38,5 +38,5 @@ def method_card(kind: type[Selector]) -> str:
         for field in dataclasses.fields(kind):
             made = field.default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING
             lines.append(f"  {field.name} = {field.default_factory() if made else field.default!r}")
-    lines += ["", inspect.cleandoc(kind.__doc__ or "")]
+    lines += ["", documentation(kind)]
     return "\n".join(lines)

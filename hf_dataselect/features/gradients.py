@@ -16,10 +16,12 @@ from ..engines.gradients.collect import check_room_for_gradients, gradients, red
 from ..engines.gradients.layers import left_out, linear_layers, lora_layers
 from ..engines.gradients.projection import Projection
 from ..engines.gradients.projection_error import ProjectionError
+from ..engines.gradients.subspace import Subspace, check_memory
 from ..engines.gradients.whole import why_whole
 from ..engines.store.vector_store import StoredVectors
 from ..engines.subset.target_similarity import Target
 from ..engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
+from ..errors import SelectionError
 from .hidden_states import note_unusable
 from .target_rows import refuse_without_target
 
@@ -28,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 #: Rows from which the error of the projection is estimated.
 SAMPLE = 64
+#: Part of a gradient's length that is rounding, of which a direction says nothing.
+NOTHING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,48 @@ class GradientFeatures:
         features = reduced_gradients(ctx.model, self.rows.tokens, ctx.runtime, target.similarity, keep, **options)
         if self.error is not None:
             self.error.add(self.weight, features.kept, target.vectors)
-        note_unusable(self.rows, ctx)
-        ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(~features.fits))
-        unusable = np.flatnonzero(features.fits & ~np.isfinite(features.norm) & ~self.rows.problematic)
-        ctx.account.note("unscorable", "the gradient is zero or not finite", unusable)
+        self._note(features.fits, features.norm)
         return features.reduced
+
+    def subspace(self, dim: int) -> Subspace:
+        """
+        The [`Subspace`] of at most `dim` directions that the gradients of the examples span.
+
+        Raises:
+            [`SelectionError`]: no example is usable, or all have the same direction.
+        """
+        label = f"Target gradients {self.place}"
+        found = gradients(self.ctx.model, self.examples.tokens, self.ctx.runtime, label=label, **self.options)
+        refuse_without_target(np.isfinite(found.norm), self.examples, self.ctx)
+        subspace = Subspace(found.vectors[:] * found.norm[:, None].astype(np.float32), dim, self.ctx.agreed)
+        if subspace.dim < 2:
+            raise SelectionError(
+                f"`selection_target`: the gradients of its {len(self.examples.tokens)} rows have one direction, in "
+                "which rows can't be told apart. Give rows that differ."
+            )
+        return subspace
+
+    def within(self, subspace: Subspace) -> tuple[np.ndarray, np.ndarray]:
+        """
+        Each candidate's gradient within the [`Subspace`], unit vectors `(n, dim)`, and the part of its length that
+        lies there `(n,)`; unusable rows are NaN and entered in `ctx.account`.
+        """
+        options = self.options | {"label": f"Gradients {self.place}", "project": subspace}
+        found = gradients(self.ctx.model, self.rows.tokens, self.ctx.runtime, **options)
+        captured = found.norm / found.whole
+        outside = np.flatnonzero(captured < NOTHING)
+        self._note(found.fits, found.norm)
+        self.ctx.account.note("unscorable", "the gradient has no part along those of the target", outside)
+        vectors = found.vectors[:]
+        vectors[outside] = captured[outside] = np.nan
+        return vectors, captured
+
+    def _note(self, fits: np.ndarray, norm: np.ndarray) -> None:
+        """Enter unusable rows in `ctx.account`."""
+        note_unusable(self.rows, self.ctx)
+        self.ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(~fits))
+        unusable = np.flatnonzero(fits & ~np.isfinite(norm) & ~self.rows.problematic)
+        self.ctx.account.note("unscorable", "the gradient is zero or not finite", unusable)
 
     def _sample(self) -> np.ndarray:
         """Rows from which the error of the projection is estimated."""
@@ -119,6 +160,7 @@ def gradient_features(
     settings: WarmupSettings,
     project: Projection,
     optional: bool = False,
+    subspace: int | None = None,
 ) -> Iterator[Iterator[GradientFeatures]]:
     """
     The model temporarily fine-tuned on some rows, at the end of each epoch in turn, then restored.
@@ -134,9 +176,12 @@ def gradient_features(
             How gradients are projected.
         optional (`bool`, *optional*, defaults to `False`):
             Whether they are taken whole where they need no projection, see [`why_whole`].
+        subspace (`int`, *optional*):
+            Directions of the [`Subspace`] that candidates are projected to, for which examples are taken whole.
 
     Raises:
-        [`SelectionError`]: see [`warmed_up_by_epoch`] and [`gradients`]; or too little disk space for all vectors.
+        [`SelectionError`]: see [`warmed_up_by_epoch`] and [`gradients`]; or too little disk space for all vectors, or
+            too little memory for the whole ones of examples.
     """
 
     def layers_of(model: nn.Module) -> dict[str, nn.Linear]:
@@ -148,19 +193,29 @@ def gradient_features(
         return (Projection("none") if why else project), why
 
     def check_room(model: nn.Module) -> None:
-        vectors, layers = settings.epochs * (len(rows.tokens) + len(examples.tokens)), layers_of(model)
-        check_room_for_gradients(ctx.runtime, vectors, layers, chosen_for(layers)[0])
+        layers = layers_of(model)
+        numbers, (chosen, _) = sum(layer.weight.numel() for layer in layers.values()), chosen_for(layers)
+        if subspace is None:
+            vectors = settings.epochs * (len(rows.tokens) + len(examples.tokens))
+        else:
+            vectors = settings.epochs * len(examples.tokens)
+            check_memory(numbers, len(examples.tokens), subspace)
+            of_rows = Projection(dim=subspace, dtype="float32")
+            check_room_for_gradients(ctx.runtime, settings.epochs * len(rows.tokens), layers, of_rows)
+        check_room_for_gradients(ctx.runtime, vectors, layers, chosen)
 
     identity = ctx.runtime.identity(ctx.model)
-    chosen = rows.tokens.select(tuned_on)
-    with warmed_up_by_epoch(ctx.model, ctx.tokenizer, chosen, settings, ctx.runtime, check_room) as (model, epochs):
+    warm = rows.tokens.select(tuned_on)
+    with warmed_up_by_epoch(ctx.model, ctx.tokenizer, warm, settings, ctx.runtime, check_room) as (model, epochs):
         # Mamba reads the weights of some layers without calling them: an adapter there never gets a gradient.
         known = set.intersection(*(set(epoch.adam.exp_avg) for epoch in epochs))
         layers = {name: layer for name, layer in layers_of(model).items() if f"{name}.weight" in known}
         if untouched := left_out(model, layers):
             logger.warning("%s trained weights are excluded from the gradients: %s.", len(untouched), untouched[:8])
         projection, why = chosen_for(layers)
-        error = _note_projection(projection, why, sum(layer.weight.numel() for layer in layers.values()), ctx)
+        error, numbers = None, sum(layer.weight.numel() for layer in layers.values())
+        if subspace is None:
+            error = _note_projection(projection, why, numbers, ctx)
         options, rates = {"layers": layers, "project": projection}, sum(e.learning_rate for e in epochs)
 
         def checkpoints() -> Iterator[GradientFeatures]:

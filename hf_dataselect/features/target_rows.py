@@ -28,6 +28,18 @@ def subtasks(target: Records) -> np.ndarray | None:
     return np.array([numbers.setdefault(name, len(numbers)) for name in target.dataset[SUBTASK]], np.int64)
 
 
+def columns(target: Records, rule: str, one: bool = False) -> np.ndarray:
+    """
+    What of the target chooses rows by a rule of [`~engines.subset.matchers`]: the subtask of each target row, or, for
+    other rules than `max` and `round_robin` and without a column `subtask`, the row itself. Int64 `(n,)`. `one` says
+    whether rows without that column are one subtask.
+    """
+    groups = subtasks(target) if rule in ("max", "round_robin") else None
+    if groups is not None:
+        return groups
+    return np.zeros(len(target), np.int64) if one else np.arange(len(target))
+
+
 def check_target_text(ctx: Context) -> None:
     """Refuse, with a [`SelectionError`], target rows that are token ids."""
     if ctx.target.layout == "tokens":

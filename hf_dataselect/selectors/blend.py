@@ -91,6 +91,10 @@ class Blend(Selector):
     def extras(self) -> dict[str, str]:
         return {name: extra for member in self._selectors.values() for name, extra in member.extras().items()}
 
+    def check_target(self, target: Records) -> None:
+        for member in self._selectors.values():
+            member.check_target(target)
+
     def check(self, records: Records) -> None:
         for member in self._selectors.values():
             member.check(records)

@@ -21,9 +21,9 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
-from ..engines.subset.target_similarity import for_target
+from ..engines.subset.matchers import for_target
 from ..errors import SelectionError
-from ..features.target_rows import check_target_text, subtasks
+from ..features.target_rows import check_target_text, columns
 from ..features.term_scores import target_matches
 from ..selector import Card, Need, Selector
 
@@ -59,11 +59,10 @@ class BM25(Selector):
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         check_target_text(ctx)
-        matches, groups = target_matches(records, ctx), subtasks(ctx.target)
+        matches, groups = target_matches(records, ctx), columns(ctx.target, "max")
         usable = ~np.isnan(matches).all(0)
         if not usable.any():
             raise SelectionError("`selection_target`: none of its rows shares a word with a candidate.")
-        groups = np.arange(len(usable)) if groups is None else groups
         return np.stack([matches[:, usable & (groups == group)].mean(1) for group in np.unique(groups[usable])], 1)
 
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:

@@ -96,6 +96,10 @@ class Cascade(Selector):
         self._cheap.check(records)
         self._costly.check(records)
 
+    def check_target(self, target: Records) -> None:
+        for selector in (self._cheap, self._costly):
+            selector.check_target(target)
+
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         found = Counter(self._cheap.forecast(rows, target, round(self.keep * rows)))
         found.update(self._costly.forecast(max(1, round(self.keep * rows)), target, kept))

@@ -26,20 +26,19 @@ Relations: [`RDS`] needs the same target, costs one forward pass, and at large s
 
 import logging
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from ..context import Context
-from ..data.encoded import Encoded
 from ..data.records import Records
 from ..engines.gradients.projection import Projection
-from ..engines.subset.target_similarity import Target, error_of_scores, for_target, highest, near_the_cut
-from ..engines.tuning.warm_up import WarmupSettings
-from ..errors import SelectionError
+from ..engines.subset.matchers import for_target
+from ..engines.subset.target_similarity import Target, error_of_scores, highest, near_the_cut
 from ..features.gradients import check_adapter, gradient_features
-from ..features.target_rows import encode_target, subtasks
-from ..options import Fraction, Interval, PositiveFloat, PositiveInt
+from ..features.target_rows import columns, encode_target
+from ..features.tuning import WarmupOptions
+from ..options import PositiveInt
 from ..selector import Card, Need, Selector
 
 
@@ -50,12 +49,17 @@ CLOSE = 0.25
 
 
 @dataclass
-class LESS(Selector):
+class LESS(WarmupOptions, Selector):
     """
+    The options of [`~features.tuning.WarmupOptions`], and
+
     Args:
         rule (`str`, *optional*, defaults to `"max"`):
             `"max"`: the rows with the highest influence on any subtask, the paper's. `"round_robin"`: subtasks choose
-            in turn, found better where few rows are kept (arXiv 2602.14696).
+            in turn, found better where few rows are kept (arXiv 2602.14696). By examples, whatever their subtasks, and
+            that paper: `"doubly_greedy"`: the rows with the highest influence on any example. `"round_robin_free"`:
+            examples choose in turn among the rows that are left. `"optimal_transport"`: rows by what they receive of
+            the examples' mass. `"knn_uniform"`: rows that are near to most examples.
         projection (`str`, *optional*, defaults to `"auto"`):
             `"auto"`: none where the adapter has at most `projection_dim` numbers, or where whole gradients take a
             quarter of the free memory and disk at most (kept in the cache: a killed run goes on as it began);
@@ -68,47 +72,14 @@ class LESS(Selector):
         momentum (`bool`, *optional*, defaults to `True`):
             Whether the features include Adam's first moment, which is the same for every row and outweighs their
             differences; the paper's way.
-        warmup_fraction (`float`, *optional*, defaults to `0.05`):
-            Part of the rows, drawn at random, for the warm-up.
-        warmup_epochs (`int`, *optional*, defaults to `4`):
-            Checkpoints; each costs a backward pass of every row.
-        warmup_learning_rate (`float`, *optional*, defaults to `2e-5`):
-            Peak of a linear schedule.
-        warmup_batch_size (`int`, *optional*, defaults to `8`):
-            Rows of a batch on one device; more needs more memory.
-        warmup_gradient_accumulation (`int`, *optional*, defaults to `16`):
-            Batches of an optimizer step on each rank (8 x 16 = 128 rows, as in the paper).
-        warmup_optimizer (`str`, *optional*, defaults to `"adamw_torch_fused"`):
-            `"adamw_bnb_8bit"` takes a quarter of the memory for its state.
-        lora_r (`int`, *optional*, defaults to `128`):
-            Rank of the adapter. A gradient has as many numbers as the adapter; 8 is far cheaper. A model that has an
-            adapter already is fine-tuned with that, and the `lora_` options have no effect.
-        lora_alpha (`int`, *optional*, defaults to `512`):
-            Its scale.
-        lora_dropout (`float`, *optional*, defaults to `0.1`):
-            During the warm-up; off when gradients are taken.
-        lora_targets (`tuple[str]`, *optional*, defaults to `("q_proj", "k_proj", "v_proj", "o_proj")`):
-            Layers that it is added to; `[all-linear]` fits every model.
-        layers (`tuple[str]`, *optional*):
-            Endings of the names of linear layers, such as `[layers.29.mlp.down_proj]`: these are fine-tuned and
-            differentiated themselves, without an adapter.
     """
 
-    rule: Literal["max", "round_robin"] = "max"
+    rule: Literal["max", "round_robin", "doubly_greedy", "round_robin_free", "optimal_transport", "knn_uniform"] = (
+        "max"
+    )
     projection: Literal["auto", "sketch", "rademacher", "none"] = "auto"
     projection_dim: PositiveInt = 8192
     momentum: bool = True
-    warmup_fraction: Fraction = 0.05
-    warmup_epochs: PositiveInt = 4
-    warmup_learning_rate: PositiveFloat = 2e-5
-    warmup_batch_size: PositiveInt = 8
-    warmup_gradient_accumulation: PositiveInt = 16
-    warmup_optimizer: Literal["adamw_torch_fused", "adamw_torch", "adamw_bnb_8bit"] = "adamw_torch_fused"
-    lora_r: PositiveInt = 128
-    lora_alpha: PositiveInt = 512
-    lora_dropout: Annotated[float, Interval(0, 1, closed="left")] = 0.1
-    lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
-    layers: tuple[str, ...] = ()
 
     card: ClassVar[Card] = Card(
         title="rows whose gradients align with those of a target task",
@@ -137,11 +108,7 @@ class LESS(Selector):
         return frozenset({"text", "model", "target"})
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        tuned_on = max(1, round(self.warmup_fraction * rows))
-        return {
-            "backward_rows": (rows + target) * self.warmup_epochs,
-            "warmup_rows": tuned_on * self.warmup_epochs,
-        }
+        return {"backward_rows": (rows + target) * self.warmup_epochs, "warmup_rows": self.rows_tuned_on(rows)}
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         if not self.layers:
@@ -149,19 +116,17 @@ class LESS(Selector):
         # Of a candidate, the loss that it is trained by; of an example, that of its answers and their ends.
         encoded = ctx.trained(records)
         examples = encode_target(ctx, ctx.text_format(end_of_turn=True))
-        groups = subtasks(ctx.target)
-        if groups is None:  # one subtask, or, to choose in turn, each example for itself
-            groups = np.arange(len(ctx.target)) * (self.rule == "round_robin")
-        auto, tuned_on, similarity = self.projection == "auto", self._warmup_rows(encoded, ctx), 0
+        groups = columns(ctx.target, self.rule, one=self.rule == "max")
+        auto, tuned_on, similarity = self.projection == "auto", self.warmup_rows(encoded, ctx), 0
         project = Projection("sketch" if auto else self.projection, self.projection_dim)
-        with gradient_features(encoded, examples, tuned_on, ctx, self._warmup(ctx), project, auto) as checkpoints:
+        with gradient_features(encoded, examples, tuned_on, ctx, self.warmup(ctx), project, auto) as checkpoints:
             for checkpoint in checkpoints:
                 target = Target(checkpoint.of_examples(), groups, "mean")
                 influence = checkpoint.similarity(target, self.momentum)
                 similarity = similarity + checkpoint.weight * influence
         features = {"similarity": similarity}
         if checkpoint.error is not None:
-            features["error"] = checkpoint.error.of_groups(compete=self.rule == "max")
+            features["error"] = checkpoint.error.of_groups(compete=self._matcher == "max")
         return features
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
@@ -177,7 +142,7 @@ class LESS(Selector):
         self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
     ) -> np.ndarray:
         if "error" in features:
-            near = near_the_cut(features["similarity"], scores, k, self.rule, features["error"]).sum()
+            near = near_the_cut(features["similarity"], scores, k, self._matcher, features["error"]).sum()
             if near > CLOSE * k:
                 logger.warning(
                     "The projection of the gradients errs by about %.2g a score (standard deviation %.2g), and %s "
@@ -185,32 +150,12 @@ class LESS(Selector):
                     "larger `projection_dim` (%s), `projection: none`, or a smaller adapter (`lora_r`).",
                     *(_mean_error(features, scores), np.nanstd(scores), near, k, self.projection_dim),
                 )
-        return for_target(features["similarity"], scores, k, self.rule, ctx.ties(len(scores)))
+        return for_target(features["similarity"], scores, k, self._matcher, ctx.ties(len(scores)))
 
-    def _warmup(self, ctx: Context) -> WarmupSettings:
-        return WarmupSettings(
-            method="full" if self.layers else "lora",
-            layers=tuple(self.layers),
-            epochs=self.warmup_epochs,
-            learning_rate=self.warmup_learning_rate,
-            schedule="linear",
-            optimizer=self.warmup_optimizer,
-            batch_size=self.warmup_batch_size,
-            gradient_accumulation=self.warmup_gradient_accumulation,
-            lora_r=self.lora_r,
-            lora_alpha=self.lora_alpha,
-            lora_dropout=self.lora_dropout,
-            lora_targets=tuple(self.lora_targets),
-            seed=ctx.seed,
-        )
-
-    def _warmup_rows(self, encoded: Encoded, ctx: Context) -> np.ndarray:
-        useless = [row for rows in encoded.problems.values() for row in rows]
-        usable = np.setdiff1d(np.arange(len(encoded.truncated)), useless)
-        if len(usable) == 0:
-            raise SelectionError("`less`: no row has an answer within the window to warm up on.")
-        drawn = np.random.default_rng(ctx.seed).permutation(usable)
-        return np.sort(drawn[: max(1, round(self.warmup_fraction * len(usable)))])
+    @property
+    def _matcher(self) -> str:
+        """The rule, over the columns at hand: of single examples, `doubly_greedy` is `max`."""
+        return "max" if self.rule == "doubly_greedy" else self.rule
 
 
 def _mean_error(features: dict[str, np.ndarray], scores: np.ndarray) -> float:

@@ -21,9 +21,10 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
-from ..engines.subset.target_similarity import Similarity, Target, for_target, highest
+from ..engines.subset.matchers import for_target
+from ..engines.subset.target_similarity import Similarity, Target, highest
 from ..features.hidden_states import note_unusable, text_vectors
-from ..features.target_rows import encode_target, refuse_without_target, subtasks
+from ..features.target_rows import columns, encode_target, refuse_without_target
 from ..selector import Card, Need, Selector, Want
 
 
@@ -32,10 +33,15 @@ class RDS(Selector):
     """
     Args:
         rule (`str`, *optional*, defaults to `"round_robin"`):
-            `"round_robin"`: subtasks choose in turn, the paper's. `"max"`: the rows most similar to any example.
+            `"round_robin"`: subtasks choose in turn, the paper's. `"max"`: the rows most similar to any example. By
+            examples, whatever their subtasks, and arXiv 2602.14696: `"round_robin_free"`: they choose in turn among
+            the rows that are left. `"optimal_transport"`: rows by what they receive of the examples' mass.
+            `"knn_uniform"`: rows that are near to most examples; `"knn_kde"`: copies counting as one.
     """
 
-    rule: Literal["max", "round_robin"] = "round_robin"
+    rule: Literal["max", "round_robin", "round_robin_free", "optimal_transport", "knn_uniform", "knn_kde"] = (
+        "round_robin"
+    )
 
     card: ClassVar[Card] = Card(
         title="rows whose representations are similar to those of a target task",
@@ -74,10 +80,8 @@ class RDS(Selector):
         candidates = text_vectors(encoded, ctx, "Embedding rows")
         unusable = np.flatnonzero(~candidates.usable)
         ctx.account.note("unscorable", "did not fit in memory, or no finite representation", unusable)
-        groups = subtasks(ctx.target)
-        groups = np.arange(len(ctx.target)) if groups is None else groups
-        similarity = Similarity(candidates.vectors, Target(target, groups, "max"))
-        return {"similarity": similarity, "usable": candidates.usable}
+        similarity = Similarity(candidates.vectors, Target(target, columns(ctx.target, self.rule), "max"))
+        return {"similarity": similarity, "usable": candidates.usable, "vectors": candidates.vectors}
 
     def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
         return np.where(features["usable"], highest(features["similarity"]), np.nan).astype(np.float32)
@@ -85,4 +89,5 @@ class RDS(Selector):
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
     ) -> np.ndarray:
-        return for_target(features["similarity"], scores, k, self.rule, ctx.ties(len(scores)))
+        ties, vectors = ctx.ties(len(scores)), features["vectors"]
+        return for_target(features["similarity"], scores, k, self.rule, ties, vectors=vectors)

@@ -47,7 +47,7 @@ from ..pipeline import select
 from ..registry import load_selector, selector_class
 from ..runs.files import plain
 from ..selection import Selection
-from ..selector import Card, Need, Scores, Selector, method_name
+from ..selector import Card, Need, Scores, Selector, documentation, method_name
 from .samples import sample_rows as sample_rows
 from .samples import tiny_context as tiny_context
 
@@ -160,7 +160,7 @@ class _Check:
         assert dataclasses.is_dataclass(self.kind), f"`{self.name}` must be a dataclass: its fields are the options"
         assert isinstance(getattr(self.kind, "card", None), Card), f"`{self.name}` has no `card: ClassVar[Card]`"
         assert selector_class(self.name) is self.kind, f"`{self.name}` does not name the class {self.kind.__name__}"
-        about = f"{inspect.getmodule(self.kind).__doc__ or ''}\n{self.kind.__doc__ or ''}"
+        about = f"{inspect.getmodule(self.kind).__doc__ or ''}\n{documentation(self.kind)}"
         assert len(about.strip()) > 80, f"`{self.name}`: say in 80 characters or more, in a docstring, what it claims"
         paper = self.selector.card.paper
         assert paper is None or paper in about, f"`{self.name}`: the docstring does not name the paper"

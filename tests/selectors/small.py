@@ -6,6 +6,7 @@ OPTIONS = {
     "cascade": {"method": "perplexity", "prefilter": "length", "keep": 0.8},
     "column": {"name": "rating"},
     "deita": {"complexity_scorer": "LLAMA", "quality_scorer": "LLAMA"},
+    "gist": {"lora_r": 2, "warmup_epochs": 1},
     "ifd": {"warmup_clusters": 2, "warmup_rows_per_cluster": 2},
     "instag": {"min_count": 1, "similarity": 0, "support": 0},
     "instruction_mining": {"reward_model": "REWARD", "evaluator": "EVALUATOR"},

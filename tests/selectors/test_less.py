@@ -16,6 +16,7 @@ from hf_dataselect.data.records import Records
 from hf_dataselect.engines.gradients.layers import lora_layers
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.engines.subset.matchers import for_target
 from hf_dataselect.engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.tuning import tuning_rows
@@ -88,6 +89,22 @@ def test_equals_the_papers_formulas_computed_plainly(momentum):
     np.testing.assert_array_equal(in_turn.scores, found.scores)
     best = np.argsort(-expected, axis=0)
     assert in_turn.indices[0] == best[0, 0] and in_turn.indices[1] in best[:2, 1]
+
+
+def test_rules_by_examples_choose_among_influences_of_each_example():
+    rows, target = alpaca(16), subtask_rows()
+    alone = target.remove_columns("subtask").add_column("subtask", [str(row) for row in range(6)])
+    ctx = context(target)
+    expected, features = plainly(LESS(**SMALL), rows, alone, context(alone)).astype(np.float32), None
+    for rule in ("doubly_greedy", "round_robin_free", "optimal_transport", "knn_uniform"):
+        selector = LESS(**SMALL, rule=rule)
+        features = features or selector.featurize(Records(rows), ctx)  # the same for all of them
+        np.testing.assert_allclose(features["similarity"], expected, atol=2e-4)
+        scores = selector.score(features, ctx)
+        np.testing.assert_allclose(scores, expected.max(1), atol=2e-4)
+        rule = "max" if rule == "doubly_greedy" else rule
+        given = for_target(expected, expected.max(1), 5, rule, ctx.ties(16))
+        assert selector.select(scores, Records(rows), features, 5, ctx).tolist() == given.tolist()
 
 
 def test_an_epoch_is_its_weights_its_optimizer_and_its_mean_learning_rate(tmp_path):

@@ -19,7 +19,8 @@ from ..store.vector_store import StoredVectors, blocks, check_room, vector_recor
 from .adam import AdamFeature
 from .layers import lora_layers
 from .per_example import Batch, differentiated, recompute_layers
-from .projection import Projection
+from .projection import Projection, Projector
+from .subspace import Subspace
 
 
 #: Raise it when a vector, loss or norm of an unchanged row, model, optimizer state and projection changes by more than
@@ -41,6 +42,8 @@ class Gradients(NamedTuple):
     norm: np.ndarray
     #: Whether the row fitted in memory, bool `(n,)`.
     fits: np.ndarray
+    #: Norm of the vector before projection to a [`~subspace.Subspace`], float64 `(n,)`; `None` for other projections.
+    whole: np.ndarray | None = None
 
 
 class ReducedGradients(NamedTuple):
@@ -61,7 +64,7 @@ def gradients(
     runtime: Runtime,
     layers: dict[str, nn.Linear] | None = None,
     adam: AdamFeature | None = None,
-    project: Projection | None = None,
+    project: Projection | Subspace | None = None,
     label: str | None = None,
 ) -> Gradients:
     """
@@ -81,7 +84,7 @@ def gradients(
             Layers to differentiate, by module name; by default [`lora_layers`]. See also [`linear_layers`].
         adam ([`AdamFeature`], *optional*):
             Converts gradients to Adam's updates before the projection.
-        project ([`Projection`], *optional*):
+        project ([`Projection`] or [`Subspace`], *optional*):
             By default a sketch with 8,192 dimensions.
         label (`str`, *optional*):
             Label of the progress bar.
@@ -94,7 +97,8 @@ def gradients(
             disk space for the vectors.
     """
     vectors, _, facts, fits = _collected(model, rows, runtime, layers, adam, project, label)
-    return Gradients(vectors, *facts.T, fits)
+    loss, norm, *whole = facts.T
+    return Gradients(vectors, loss, norm, fits, *whole)
 
 
 def reduced_gradients(
@@ -145,7 +149,8 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
         "dtype": str(target),
         "attention": attention_implementation(model),
     }
-    store = runtime.vector_store(namespace, projector.width, facts=_FACTS, dtype=project.dtype)
+    numbers = _FACTS + projector.extra
+    store = runtime.vector_store(namespace, projector.width, facts=numbers, dtype=project.dtype)
     keys, keep = rows.keys(), np.asarray(keep, np.int64)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     with missing(runtime, store, keys[first], "taking gradients") as (stored, known, _, earlier):
@@ -165,7 +170,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
 
                     def compute(batch: np.ndarray) -> np.ndarray:
                         started = time.perf_counter()
-                        vectors, facts = _unit_rows(differentiate, rows.take(batch), projector.width, project.dtype)
+                        vectors, facts = _unit_rows(differentiate, rows.take(batch), projector, project.dtype)
                         spent = (time.perf_counter() - started) / len(batch) / runtime.world
                         if in_memory is None:
                             store.append(keys[batch], vectors, spent, facts=facts)
@@ -177,7 +182,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
 
                     # A backward pass keeps the activations of all layers, a forward pass those of one.
                     options = {"batch_tokens": backward_tokens(runtime), "rows": todo, "label": label}
-                    result = runtime.map(compute, rows.lengths, _FACTS + 1, **options)[first[~known]]
+                    result = runtime.map(compute, rows.lengths, numbers + 1, **options)[first[~known]]
                     facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
     facts, fits = facts[inverse], fits[inverse]
     if in_memory is None:
@@ -217,14 +222,18 @@ def check_room_for_gradients(runtime: Runtime, rows: int, layers: dict[str, nn.L
     check_room(runtime.cache_dir, rows, vector_record(width, _FACTS, project.dtype), _REMEDY)
 
 
-def _unit_rows(differentiate: Callable, batch: Batch, width: int, dtype: str) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors `(rows, width)`, and losses and norms `(rows, 2)`, of a batch."""
-    vectors, facts = np.full((len(batch), width), np.nan, dtype), np.full((len(batch), _FACTS), np.nan)
+def _unit_rows(
+    differentiate: Callable, batch: Batch, projector: Projector, dtype: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors `(rows, width)` of a batch, and losses, norms and `extra` sums' roots `(rows, 2 + extra)`."""
+    width, numbers = projector.width, _FACTS + projector.extra
+    vectors, facts = np.full((len(batch), width), np.nan, dtype), np.full((len(batch), numbers), np.nan)
     labelled = [row for row, (ids, spans) in enumerate(batch) if any(max(a, 1) < min(b, len(ids)) for a, b in spans)]
     if labelled:
         loss, projected = differentiate([batch[row] for row in labelled])
+        projected, squares = projected.split([width, projector.extra], 1)
         norm = projected.square().sum(1, keepdim=True).sqrt()  # `vector_norm` of a million numbers is off by 5e-5
         norm[~(torch.isfinite(norm) & (norm > 0) & torch.isfinite(loss[:, None]))] = np.nan
-        facts[labelled, 0], facts[labelled, 1] = loss.cpu().numpy(), norm[:, 0].cpu().numpy()
+        facts[labelled] = torch.cat([loss[:, None], norm, squares.sqrt()], 1).cpu().numpy()
         vectors[labelled] = (projected / norm).cpu().numpy()
     return vectors, facts

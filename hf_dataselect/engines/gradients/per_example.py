@@ -57,7 +57,7 @@ def differentiated(
 ) -> Iterator[Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]]:
     """
     A function from a batch of `(ids, spans)` to its rows' mean losses, float32 `(rows,)`, and projected gradients,
-    float32 `(rows, width)`. Freezes all parameters; see [`preserved`].
+    float32 `(rows, width + extra)`. Freezes all parameters; see [`preserved`].
     """
     backward_of = _losses_and_backward(model, layers)
     device = next(model.parameters()).device
@@ -121,7 +121,7 @@ class _Collector:
 
     def begin(self, shape: tuple[int, int], device: torch.device) -> None:
         self.shape, self.forward = shape, True
-        self.result = torch.zeros(shape[0], self.projector.width, device=device)
+        self.result = torch.zeros(shape[0], self.projector.width + self.projector.extra, device=device)
         self.calls, self.parts = [0] * len(self.names), {}
 
     def take(self) -> torch.Tensor:

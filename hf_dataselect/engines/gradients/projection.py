@@ -72,6 +72,8 @@ class Projector:
         self.settings, self.sizes = settings, list(sizes)
         #: Dimension of a projected vector.
         self.width = settings.dim
+        #: Sums of squares that follow it.
+        self.extra = 0
 
     def add(self, piece: int, values: torch.Tensor, out: torch.Tensor) -> None:
         """
@@ -83,7 +85,7 @@ class Projector:
             values (`torch.Tensor`):
                 Float32 `(vectors, sizes[piece])`.
             out (`torch.Tensor`):
-                Float32 `(vectors, width)`, modified in place.
+                Float32 `(vectors, width + extra)`, modified in place.
         """
         raise NotImplementedError
 

@@ -1,4 +1,6 @@
-"""Select rows by similarity to a target, computed block by block: the highest, or round-robin."""
+"""Similarity of rows to a target, computed block by block, and what errors of it could change."""
+
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -74,67 +76,26 @@ def highest(similarity: np.ndarray | Similarity) -> np.ndarray:
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
-def round_robin(
-    similarity: np.ndarray | Similarity, k: int, scores: np.ndarray | None = None, ties: np.ndarray | None = None
-) -> np.ndarray:
-    """
-    Rows that the columns of a similarity select in turn, so that a small budget covers each (the rule of RDS+, arXiv
-    2503.01807): a column names its next best row; if that is already selected, the turn is over.
-
-    Args:
-        similarity (`np.ndarray` or [`Similarity`]):
-            `(n, columns)`; NaN and infinite values are ignored.
-        k (`int`):
-            Rows to select; fewer are returned if fewer have a similarity.
-        scores (`np.ndarray`, *optional*):
-            `(n,)`; rows without a finite score are never selected.
-        ties (`np.ndarray`, *optional*):
-            As in [`top_k`].
-
-    Returns:
-        `np.ndarray`: int64, at most `k`, in the order of selection.
-    """
-    depth = 2 * -(-max(k, 0) // max(1, similarity.shape[1])) + 16
-    while True:
-        depth = min(depth, max(k, 0))  # a column needs at most its `k` best rows
-        queues = _best_of_columns(similarity, depth, scores, ties)
-        turns = np.full((depth, len(queues)), -1, np.int64)
-        for column, queue in enumerate(queues):
-            turns[: len(queue), column] = queue
-        named = turns[turns >= 0]
-        _, first = np.unique(named, return_index=True)
-        chosen = named[np.sort(first)][: max(k, 0)]
-        if len(chosen) == k or depth == max(k, 0):
-            return chosen
-        depth *= 4
-
-
-def _best_of_columns(
+def best_of_columns(
     similarity: np.ndarray | Similarity, depth: int, scores: np.ndarray | None, ties: np.ndarray | None
-) -> list[np.ndarray]:
-    """The `depth` best rows of each column, best first; read in blocks."""
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The `depth` best rows of each column, best first, and their similarities; read in blocks."""
     ties = np.arange(similarity.shape[0]) if ties is None else ties
     best = [(np.zeros(0, np.int64), np.zeros(0))] * similarity.shape[1]
-    for part in blocks(similarity.shape):
-        values = similarity[part]
-        if scores is not None:
-            values = np.where(np.isfinite(scores[part])[:, None], values, np.nan)
+    for part, values in parts_of(similarity, scores):
         for column, (rows, best_values) in enumerate(best):
             new = top_k(values[:, column], depth, ties[part])
             rows, best_values = np.append(rows, new + part.start), np.append(best_values, values[new, column])
             kept = top_k(best_values, depth, ties[rows])
             best[column] = rows[kept], best_values[kept]
-    return [rows for rows, _ in best]
+    return best
 
 
-def for_target(
-    similarity: np.ndarray | Similarity, scores: np.ndarray, k: int, rule: str, ties: np.ndarray | None = None
-) -> np.ndarray:
-    """
-    Rows for a target of several columns: the `k` highest scores (`"max"`), or [`round_robin`] over the columns
-    (`"round_robin"`), among rows with a score.
-    """
-    return top_k(scores, k, ties) if rule == "max" else round_robin(similarity, k, scores, ties)
+def parts_of(similarity: np.ndarray | Similarity, scores: np.ndarray | None) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of the similarity; NaN for rows without a score."""
+    for part in blocks(similarity.shape):
+        values = similarity[part]
+        yield part, values if scores is None else np.where(np.isfinite(scores[part])[:, None], values, np.nan)
 
 
 def error_of_scores(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
@@ -152,13 +113,13 @@ def error_of_scores(similarity: np.ndarray, error: np.ndarray) -> np.ndarray:
 
 def near_the_cut(similarity: np.ndarray, scores: np.ndarray, k: int, rule: str, error: np.ndarray) -> np.ndarray:
     """
-    Rows that [`for_target`] might take or leave but for errors: less than an error away from the middle between the
+    Rows that a matcher might take or leave but for errors: less than an error away from the middle between the
     last row taken and the first one left; of each column, which takes an equal share, if they take turns. Rows that
     are tied there (copies, which err alike) are not among them.
 
     Args:
         similarity, scores, k, rule:
-            As in [`for_target`].
+            As in [`~matchers.for_target`]; rules other than `"max"` count as taking turns.
         error (`np.ndarray`):
             Of a row's similarity to each group, `(groups,)`.
 

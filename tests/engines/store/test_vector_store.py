@@ -12,7 +12,8 @@ from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store import vector_store as engine
 from hf_dataselect.engines.store.row_store import RecordStore
 from hf_dataselect.engines.store.vector_store import VectorStore, check_room, vector_record
-from hf_dataselect.engines.subset.target_similarity import Similarity, Target, for_target, highest, round_robin
+from hf_dataselect.engines.subset.matchers import for_target, round_robin
+from hf_dataselect.engines.subset.target_similarity import Similarity, Target, highest
 from tests.engines.runtime.test_cached_map import Clock
 
 
