@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 from subset import crowd, measured
 
 from hf_dataselect.engines.subset.tag_coverage import concave_cover, propagated, similar_labels
+from hf_dataselect.engines.subset.transport import densities, nearest_rows, transport_probabilities
 
 
 def vectors(options: argparse.Namespace) -> np.ndarray:
@@ -41,7 +42,24 @@ def mig(options: argparse.Namespace):
     return run
 
 
-ENGINES = {"mig": mig}
+def tsds(options: argparse.Namespace):
+    """100 target rows, near to some candidates."""
+    rows, draw = vectors(options), np.random.default_rng(1)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    target = rows[draw.choice(len(rows), 100, replace=False)] + 0.02 * draw.normal(size=(100, rows.shape[1]))
+    usable, ties, reach = np.ones(len(rows), bool), np.arange(len(rows)), min(5000, len(rows) // 10)
+
+    def run():
+        near, distances = nearest_rows(rows, usable, target, reach, ties)
+        reached, place = np.unique(near, return_inverse=True)
+        density = densities(rows[reached], 0.75, 1000)[place.reshape(near.shape)]
+        found = transport_probabilities(near, distances, density, 0.6, 5.0, len(rows))
+        return f"densities of {len(reached):,} rows, {(found > 0).sum():,} have a probability"
+
+    return run
+
+
+ENGINES = {"mig": mig, "tsds": tsds}
 
 
 def once(name: str, options: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from hf_dataselect.selectors.perplexity import Perplexity
 from hf_dataselect.selectors.rds import RDS
 from hf_dataselect.selectors.superfiltering import Superfiltering
 from hf_dataselect.selectors.t_shirt import TSHIRT
+from hf_dataselect.selectors.tsds import TSDS
 from tests.rows import alpaca, layout
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
@@ -248,6 +249,7 @@ LIMITS = {
     "nuggets": None,  # above, with its formula
     "pass_rate": [(PassRate(), (VALUES - 1) / 2, [0, 2])],
     "superfiltering": [(Superfiltering(), VALUES / 2, [1, 2])],
+    "tsds": [(TSDS(), VALUES - 1, [0])],
     "t_shirt": [(TSHIRT(), {"noisy_ifd": VALUES / 2}, [1, 2])],
 }
 
