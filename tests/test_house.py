@@ -49,8 +49,9 @@ ROOMS = {
     "plugins": "",
     "registry": "errors options declared plugins selector engines.forward",
     "expression": "",
-    "selectors": "errors options context selector registry expression data features fitted diversity engines.subset "
-    "engines.gradients engines.tuning engines.llm",
+    "rated": "context data registry selector",
+    "selectors": "errors options context selector registry rated expression data features fitted diversity "
+    "engines.subset engines.gradients engines.tuning engines.llm",
     "pipeline": "*",
     "plan": "*",
     "service": "*",

@@ -27,6 +27,7 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | [`~clip.embed`] | images and answers in one space |
 | [`~tags.Vocabulary`] | tags, normalized |
 | [`~target_rows.encode_target`] | token rows of the target-task examples |
+| [`~target_vectors.target_vectors`] | vectors of rows and of the target-task examples |
 
 All take records and a context and run on all ranks. Rows that they can't compute are NaN and noted in `ctx.account`.
 """

@@ -23,8 +23,8 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import Similarity, Target, highest
-from ..features.hidden_states import note_unusable, text_vectors
-from ..features.target_rows import columns, encode_target, refuse_without_target
+from ..features.target_rows import columns
+from ..features.target_vectors import target_vectors
 from ..selector import Card, Need, Selector, Want
 
 
@@ -69,17 +69,7 @@ class RDS(Selector):
         return frozenset({"position state"})
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
-        text_format = ctx.text_format()
-        encoded_target = encode_target(ctx, text_format)
-        wanted = text_vectors(encoded_target, ctx, "Embedding the target", candidates=False)
-        refuse_without_target(wanted.usable, encoded_target, ctx)
-        target = wanted.vectors[:]
-        target[~wanted.usable] = np.nan
-        encoded = ctx.encode(records, text_format)
-        note_unusable(encoded, ctx)
-        candidates = text_vectors(encoded, ctx, "Embedding rows")
-        unusable = np.flatnonzero(~candidates.usable)
-        ctx.account.note("unscorable", "did not fit in memory, or no finite representation", unusable)
+        candidates, target = target_vectors(records, ctx)
         similarity = Similarity(candidates.vectors, Target(target, columns(ctx.target, self.rule), "max"))
         return {"similarity": similarity, "usable": candidates.usable, "vectors": candidates.vectors}
 

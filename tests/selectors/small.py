@@ -12,6 +12,12 @@ OPTIONS = {
     "instruction_mining": {"reward_model": "REWARD", "evaluator": "EVALUATOR"},
     "instructiongpt4": {"rule": "mean", "clip": "CLIP", "reward_model": "REWARD", "clusters": 3},
     "less": {"lora_r": 4, "warmup_epochs": 2, "projection_dim": 256},
+    "mig": {
+        "quality": "alpagasus",
+        "quality_kwargs": {"threshold": None},
+        "tags": {"min_count": 1, "similarity": 0, "support": 0},
+        "encoder": None,
+    },
     "mods": {
         "reward_model": "REWARD",
         "quality_threshold": -1e9,

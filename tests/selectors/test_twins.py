@@ -16,6 +16,7 @@ from hf_dataselect.selectors.column import Column
 from hf_dataselect.selectors.ifd import IFD
 from hf_dataselect.selectors.indicator import Indicator
 from hf_dataselect.selectors.instag import InsTag
+from hf_dataselect.selectors.mig import MIG
 from hf_dataselect.selectors.mods import MoDS
 from hf_dataselect.selectors.nuggets import Nuggets
 from hf_dataselect.selectors.pass_rate import PassRate
@@ -23,6 +24,7 @@ from hf_dataselect.selectors.perplexity import Perplexity
 from hf_dataselect.selectors.rds import RDS
 from hf_dataselect.selectors.superfiltering import Superfiltering
 from hf_dataselect.selectors.t_shirt import TSHIRT
+from hf_dataselect.selectors.tsds import TSDS
 from tests.rows import alpaca, layout
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
@@ -236,10 +238,18 @@ LIMITS = {
     "ifd": [(IFD(), VALUES / 2, [2]), (IFD(drop_above_one=False), VALUES / 2, [])],
     "indicator": [(Indicator(minimum=2), VALUES, [0]), (Indicator(maximum=2), VALUES, [2])],
     "instag": [(InsTag(), VALUES - 2, [1])],
+    "mig": [
+        (
+            MIG("column", encoder=None, tags={"tags_column": "tags"}),
+            {"quality": VALUES, "tags": [["a"], [], ["b"], ["c"]]},
+            [1],
+        )
+    ],
     "mods": [(MoDS(quality_threshold=2), VALUES, [0, 1])],
     "nuggets": None,  # above, with its formula
     "pass_rate": [(PassRate(), (VALUES - 1) / 2, [0, 2])],
     "superfiltering": [(Superfiltering(), VALUES / 2, [1, 2])],
+    "tsds": [(TSDS(), VALUES - 1, [0])],
     "t_shirt": [(TSHIRT(), {"noisy_ifd": VALUES / 2}, [1, 2])],
 }
 

@@ -1,23 +1,19 @@
-"""Mass that a target sends to rows: unbalanced optimal transport, and nearest neighbours with or without density."""
+"""Mass that a target sends to rows: unbalanced optimal transport, and nearest rows, of which a crowd shares (TSDS)."""
 
 import numpy as np
 from scipy.special import logsumexp
+from sklearn.metrics import euclidean_distances
 
-from ..store.vector_store import StoredVectors, blocks
+from ..store.vector_store import READ, StoredVectors, blocks
+from .choose import top_k
 from .target_similarity import Similarity, best_of_columns, parts_of
 
 
-#: Of TSDS (arXiv 2410.11303): how much near rows are preferred to many, and the scale of distances; and, of all rows,
-#: the nearest of a column, and of a row, that are looked at.
-ALPHA, SCALE, NEAREST, CROWD = 0.01, 5.0, 5000, 1000
+#: Of TSDS (arXiv 2410.11303) as a matcher: how much near rows are preferred to many, the scale of distances, the width
+#: of a crowd; and, of all rows, the nearest of a column, and of a row, that are looked at.
+ALPHA, SCALE, SIGMA, NEAREST, CROWD = 0.01, 5.0, 0.75, 5000, 1000
 #: Entropy and freedom of the candidates' side of the transport, and when its potentials stand still.
 ENTROPY, FREEDOM, STILL = 0.01, 1e-4, 1e-9
-
-
-def _shares(weights: np.ndarray | None, used: np.ndarray) -> np.ndarray:
-    """Weights of the columns in use, of sum 1."""
-    shares = np.ones(used.sum()) if weights is None else np.asarray(weights, np.float64)[used]
-    return shares / shares.sum()
 
 
 def transported_mass(
@@ -116,46 +112,142 @@ def dense_neighbours(
     Returns:
         `np.ndarray`: float64 `(n,)`, of sum 1.
     """
-    n, probability = similarity.shape[0], np.zeros(similarity.shape[0])
+    n = similarity.shape[0]
     rows, distances, shares = _nearest(similarity, min(NEAREST, max(2, n // 10)), scores, weights, ties)
     if rows.size == 0:
-        return probability
-    distances, (named, place) = np.maximum(distances, 0), np.unique(rows, return_inverse=True)
-    density = crowding(vectors[named], min(CROWD, max(1, n // 10)))[place].reshape(rows.shape)
-    if rows.shape[1] == 1:
-        np.add.at(probability, rows[:, 0], shares)
-        return probability
-    # A column moves on to its next row as the mass that each row may take, 1 / (s x density), gets smaller; all of
+        return np.zeros(n)
+    named, place = np.unique(rows, return_inverse=True)
+    density = densities(vectors[named], SIGMA, min(CROWD, max(1, n // 10)))[place].reshape(rows.shape)
+    return transport_probabilities(rows, np.maximum(distances, 0), density, alpha, SCALE, n, shares)
+
+
+def nearest_rows(
+    vectors: np.ndarray | StoredVectors, usable: np.ndarray, queries: np.ndarray, count: int, ties: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    The nearest rows of each query by Euclidean distance: exact, in float64, read in blocks.
+
+    Args:
+        vectors (`np.ndarray` or [`StoredVectors`]):
+            `(n, width)`.
+        usable (`np.ndarray`):
+            Rows to search, bool `(n,)`.
+        queries (`np.ndarray`):
+            `(m, width)`, finite.
+        count (`int`):
+            Neighbours of each; no more than there are usable rows.
+        ties (`np.ndarray`):
+            As in [`top_k`].
+
+    Returns:
+        `tuple`: rows, int64, and their distances, float64, both `(m, count)`, nearest first.
+    """
+    queries = queries.astype(np.float64)
+    best = [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
+    for part in blocks((len(vectors), max(vectors.shape[1], len(queries)))):
+        near = -euclidean_distances(queries, np.nan_to_num(vectors[part].astype(np.float64)))
+        near[:, ~usable[part]] = np.nan
+        for query, (rows, values) in enumerate(best):
+            new = top_k(near[query], count, ties[part])
+            rows, values = np.append(rows, new + part.start), np.append(values, near[query, new])
+            kept = top_k(values, count, ties[rows])
+            best[query] = rows[kept], values[kept]
+    return np.stack([rows for rows, _ in best]), -np.stack([values for _, values in best])
+
+
+def densities(vectors: np.ndarray, width: float, count: int) -> np.ndarray:
+    """
+    Kernel density of each of some vectors among them: the sum of 1 - distance^2 / width^2, as far as it is positive,
+    over its `count` nearest ones, itself among them. Computed in blocks, from float32 products.
+
+    Args:
+        vectors (`np.ndarray`):
+            `(m, width)`, finite, about as long as the kernel is wide.
+        width (`float`):
+            Of the kernel; 0 gives each a density of 1.
+        count (`int`):
+            Neighbours at most.
+
+    Returns:
+        `np.ndarray`: float64 `(m,)`, at least 1.
+    """
+    found = np.ones(len(vectors))
+    if width == 0 or len(vectors) == 0:
+        return found
+    centred = (vectors - vectors.mean(0)).astype(np.float32)
+    squares = np.einsum("ij,ij->i", centred, centred)
+    step = max(1, READ // len(vectors))
+    for rows in (slice(first, first + step) for first in range(0, len(vectors), step)):
+        kernel = centred[rows] @ centred.T
+        kernel *= 2
+        kernel -= squares
+        kernel -= squares[rows, None]
+        kernel /= width**2
+        kernel += 1
+        np.maximum(kernel, 0, out=kernel)
+        own = np.arange(len(kernel))
+        kernel[own, own + rows.start] = 1
+        crowded = np.flatnonzero((kernel > 0).sum(1) > count)
+        if len(crowded):
+            nearest = -np.partition(-kernel[crowded], count - 1, axis=1)[:, :count]
+            kernel[crowded] = 0
+            kernel[crowded, :count] = nearest
+        found[rows] = kernel.sum(1, dtype=np.float64)
+    return found
+
+
+def transport_probabilities(
+    rows: np.ndarray,
+    distances: np.ndarray,
+    density: np.ndarray,
+    alpha: float,
+    scale: float,
+    n: int,
+    shares: np.ndarray | None = None,
+) -> np.ndarray:
+    """
+    Probability of each row where the mass of target rows is moved to near rows and spread: each target row gives its
+    nearest rows, in their order, 1 / density each, all targets to the same depth of such a sum, which grows while
+
+        alpha / scale x distance that the mass moves, summed over targets < (1 - alpha) x targets
+
+    Args:
+        rows, distances, density (`np.ndarray`):
+            Nearest rows of each target row, how far they are, and the density around them, `(targets, neighbours)`.
+        alpha (`float`):
+            Between 0 and 1: lower spreads more.
+        scale (`float`):
+            What a distance is divided by.
+        n (`int`):
+            Number of candidates.
+        shares (`np.ndarray`, *optional*):
+            Mass of each target row `(targets,)`, of sum 1; equal by default.
+
+    Returns:
+        `np.ndarray`: float64 `(n,)`, sums to 1.
+    """
+    targets, neighbours = rows.shape
+    shares, found = np.full(targets, 1 / targets) if shares is None else shares, np.zeros(n)
+    if neighbours == 1:
+        np.add.at(found, rows[:, 0], shares)
+        return found
+    # A target row moves on to its next row as the mass that each row may take, 1 / (s x density), gets smaller; all of
     # them are at the same s. What that costs rises with s, until it is worth more than the spread.
     reach = np.cumsum(1 / density, 1)
     cost = distances[:, 1:] * reach[:, :-1] - np.cumsum(distances / density, 1)[:, :-1]
-    column, step = np.indices(cost.shape)
-    order = np.lexsort((column.ravel(), step.ravel(), reach[:, :-1].ravel()))
+    target, step = np.indices(cost.shape)
+    order = np.lexsort((target.ravel(), step.ravel(), reach[:, :-1].ravel()))
     rise = (shares[:, None] * np.diff(cost, axis=1, prepend=0)).ravel()[order]
-    far = np.flatnonzero(alpha / SCALE * np.cumsum(rise) >= 1 - alpha)
+    far = np.flatnonzero(alpha / scale * np.cumsum(rise) >= 1 - alpha)
     end = far[0] if len(far) else len(order) - 1
     s, passed = reach[:, :-1].ravel()[order[end]], order[: end if len(far) else None]
-    last = np.zeros(len(rows), np.int64)
-    np.maximum.at(last, column.ravel()[passed], step.ravel()[passed])
-    given = np.where(np.arange(rows.shape[1]) <= last[:, None], shares[:, None] / s / density, 0)
-    np.add.at(probability, rows, given)
-    np.add.at(probability, rows[np.arange(len(rows)), last + 1], np.maximum(shares - given.sum(1), 0))
-    return probability
-
-
-def crowding(vectors: np.ndarray, nearest: int, sigma: float = 0.75) -> np.ndarray:
-    """
-    Density of unit vectors `(n, width)`, float64 `(n,)`: the sum over its nearest ones, itself among them, of
-    1 - squared distance / sigma^2 where that is positive.
-    """
-    vectors = np.asarray(vectors, np.float32)
-    nearest, density = min(nearest, len(vectors)), np.zeros(len(vectors))
-    for part in blocks((len(vectors), len(vectors))):
-        cosine = np.minimum(vectors[part] @ vectors.T, 1)
-        cosine[np.arange(len(cosine)), np.arange(len(vectors))[part]] = 1
-        closest = -np.partition(-cosine, nearest - 1, axis=1)[:, :nearest]
-        density[part] = np.maximum(1 - 2 * (1 - closest.astype(np.float64)) / sigma**2, 0).sum(1)
-    return density
+    last = np.zeros(targets, np.int64)
+    np.maximum.at(last, target.ravel()[passed], step.ravel()[passed])
+    for near, share, crowd, own in zip(rows, shares, density, last + 1, strict=True):
+        given = 1 / crowd[:own] / (s / share)
+        np.add.at(found, near[:own], given)
+        found[near[own]] += max(share - given.sum(), 0)
+    return found
 
 
 def _nearest(
@@ -177,3 +269,9 @@ def _nearest(
     depth = min(map(len, rows))  # a row has a similarity to all columns or to none
     distances = [1 - values[:depth].astype(np.float64) for _, values in best if len(values)]
     return np.stack([part[:depth] for part in rows]), np.stack(distances), _shares(weights, used)
+
+
+def _shares(weights: np.ndarray | None, used: np.ndarray) -> np.ndarray:
+    """Weights of the columns in use, of sum 1."""
+    shares = np.ones(used.sum()) if weights is None else np.asarray(weights, np.float64)[used]
+    return shares / shares.sum()

@@ -1,0 +1,57 @@
+"""[`RatedSelector`]: a base for methods that join a quality, by any other method, with the coverage of the rows."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .context import Context
+from .data.records import Records
+from .registry import load_selector
+from .selector import Need, Scores, Selector, Want, method_name
+
+
+@dataclass
+class RatedSelector(Selector):
+    """
+    A selector whose scores are those of the method `quality`, with the options `quality_kwargs`. What that method
+    excludes is excluded. A subclass adds features of its own, by other names than `"quality"`, and selects.
+    """
+
+    quality: str
+    quality_kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._rater = load_selector(self.quality, self.quality_kwargs)
+        if self._rater.fixed_budget or "training" in self._rater.needs():
+            raise ValueError(
+                f"`selection_kwargs`: quality={method_name(self._rater)!r} gives no scores of its own: name another "
+                "method, or `column` with `quality_kwargs: {name: COLUMN}` for ratings that the rows have."
+            )
+
+    def needs(self) -> frozenset[Need]:
+        return self._rater.needs()
+
+    def wants(self) -> frozenset[Want]:
+        return self._rater.wants()
+
+    def extras(self) -> dict[str, str]:
+        return self._rater.extras()
+
+    def check(self, records: Records) -> None:
+        self._rater.check(records)
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return dict(Counter(self._rater.forecast(rows, target, kept)))
+
+    def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
+        return {"quality": self._rater.featurize(records, ctx)}
+
+    def score(self, features: dict[str, Any], ctx: Context) -> Scores:
+        given = self._rater.score(features["quality"], ctx)
+        return given if isinstance(given, Scores) else Scores(given)
+
+    def exclude(self, scores: np.ndarray, features: dict[str, Any], ctx: Context) -> dict[str, np.ndarray]:
+        return self._rater.exclude(scores, features["quality"], ctx)
