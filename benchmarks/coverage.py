@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from subset import crowd, measured
 
+from hf_dataselect.engines.subset.choose import cosine, facility_location
 from hf_dataselect.engines.subset.tag_coverage import concave_cover, propagated, similar_labels
 from hf_dataselect.engines.subset.transport import densities, nearest_rows, transport_probabilities
 
@@ -59,7 +60,20 @@ def tsds(options: argparse.Namespace):
     return run
 
 
-ENGINES = {"mig": mig, "tsds": tsds}
+def qdit(options: argparse.Namespace):
+    """Facility location with qualities between 0 and 1, as the method weighs them with `alpha` 0.7."""
+    rows, n = vectors(options).astype(np.float64), options.rows
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    worth = 0.7 / 0.3 * n * np.random.default_rng(1).random(n)
+
+    def run():
+        _, gains = facility_location(rows, options.picks, cosine, worth=worth)
+        return f"gains from {gains[0]:,.0f} to {gains[-1]:,.0f}"
+
+    return run
+
+
+ENGINES = {"mig": mig, "tsds": tsds, "qdit": qdit}
 
 
 def once(name: str, options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ import inspect
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -65,10 +65,17 @@ def _some_judgement(text: str) -> str:
     return f'["all", "kind {number % 5}", "kind {number % 11}"]' if "JSON" in text else f"{number % 6}\nFor a reason."
 
 
+def in_folders(options: Any, folders: dict[str, str]) -> Any:
+    """Options with folders in the place of the names of models."""
+    if isinstance(options, dict):
+        return {key: in_folders(value, folders) for key, value in options.items()}
+    return folders.get(options, options) if isinstance(options, str) else options
+
+
 @pytest.mark.parametrize("name", method_names())
 def test_every_selector_keeps_the_contract(name, folders):
     options = OPTIONS.get(name, {})
-    options = {key: folders.get(value, value) if isinstance(value, str) else value for key, value in options.items()}
+    options = in_folders(options, folders)
     rows = layout(LAYOUTS.get(name, "alpaca"))
     if name == "reward_gap":
         rows = rows.add_column("rejected", [f"No. {text[:9]}" for text in rows["output"]])

@@ -26,6 +26,8 @@ OPTIONS = {
         "max_new_tokens": 4,
     },
     "nuggets": {"tasks": 4, "threshold": None},
+    "qdit": {"quality_kwargs": {"model": "REWARD"}, "encoder": "model"},
+    "reward": {"model": "REWARD"},
     "reward_gap": {"policy": "POLICY"},
     "selectit": {"prompts": 2},
     "s2l": {"model": "LLAMA", "clusters": 4, "epochs": 1},

@@ -68,10 +68,15 @@ MATRIX_BYTES = 2**30
 
 
 def facility_location(
-    vectors: np.ndarray, k: int, similarity: Callable[[np.ndarray, np.ndarray], np.ndarray], block: int = 256
+    vectors: np.ndarray,
+    k: int,
+    similarity: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    block: int = 256,
+    worth: np.ndarray | float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """
-    Greedy maximisation of the sum over rows of the largest similarity to a selected row.
+    Greedy maximisation of the sum over rows of the largest similarity to a selected row, and of what selected rows are
+    worth by themselves.
 
     Gains never grow, so an old gain is an upper bound, and only rows with a high bound are recomputed (lazy greedy).
     If that takes too long, as on rows without structure, all gains are corrected for the rows that are covered better
@@ -89,12 +94,15 @@ def facility_location(
             `(rows (a, width), rows (b, width)) -> (a, b)`, from 0 to about 1, symmetric.
         block (`int`, *optional*, defaults to `256`):
             Rows whose similarities are computed together.
+        worth (`np.ndarray` or `float`, *optional*, defaults to `0.0`):
+            Added to the gain of each row `(n,)`.
 
     Returns:
         `tuple`: rows in the order of selection, int64 `(k,)`, and the gain of each, float64 `(k,)`.
     """
     vectors = np.asarray(vectors, np.float64)
     n = len(vectors)
+    worth = np.broadcast_to(np.asarray(worth, np.float64), n)
     covered = np.zeros(n)
     corrected, gains = covered.copy(), np.zeros(n)  # gains for rows covered as in `corrected`
     matrix = _similarities(vectors, similarity, block) if 8 * n * n <= MATRIX_BYTES else None
@@ -111,7 +119,7 @@ def facility_location(
         return gains + 1e-9 * np.abs(gains) + 1e-6
 
     for rows in blocks(np.arange(n)):
-        gains[rows] = to_all(rows).sum(1)
+        gains[rows] = to_all(rows).sum(1) + worth[rows]
     bound, fresh = bounds(gains), np.ones(n, bool)
     chosen, picked_gains = [], []
     while len(chosen) < min(k, n):
@@ -120,7 +128,7 @@ def facility_location(
             row = int(bound.argmax())
             if fresh[row]:
                 column = to_all(slice(row, row + 1))[0]
-                gain = float(np.maximum(column - covered, 0).sum())
+                gain = float(np.maximum(column - covered, 0).sum() + worth[row])
                 # Two rows that only cover each other better gain the same: rounding must not choose between them.
                 tie = TIE * (1 + gain)
                 if best is None or gain > best[0] + tie or (gain >= best[0] - tie and row < best[1]):
@@ -133,7 +141,7 @@ def facility_location(
                 stale = np.argpartition(-np.where(fresh, -np.inf, bound), min(AT_A_TIME, n) - 1)[:AT_A_TIME]
                 stale, spent = stale[~fresh[stale] & (bound[stale] > -np.inf)], spent + AT_A_TIME
                 fresh_gains = np.maximum(to_all(stale), covered).sum(1) - covered.sum()
-                bound[stale], fresh[stale] = bounds(fresh_gains), True
+                bound[stale], fresh[stale] = bounds(fresh_gains + worth[stale]), True
                 continue
             for rows in blocks(better):
                 low, high = corrected[rows, None], covered[rows, None]
