@@ -4,12 +4,14 @@ Seconds and memory of the engines under the methods that cover a pool or match a
     python benchmarks/coverage.py [--rows 100000] [--width 384] [--engines mig tsds qdit car] [--kind random]
 
 Vectors are float32, drawn (`random`) or in bundles around random centres (`crowd`, see subset.py); labels and
-qualities are drawn. Prints seconds, and the resident memory at its peak above what it was when the inputs stood.
+qualities are drawn. Prints seconds, those of the CPU, and the resident memory at its peak above what it was when the
+inputs stood.
 """
 
 import argparse
 import multiprocessing
 import resource
+import time
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -18,6 +20,7 @@ from subset import crowd, measured
 from hf_dataselect.engines.subset.choose import cosine, facility_location
 from hf_dataselect.engines.subset.tag_coverage import concave_cover, propagated, similar_labels
 from hf_dataselect.engines.subset.transport import densities, nearest_rows, transport_probabilities
+from hf_dataselect.selectors.car import CaR
 
 
 def vectors(options: argparse.Namespace) -> np.ndarray:
@@ -73,15 +76,26 @@ def qdit(options: argparse.Namespace):
     return run
 
 
-ENGINES = {"mig": mig, "tsds": tsds, "qdit": qdit}
+def car(options: argparse.Namespace):
+    """Clusters of the principal components."""
+    rows = vectors(options)
+
+    def run():
+        return f"{len(np.unique(CaR('length', encoder='model')._clusters(rows, 42)))} clusters"
+
+    return run
+
+
+ENGINES = {"mig": mig, "tsds": tsds, "qdit": qdit, "car": car}
 
 
 def once(name: str, options: argparse.Namespace) -> None:
-    run = ENGINES[name](options)
+    run, before = ENGINES[name](options), time.process_time()
     said, seconds, memory = measured(run)
+    cpu = time.process_time() - before
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
-        f"{name}: {options.rows:,} x {options.width}, {options.picks:,} picks: {seconds:.1f} s, "
+        f"{name}: {options.rows:,} x {options.width}, {options.picks:,} picks: {seconds:.1f} s (CPU {cpu:.1f} s), "
         f"+{memory / 2**20:,.0f} MB (the process: {peak:,.0f} MB); {said}",
         flush=True,
     )

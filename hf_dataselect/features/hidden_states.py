@@ -1,5 +1,7 @@
 """Model-oriented features: hidden states of rows (paper, section 3.2)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ..context import Context
@@ -12,6 +14,10 @@ from ..engines.forward.wants import ONE_PASS
 from ..engines.runtime.model_state import scoring_dtype
 from ..engines.runtime.stored_vectors import Vectors
 from ..engines.runtime.token_rows import TokenRows
+
+
+#: Seed of the projections of layers.
+_SIGNS = 42
 
 
 def text_vectors(encoded: Encoded, ctx: Context, label: str, candidates: bool = True) -> Vectors:
@@ -53,6 +59,41 @@ def prompt_vectors(records: Records, ctx: Context) -> Vectors:
     encoded = ctx.encode(records)
     states = cached_states(encoded.prompts(), ctx, "Embedding prompts", pool="mean")
     return states._replace(usable=states.usable & ~encoded.problematic)
+
+
+def unscaled_text_vectors(encoded: Encoded, ctx: Context, label: str, candidates: bool = True) -> Vectors:
+    """[`text_vectors`] of their own length, by which CRDS (arXiv 2602.13773) whitens; they share no pass."""
+    states = cached_states(encoded.tokens, ctx, label, pool="position")
+    return states._replace(usable=states.usable & ~encoded.problematic)
+
+
+def layer_vectors(encoded: Encoded, ctx: Context, label: str, layers: Sequence[int]) -> Vectors:
+    """
+    States of several layers side by side (CRDS, arXiv 2602.13773): each layer's mean weighted by position, projected
+    by a random matrix of +1 and -1 to a part of its width, so that all of them are as wide as one, about. One layer
+    is not projected. Cached as in [`text_vectors`].
+    """
+    width = state_width(ctx.model)
+    each = width // len(layers) if len(layers) > 1 else width
+    draws = (np.random.default_rng([_SIGNS, place]) for place in range(len(layers)))
+    signs = [(2.0 * draw.integers(0, 2, (width, each)) - 1).astype(np.float32) for draw in draws]
+    described = {"pool": "position", "layers": list(layers), "signs": _SIGNS}
+    described["dtype"] = str(scoring_dtype(ctx.model, ctx.runtime.dtype))
+
+    def compute(places: np.ndarray) -> np.ndarray:
+        states = hidden_state(ctx.model, encoded.tokens.select(places), ctx.runtime, "position", layers=layers)
+        parts = np.split(states, len(layers), axis=1)
+        return side_by_side(parts, signs) if len(layers) > 1 else states
+
+    options = {"total": len(encoded.tokens), **described}
+    with CachedVectors(ctx.runtime, ctx.model, each * len(layers), label, **options) as cached:
+        states = cached(encoded.tokens.keys(), compute)
+    return states._replace(usable=states.usable & ~encoded.problematic)
+
+
+def side_by_side(parts: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """Vectors of each layer `(b, width)` times its matrix `(width, size)`, side by side `(b, layers x size)`."""
+    return np.concatenate([part @ matrix for part, matrix in zip(parts, matrices, strict=True)], axis=1)
 
 
 def cached_states(

@@ -7,7 +7,7 @@ import numpy as np
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
-from ..engines.runtime.stored_vectors import Vectors
+from ..engines.runtime.stored_vectors import Vectors as Vectors
 from ..errors import SelectionError
 from .hidden_states import note_unusable, text_vectors
 from .sentence_vectors import sentence_vectors

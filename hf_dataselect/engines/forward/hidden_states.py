@@ -1,5 +1,6 @@
 """Pooled last hidden states of token rows, optionally with the loss of the same forward pass."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,6 +37,7 @@ def hidden_state(
     runtime: Runtime,
     pool: Literal["mean", "last", "position"],
     with_loss: bool = False,
+    layers: Sequence[int] = (),
 ) -> np.ndarray:
     """
     Last hidden state (after the final norm): its mean over all positions of a row, or that of the row's last token.
@@ -47,13 +49,16 @@ def hidden_state(
         with_loss (`bool`, *optional*, defaults to `False`):
             One more column: the row's mean loss per token, in nats, from the same forward pass; `NO_LOSS` for a row
             of one token.
+        layers (`Sequence[int]`, *optional*):
+            Layers whose states are pooled and stand side by side, in place of the last ones: 0 is the embeddings, the
+            number of layers the last, after the final norm. Not together with `with_loss`.
 
     Returns:
-        `np.ndarray`: float32 `(n, width)`, or `(n, width + 1)`; NaN for an empty row or one that did not fit in
-        memory.
+        `np.ndarray`: float32 `(n, width)`, `(n, layers x width)` or `(n, width + 1)`; NaN for an empty row or one that
+        did not fit in memory.
     """
     inner = model.get_base_model() if is_peft_model(model) else model
-    device, columns = next(model.parameters()).device, state_width(model) + with_loss
+    device, columns = next(model.parameters()).device, state_width(model) * max(1, len(layers)) + with_loss
 
     def compute(batch: np.ndarray) -> np.ndarray:
         ids = [ids for ids, _ in rows.take(batch)]
@@ -73,6 +78,9 @@ def hidden_state(
             (hidden,), token_loss = states, torch.zeros(predicts.shape, dtype=torch.float64)
             token_loss[predicts] = torch.cat([part.double().cpu() for part in parts] or [token_loss[predicts]])
             losses = torch.where(lengths > 1, token_loss.sum(1, keepdim=True) / (lengths - 1), NO_LOSS).float()
+        elif layers:
+            states = inner.base_model(input_ids=filled, use_cache=False, output_hidden_states=True).hidden_states
+            hidden = torch.cat([states[layer] for layer in layers], -1)
         else:
             hidden = inner.base_model(input_ids=filled, use_cache=False).last_hidden_state
         weights = (positions == lengths - 1 if pool == "last" else positions < lengths).float()

@@ -1,0 +1,118 @@
+"""
+CaR (arXiv 2402.18191, "Clustering and Ranking"; code IronBeliever/CaR): the best rows, and the best of each cluster.
+
+The claim: 2 % of Alpaca chosen so fine-tune LLaMA better than all of it: quality leads, and no region is left out.
+
+1. Rate each row (`quality`). The authors train a regressor on experts' revisions, IQS; any method serves.
+2. Embed instruction and answer together, keep the principal components that explain `variance`, and cluster them by
+   k-means: the square root of half of the rows is the number of clusters.
+3. Keep the best row of each cluster, and beside these the best of all, as the budget allows. Where there are more
+   clusters than the budget has rows, the best rows among those of the clusters are kept.
+
+    score = quality
+
+Relations: [`QDIT`] weighs quality and coverage row by row; `selection_diversity: filter` only keeps rows apart.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+
+from ..context import Context
+from ..data.records import Records
+from ..features.row_vectors import RowVectors
+from ..features.sentence_vectors import check_sentence_encoder
+from ..options import Fraction, PositiveInt
+from ..rated import RatedSelector
+from ..selector import Card, Need
+
+
+@dataclass
+class CaR(RatedSelector):
+    """
+    Args:
+        quality (`str`, *optional*, defaults to `"reward"`):
+            Method that gives the quality.
+        quality_kwargs (`dict`, *optional*):
+            Its options; `column` takes `{name: COLUMN}`.
+        clusters (`int`, *optional*):
+            Number of clusters; by default the square root of half of the rows.
+        variance (`float`, *optional*, defaults to `0.95`):
+            Part of the variance that the principal components explain; 1 clusters the vectors themselves.
+        encoder (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
+            What rows are embedded by: a sentence encoder by hub name or folder (extra `embed`), or `"model"`, the
+            pending fine-tune model.
+    """
+
+    quality: str = "reward"
+    quality_kwargs: dict[str, Any] = field(default_factory=dict)
+    clusters: PositiveInt | None = None
+    variance: Fraction = 0.95
+    encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+
+    card: ClassVar[Card] = Card(
+        title="the best rows, and the best of each cluster",
+        paper="2402.18191",
+        features="model-oriented",
+        label_source="a regressor of instruction quality (IQS), or any method's scores",
+        trained_llms=1,
+        small_llm=True,
+        steps=("rate each row", "embed", "cluster", "keep the best of all and of each cluster"),
+        llm_uses=2,
+        dataset_free=False,
+        multi_turn="the quality is its method's; the prompt and the last answer are embedded",
+        deviations=(
+            "the quality is a reward model's by default: the authors' regressor is no model of transformers",
+            "the budget is met by as many of the best rows as it leaves, where the code takes 1,000",
+            "k-means starts once, from the run's seed; the code's starts depend on the version of scikit-learn",
+            "the part of the variance is that of the candidates' vectors without unusable rows",
+        ),
+        evidence="the authors', and MIG's table: 53.10 against 51.81 of random rows",
+    )
+    default_budget: ClassVar[float | int | str] = 0.0196
+    spreads_out: ClassVar[bool] = True
+
+    def needs(self) -> frozenset[Need]:
+        return super().needs() | ({"text", "model"} if self.encoder == "model" else {"text"})
+
+    def extras(self) -> dict[str, str]:
+        return super().extras() | ({} if self.encoder == "model" else {"sentence_transformers": "embed"})
+
+    def check(self, records: Records) -> None:
+        super().check(records)
+        if self.encoder != "model":
+            check_sentence_encoder(self.encoder)
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        found = super().forecast(rows, target, kept)
+        return found | {"embedded_rows": found.get("embedded_rows", 0) + rows}
+
+    def select(
+        self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
+    ) -> np.ndarray:
+        order = ctx.best(scores)
+        vectors_of = RowVectors(records, ctx, self.encoder)
+        try:
+            vectors = vectors_of(order)
+        finally:
+            vectors_of.close()
+        usable = np.isfinite(vectors).all(1)
+        order, vectors = order[usable], vectors[usable]
+        labels = ctx.agreed(self._clusters(vectors, ctx.seed))
+        _, best = np.unique(labels, return_index=True)
+        ctx.account.figures["clusters"] = len(best)
+        first = np.sort(best)
+        return order[np.concatenate([first, np.setdiff1d(np.arange(len(order)), first)])][:k]
+
+    def _clusters(self, vectors: np.ndarray, seed: int) -> np.ndarray:
+        """Cluster of each vector."""
+        distinct = len(np.unique(vectors, axis=0))
+        if distinct < 2:
+            return np.zeros(len(vectors), np.int64)
+        if self.variance < 1:
+            vectors = PCA(self.variance, svd_solver="full").fit_transform(vectors)
+        clusters = self.clusters or max(1, int(np.sqrt(len(vectors) / 2)))
+        return KMeans(min(clusters, distinct), random_state=seed, n_init=1).fit_predict(vectors)
