@@ -2,12 +2,12 @@
 Whether methods with a target find the rows of its kind: candidates of four sources in equal parts, a target of
 held-out rows of one, as many rows kept as that source has.
 
-    python benchmarks/planted_sources.py MODEL_FOLDER POOL_FOLDER [--candidates 100] [--target 16] [--seeds 1]
+    python benchmarks/planted_sources.py MODEL_FOLDER POOL_FOLDER [--candidates 100] [--target 16] [--seeds 3]
 
 POOL_FOLDER holds `code_alpaca_2k`, `gsm8k_train`, `dolly_3k` (its creative writing) and `alpaca_en_labelled`, each as
-`.jsonl.gz`. Prints, for each target and method, the part of the rows kept that come from the target's source; random
-rows give 0.25. Also what following length alone would give: the same figure for the rows whose answer is nearest in
-length to the target's mean.
+`.jsonl.gz`. Prints, for each target and method, the part of the rows kept that come from the target's source, the mean
+of the draws with the lowest and the highest: 0.25 is chance. The controls are random rows, the longest answers, and
+the rows whose answer is nearest in length to the target's mean, which says what following length alone would give.
 """
 
 import argparse
@@ -30,12 +30,24 @@ from hf_dataselect.registry import load_selector
 
 SOURCES = ("code", "math", "stories", "general")
 
+#: Methods by their names in the table. `--methods` takes any other by its own name, too.
 METHODS = {
-    "less": ("less", {}),
-    "less, without momentum": ("less", {"momentum": False}),
+    "random": ("random", {}),
+    "length": ("length", {}),
+    "bm25": ("bm25", {}),
+    "dsir": ("dsir", {}),
     "rds": ("rds", {}),
     "rds, max": ("rds", {"rule": "max"}),
+    "crds": ("crds", {}),
+    "crds, centred": ("crds", {"representation": "centred"}),
+    "crds, layers": ("crds", {"representation": "concatenated"}),
+    "tsds": ("tsds", {}),
+    "token_drop": ("token_drop", {}),
+    "less": ("less", {}),
+    "less, without momentum": ("less", {"momentum": False}),
 }
+#: Of those that fine-tune for a while.
+WARMUP = {"warmup_learning_rate": 2e-4, "warmup_batch_size": 4, "warmup_gradient_accumulation": 1}
 
 
 def sources(folder: Path) -> dict[str, list[dict]]:
@@ -61,9 +73,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--candidates", type=int, default=100, help="of each source; of the stories there are fewer")
     parser.add_argument("--target", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--targets", nargs="*", default=SOURCES, choices=SOURCES)
-    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), help="of the table, or any method")
     parser.add_argument("--max_length", type=int, default=256)
     parser.add_argument("--warmup_epochs", type=int, default=4)
     parser.add_argument("--warmup_fraction", type=float, default=0.1)
@@ -73,14 +85,10 @@ def main() -> None:
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(options.model)
     model = AutoModelForCausalLM.from_pretrained(options.model)
-    less = {
-        "warmup_epochs": options.warmup_epochs,
-        "warmup_fraction": options.warmup_fraction,
-        "warmup_learning_rate": 2e-4,
-        "warmup_batch_size": 4,
-        "warmup_gradient_accumulation": 1,
-        "lora_r": 8,
-        "lora_alpha": 32,
+    warmup = {**WARMUP, "warmup_epochs": options.warmup_epochs}
+    tuned = {
+        "less": {**warmup, "warmup_fraction": options.warmup_fraction, "lora_r": 8, "lora_alpha": 32},
+        "token_drop": warmup,
     }
     pool, found, seconds = sources(options.data), {}, {}
     with tempfile.TemporaryDirectory() as cache:
@@ -98,9 +106,9 @@ def main() -> None:
             for target in options.targets:
                 wanted = shuffled[target][: options.target]
                 near = np.argsort(np.abs(length - np.mean([len(row["output"]) for row in wanted])))[:size]
-                found.setdefault(("length", target), []).append(float((origin[near] == target).mean()))
+                found.setdefault(("nearest length", target), []).append(float((origin[near] == target).mean()))
                 for name in options.methods:
-                    method, kwargs = METHODS[name]
+                    method, kwargs = METHODS.get(name, (name, {}))
                     ctx = Context(
                         tokenizer,
                         model,
@@ -112,17 +120,18 @@ def main() -> None:
                         seed=seed,
                     )
                     start = time.perf_counter()
-                    selector = load_selector(method, (less if method == "less" else {}) | kwargs)
+                    selector = load_selector(method, tuned.get(method, {}) | kwargs)
                     chosen = select(Records(candidates), selector, size, ctx).indices
                     seconds[name] = seconds.get(name, 0) + time.perf_counter() - start
                     found.setdefault((name, target), []).append(float((origin[chosen] == target).mean()))
                     print(f"draw {seed}, {target}, {name}: {found[name, target][-1]:.2f}", flush=True)
-    print(f"{size} candidates of each source, {options.target} target rows, {options.seeds} draws; random is 0.25")
-    print("| target | " + " | ".join([*options.methods, "nearest length"]) + " |")
-    print("|---|" + "---|" * (len(options.methods) + 1))
-    for target in options.targets:
-        figures = [np.mean(found[name, target]) for name in [*options.methods, "length"]]
-        print(f"| {target} | " + " | ".join(f"{figure:.2f}" for figure in figures) + " |")
+    print(f"{size} candidates of each source, {options.target} target rows, {options.seeds} draws; chance is 0.25")
+    print("| method | " + " | ".join(options.targets) + " | mean |")
+    print("|---|" + "---|" * (len(options.targets) + 1))
+    for name in [*options.methods, "nearest length"]:
+        cells = [found[name, target] for target in options.targets]
+        told = [f"{np.mean(cell):.2f} ({min(cell):.2f} to {max(cell):.2f})" for cell in cells]
+        print(f"| {name} | " + " | ".join([*told, f"{np.mean(cells):.2f}"]) + " |")
     print("seconds: " + ", ".join(f"{name} {spent:.0f}" for name, spent in seconds.items()))
 
 
