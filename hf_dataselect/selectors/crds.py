@@ -21,15 +21,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
 from ..engines.subset.target_similarity import Similarity, Target
 from ..engines.subset.whitening import Mapped, Whitening, unit
 from ..features.hidden_states import layer_vectors, unscaled_text_vectors
-from ..features.target_rows import subtasks
+from ..features.target_rows import columns
 from ..features.target_vectors import Vectors, target_vectors
 from ..options import PositiveInt
 from ..selector import Card, Want
@@ -41,7 +39,7 @@ class CRDS(RDS):
     """
     Args:
         rule (`str`, *optional*, defaults to `"round_robin"`):
-            `"round_robin"`: subtasks choose in turn, the paper's. `"max"`: the rows most similar to any example.
+            `"round_robin"`: subtasks choose in turn, the paper's. The others are those of [`RDS`].
         representation (`str`, *optional*, defaults to `"whitened"`):
             `"whitened"`, `"concatenated"` or `"centred"`, see above.
         components (`int`, *optional*, defaults to `512`):
@@ -92,9 +90,8 @@ class CRDS(RDS):
                 ctx.account.figures["components"] = share
             mapped = Mapped(vectors, lambda rows: unit(whiten(rows)), whiten.components)
             target = unit(whiten(target))
-        groups = subtasks(ctx.target)
-        groups = np.arange(len(ctx.target)) if groups is None else groups
-        return {"similarity": Similarity(mapped, Target(target, groups, "max")), "usable": candidates.usable}
+        similarity = Similarity(mapped, Target(target, columns(ctx.target, self.rule), "max"))
+        return {"similarity": similarity, "usable": candidates.usable, "vectors": mapped}
 
     def _states(self, ctx: Context) -> Callable[[Encoded, Context, str, bool], Vectors]:
         """What makes the vectors of encoded rows."""

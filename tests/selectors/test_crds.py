@@ -7,7 +7,7 @@ from datasets import Dataset
 from sklearn.decomposition import PCA
 
 from hf_dataselect.data.records import Records
-from hf_dataselect.engines.subset.target_similarity import round_robin
+from hf_dataselect.engines.subset.matchers import for_target, round_robin
 from hf_dataselect.engines.subset.whitening import Mapped, Whitening, unit
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.hidden_states import side_by_side
@@ -86,12 +86,13 @@ def states_of(ctx, rows, layers) -> list[np.ndarray]:
     ("kwargs", "layers"),
     [
         ({"components": 6}, [4]),
+        ({"components": 6, "rule": "knn_kde"}, [4]),
         ({"representation": "centred"}, [4]),
         ({"representation": "concatenated", "layers": 3}, [2, 3, 4]),
         ({"representation": "concatenated", "layers": 2, "which": "spread"}, [2, 4]),
         ({"representation": "concatenated", "layers": 1}, [4]),
     ],
-    ids=["whitened", "centred", "last three", "spread", "one layer"],
+    ids=["whitened", "whitened, by density", "centred", "last three", "spread", "one layer"],
 )
 def test_the_method_is_its_formula(kwargs, layers, tmp_path):
     rows, target = alpaca(20), alpaca(3, seed=9)
@@ -112,7 +113,8 @@ def test_the_method_is_its_formula(kwargs, layers, tmp_path):
         assert found.facts["figures"]["components"].startswith("6 of 64, ")
     cosines = unit(train) @ unit(wanted).T
     np.testing.assert_allclose(found.scores, cosines.max(1), atol=2e-4)
-    assert found.indices.tolist() == round_robin(cosines.astype(np.float64), 6).tolist()
+    rule, given = kwargs.get("rule", "round_robin"), {"vectors": unit(train)}
+    assert found.indices.tolist() == for_target(cosines, found.scores, 6, rule, ctx.ties(20), **given).tolist()
     again = select(rows, CRDS(**kwargs), 6, context(target, layers=4, cache_dir=tmp_path))
     assert again.passes == {"embedded_rows": 0, "cached_rows": 23}
     np.testing.assert_array_equal(again.scores, found.scores)

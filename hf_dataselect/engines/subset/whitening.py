@@ -68,7 +68,7 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 class Mapped:
     """
-    A function of vectors, computed as they are indexed by a slice of rows.
+    A function of vectors, computed as they are indexed.
 
     Args:
         vectors (`np.ndarray` or [`StoredVectors`]):
@@ -85,5 +85,5 @@ class Mapped:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: slice) -> np.ndarray:
+    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         return self.function(self.vectors[rows])
