@@ -9,13 +9,17 @@ the memory that the fast way took at its peak above what the vectors take. Plain
 - filter: the authors' loop: for each row, gather the kept rows, make all vectors unit ones, one product;
   and the same without the needless work: unit vectors once, kept rows in one array, one matrix-vector product a row;
 - k-center: distances to all picked rows anew for each pick;
-- facility location: all gains anew for each pick.
+- facility location, of so many rows that similarities are computed as they are needed: all gains anew for each pick;
+- facility location with a matrix of all similarities, `--matrix_rows` rows: 20 lines of lazy greedy on that matrix;
+  and `apricot-select` and `submodlib-py`, where they are installed.
 
 A plain loop's time a pick grows with the picks (k-center) or stays (facility location): it runs for `--plain_picks`
 picks, and the fast way for as many beside it, so nothing is extrapolated. Both must choose the same rows.
 """
 
 import argparse
+import heapq
+import importlib.util
 import threading
 import time
 
@@ -84,6 +88,62 @@ def plain_facility_location(vectors: np.ndarray, k: int, block: int = 256) -> li
     return picked
 
 
+def plain_lazy_greedy(vectors: np.ndarray, k: int) -> list[int]:
+    """All similarities in one matrix, rows in a heap by their last known gain."""
+    near = cosine(vectors, vectors)
+    heap = [(-gain, row) for row, gain in enumerate(near.sum(1))]
+    heapq.heapify(heap)
+    covered, picked = np.zeros(len(vectors)), []
+    while len(picked) < k:
+        row = heapq.heappop(heap)[1]
+        gain = np.maximum(near[row] - covered, 0).sum()
+        if not heap or (-gain, row) <= heap[0]:
+            picked.append(row)
+            covered = np.maximum(covered, near[row])
+        else:
+            heapq.heappush(heap, (-gain, row))
+    return picked
+
+
+def of_apricot(vectors: np.ndarray, k: int) -> list[int]:
+    from apricot import FacilityLocationSelection
+
+    chosen = FacilityLocationSelection(k, metric="precomputed", optimizer="lazy").fit(cosine(vectors, vectors))
+    return chosen.ranking.tolist()
+
+
+def of_submodlib(vectors: np.ndarray, k: int) -> list[int]:
+    from submodlib import FacilityLocationFunction
+
+    objective = FacilityLocationFunction(n=len(vectors), mode="dense", data=vectors, metric="cosine")
+    return [row for row, _ in objective.maximize(budget=k, optimizer="LazyGreedy", show_progress=False)]
+
+
+def covered_by(vectors: np.ndarray, rows: list[int]) -> float:
+    """The sum over all vectors of the largest cosine to one of the rows."""
+    return float(cosine(vectors, vectors[rows]).max(1).sum())
+
+
+def with_matrix(vectors: np.ndarray, picks: int) -> None:
+    """Facility location beside others that keep a matrix: CPU seconds, and what the picks cover."""
+    unit = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    ways = {"lazy greedy": plain_lazy_greedy, "apricot": of_apricot, "submodlib": of_submodlib}
+    began = time.process_time()
+    rows = facility_location(unit, picks, cosine)[0].tolist()
+    fast = time.process_time() - began
+    print(f"facility location with a matrix, {vectors.shape}, {picks} picks: {fast:.2f} CPU s")
+    for name, way in ways.items():
+        if name in ("apricot", "submodlib") and importlib.util.find_spec(name) is None:
+            print(f"  {name} is not installed")
+            continue
+        way(unit[:100], 5)  # compiles
+        began = time.process_time()
+        others = way(unit, picks)
+        seconds = time.process_time() - began
+        value = covered_by(unit, others) / covered_by(unit, rows)
+        print(f"  {name}: {seconds:.2f} CPU s, {seconds / fast:.2f} x; same rows: {others == rows}; covers {value:.9f}")
+
+
 def measured(function, *arguments):
     """What it gives, its seconds, and its peak of memory above the start in bytes."""
     process, peak, done = psutil.Process(), [0], threading.Event()
@@ -110,9 +170,15 @@ def main() -> None:
     parser.add_argument("--picks", type=int, default=1000)
     parser.add_argument("--plain_picks", type=int, default=20)
     parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--matrix_rows", type=int, default=8_000)
+    parser.add_argument("--matrix_picks", type=int, default=800)
+    parser.add_argument("--only_matrix", action="store_true", help="leave out all others")
     parser.add_argument("--threshold", type=float, default=0.9)
     parser.add_argument("--authors", action="store_true", help="also the authors' loop: many minutes at full size")
     options = parser.parse_args()
+    with_matrix(crowd(options.matrix_rows, options.width, seed=3), options.matrix_picks)
+    if options.only_matrix:
+        return
 
     vectors = crowd(options.filter_rows, options.width)
     order = np.random.default_rng(1).permutation(len(vectors))

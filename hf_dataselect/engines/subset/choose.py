@@ -165,9 +165,11 @@ def _similarities(vectors: np.ndarray, similarity: Callable, block: int) -> np.n
     _, first, inverse = np.unique(vectors, axis=0, return_index=True, return_inverse=True)
     original, matrix = first[inverse.reshape(-1)], np.empty((n, n))
     for start in range(0, n, block):
-        matrix[start : start + block] = similarity(vectors[start : start + block], vectors)[:, original]
+        end = min(start + block, n)
+        matrix[start:end, :end] = similarity(vectors[start:end], vectors[:end])
+        matrix[:start, start:end] = matrix[start:end, :start].T
     for row in np.flatnonzero(original != np.arange(n)):
-        matrix[row] = matrix[original[row]]
+        matrix[row], matrix[:, row] = matrix[original[row]], matrix[:, original[row]]
     return matrix
 
 
