@@ -141,7 +141,9 @@ def with_matrix(vectors: np.ndarray, picks: int) -> None:
         others = way(unit, picks)
         seconds = time.process_time() - began
         value = covered_by(unit, others) / covered_by(unit, rows)
-        print(f"  {name}: {seconds:.2f} CPU s, {seconds / fast:.2f} x; same rows: {others == rows}; covers {value:.9f}")
+        print(
+            f"  {name}: {seconds:.2f} CPU s, {seconds / fast:.2f} x; same rows: {others == rows}; covers {value:.9f}"
+        )
 
 
 def measured(function, *arguments):
