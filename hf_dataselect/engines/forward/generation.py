@@ -153,7 +153,7 @@ def generate_ids(
 
     with _greedy(model, config):
         lengths = [len(prompt) + max_new_tokens for prompt in unique]
-        padded = runtime.map(answer, lengths, max_new_tokens, label=label, dtype=np.int32)
+        padded = runtime.map(answer, lengths, max_new_tokens, label=label, dtype=np.int32, most_padding=1)
     answers = dict(zip(unique, padded, strict=True))
     return [None if answers[p][0] < 0 else [int(i) - 1 for i in answers[p] if i] for p in prompts]
 

@@ -72,7 +72,7 @@ def generated_replies(
                 del block[key]
                 bar.update()
         keys = list(block)
-        for part in batches_by_tokens([len(block[key]) + max_new_tokens for key in keys], at_once):
+        for part in batches_by_tokens([len(block[key]) + max_new_tokens for key in keys], at_once, most_padding=1):
             answers = generate_ids(
                 local.model,
                 tokenizer,

@@ -12,6 +12,11 @@ from torch import nn
 from ...compat.accelerate import several_processes
 
 
+#: A batch with a larger part of padding is cut further, as long as it keeps 1 / `LEAST` of the tokens of a full one: a
+#: batch costs as much as about 25 tokens on a CPU, however small it is, and more on a GPU.
+MOST_PADDING, LEAST = 0.05, 16
+
+
 @contextmanager
 def main_process_first(dataset: Dataset) -> Iterator[None]:
     """
@@ -25,7 +30,9 @@ def main_process_first(dataset: Dataset) -> Iterator[None]:
         yield
 
 
-def batches_by_tokens(lengths: Sequence[int], batch_tokens: int, rows: np.ndarray | None = None) -> list[np.ndarray]:
+def batches_by_tokens(
+    lengths: Sequence[int], batch_tokens: int, rows: np.ndarray | None = None, most_padding: float = MOST_PADDING
+) -> list[np.ndarray]:
     """
     Split rows into batches whose padded size, rows x longest row, stays within `batch_tokens`.
 
@@ -39,6 +46,9 @@ def batches_by_tokens(lengths: Sequence[int], batch_tokens: int, rows: np.ndarra
             Tokens of a batch, padding included.
         rows (`np.ndarray`, *optional*):
             Rows to split, all by default.
+        most_padding (`float`, *optional*, defaults to `MOST_PADDING`):
+            Part of a batch that may be padding before it is cut further; 1 never does, for what takes a time of its
+            own for each batch, as generation does.
 
     Returns:
         `list[np.ndarray]`: row numbers of each batch; equal lengths keep their order.
@@ -46,9 +56,15 @@ def batches_by_tokens(lengths: Sequence[int], batch_tokens: int, rows: np.ndarra
     lengths = np.asarray(lengths)
     rows = np.arange(len(lengths)) if rows is None else np.asarray(rows)
     rows = rows[np.argsort(-lengths[rows], kind="stable")]
+    tokens = np.concatenate([[0], np.cumsum(lengths[rows])])
     batches, start = [], 0
     while start < len(rows):
-        size = max(1, int(batch_tokens // max(1, lengths[rows[start]])))
+        longest = max(1, int(lengths[rows[start]]))
+        size = min(max(1, int(batch_tokens // longest)), len(rows) - start)
+        if tokens[start + size] - tokens[start] < (1 - most_padding) * size * longest:
+            filled = (tokens[start + 1 : start + size + 1] - tokens[start]) / (longest * np.arange(1, size + 1))
+            least = -(-int(batch_tokens) // (LEAST * longest))
+            size = min(size, max(1, least, int((filled >= 1 - most_padding).sum())))
         batches.append(rows[start : start + size])
         start += size
     return batches

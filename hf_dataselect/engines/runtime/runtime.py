@@ -19,7 +19,7 @@ from ..store.identity import identity_of
 from ..store.row_store import RecordStore, RowStore, Stored
 from ..store.vector_store import VectorStore
 from .account import Account
-from .batching import batches_by_tokens
+from .batching import MOST_PADDING, batches_by_tokens
 from .phase import Phased
 from .progress import progress_bar
 from .ranks import meeting, ranks
@@ -218,6 +218,7 @@ class Runtime:
         label: str | None = None,
         on_batch: Callable[[np.ndarray, np.ndarray], None] | None = None,
         dtype: type = np.float64,
+        most_padding: float = MOST_PADDING,
     ) -> np.ndarray:
         """
         Compute `width` values per row, batch by batch, sharded across ranks.
@@ -238,13 +239,15 @@ class Runtime:
                 Label of the progress bar.
             on_batch (`Callable`, *optional*):
                 Called on the rank that computed a batch with its rows and results, before the next batch starts.
+            most_padding (`float`, *optional*):
+                As in [`batches_by_tokens`].
 
         Returns:
             `np.ndarray`: `(n, width)`, the same on all ranks; NaN for rows that are not in `rows`, and for a row that
             does not fit in memory even as a batch of one.
         """
         lengths = np.asarray(lengths)
-        batches = batches_by_tokens(lengths, batch_tokens or self.batch_tokens, rows)
+        batches = batches_by_tokens(lengths, batch_tokens or self.batch_tokens, rows, most_padding)
         queue = batches[self.rank :: self.world][::-1]
         result = np.zeros((len(lengths), width), dtype=dtype)
         limit = None  # rows x longest row that may fit, once a batch did not

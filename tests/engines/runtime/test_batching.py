@@ -1,3 +1,4 @@
+import itertools
 import random
 import threading
 from types import SimpleNamespace
@@ -76,11 +77,24 @@ def test_each_row_is_in_one_batch_longest_first_and_equal_lengths_in_order(budge
     assert order == sorted(range(len(lengths)), key=lambda row: (-lengths[row], row))
 
 
-def test_no_batch_could_take_the_next_row_as_well():
+@pytest.mark.parametrize("most", [0.05, 1])
+def test_no_batch_could_take_the_next_row_as_well(most):
     lengths, budget = np.array(some_lengths()), 100
-    batches = batches_by_tokens(lengths, budget)
-    for batch in batches[:-1]:
-        assert (len(batch) + 1) * lengths[batch].max() > budget
+    batches = batches_by_tokens(lengths, budget, most_padding=most)
+    for batch, after in itertools.pairwise(batches):
+        one_more = lengths[[*batch, after[0]]]
+        size = len(one_more) * one_more.max()
+        assert size > budget or one_more.sum() < (1 - most) * size
+
+
+@pytest.mark.parametrize("n", [40, 100, 500])
+def test_little_of_a_batch_is_padding_and_no_batch_is_tiny(n):
+    lengths = np.round(np.random.default_rng(n).lognormal(4.3, 0.7, n)).astype(int) + 1  # as rows of Alpaca
+    sizes = [len(batch) * lengths[batch].max() for batch in batches_by_tokens(lengths, 1536)]
+    uncut = batches_by_tokens(lengths, 1536, most_padding=1)
+    assert lengths.sum() / sum(sizes) > 0.95
+    assert sum(len(batch) * lengths[batch].max() for batch in uncut) > sum(sizes)
+    assert min(sizes[:-1]) >= 1536 / 16
 
 
 def test_only_the_asked_rows_are_cut_into_batches():
