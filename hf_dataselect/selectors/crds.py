@@ -34,6 +34,10 @@ from ..selector import Card, Want
 from .rds import RDS
 
 
+#: Of the paper.
+COMPONENTS = 512
+
+
 @dataclass
 class CRDS(RDS):
     """
@@ -42,8 +46,9 @@ class CRDS(RDS):
             `"round_robin"`: subtasks choose in turn, the paper's. The others are those of [`RDS`].
         representation (`str`, *optional*, defaults to `"whitened"`):
             `"whitened"`, `"concatenated"` or `"centred"`, see above.
-        components (`int`, *optional*, defaults to `512`):
-            For `"whitened"`: principal components to keep; at most the width of the model, and one less than the rows.
+        components (`int`, *optional*):
+            For `"whitened"`: principal components to keep; by default 512, or a quarter of the rows if less.
+            Nearly as many components as rows make all rows equally far apart.
         layers (`int`, *optional*, defaults to `6`):
             For `"concatenated"`: number of layers; more leave each a smaller part of the width.
         which (`str`, *optional*, defaults to `"last"`):
@@ -51,7 +56,7 @@ class CRDS(RDS):
     """
 
     representation: Literal["whitened", "concatenated", "centred"] = "whitened"
-    components: PositiveInt = 512
+    components: PositiveInt | None = None
     layers: PositiveInt = 6
     which: Literal["last", "spread"] = "last"
 
@@ -65,7 +70,7 @@ class CRDS(RDS):
         model_free=False,
         multi_turn="the text of all turns",
         deviations=(
-            "components are those of all candidates, where the code draws 500,000 of them",
+            "components are those of all candidates, where the code draws 500,000 of them, and fewer in a small pool",
             "projections and their sums are float32, where the code's float16 can overflow",
             "texts are rendered with the model's own chat template, not Tulu's",
             "a row without an answer in the window is not kept, as it can't be trained on",
@@ -83,7 +88,9 @@ class CRDS(RDS):
         if self.representation == "concatenated":
             mapped, target = Mapped(vectors, unit, width), unit(target)
         else:
-            kept = self.components if self.representation == "whitened" else None
+            kept = None
+            if self.representation == "whitened":
+                kept = self.components or min(COMPONENTS, max(1, int(candidates.usable.sum()) // 4))
             whiten = Whitening(vectors, candidates.usable, kept)
             if kept is not None:
                 share = f"{whiten.components} of {width}, {whiten.explained:.1%} of the variance"

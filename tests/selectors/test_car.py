@@ -5,18 +5,14 @@ import pytest
 from datasets import Dataset
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
-from transformers import BertModel
 
 from hf_dataselect.data.records import Records
-from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.features.row_vectors import RowVectors
-from hf_dataselect.features.sentence_vectors import load_text_encoder
 from hf_dataselect.pipeline import select
 from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selectors.car import CaR
 from tests.rows import alpaca
-from tests.selectors.test_mods import bert, bert_tokenizer
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
 
@@ -68,20 +64,6 @@ def test_copies_more_than_the_pool_and_rows_that_cannot_be_used():
     assert found.unscorable == {"no number in `rating`": [7]}
     same = select(rows.select([0] * 6), CaR(**RATED), 2, context())
     assert len(set(same.indices.tolist())) == 2 and same.facts["figures"]["clusters"] == 1
-
-
-def test_a_sentence_encoder_embeds_prompt_and_answer(tmp_path):
-    tokenizer = bert_tokenizer()
-    for part in (bert(BertModel, tokenizer), tokenizer):
-        part.save_pretrained(tmp_path)
-    rows = alpaca(20).map(lambda row, i: {"rating": float(i)}, with_indices=True)
-    selector = load_selector("car", {**RATED, "encoder": str(tmp_path)})
-    assert selector.needs() == {"text"} and selector.forecast(20, 0, 3) == {"embedded_rows": 20}
-    found = select(rows, selector, 6, context())
-    texts = [f"{record.prompt}\n{record.answer}" for record in Records(rows.select(range(19, -1, -1)))]
-    vectors = load_text_encoder(str(tmp_path), Runtime()).encode(texts, normalize_embeddings=True)
-    expected = chosen(vectors, np.arange(20.0)[::-1], 6, 3)
-    assert {19 - row for row in found.indices.tolist()} == expected
 
 
 @pytest.mark.parametrize(

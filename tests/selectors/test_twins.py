@@ -229,6 +229,7 @@ LIMITS = {
     "alpagasus": [(AlpaGasus(threshold=2), VALUES, [0])],
     "auto": None,  # the chosen method's
     "blend": None,  # its members', and by an expression
+    "car": None,  # its quality's
     "cascade": None,  # the costly method's
     "column": [
         (Column(threshold=2), VALUES, [0]),
@@ -248,6 +249,7 @@ LIMITS = {
     "mods": [(MoDS(quality_threshold=2), VALUES, [0, 1])],
     "nuggets": None,  # above, with its formula
     "pass_rate": [(PassRate(), (VALUES - 1) / 2, [0, 2])],
+    "qdit": None,  # its quality's
     "superfiltering": [(Superfiltering(), VALUES / 2, [1, 2])],
     "tsds": [(TSDS(), VALUES - 1, [0])],
     "t_shirt": [(TSHIRT(), {"noisy_ifd": VALUES / 2}, [1, 2])],
