@@ -141,6 +141,11 @@ class LESS(WarmupOptions, Selector):
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
     ) -> np.ndarray:
+        self.warn_of_errors(scores, features, k)
+        return for_target(features["similarity"], scores, k, self._matcher, ctx.ties(len(scores)))
+
+    def warn_of_errors(self, scores: np.ndarray, features: dict[str, np.ndarray], k: int) -> None:
+        """Warn where errors of the projection decide a good part of the rows kept."""
         if "error" in features:
             near = near_the_cut(features["similarity"], scores, k, self._matcher, features["error"]).sum()
             if near > CLOSE * k:
@@ -150,7 +155,6 @@ class LESS(WarmupOptions, Selector):
                     "larger `projection_dim` (%s), `projection: none`, or a smaller adapter (`lora_r`).",
                     *(_mean_error(features, scores), np.nanstd(scores), near, k, self.projection_dim),
                 )
-        return for_target(features["similarity"], scores, k, self._matcher, ctx.ties(len(scores)))
 
     @property
     def _matcher(self) -> str:
