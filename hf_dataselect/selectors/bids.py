@@ -82,7 +82,8 @@ class BIDS(LESS):
         if self.rule == "doubly_greedy":
             return super().select(scores, records, features, k, ctx)
         self.warn_of_errors(scores, features, k)
-        return underserved(features["similarity"], k, scores, ctx.ties(len(scores)))
+        weights = self.columns_of(ctx).weights
+        return underserved(features["similarity"], k, scores, ctx.ties(len(scores)), weights)
 
 
 def normalised(influence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
