@@ -15,7 +15,7 @@ from hf_dataselect.evaluation.comparison.published import Published, published
 from hf_dataselect.evaluation.decisions import decision, decisions
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.registry import method_names, selector_class
-from hf_dataselect.selector import Selector
+from hf_dataselect.selector import Selector, documentation
 
 
 ROOT = Path(__file__).parents[1]
@@ -113,9 +113,9 @@ def options(kind: type[Selector]) -> str:
     """Options as `selection_kwargs`, with defaults and what the class says of them."""
     described = {}
     for found in re.finditer(
-        r"^    (\w[\w, ]*) \(.*?\):\n((?:        .*\n?|\n)+)", inspect.cleandoc(kind.__doc__ or ""), re.M
-    ):
-        described |= dict.fromkeys(found[1].split(", "), " ".join(found[2].split()))
+        r"^    (\w[\w, ]*) \(.*?\):\n((?:        .*\n?|\n)+)", documentation(kind), re.M
+    ):  # a class before those that it inherits from
+        described = dict.fromkeys(found[1].split(", "), " ".join(found[2].split())) | described
     lines = ["| `selection_kwargs` | default | |", "|---|---|---|"]
     for field in dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ():
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()

@@ -98,6 +98,7 @@ def select(
     if k is not None and len(chosen) < k:
         logger.warning("`%s` keeps %s rows, fewer than the %s of the budget.", method, len(chosen), k)
     _describe_cut(usable, chosen, budget, groups, ctx)
+    selector.describe(chosen, usable, records, features, ctx)
     if tokens is not None:
         ctx.account.figures["tokens kept"] = f"{int(tokens[chosen].sum()):,} of {budget.value:,}"
     return Selection(

@@ -35,7 +35,14 @@ def recipe_file(name: str) -> Path:
 
 
 def beside_recipes(value: Any) -> Any:
-    """A value of a recipe; a path `recipes/...` that is not in the working folder is that of the package."""
+    """
+    A value of a recipe, or a mapping or list of them; a path `recipes/...` that is not in the working folder is that
+    of the package.
+    """
+    if isinstance(value, dict):
+        return {name: beside_recipes(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [beside_recipes(item) for item in value]
     if isinstance(value, str) and value.startswith("recipes/") and not Path(value).exists():
         packaged = FOLDER / value.removeprefix("recipes/")
         return str(packaged) if packaged.exists() else value

@@ -17,6 +17,7 @@ import numpy as np
 from .card import Card
 from .context import Context
 from .data.records import Records
+from .data.targets import WEIGHT
 from .engines.forward.wants import Want
 from .options import check_declared
 
@@ -55,6 +56,7 @@ class Selector(ABC):
     | `score(features, ctx)` | stage 2a: float32 `(n,)`, higher is better, NaN = unscorable; or [`Scores`] |
     | `exclude(scores, features, ctx)` | stage 2b: why scored rows may not be kept, a mask `(n,)` by reason |
     | `select(scores, records, features, k, ctx)` | stage 2c: unique int64 row numbers, at most `k`, best first |
+    | `describe(chosen, scores, records, features, ctx)` | nothing; enters figures of the rows kept in `ctx.account` |
 
     `exclude` and `select` get NaN as the score of a row that can't be kept.
     """
@@ -66,6 +68,10 @@ class Selector(ABC):
     fixed_budget: ClassVar[bool] = False
     #: Whether `select()` already keeps rows apart; `selection_diversity` is refused then.
     spreads_out: ClassVar[bool] = False
+    #: Whether it takes target-task examples where they are given, though it needs none.
+    takes_target: ClassVar[bool] = False
+    #: Whether weights of the target's tasks count.
+    weighs_tasks: ClassVar[bool] = False
     #: Names of the columns that `score` gives beside the scores; `None` where these depend on options or rows.
     columns: ClassVar[tuple[str, ...] | None] = None
     #: Whether the best `k` rows are always the first `k` of more; a budget of tokens, a threshold or groups needs it.
@@ -106,8 +112,18 @@ class Selector(ABC):
     def check(self, records: Records) -> None:  # noqa: B027 (optional)
         """Refuse, with a `ValueError`, rows that the options don't fit; called before any model loads."""
 
-    def check_target(self, target: Records) -> None:  # noqa: B027 (optional)
-        """Refuse, with a `ValueError`, target-task examples that the options don't fit; called with `check`."""
+    def check_target(self, target: Records) -> None:
+        """
+        Refuse, with a `ValueError`, target-task examples that the options don't fit; called with `check`. A subclass
+        that checks more calls this first.
+        """
+        if not self.weighs_tasks and WEIGHT in target.dataset.column_names:
+            weights = target.dataset.unique(WEIGHT)
+            if len(weights) > 1:
+                raise ValueError(
+                    f"`selection_target`: weights of tasks have no effect on `{method_name(self)}`, which takes all "
+                    "examples alike. Remove them, or select with `less`, `gist`, `bids`, `rds`, `crds` or `bm25`."
+                )
 
     def featurize(self, records: Records, ctx: Context) -> Any:
         """Stage 1; by default the records themselves."""
@@ -124,6 +140,11 @@ class Selector(ABC):
     def select(self, scores: np.ndarray, records: Records, features: Any, k: int, ctx: Context) -> np.ndarray:
         """Stage 2c; by default the `k` highest scores, of equal ones those that the seed draws."""
         return ctx.best(scores, k)
+
+    def describe(  # noqa: B027 (optional)
+        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: Any, ctx: Context
+    ) -> None:
+        """Enter in `ctx.account` figures of the rows that are kept."""
 
 
 def documentation(kind: type) -> str:

@@ -10,9 +10,9 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from datasets import Dataset
 
-from .data.load import load_target
 from .data.preferences import scored_columns
 from .data.records import Records
+from .data.targets import load_target
 from .diversity import load_diversity
 from .engines.llm.judge_options import JudgeOptions
 from .engines.runtime.loading import load_processing_class, load_tuned_model
@@ -37,7 +37,7 @@ def select_dataset(
     *,
     method_kwargs: dict[str, Any] | str | None = None,
     budget_by: dict[str, Any] | str | None = None,
-    target: Dataset | str | None = None,
+    target: Dataset | str | dict[str, Any] | None = None,
     judge: str | None = None,
     judge_kwargs: dict[str, Any] | str | None = None,
     diversity: dict[str, Any] | str | None = None,
@@ -77,8 +77,9 @@ def select_dataset(
             Groups among which the budget is shared out: a column, or `{"column": ..., "how": "equal"}`.
         method_kwargs (`dict` or `str`, *optional*):
             Hyper-parameters of the method, a mapping or JSON.
-        target ([`~datasets.Dataset`] or `str`, *optional*):
-            Target-task examples, for methods that need them; hub name, folder or file.
+        target ([`~datasets.Dataset`], `str` or `dict`, *optional*):
+            Target-task examples, for methods that need them; hub name, folder or file. Of several tasks, a mapping:
+            `{"math": "math.jsonl", "code": {"dataset": rows, "weight": 2}}`.
         judge, judge_kwargs (*optional*):
             Model that judges answers, such as `"openai:MODEL"`, and its options ([`JudgeOptions`]).
         diversity (`str` or `dict`, *optional*):

@@ -3,7 +3,6 @@
 import csv
 import glob
 import json
-import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,10 +21,6 @@ from datasets import (
 )
 
 from ..errors import explained, without_credentials
-from .records import Records
-
-
-logger = logging.getLogger(__name__)
 
 
 _BUILDERS = {
@@ -87,24 +82,6 @@ def load_rows(
         said = (_fault(path, config) if path.exists() else None) or explained(error)
         told = without_credentials(f"Can't load the dataset {name!r} (split {split!r}): {said}")
         raise ValueError(told) from error
-
-
-def load_target(target: Dataset | str | None, records: Records) -> Records | None:
-    """
-    Target-task examples, read as the candidates are; by their formatting function, too, where the target has the
-    columns of the candidates.
-    """
-    if target is None or target == "":
-        return None
-    rows, formatting_func = load_rows(target) if isinstance(target, str) else target, records.formatting_func
-    if formatting_func is not None and not set(records.dataset.column_names) <= set(rows.column_names):
-        logger.warning(
-            "`selection_target` has other columns than `%s`: it is read without `formatting_func`, so its texts may "
-            "be formatted differently from those they are compared with.",
-            records.name,
-        )
-        formatting_func = None
-    return Records(rows, records.text_field, formatting_func, name="selection_target")
 
 
 def check_exists(name: str) -> None:

@@ -1,20 +1,20 @@
 """Target-task examples: token rows, and subtasks by an optional column."""
 
 import logging
+from collections import Counter
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
+from ..data.targets import SUBTASK, TASK, WEIGHT
 from ..data.text import TextFormat
 from ..errors import SelectionError
 
 
 logger = logging.getLogger(__name__)
-
-#: Column of the target that holds the subtask of a row.
-SUBTASK = "subtask"
 
 
 def subtasks(target: Records) -> np.ndarray | None:
@@ -28,16 +28,62 @@ def subtasks(target: Records) -> np.ndarray | None:
     return np.array([numbers.setdefault(name, len(numbers)) for name in target.dataset[SUBTASK]], np.int64)
 
 
-def columns(target: Records, rule: str, one: bool = False) -> np.ndarray:
+@dataclass(frozen=True)
+class Columns:
     """
-    What of the target chooses rows by a rule of [`~engines.subset.matchers`]: the subtask of each target row, or, for
-    other rules than `max` and `round_robin` and without a column `subtask`, the row itself. Int64 `(n,)`. `one` says
-    whether rows without that column are one subtask.
+    What of a target chooses rows: its examples, or groups of them.
+
+    Args:
+        groups (`np.ndarray`):
+            Column of each target row, int64 `(m,)`, numbered from 0.
+        tasks (`list[str]`, *optional*):
+            Task of each column; `None` where the target has no named tasks.
+        weights (`np.ndarray`, *optional*):
+            Weight of the task of each column, the largest 1; `None` where all are equal.
+        names (`list[str]`):
+            What each column is called.
+    """
+
+    groups: np.ndarray
+    tasks: list[str] | None
+    weights: np.ndarray | None
+    names: list[str]
+
+    @property
+    def shares(self) -> np.ndarray | None:
+        """What each column has of turns, or of mass: its task's weight, shared by the columns of the task."""
+        if self.tasks is None:
+            return None
+        count = Counter(self.tasks)
+        weights = np.ones(len(self.tasks)) if self.weights is None else self.weights
+        return weights / np.array([count[task] for task in self.tasks])
+
+    def weighted(self, similarity: np.ndarray) -> np.ndarray:
+        """Similarities `(n, columns)` as a highest one counts them: times the weight, negative ones divided by it."""
+        if self.weights is None:
+            return similarity
+        weights = self.weights.astype(similarity.dtype)
+        return np.where(similarity > 0, similarity * weights, similarity / weights)
+
+
+def columns(target: Records, rule: str, one: bool = False) -> Columns:
+    """
+    What of the target chooses rows by a rule of [`~engines.subset.matchers`]: subtasks, or, for other rules than `max`
+    and `round_robin` and without a column `subtask`, each row by itself. `one` says whether rows without that column
+    are one subtask.
     """
     groups = subtasks(target) if rule in ("max", "round_robin") else None
-    if groups is not None:
-        return groups
-    return np.zeros(len(target), np.int64) if one else np.arange(len(target))
+    if groups is None:
+        groups = np.zeros(len(target), np.int64) if one else np.arange(len(target))
+    _, first = np.unique(groups, return_index=True)
+    held, tasks, weights = target.dataset, None, None
+    if {TASK, WEIGHT} <= set(held.column_names):
+        some = held.select(first)
+        tasks, weights = list(some[TASK]), np.array(some[WEIGHT], np.float64)
+        weights = None if (weights == weights[0]).all() else weights / weights.max()
+    grouped = len(first) < len(groups) and SUBTASK in held.column_names
+    names = list(map(str, held.select(first)[SUBTASK])) if grouped else [f"row {row}" for row in first]
+    return Columns(groups, tasks, weights, names)
 
 
 def check_target_text(ctx: Context) -> None:

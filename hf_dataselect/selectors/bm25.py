@@ -22,8 +22,10 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.matchers import for_target
+from ..engines.subset.target_similarity import highest
 from ..errors import SelectionError
-from ..features.target_rows import check_target_text, columns
+from ..features.served import note_served
+from ..features.target_rows import Columns, check_target_text, columns
 from ..features.term_scores import target_matches
 from ..selector import Card, Need, Selector
 
@@ -53,21 +55,35 @@ class BM25(Selector):
         ),
     )
     columns: ClassVar[tuple[str, ...] | None] = ()
+    weighs_tasks: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "target"})
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         check_target_text(ctx)
-        matches, groups = target_matches(records, ctx), columns(ctx.target, "max")
+        matches, groups = target_matches(records, ctx), self._columns(ctx).groups
         usable = ~np.isnan(matches).all(0)
         if not usable.any():
             raise SelectionError("`selection_target`: none of its rows shares a word with a candidate.")
-        return np.stack([matches[:, usable & (groups == group)].mean(1) for group in np.unique(groups[usable])], 1)
+        members = [usable & (groups == group) for group in range(groups.max() + 1)]
+        none = np.full(len(matches), np.nan)
+        return np.stack([matches[:, rows].mean(1) if rows.any() else none for rows in members], 1)
 
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
-        return (features.mean(1) if self.rule == "mean" else features.max(1)).astype(np.float32)
+        if self.rule != "mean":
+            return highest(features, self._columns(ctx).weighted)
+        used, shares = ~np.isnan(features).all(0), self._columns(ctx).shares
+        return np.average(features[:, used], 1, None if shares is None else shares[used]).astype(np.float32)
 
     def select(self, scores: np.ndarray, records: Records, features: np.ndarray, k: int, ctx: Context) -> np.ndarray:
         rule = "max" if self.rule == "mean" else self.rule
-        return for_target(features, scores, k, rule, ctx.ties(len(scores)))
+        return for_target(features, scores, k, rule, ctx.ties(len(scores)), self._columns(ctx).shares)
+
+    def describe(
+        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: np.ndarray, ctx: Context
+    ) -> None:
+        note_served(features, scores, chosen, records, self._columns(ctx), ctx)
+
+    def _columns(self, ctx: Context) -> Columns:
+        return columns(ctx.target, "max")

@@ -97,7 +97,7 @@ class CRDS(RDS):
                 ctx.account.figures["components"] = share
             mapped = Mapped(vectors, lambda rows: unit(whiten(rows)), whiten.components)
             target = unit(whiten(target))
-        similarity = Similarity(mapped, Target(target, columns(ctx.target, self.rule), "max"))
+        similarity = Similarity(mapped, Target(target, columns(ctx.target, self.rule).groups, "max"))
         return {"similarity": similarity, "usable": candidates.usable, "vectors": mapped}
 
     def _states(self, ctx: Context) -> Callable[[Encoded, Context, str, bool], Vectors]:

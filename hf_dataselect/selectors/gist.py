@@ -37,7 +37,8 @@ from ..engines.gradients.subspace import unit
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import Target, highest
 from ..features.gradients import check_adapter, gradient_features
-from ..features.target_rows import columns, encode_target
+from ..features.served import note_served
+from ..features.target_rows import Columns, columns, encode_target
 from ..features.tuning import WarmupOptions
 from ..options import Interval
 from ..selector import Card, Need, Scores, Selector
@@ -86,6 +87,7 @@ class GIST(WarmupOptions, Selector):
         evidence="the authors' only: equal to LESS or better on MMLU, BBH and TyDiQA at 5 %",
     )
     columns: ClassVar[tuple[str, ...] | None] = ("captured",)
+    weighs_tasks: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
@@ -95,6 +97,7 @@ class GIST(WarmupOptions, Selector):
         return {"backward_rows": (rows + target) * taken, "warmup_rows": self.rows_tuned_on(rows)}
 
     def check_target(self, target: Records) -> None:
+        super().check_target(target)
         if len(target) < 2:
             raise ValueError(
                 "`gist` needs 2 rows in `selection_target` at least, and some tens to tell rows apart, got 1: in one "
@@ -105,7 +108,7 @@ class GIST(WarmupOptions, Selector):
         if not self.layers:
             check_adapter(ctx)
         encoded, examples = ctx.trained(records), encode_target(ctx, ctx.text_format(end_of_turn=True))
-        groups = columns(ctx.target, self.rule, one=self.rule == "max")
+        groups = self.columns_of(ctx).groups
         whole, tuned_on = Projection("none", dtype="float32"), self.warmup_rows(encoded, ctx)
         given = encoded, examples, tuned_on, ctx, self.warmup(ctx), whole
         parts, weights = [], []
@@ -118,7 +121,7 @@ class GIST(WarmupOptions, Selector):
                 parts.append((vectors, captured, similarity))
                 weights.append(epoch.weight)
                 ctx.account.figures["directions of the target"] = (
-                    f"{space.dim} of the {space.rank} that its {len(groups)} rows span, "
+                    f"{space.dim} of the {space.spanned} that its {len(groups)} rows span, "
                     f"with {space.share:.1%} of their gradients' squares"
                 )
         shares = np.array(weights) / sum(weights)
@@ -135,10 +138,22 @@ class GIST(WarmupOptions, Selector):
             low, median, high = np.nanquantile(captured, [0.05, 0.5, 0.95])
             said = f"{median:.3f} at the median, {low:.3f} to {high:.3f} of nine in ten rows"
             ctx.account.figures["part of a row's gradient in the target's directions"] = said
-        return Scores(highest(features["similarity"]), {"captured": captured.astype(np.float32)})
+        return Scores(
+            highest(features["similarity"], self.columns_of(ctx).weighted), {"captured": captured.astype(np.float32)}
+        )
 
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
     ) -> np.ndarray:
         rule, vectors = "max" if self.rule == "doubly_greedy" else self.rule, features["vectors"]
-        return for_target(features["similarity"], scores, k, rule, ctx.ties(len(scores)), vectors=vectors)
+        ties, shares = ctx.ties(len(scores)), self.columns_of(ctx).shares
+        return for_target(features["similarity"], scores, k, rule, ties, shares, vectors)
+
+    def describe(
+        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], ctx: Context
+    ) -> None:
+        note_served(features["similarity"], scores, chosen, records, self.columns_of(ctx), ctx)
+
+    def columns_of(self, ctx: Context) -> Columns:
+        """What of the target chooses rows: without subtasks, by `max`, all of it."""
+        return columns(ctx.target, self.rule, one=self.rule == "max")

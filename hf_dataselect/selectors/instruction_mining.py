@@ -72,6 +72,7 @@ class InstructionMining(Selector):
     search_trials: NonNegativeInt = 0
     search_epochs: PositiveFloat = 1
 
+    takes_target: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         title="rows for which a linear rule over indicators predicts a low loss",
         paper="2307.06290",

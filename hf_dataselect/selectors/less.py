@@ -36,7 +36,8 @@ from ..engines.gradients.projection import Projection
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import Target, error_of_scores, highest, near_the_cut
 from ..features.gradients import check_adapter, gradient_features
-from ..features.target_rows import columns, encode_target
+from ..features.served import note_served
+from ..features.target_rows import Columns, columns, encode_target
 from ..features.tuning import WarmupOptions
 from ..options import PositiveInt
 from ..selector import Card, Need, Selector
@@ -104,6 +105,8 @@ class LESS(WarmupOptions, Selector):
     )
     columns: ClassVar[tuple[str, ...] | None] = ()
 
+    weighs_tasks: ClassVar[bool] = True
+
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
 
@@ -116,12 +119,11 @@ class LESS(WarmupOptions, Selector):
         # Of a candidate, the loss that it is trained by; of an example, that of its answers and their ends.
         encoded = ctx.trained(records)
         examples = encode_target(ctx, ctx.text_format(end_of_turn=True))
-        groups = columns(ctx.target, self.rule, one=self.rule == "max")
         auto, tuned_on, similarity = self.projection == "auto", self.warmup_rows(encoded, ctx), 0
         project = Projection("sketch" if auto else self.projection, self.projection_dim)
         with gradient_features(encoded, examples, tuned_on, ctx, self.warmup(ctx), project, auto) as checkpoints:
             for checkpoint in checkpoints:
-                target = Target(checkpoint.of_examples(), groups, "mean")
+                target = Target(checkpoint.of_examples(), self.columns_of(ctx).groups, "mean")
                 influence = checkpoint.similarity(target, self.momentum)
                 similarity = similarity + checkpoint.weight * influence
         features = {"similarity": similarity}
@@ -130,7 +132,7 @@ class LESS(WarmupOptions, Selector):
         return features
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
-        scores = highest(features["similarity"])
+        scores = highest(features["similarity"], self.columns_of(ctx).weighted)
         if "error" in features:
             figures, error = ctx.account.figures, _mean_error(features, scores)
             known = f"{error:.2g}" if np.isfinite(error) else "not known, of fewer than two rows"
@@ -141,6 +143,21 @@ class LESS(WarmupOptions, Selector):
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
     ) -> np.ndarray:
+        self.warn_of_errors(scores, features, k)
+        shares = self.columns_of(ctx).shares
+        return for_target(features["similarity"], scores, k, self._matcher, ctx.ties(len(scores)), shares)
+
+    def describe(
+        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], ctx: Context
+    ) -> None:
+        note_served(features["similarity"], scores, chosen, records, self.columns_of(ctx), ctx)
+
+    def columns_of(self, ctx: Context) -> Columns:
+        """What of the target chooses rows: without subtasks, by `max`, all of it."""
+        return columns(ctx.target, self.rule, one=self.rule == "max")
+
+    def warn_of_errors(self, scores: np.ndarray, features: dict[str, np.ndarray], k: int) -> None:
+        """Warn where errors of the projection decide a good part of the rows kept."""
         if "error" in features:
             near = near_the_cut(features["similarity"], scores, k, self._matcher, features["error"]).sum()
             if near > CLOSE * k:
@@ -150,7 +167,6 @@ class LESS(WarmupOptions, Selector):
                     "larger `projection_dim` (%s), `projection: none`, or a smaller adapter (`lora_r`).",
                     *(_mean_error(features, scores), np.nanstd(scores), near, k, self.projection_dim),
                 )
-        return for_target(features["similarity"], scores, k, self._matcher, ctx.ties(len(scores)))
 
     @property
     def _matcher(self) -> str:

@@ -69,6 +69,7 @@ class Nuggets(Selector):
     task_window: Annotated[int | None, Interval(2)] = None
     reference_quirks: bool = False
 
+    takes_target: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         title="rows that help the model with other tasks as a one-shot example",
         paper="2312.10302",

@@ -23,6 +23,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import Similarity, Target, highest
+from ..features.served import note_served
 from ..features.target_rows import columns
 from ..features.target_vectors import target_vectors
 from ..selector import Card, Need, Selector, Want
@@ -58,6 +59,7 @@ class RDS(Selector):
         ),
     )
     columns: ClassVar[tuple[str, ...] | None] = ()
+    weighs_tasks: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
@@ -70,14 +72,21 @@ class RDS(Selector):
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         candidates, target = target_vectors(records, ctx)
-        similarity = Similarity(candidates.vectors, Target(target, columns(ctx.target, self.rule), "max"))
+        similarity = Similarity(candidates.vectors, Target(target, columns(ctx.target, self.rule).groups, "max"))
         return {"similarity": similarity, "usable": candidates.usable, "vectors": candidates.vectors}
 
     def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
-        return np.where(features["usable"], highest(features["similarity"]), np.nan).astype(np.float32)
+        weighted = columns(ctx.target, self.rule).weighted
+        return np.where(features["usable"], highest(features["similarity"], weighted), np.nan).astype(np.float32)
 
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
     ) -> np.ndarray:
         ties, vectors = ctx.ties(len(scores)), features["vectors"]
-        return for_target(features["similarity"], scores, k, self.rule, ties, vectors=vectors)
+        shares = columns(ctx.target, self.rule).shares
+        return for_target(features["similarity"], scores, k, self.rule, ties, shares, vectors)
+
+    def describe(
+        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: dict[str, Any], ctx: Context
+    ) -> None:
+        note_served(features["similarity"], scores, chosen, records, columns(ctx.target, self.rule), ctx)

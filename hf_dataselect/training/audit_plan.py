@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..compat.accelerate import launched_sharded
-from ..data.load import load_target
 from ..data.records import Records
+from ..data.targets import load_target
 from ..errors import Checks, explained
 from ..evaluation.audit.findings import CONTROLS
 from ..pipeline import needs_of

@@ -18,8 +18,8 @@ import torch
 from accelerate import PartialState
 
 from ..budget import Budget
-from ..data.load import load_target
 from ..data.records import Records
+from ..data.targets import load_target
 from ..engines.forward.wants import Want
 from ..engines.llm.load import parse_spec
 from ..engines.llm.metered import announced

@@ -7,6 +7,7 @@ from trl import SFTConfig
 
 from ..budget import Budget
 from ..compat.trl import dict_fields
+from ..data.targets import tasks_of
 from ..diversity import Diversity, load_diversity
 from ..engines.forward.vllm import check_vllm
 from ..engines.llm.judge_options import JudgeOptions
@@ -32,7 +33,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     """
 
     _VALID_DICT_FIELDS = dict_fields(
-        SFTConfig, ["selection_kwargs", "selection_budget_by", "selection_diversity", "judge_kwargs"]
+        SFTConfig,
+        ["selection_kwargs", "selection_budget_by", "selection_diversity", "selection_target", "judge_kwargs"],
     )
 
     selection_method: str = field(
@@ -71,11 +73,11 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             "pool, encoder). Embeds the rows that it looks at. Default: the method's own choice."
         },
     )
-    selection_target: str | None = field(
+    selection_target: dict[str, Any] | str | None = field(
         default=None,
         metadata={
-            "help": "Target-task examples, for methods that need them: hub name, folder or file. More rows cost more "
-            "scoring."
+            "help": "Target-task examples, for methods that need them: hub name, folder or file; or those of several "
+            "tasks, a mapping {math: FILE, code: {dataset: FILE, weight: 2}}. More rows cost more scoring."
         },
     )
     selection_cache_dir: str | None = field(
@@ -177,6 +179,7 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             self.baseline_dir = None
         if self.judge is not None:
             checks(parse_spec, self.judge)
+        checks(self._check_tasks)
         checks(super().__post_init__)
         if selector is not None:
             checks(check_diversity, diversity, selector)
@@ -187,6 +190,14 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         if self.use_vllm:
             checks(check_vllm, self.vllm_gpu_memory_utilization)
         checks.finish()
+
+    def _check_tasks(self) -> None:
+        tasks = tasks_of(self.selection_target)
+        if hidden := tasks.keys() - without_secrets(dict(tasks)).keys():
+            raise ValueError(
+                f"`selection_target`: {', '.join(map(repr, sorted(hidden)))} is what options with secrets are called, "
+                "which no recipe holds: give the task another name."
+            )
 
     @property
     def selector(self) -> Selector:

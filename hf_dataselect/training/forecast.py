@@ -19,9 +19,9 @@ from ..budget import Budget
 from ..context import Context
 from ..data.chat_template import set_template
 from ..data.encoding import encode
-from ..data.load import load_target
 from ..data.preferences import scored_columns
 from ..data.records import Records
+from ..data.targets import load_target
 from ..engines.runtime.memory import free_memory
 from ..engines.runtime.runtime import Runtime
 from ..engines.store.files import in_bytes

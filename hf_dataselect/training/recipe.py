@@ -13,10 +13,11 @@ from datasets import Dataset, disable_progress_bars
 from trl import ModelConfig, ScriptArguments, get_peft_config, get_quantization_config
 
 from ..data.chat_template import set_template
-from ..data.load import check_exists, load_rows, load_target
+from ..data.load import check_exists, load_rows
 from ..data.preferences import scored_columns
 from ..data.records import Records
 from ..data.rows_hash import rows_hash
+from ..data.targets import load_target, target_names
 from ..engines.runtime.loading import check_model_folder
 from ..engines.store.files import check_writable
 from ..errors import Checks
@@ -106,7 +107,8 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
     if data is not None and data.dataset_streaming:
         checks.errors.append(ValueError("`dataset_streaming` can't be used: streamed rows can't be chosen from."))
     if checks.errors:  # then nothing will be loaded: what can be told without that
-        names = [data and data.dataset_name, data and data.eval_dataset_name, args and args.selection_target]
+        names = [data and data.dataset_name, data and data.eval_dataset_name]
+        names += target_names(args.selection_target) if args else []
         for name in filter(None, names):
             checks(check_exists, name)
         checks(check_model_folder, model and model.model_name_or_path)

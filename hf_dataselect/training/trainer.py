@@ -18,8 +18,8 @@ from ..compat.transformers import put_first
 from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation, tag_names
 from ..context import Context
 from ..data.chat_template import set_template
-from ..data.load import load_target
 from ..data.records import Records
+from ..data.targets import load_target
 from ..engines.llm.judge import Judge
 from ..engines.llm.load import load_judge
 from ..engines.llm.reward_model import RewardModel

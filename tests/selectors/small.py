@@ -2,6 +2,7 @@
 
 OPTIONS = {
     "alpagasus": {"threshold": 2.0},
+    "bids": {"lora_r": 2, "warmup_epochs": 1},
     "blend": {"members": {"perplexity": 1, "length": {"weight": -0.5}}, "where": "perplexity.conditional_loss > 0"},
     "car": {"quality_kwargs": {"model": "REWARD"}, "encoder": "model", "clusters": 3},
     "cascade": {"method": "perplexity", "prefilter": "length", "keep": 0.8},

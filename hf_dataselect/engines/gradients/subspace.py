@@ -44,11 +44,11 @@ class Subspace:
         squares, vectors = agreed(np.linalg.eigh(gram))
         values, vectors = np.sqrt(np.maximum(squares, 0))[::-1], vectors[:, ::-1]
         #: Directions of the examples' gradients that are more than rounding.
-        self.rank = int((values > LEAST * values[0]).sum())
-        self.dim = min(dim, self.rank)
+        self.spanned = int((values > LEAST * values[0]).sum())
+        self.dim = min(dim, self.spanned)
         kept, left = values[: self.dim], vectors[:, : self.dim]
         #: Part of the examples' squared norms that lies in the subspace.
-        self.share = float(np.square(kept).sum() / np.square(values).sum()) if self.rank else 0.0
+        self.share = float(np.square(kept).sum() / np.square(values).sum()) if self.spanned else 0.0
         #: The examples within it, float64 `(m, dim)`; NaN for those that are excluded.
         self.examples = np.full((len(gradients), self.dim), np.nan)
         self.examples[usable] = left * kept

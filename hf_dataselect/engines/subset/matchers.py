@@ -15,6 +15,7 @@ matter less than what is compared: `round_robin_free` is never worse than anothe
 """
 
 import heapq
+from collections.abc import Callable
 
 import numpy as np
 
@@ -93,20 +94,78 @@ def round_robin(
     Returns:
         `np.ndarray`: int64, at most `k`, in the order of selection.
     """
-    k = max(k, 0)
     pace = np.ones(similarity.shape[1]) if weights is None else np.max(weights) / np.asarray(weights, np.float64)
+    return _from_queues(similarity, k, scores, ties, lambda best, depth: _in_turn(best, max(k, 0), pace, depth, free))
+
+
+def underserved(
+    similarity: np.ndarray, k: int, scores: np.ndarray, ties: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """
+    Rows that serve what is served least (the rule of BIDS, arXiv 2501.12147): the next one is that whose similarity to
+    some column exceeds most the mean, over the rows taken so far, of the similarities to it. The first one has the
+    highest similarity. A weight multiplies what its column gains. The best row of each column in turn is compared, so
+    a step takes as many operations as there are columns.
+
+    Args:
+        similarity, k, scores, ties, weights:
+            As in [`for_target`].
+
+    Returns:
+        `np.ndarray`: int64, at most `k`, in the order of selection.
+    """
+    weights = np.ones(similarity.shape[1]) if weights is None else np.asarray(weights, np.float64)
+
+    def choose(best: list[tuple[np.ndarray, np.ndarray]], depth: int) -> list[int]:
+        place, taken, total = np.zeros(len(best), np.int64), np.zeros(len(similarity), bool), np.zeros(len(best))
+        head = np.array([rows[0] if len(rows) else -1 for rows, _ in best])
+        value = np.array([values[0] if len(values) else -np.inf for _, values in best], np.float64)
+        chosen: list[int] = []
+        while len(chosen) < k and np.isfinite(value).any():
+            gain = weights * (value - total / max(1, len(chosen)))
+            row = min(head[gain == gain.max()], key=lambda row: ties[row])
+            chosen.append(int(row))
+            taken[row] = True
+            total += np.nan_to_num(similarity[row].astype(np.float64))
+            for column in np.flatnonzero(head == row):
+                rows, values = best[column]
+                while place[column] < len(rows) and taken[rows[place[column]]]:
+                    place[column] += 1
+                if place[column] < len(rows):
+                    head[column], value[column] = rows[place[column]], values[place[column]]
+                elif len(rows) == depth < k:
+                    return chosen
+                else:
+                    head[column], value[column] = -1, -np.inf
+        return chosen
+
+    return _from_queues(similarity, k, scores, ties, choose)
+
+
+def _from_queues(
+    similarity: np.ndarray | Similarity,
+    k: int,
+    scores: np.ndarray | None,
+    ties: np.ndarray | None,
+    choose: Callable[[list[tuple[np.ndarray, np.ndarray]], int], list[int]],
+) -> np.ndarray:
+    """
+    What is chosen of the best rows of each column and their similarities: of few at first, then of more, until there
+    are `k` or each column had its `k` best.
+    """
+    k = max(k, 0)
     depth = 2 * -(-k // max(1, similarity.shape[1])) + 16
     while True:
-        depth = min(depth, k)  # a column needs at most its `k` best rows
-        queues = [rows for rows, _ in best_of_columns(similarity, depth, scores, ties)]
-        chosen = _in_turn(queues, k, pace, depth, free)
+        depth = min(depth, k)
+        chosen = choose(best_of_columns(similarity, depth, scores, ties), depth)
         if len(chosen) == k or depth == k:
             return np.array(chosen, np.int64)
         depth *= 4
 
 
-def _in_turn(queues: list[np.ndarray], k: int, pace: np.ndarray, depth: int, free: bool) -> list[int]:
-    """The rows that queues select, until `k` are or one that may be longer than its `depth` rows ends."""
+def _in_turn(best: list[tuple[np.ndarray, np.ndarray]], k: int, pace: np.ndarray, depth: int, free: bool) -> list[int]:
+    """The rows that columns select, until `k` are or one that may have more than `depth` rows has no more."""
+    queues = [rows for rows, _ in best]
     turns = [(pace[column], column, 0, 1) for column, queue in enumerate(queues) if len(queue)]
     heapq.heapify(turns)
     chosen: dict[int, None] = {}

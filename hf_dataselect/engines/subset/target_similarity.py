@@ -1,6 +1,6 @@
 """Similarity of rows to a target, computed block by block, and what errors of it could change."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -70,9 +70,14 @@ class Similarity:
         return result
 
 
-def highest(similarity: np.ndarray | Similarity) -> np.ndarray:
-    """Similarity of each row to its most similar group, float32 `(n,)`; NaN groups are ignored."""
-    parts = [np.fmax.reduce(similarity[part], axis=1) for part in blocks(similarity.shape)]
+def highest(
+    similarity: np.ndarray | Similarity, weighted: Callable[[np.ndarray], np.ndarray] = lambda values: values
+) -> np.ndarray:
+    """
+    Similarity of each row to its most similar group, float32 `(n,)`; NaN groups are ignored. `weighted` changes the
+    similarities `(b, groups)` of some rows before.
+    """
+    parts = [np.fmax.reduce(weighted(similarity[part]), axis=1) for part in blocks(similarity.shape)]
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 

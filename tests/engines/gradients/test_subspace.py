@@ -41,7 +41,7 @@ def test_repeated_examples_and_more_dimensions_than_examples_add_no_direction():
     few, rows = random.normal(size=(6, 300)).astype(np.float32), random.normal(size=(40, 300)).astype(np.float32)
     noisy = np.concatenate([few, few * (1 + 1e-7 * random.normal(size=few.shape))]).astype(np.float32)
     once, twice, wide = Subspace(few, 6), Subspace(noisy, 12), Subspace(few, 150)
-    assert (once.rank, twice.rank, wide.dim, wide.share) == (6, 6, 6, 1)
+    assert (once.spanned, twice.spanned, wide.dim, wide.share) == (6, 6, 6, 1)
     found = [unit(rows @ space.basis.T) @ unit(space.examples[:6]).T for space in (once, twice, wide)]
     np.testing.assert_allclose(found[1], found[0], atol=1e-5)
     np.testing.assert_allclose(found[2], found[0], atol=1e-6)
@@ -51,6 +51,6 @@ def test_excluded_examples_span_nothing():
     few = np.random.default_rng(0).normal(size=(4, 50)).astype(np.float32)
     few[1] = np.nan
     space, without = Subspace(few, 2), Subspace(few[[0, 2, 3]], 2)
-    assert np.isnan(space.examples[1]).all() and space.rank == 3 and 0 < space.share < 1
+    assert np.isnan(space.examples[1]).all() and space.spanned == 3 and 0 < space.share < 1
     np.testing.assert_allclose(space.basis, without.basis, atol=1e-6)
     np.testing.assert_allclose(space.basis @ space.basis.T, np.eye(2), atol=1e-5)

@@ -1,0 +1,84 @@
+"""What the rows kept give to the tasks of a target: a matrix by source, rows that serve several, what is unserved."""
+
+from typing import Any
+
+import numpy as np
+
+from ..context import Context
+from ..data.records import Records
+from ..engines.store.vector_store import blocks
+from ..engines.subset.choose import top_k
+from ..engines.subset.target_similarity import Similarity, best_of_columns
+from .target_rows import Columns
+
+
+#: Column of the candidates that says where a row comes from.
+SOURCE = "source"
+#: Sources and unserved columns that are named, the largest or first ones.
+SHOWN = 12
+
+
+def note_served(
+    similarity: np.ndarray | Similarity,
+    scores: np.ndarray,
+    chosen: np.ndarray,
+    records: Records,
+    columns: Columns,
+    ctx: Context,
+) -> None:
+    """
+    Enter among the figures of `ctx.account` what the rows kept give to several tasks: to the named ones of the target,
+    or to its subtasks. A row serves a task if it is among the rows that the task alone would keep: its `len(chosen)`
+    most similar ones.
+
+    Args:
+        similarity (`np.ndarray` or [`Similarity`]):
+            Of rows and columns `(n, columns)`.
+        scores (`np.ndarray`):
+            `(n,)`; rows without a finite score serve nothing.
+        chosen (`np.ndarray`):
+            The rows kept.
+        records ([`Records`]):
+            Candidates; a column `source` tells where they are from.
+        columns ([`Columns`]):
+            The columns, and their tasks.
+    """
+    tasks = columns.tasks or (columns.names if len(columns.names) < len(columns.groups) else [])
+    named = list(dict.fromkeys(tasks))
+    if len(named) < 2 or len(chosen) == 0:
+        return
+    numbers = np.array([named.index(task) for task in tasks])
+    serves, unserved = _serving(similarity, scores, chosen, numbers, ctx.ties(len(scores)))
+    figures: dict[str, Any] = ctx.account.figures
+    sources = np.array(["candidates"] * len(chosen), object)
+    if SOURCE in records.dataset.column_names:
+        sources = np.array(list(map(str, records.dataset.select(chosen)[SOURCE])), object)
+    names, counts = np.unique(sources, return_counts=True)
+    largest = names[np.argsort(-counts, kind="stable")][:SHOWN].tolist()
+    rest = ~np.isin(sources, largest)
+    for source, mine in [*((name, sources == name) for name in largest), ("all other sources", rest)]:
+        if mine.any():
+            served = dict(zip(named, serves[mine].sum(0).tolist(), strict=True))
+            figures[f"rows kept of {source} that serve"] = served | {"none": int((~serves[mine].any(1)).sum())}
+    figures["rows kept that serve several tasks"] = chosen[serves.sum(1) > 1].tolist()
+    kept = ", ".join(f"{name} {part:.0%}" for name, part in zip(named, serves.mean(0), strict=True))
+    figures["of the rows that each task alone would keep"] = kept
+    missing = [columns.names[column] for column in unserved]
+    said = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
+    figures["left unserved"] = f"{len(missing)} of {len(columns.names)}: {said}" if missing else "none"
+
+
+def _serving(
+    similarity: np.ndarray | Similarity, scores: np.ndarray, chosen: np.ndarray, task: np.ndarray, ties: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each chosen row serves each task, bool `(k, tasks)`; and the columns none of whose share is chosen."""
+    n, width = similarity.shape
+    by_task = np.full((n, task.max() + 1), np.nan, np.float32)
+    for part in blocks((n, width)):
+        found = np.where(np.isfinite(scores[part])[:, None], similarity[part], np.nan)
+        for number in range(by_task.shape[1]):
+            by_task[part, number] = np.fmax.reduce(found[:, task == number], axis=1)
+    own = [top_k(values, len(chosen), ties) for values in by_task.T]
+    best = best_of_columns(similarity, -(-len(chosen) // width), scores, ties)
+    unserved = [column for column, (rows, _) in enumerate(best) if not np.isin(rows, chosen).any()]
+    return np.stack([np.isin(chosen, rows) for rows in own], 1), np.array(unserved, np.int64)
