@@ -18,9 +18,11 @@ from ..errors import Checks
 from ..evaluation.benchmark import load_benchmarks
 from ..options import Fraction, PositiveInt, check_declared, documented, typed_options
 from ..pipeline import check_diversity
-from ..registry import load_selector
+from ..policy import Policy
+from ..registry import load_policy, load_selector
 from ..runs.secrets import WithoutSecrets, without_secrets
 from ..selector import Selector
+from .online.refusals import check_policy_options
 
 
 @documented
@@ -32,7 +34,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     """
 
     _VALID_DICT_FIELDS = dict_fields(
-        SFTConfig, ["selection_kwargs", "selection_budget_by", "selection_diversity", "judge_kwargs"]
+        SFTConfig,
+        ["selection_kwargs", "selection_budget_by", "selection_diversity", "selection_policy_kwargs", "judge_kwargs"],
     )
 
     selection_method: str = field(
@@ -77,6 +80,17 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             "help": "Target-task examples, for methods that need them: hub name, folder or file. More rows cost more "
             "scoring."
         },
+    )
+    selection_policy: str | None = field(
+        default=None,
+        metadata={
+            "help": "What selects among the rows kept while the model trains, by the losses of its steps: "
+            "the name of a policy (`hf-dataselect methods` lists them) or `package.module:Class`. Default: none."
+        },
+    )
+    selection_policy_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Hyper-parameters of the policy, a mapping (`hf-dataselect methods NAME` lists them)."},
     )
     selection_cache_dir: str | None = field(
         default_factory=default_cache_dir,
@@ -184,6 +198,7 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             budget = checks(Budget.parse, self.selection_budget)
             self.selection_budget = budget and budget.plain
         checks(check_declared, self)
+        checks(check_policy_options, self)
         if self.use_vllm:
             checks(check_vllm, self.vllm_gpu_memory_utilization)
         checks.finish()
@@ -197,6 +212,13 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     def diversity(self) -> Diversity | None:
         """What follows the method's ranking."""
         return load_diversity(self.selection_diversity)
+
+    @property
+    def policy(self) -> Policy | None:
+        """What selects while the model trains, with its options."""
+        if self.selection_policy is None:
+            return None
+        return load_policy(self.selection_policy, self.selection_policy_kwargs)
 
     @property
     def judge_options(self) -> JudgeOptions:

@@ -47,6 +47,7 @@ from .inputs import (
     sample_row,
     selection_plan,
 )
+from .online.trainer import OnlineTrainer
 from .resume import begin, checkpoint_to_resume, forget_evaluation, resume_run
 from .trained import TrainedCallback
 from .trials import plan_trials, with_trials
@@ -56,7 +57,7 @@ logger = logging.getLogger(__name__)
 check_sft_trainer(SFTTrainer)
 
 
-class DataSelectingTrainer(SFTTrainer):
+class DataSelectingTrainer(OnlineTrainer):
     """
     Selects, then fine-tunes: `train()` runs the method of `args.selection_method` with the model and the accelerator
     of the training, tokenizes only the rows it keeps, and trains on them as [`~trl.SFTTrainer`] does.
@@ -221,9 +222,7 @@ class DataSelectingTrainer(SFTTrainer):
         everything = len(kept) == len(self.records)
         subset = self.records.for_training(None if everything else kept, num_proc=self.args.dataset_num_proc)
         if not skips_preparation(self):
-            prepared = super()._prepare_dataset(
-                subset, self.processing_class, self.args, self.args.packing, None, "train"
-            )
+            prepared = self.prepare_lines(subset, kept)
             masked = len(subset) - len(prepared)
             if not self.args.packing and masked:
                 logger.warning("%s kept rows have no answer token within `max_length` and are not trained on.", masked)
