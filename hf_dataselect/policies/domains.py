@@ -53,6 +53,8 @@ class Domains(Policy):
     card: ClassVar[Card] = Card(
         title="domains that learn least weigh more",
         label_source="losses of the domains in training",
+        features="model-oriented",
+        steps=("follow the loss of each domain", "weigh the domains' rows"),
         code=False,
         deviations=("a form of our own of DoReMi's update, anchored to the shares of the rows",),
         evidence="none; DoReMi's is for pre-training",

@@ -44,9 +44,11 @@ class InfoBatch(Policy):
     until: Fraction = 0.875
 
     card: ClassVar[Card] = Card(
-        title="half of the rows below the mean loss, weighing double",
+        title="all rows but half of those below the mean loss, the other half of which weighs double",
         paper="2303.04947",
         label_source="last loss in training",
+        features="model-oriented",
+        steps=("keep the last loss of each row", "thin out rows below the mean, each round"),
         deviations=(
             "rows not seen yet stay",
             "weights are 1 in all unpruned rounds",

@@ -45,6 +45,8 @@ class LossWeight(Policy):
         title="easy rows weigh more, to forget less",
         paper="2502.02797",
         label_source="loss of the model before training",
+        features="model-oriented",
+        steps=("score rows before training", "weigh their losses"),
         deviations=("the median is not rounded", "`rescale` is an addition"),
         evidence="the authors' own, on language and vision; not repeated by others as far as is known",
     )

@@ -39,6 +39,8 @@ class SelfPaced(CutPolicy):
     card: ClassVar[Card] = Card(
         title="easy rows first, then harder ones",
         label_source="loss in training",
+        features="model-oriented",
+        steps=("drop the highest losses of each step, fewer and fewer",),
         code=False,
         deviations=("the threshold follows from the share of rows to train on",),
         evidence="none known for instruction tuning",

@@ -47,6 +47,8 @@ class TailDrop(CutPolicy):
         title="without rows whose loss has fallen furthest",
         paper="2608.25756",
         label_source="loss in training, against that before",
+        features="model-oriented",
+        steps=("score rows before training", "drop those that have fallen furthest, in each step"),
         deviations=("the cut follows from the whole optimizer steps before, not from a micro-batch",),
         evidence="the authors' own; TRL has an example and says that it is not reproduced outside the paper",
     )

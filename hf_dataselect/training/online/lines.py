@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from ...engines.runtime.batching import main_process_first
+from ...engines.store.arrow_files import checked_map
+
 
 class RowBatch(NamedTuple):
     """The rows of a micro-batch."""
@@ -42,7 +45,8 @@ class Lines:
     def first_rows(self) -> np.ndarray:
         """The candidate row of the first token of each line, int64."""
         parts = [part["input_ids"].combine_chunks() for part in self._numbered.iter(10_000)]
-        return self.rows[np.concatenate([part.flatten().to_numpy()[_starts(part)] for part in parts])]
+        tokens = ((np.append(part.flatten().to_numpy(), 0), _starts(part)) for part in parts)  # a line may have none
+        return self.rows[np.concatenate([rows[starts] for rows, starts in tokens])]
 
     def some(self, places: np.ndarray) -> "Lines":
         """Some of the lines."""
@@ -100,7 +104,9 @@ class Pool:
         whole = copy.copy(args)  # rows as they are: what cuts, leaves out, packs or shuffles them comes after
         whole.max_length, whole.shuffle_dataset = None, False
         self._tokens = prepare(dataset, whole, False).select_columns(["input_ids", "labels"])
-        self._numbered = self._tokens.map(_numbered, batched=True, with_indices=True, desc="Numbering rows")
+        options = {"batched": True, "with_indices": True, "num_proc": args.dataset_num_proc}
+        with main_process_first(self._tokens):
+            self._numbered = checked_map(self._tokens, _numbered, desc="Numbering rows", **options)
         #: The lines of all rows.
         self.lines = self._lines(self._tokens, self._numbered)
         self._of_line = None if args.packing else self.lines.first_rows()

@@ -44,8 +44,8 @@ class Record:
             entry[name] = (entry[name] + np.bincount(source, part, len(self._names))).tolist()
         entry["rows"] += len(seen.rows)
         entry["dropped"] += int(dropped.sum())
-        mean = float(parts["weighted"].sum() / parts["tokens"].sum()) if len(seen.rows) else 0.0
-        now = {"weight": mean, "dropped": float(dropped.mean()) if len(seen.rows) else 0.0, "steps": 1.0}
+        mean = float(parts["weighted"].sum() / parts["tokens"].sum())
+        now = {"weight": mean, "dropped": float(dropped.mean()), "steps": 1.0}
         self._new = {name: self._new.get(name, 0.0) + value for name, value in now.items()}
 
     def logs(self) -> dict[str, float]:

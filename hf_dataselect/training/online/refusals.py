@@ -23,6 +23,11 @@ def check_policy_options(args: Any) -> None:
             raise ValueError("`selection_policy_kwargs` are options of a policy: give `selection_policy`, too.")
         return
     args.policy  # noqa: B018  # its name and options
+    if "training" in args.selector.needs():
+        raise ValueError(
+            f"`selection_policy={args.selection_policy!r}` with `selection_method={args.selection_method!r}`, whose "
+            "trials train without a policy: choose another method."
+        )
     check_token_losses()
     smoothing, sharded = args.label_smoothing_factor, args.deepspeed or args.fsdp or launched_sharded()
     refused = {

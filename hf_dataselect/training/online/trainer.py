@@ -48,6 +48,11 @@ class OnlineTrainer(SFTTrainer):
         """That of [`~transformers.Trainer`]; under a policy it deals out numbers, and lines are read step by step."""
         if self.online is None:
             return super().get_train_dataloader()
+        if self.train_dataset is not self.online.pool.lines.dataset:
+            raise ValueError(
+                "`train_dataset` was replaced after its rows were prepared, and the policy knows those only: make the "
+                "trainer with the new rows."
+            )
         kept = self.train_dataset, self.data_collator
         self.train_dataset, self.data_collator = self.online.tickets, list
         try:

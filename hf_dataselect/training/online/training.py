@@ -41,7 +41,6 @@ class OnlineTraining(Checkpointed):
 
     def __init__(self, trainer: Any, policy: Policy):
         self.trainer, self.policy = trainer, policy
-        self.seconds, self.prepared_in = 0.0, 0.0
 
     def enter(self, pool: Pool) -> None:
         """Train on the rows of a pool."""
@@ -66,6 +65,7 @@ class OnlineTraining(Checkpointed):
         self.sampler = RoundSampler(self.pool, self.policy, trainer.args.seed)
         self.record = Record(*sources_of(records.dataset, getattr(self.policy, "column", "source")))
         self.policy.state.clear()
+        self.seconds = self.prepared_in = 0.0
         if resumed_from is not None:
             return
         started, ctx = time.perf_counter(), trainer.context()
@@ -73,10 +73,10 @@ class OnlineTraining(Checkpointed):
             self.policy.prepare(records, self.pool.rows, ctx)
         for reason, rows in ctx.account.rows("unscorable").items():
             logger.warning("`selection_policy`: %d rows have no loss before training: %s.", len(rows), reason)
-        self.prepared_in = time.perf_counter() - started
-        if self.prepared_in > 1e-2:
-            trainer.selection.seconds += self.prepared_in
-            ctx.runtime.on_main(lambda: write_selection(trainer.run_folder, trainer.selection))
+        self.prepared_in = time.perf_counter() - started + ctx.account.cached_seconds
+        trainer.selection.seconds += self.prepared_in
+        if trainer.is_world_process_zero():
+            write_selection(trainer.run_folder, trainer.selection)
 
     def batches(self, dealt: list[list[int]]) -> list[Any]:
         """The micro-batches of a step, for as many lists of tickets."""
@@ -118,8 +118,9 @@ class OnlineTraining(Checkpointed):
         counted = sums[1] > 0
         losses, tokens, weighted = (part[counted] for part in sums)
         seen = Seen(state.global_step, state.max_steps, rows[counted], losses / tokens, tokens)
-        self.record.observe(seen, weighted / tokens)
-        self.policy.observe(seen)
+        if len(seen.rows):
+            self.record.observe(seen, weighted / tokens)
+            self.policy.observe(seen)
         self.seconds += time.perf_counter() - started
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
