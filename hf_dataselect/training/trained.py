@@ -40,7 +40,8 @@ class TrainedCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         # With the state, a checkpoint keeps them.
         online = getattr(self.trainer, "online", None)
-        state.stateful_callbacks[KEY] = self.figures(args, state) | {RUN: self._run, BESIDE: online and online.FILE}
+        beside = {BESIDE: online.FILE} if online else {}
+        state.stateful_callbacks[KEY] = self.figures(args, state) | {RUN: self._run} | beside
 
     def figures(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
         """

@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from hf_dataselect.card import Card
 from hf_dataselect.cli.main import main
+from hf_dataselect.compat.trl import weighing
 from hf_dataselect.data.records import Records
 from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.report.report import to_markdown
@@ -210,6 +211,14 @@ def test_a_killed_run_goes_on_with_the_very_batches_it_would_have_had(tmp_path, 
 def test_what_a_policy_can_t_be_used_with_is_refused_by_name(tmp_path, options, said):
     with pytest.raises(ValueError, match=said):
         tiny_trainer(tmp_path, **{"selection_policy": "tail_drop", "train_dataset": sources(), **options})
+
+
+def test_a_trl_that_does_not_tell_the_losses_of_tokens_is_refused(tmp_path, monkeypatch):
+    monkeypatch.delattr("trl.trainer.utils.FusedCausalLMOutput")
+    with pytest.raises(ImportError, match="does not have `trl.trainer.utils.FusedCausalLMOutput`"):
+        DataSelectingConfig(str(tmp_path), selection_policy="self_paced", use_cpu=True, bf16=False)
+    with pytest.raises(ImportError, match="does not have `object.log_probs`"):
+        weighing(lambda: object(), None)()
 
 
 def test_rows_with_images_are_refused(tmp_path):
