@@ -10,6 +10,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from transformers import TrainerCallback
 
+from hf_dataselect.selectors.perplexity import Perplexity
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import layout
 from tests.tiny_training import tiny_trainer
@@ -53,6 +54,7 @@ def on_rank(folder: Path) -> None:
     for policy in POLICIES:
         options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 2}
         trained(folder / policy, policy, **EVERYTHING, **options)
+    selecting_again(folder / "again", per_device_train_batch_size=1, **UNSAVED)
     state.destroy_process_group()
 
 
@@ -69,3 +71,34 @@ SAVED = {"save_strategy": "steps", "save_steps": 2, "max_steps": 9, "logging_ste
 
 def killed(folder: Path, policy: str) -> None:
     trained(folder, policy, callbacks=[Kill()], **SAVED)
+
+
+UNSAVED = {"save_strategy": "no", "max_steps": 6, "optim": "sgd"}
+#: The method chooses again after every second step: at the fourth, its third time, after a checkpoint.
+AGAIN: dict[str, Any] = {
+    "method": "perplexity",
+    "kwargs": {"keep": "top"},
+    "selection_budget": 5,
+    "selection_schedule": {"every": 2},
+}
+
+
+def selecting_again(folder: Path, **options) -> DataSelectingTrainer:
+    """A trainer whose method chooses again while it trains, trained."""
+    resume = options.pop("resume_from_checkpoint", None)
+    trainer = tiny_trainer(folder, train_dataset=layout("prompt-completion", 20), **AGAIN | SAVED | options)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def killed_selecting(folder: Path) -> None:
+    score, times = Perplexity.score, []
+
+    def third(self, features, ctx):
+        times.append(1)
+        if len(times) == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return score(self, features, ctx)
+
+    Perplexity.score = third
+    selecting_again(folder)

@@ -35,7 +35,14 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
 
     _VALID_DICT_FIELDS = dict_fields(
         SFTConfig,
-        ["selection_kwargs", "selection_budget_by", "selection_diversity", "selection_policy_kwargs", "judge_kwargs"],
+        [
+            "selection_kwargs",
+            "selection_budget_by",
+            "selection_diversity",
+            "selection_policy_kwargs",
+            "selection_schedule",
+            "judge_kwargs",
+        ],
     )
 
     selection_method: str = field(
@@ -79,6 +86,14 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         metadata={
             "help": "Target-task examples, for methods that need them: hub name, folder or file. More rows cost more "
             "scoring."
+        },
+    )
+    selection_schedule: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "When rows are selected: 'once' (the default), before training, or a mapping like {every: 0.25}: "
+            "then the method chooses again with the model as it is. At most 1 is a part of an epoch, more are steps; "
+            "exclude_seen leaves out rows that were trained on. Each time costs a selection."
         },
     )
     selection_policy: str | None = field(

@@ -219,11 +219,12 @@ class DataSelectingTrainer(OnlineTrainer):
         if self._selection is None:
             self.select()
         kept = np.sort(self.selection.indices)
-        everything = len(kept) == len(self.records)
-        subset = self.records.for_training(None if everything else kept, num_proc=self.args.dataset_num_proc)
+        rows = self.rows_to_prepare(kept)
+        everything = len(rows) == len(self.records)
+        subset = self.records.for_training(None if everything else rows, num_proc=self.args.dataset_num_proc)
         if not skips_preparation(self):
-            prepared = self.prepare_lines(subset, kept)
-            masked = len(subset) - len(prepared)
+            prepared = self.prepare_lines(subset, rows, kept)
+            masked = len(kept) - len(prepared)
             if not self.args.packing and masked:
                 logger.warning("%s kept rows have no answer token within `max_length` and are not trained on.", masked)
                 self.selection.facts["rows_without_answer_in_window"] = masked
@@ -231,7 +232,7 @@ class DataSelectingTrainer(OnlineTrainer):
                     write_selection(self.run_folder, self.selection)
             if len(prepared) == 0:
                 raise ValueError(
-                    f"None of the {len(subset)} kept rows has an answer within `max_length={self.args.max_length}`."
+                    f"None of the {len(kept)} kept rows has an answer within `max_length={self.args.max_length}`."
                 )
             subset = prepared
         self.train_dataset, self._prepared = subset, True

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, PromptTuningConfig
 from PIL import Image
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 from hf_dataselect.card import Card
@@ -20,6 +21,7 @@ from hf_dataselect.data.records import Records
 from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
+from hf_dataselect.features.loss import answer_loss
 from hf_dataselect.policies.domains import Domains
 from hf_dataselect.policies.info_batch import InfoBatch
 from hf_dataselect.policies.loss_weight import weights_of
@@ -29,7 +31,19 @@ from hf_dataselect.policy import Policy, Seen
 from hf_dataselect.training.checkpoints import why_torn
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.online.refusals import check_policy_rows
-from tests.online import EVERYTHING, POLICIES, SAVED, killed, on_rank, sources, trained
+from tests.online import (
+    AGAIN,
+    EVERYTHING,
+    POLICIES,
+    SAVED,
+    UNSAVED,
+    killed,
+    killed_selecting,
+    on_rank,
+    selecting_again,
+    sources,
+    trained,
+)
 from tests.processes import run_ranks, succeed
 from tests.rows import layout
 from tests.shared_data import golden
@@ -163,6 +177,13 @@ def test_a_policy_does_the_same_for_any_micro_batch_accumulation_and_ranks(tmp_p
     assert changed is None or any(entry[changed] for entry in here), "nothing was selected"
 
 
+def test_the_method_chooses_the_same_again_on_two_ranks(tmp_path, two_ranks):
+    selecting_again(tmp_path, **UNSAVED)
+    folders = tmp_path, two_ranks / "again"
+    here, there = (json.loads((folder / "run" / "policy.json").read_text())["selections"] for folder in folders)
+    assert [entry["rows"] for entry in here] == [entry["rows"] for entry in there] and len(here) == 2
+
+
 @pytest.mark.parametrize("policy", ["info_batch", "tail_drop"])
 def test_a_killed_run_goes_on_with_the_very_batches_it_would_have_had(tmp_path, policy):
     whole = trained(tmp_path / "whole", policy, **SAVED)
@@ -182,6 +203,54 @@ def test_a_killed_run_goes_on_with_the_very_batches_it_would_have_had(tmp_path, 
         trained(tmp_path / "killed", "domains", resume_from_checkpoint=True, **SAVED)
 
 
+# --- Selecting again ---
+
+
+class Watch(TrainerCallback):
+    """What the method should choose at each step that is followed by a selection: the rows of the highest losses."""
+
+    def __init__(self):
+        self.expected = {}
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step in (2, 4):
+            loss = answer_loss(self.trainer.records, self.trainer.context(cached=False)).mean
+            self.expected[state.global_step] = np.sort(np.argsort(-loss)[:5]).tolist()
+
+
+def test_the_method_chooses_again_by_the_model_as_it_is_and_a_kill_while_it_does_changes_nothing(tmp_path):
+    watch = Watch()
+    rows, options = layout("prompt-completion", 20), AGAIN | SAVED
+    whole = tiny_trainer(tmp_path / "whole", train_dataset=rows, callbacks=[watch], **options)
+    watch.trainer = whole
+    whole.train()
+    written = json.loads((tmp_path / "whole" / "run" / "policy.json").read_text())["selections"]
+    assert [entry["step"] for entry in written] == [2, 4, 6, 8]
+    assert {entry["step"]: entry["rows"] for entry in written[:2]} == watch.expected
+    first = np.sort(whole.selection.indices)
+    assert written[0]["overlap"] == np.isin(written[0]["rows"], first).mean() and written[0]["rows"] != first.tolist()
+    assert whole.selection.seconds >= sum(entry["seconds"] for entry in written) > 0
+    rates = [entry["learning_rate"] for entry in whole.state.log_history if "loss" in entry]
+    np.testing.assert_allclose(rates, 1e-2 * (1 - np.arange(9) / 9))  # as if nothing had happened
+    (ended,) = run_ranks(killed_selecting, tmp_path / "killed", ranks=1, folder=tmp_path)
+    assert ended.exitcode == -signal.SIGKILL, ended.log
+    resumed = selecting_again(tmp_path / "killed", resume_from_checkpoint=True)
+    again = json.loads((tmp_path / "killed" / "run" / "policy.json").read_text())["selections"]
+    assert [entry["rows"] for entry in again] == [entry["rows"] for entry in written]
+    assert losses(resumed)[-5:] == losses(whole)[-5:]
+    assert snapshot(resumed.model)["weights"] == snapshot(whole.model)["weights"]
+
+
+def test_rows_that_were_trained_on_can_be_left_out_of_later_selections(tmp_path):
+    schedule = {"every": 1.0, "exclude_seen": True}
+    options = {"selection_schedule": schedule, "save_strategy": "no", "per_device_train_batch_size": 5, "max_steps": 5}
+    trainer = selecting_again(tmp_path, **options)
+    kept = [entry["rows"] for entry in trainer.online.figures(5)["selections"]]
+    served = [np.sort(trainer.selection.indices).tolist(), *kept]
+    assert sorted(row for rows in served[:4] for row in rows) == [*range(20)]
+    assert served[4] == served[3], "nothing is left: the last rows stay"
+
+
 # --- What is refused ---
 
 
@@ -192,6 +261,11 @@ def test_a_killed_run_goes_on_with_the_very_batches_it_would_have_had(tmp_path, 
         ({"selection_policy_kwargs": {"fracton": 1}}, "did you mean 'fraction'"),
         ({"selection_policy_kwargs": {"fraction": 1.5}}, r"fraction=1.5 must be in \[0, 1\)"),
         ({"selection_policy": None, "selection_policy_kwargs": {"fraction": 0.5}}, "give `selection_policy`"),
+        ({"selection_schedule": {"every": 2}}, "can't be used together with `selection_schedule`"),
+        ({"selection_policy": None, "selection_schedule": {"every": 2}}, "`full` keeps every row each time"),
+        ({"selection_policy": None, "selection_schedule": "often"}, "must be 'once' or a mapping"),
+        ({"selection_policy": None, "selection_schedule": {"evry": 2}}, "needs `every`"),
+        ({"selection_policy": None, "selection_schedule": {"every": 0}}, "every=0.0 must be"),
         ({"loss_type": "dft"}, "`loss_type=dft`"),
         ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor=0.1`"),
         ({"auto_find_batch_size": True}, "`auto_find_batch_size=True`"),

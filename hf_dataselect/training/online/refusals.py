@@ -6,6 +6,7 @@ from ...compat.accelerate import launched_sharded
 from ...compat.peft import learns_prompt
 from ...compat.trl import check_token_losses, is_default_collator
 from ...data.records import Records
+from .schedule import Schedule
 
 
 def check_policy_options(args: Any) -> None:
@@ -18,15 +19,22 @@ def check_policy_options(args: Any) -> None:
     """
     if str(args.selection_policy).lower() == "none":
         args.selection_policy = None
-    if args.selection_policy is None:
-        if args.selection_policy_kwargs:
-            raise ValueError("`selection_policy_kwargs` are options of a policy: give `selection_policy`, too.")
+    schedule, said = Schedule.parse(args.selection_schedule), f"`selection_policy={args.selection_policy!r}`"
+    if args.selection_policy is None and args.selection_policy_kwargs:
+        raise ValueError("`selection_policy_kwargs` are options of a policy: give `selection_policy`, too.")
+    if args.selection_policy is None and schedule is None:
         return
     args.policy  # noqa: B018  # its name and options
+    if schedule is not None:
+        if args.selection_policy is not None:
+            raise ValueError(f"{said} can't be used together with `selection_schedule`: remove one of the two.")
+        said = f"`selection_schedule={args.selection_schedule!r}`"
+        if args.selector.fixed_budget:
+            raise ValueError(f"{said}: `{args.selection_method}` keeps every row each time. Choose another method.")
     if "training" in args.selector.needs():
         raise ValueError(
-            f"`selection_policy={args.selection_policy!r}` with `selection_method={args.selection_method!r}`, whose "
-            "trials train without a policy: choose another method."
+            f"{said} with `selection_method={args.selection_method!r}`, whose trials train by themselves: choose "
+            "another method."
         )
     check_token_losses()
     smoothing, sharded = args.label_smoothing_factor, args.deepspeed or args.fsdp or launched_sharded()
@@ -54,7 +62,7 @@ def check_policy_options(args: Any) -> None:
     }
     for name, (found, value, why) in refused.items():
         if found:
-            raise ValueError(f"`selection_policy={args.selection_policy!r}` with `{name}={value}`: {why}.")
+            raise ValueError(f"{said} with `{name}={value}`: {why}.")
 
 
 def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str, Any]) -> None:
@@ -65,11 +73,12 @@ def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str
         `ValueError`: one, by its name.
     """
     policy = args.policy
-    if policy is None:
+    if policy is None and Schedule.parse(args.selection_schedule) is None:
         return
-    said = f"`selection_policy={args.selection_policy!r}`"
+    name = "selection_schedule" if policy is None else "selection_policy"
+    said = f"`{name}={getattr(args, name)!r}`"
     if records.images:
-        raise ValueError(f"{said}: rows with images ({records.images!r}) are not supported. Remove the policy.")
+        raise ValueError(f"{said}: rows with images ({records.images!r}) are not supported. Remove it.")
     if (args.dataset_kwargs or {}).get("skip_prepare_dataset"):
         raise ValueError(f"{said} with `dataset_kwargs={{skip_prepare_dataset: true}}`: TRL has to prepare the rows.")
     if collator is not None and not is_default_collator(collator):
@@ -78,4 +87,5 @@ def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str
         raise ValueError(f"{said} with `compute_loss_func`, into which weights can't be put.")
     if learns_prompt(more.get("peft_config")):
         raise ValueError(f"{said} with an adapter that learns a prompt, which adds tokens to lines: use LoRA.")
-    policy.check(records)
+    if policy is not None:
+        policy.check(records)

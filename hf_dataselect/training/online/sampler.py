@@ -39,6 +39,10 @@ class RoundSampler:
             taken += [(self._lines, int(place)) for place in some]
         return taken
 
+    def end_round(self) -> None:
+        """Let the next step begin another round."""
+        self._served = len(self._order)
+
     def _begin(self, progress: float) -> None:
         self.round += 1
         random = np.random.RandomState((self._seed + self.round) % 2**32)

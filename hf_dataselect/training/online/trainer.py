@@ -5,11 +5,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from trl import SFTTrainer
 
+from ...context import Context
 from ...data.records import Records
+from ..trials import trainable
 from .lines import Pool
 from .refusals import check_policy_rows
+from .schedule import Reselection, Schedule
 from .training import OnlineTraining
 
 
@@ -24,16 +28,27 @@ class OnlineTrainer(SFTTrainer):
     #: The policy at work, if there is one.
     online: OnlineTraining | None = None
 
+    def context(self, cached: bool = True) -> Context:
+        """What selectors may use."""
+        raise NotImplementedError
+
     def __init__(self, model: Any, args: Any, data_collator: Any, *more: Any, **kwargs: Any):
         names = ("train_dataset", "eval_dataset", "processing_class", "compute_loss_func")
         check_policy_rows(args, self.records, data_collator, dict(zip(names, more, strict=False)) | kwargs)
         super().__init__(model, args, data_collator, *more, **kwargs)
-        if args.policy is not None:
-            self.online = OnlineTraining(self, args.policy)
+        schedule = Schedule.parse(args.selection_schedule)
+        if args.policy is not None or schedule is not None:
+            self.online = OnlineTraining(self, args.policy or Reselection(schedule, self))
             self.add_callback(self.online)
 
-    def prepare_lines(self, dataset: Any, rows: Any) -> Any:
-        """TRL's preparation of the rows to train on, whose numbers in the candidate dataset are given."""
+    def rows_to_prepare(self, kept: np.ndarray) -> np.ndarray:
+        """The rows kept; under a schedule all that can be trained on, as they may be kept later."""
+        if self.online is None or not isinstance(self.online.policy, Reselection):
+            return kept
+        return trainable(self.records, self.context())[0]
+
+    def prepare_lines(self, dataset: Any, rows: np.ndarray, kept: np.ndarray) -> Any:
+        """TRL's preparation of rows, whose numbers in the candidate dataset are given; of those kept."""
         own = super()._prepare_dataset
 
         def prepare(part: Any, args: Any, packing: bool) -> Any:
@@ -41,14 +56,13 @@ class OnlineTrainer(SFTTrainer):
 
         if self.online is None:
             return prepare(dataset, self.args, self.args.packing)
-        self.online.enter(Pool(prepare, self.args, dataset, rows))
-        return self.online.pool.lines.dataset
+        return self.online.enter(Pool(prepare, self.args, dataset, rows), kept).dataset
 
     def get_train_dataloader(self) -> Any:
         """That of [`~transformers.Trainer`]; under a policy it deals out numbers, and lines are read step by step."""
         if self.online is None:
             return super().get_train_dataloader()
-        if self.train_dataset is not self.online.pool.lines.dataset:
+        if self.train_dataset is not self.online.lines.dataset:
             raise ValueError(
                 "`train_dataset` was replaced after its rows were prepared, and the policy knows those only: make the "
                 "trainer with the new rows."

@@ -17,9 +17,10 @@ from ...policy import Policy, Seen
 from ...runs.files import POLICY, plain, write
 from ...runs.folder import write_selection
 from ..checkpointed import Checkpointed, packed, unpacked
-from .lines import Pool, row_batch
+from .lines import Lines, Pool, row_batch
 from .record import Record, sources_of
 from .sampler import RoundSampler
+from .schedule import Reselection
 from .tap import Tap
 
 
@@ -42,9 +43,11 @@ class OnlineTraining(Checkpointed):
     def __init__(self, trainer: Any, policy: Policy):
         self.trainer, self.policy = trainer, policy
 
-    def enter(self, pool: Pool) -> None:
-        """Train on the rows of a pool."""
+    def enter(self, pool: Pool, kept: np.ndarray) -> Lines:
+        """Train on rows of a pool; the lines of those that were kept."""
         self.pool = pool
+        self.lines = pool.lines if len(kept) == len(pool.rows) else pool.of(kept)
+        return self.lines
 
     @property
     def lines_a_step(self) -> int:
@@ -55,7 +58,7 @@ class OnlineTraining(Checkpointed):
     @property
     def tickets(self) -> range:
         """What the dataloader deals out in an epoch: numbers of lines, or as many as whole steps take of a sampler."""
-        count, step = len(self.pool.lines), self.lines_a_step
+        count, step = len(self.lines), self.lines_a_step
         return range(-(-count // step) * step if self.policy.chooses else count)
 
     def begin(self, resumed_from: Path | None) -> None:
@@ -74,14 +77,12 @@ class OnlineTraining(Checkpointed):
         for reason, rows in ctx.account.rows("unscorable").items():
             logger.warning("`selection_policy`: %d rows have no loss before training: %s.", len(rows), reason)
         self.prepared_in = time.perf_counter() - started + ctx.account.cached_seconds
-        trainer.selection.seconds += self.prepared_in
-        if trainer.is_world_process_zero():
-            write_selection(trainer.run_folder, trainer.selection)
+        self._spend(self.prepared_in)
 
     def batches(self, dealt: list[list[int]]) -> list[Any]:
         """The micro-batches of a step, for as many lists of tickets."""
         started, collating = time.perf_counter(), 0.0
-        places = [[(self.pool.lines, ticket) for ticket in tickets] for tickets in dealt]
+        places = [[(self.lines, ticket) for ticket in tickets] for tickets in dealt]
         if self.policy.chooses and dealt:
             places = self._drawn([len(tickets) for tickets in dealt])
         found, expected = [], []
@@ -101,11 +102,25 @@ class OnlineTraining(Checkpointed):
     def _drawn(self, sizes: list[int]) -> list[list[tuple[Any, int]]]:
         """This rank's micro-batches of the lines of all ranks."""
         state, accelerator = self.trainer.state, self.trainer.accelerator
+        if isinstance(self.policy, Reselection) and self._is_due(state.global_step):
+            self._spend(self.policy.renew(state.global_step, self.pool.rows))
+            self.sampler.end_round()
         ranks, rank = accelerator.num_processes, accelerator.process_index
         taken = self.sampler.take(sum(sizes) * ranks, _progress(state))
         ends = np.cumsum([0, *(size for size in sizes for _ in range(ranks))])
         mine = range(rank, len(ends) - 1, ranks)
         return [taken[ends[place] : ends[place + 1]] for place in mine]
+
+    def _is_due(self, step: int) -> bool:
+        every = self.policy.schedule.steps(len(self.tickets) // self.lines_a_step)
+        done = self.policy.state["selections"]
+        return step > 0 and step % every == 0 and (not done or done[-1]["step"] < step)
+
+    def _spend(self, seconds: float) -> None:
+        """Count seconds among those of the selection."""
+        self.trainer.selection.seconds += seconds
+        if self.trainer.is_world_process_zero():
+            write_selection(self.trainer.run_folder, self.trainer.selection)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         started = time.perf_counter()
@@ -130,8 +145,9 @@ class OnlineTraining(Checkpointed):
     def figures(self, steps: int) -> dict[str, Any]:
         """What `policy.json` holds."""
         return {
-            "policy": self.trainer.args.selection_policy,
-            "options": plain(dataclasses.asdict(self.policy)),
+            "policy": self.trainer.args.selection_policy or "selection_schedule",
+            "options": plain(dataclasses.asdict(getattr(self.policy, "schedule", self.policy))),
+            "selections": self.policy.state.get("selections"),
             "steps": steps,
             "rounds": self.sampler.round if self.policy.chooses else None,
             "prepare_seconds": self.prepared_in,
