@@ -21,6 +21,7 @@ from hf_dataselect.data.records import Records
 from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
+from hf_dataselect.evaluation.report.while_training import policy_lines
 from hf_dataselect.features.loss import answer_loss
 from hf_dataselect.policies.domains import Domains
 from hf_dataselect.policies.info_batch import InfoBatch
@@ -230,6 +231,8 @@ def test_the_method_chooses_again_by_the_model_as_it_is_and_a_kill_while_it_does
     first = np.sort(whole.selection.indices)
     assert written[0]["overlap"] == np.isin(written[0]["rows"], first).mean() and written[0]["rows"] != first.tolist()
     assert whole.selection.seconds >= sum(entry["seconds"] for entry in written) > 0
+    (line,) = policy_lines(json.loads((tmp_path / "whole" / "run" / "policy.json").read_text()))
+    assert line[1].startswith("4 times in ")
     rates = [entry["learning_rate"] for entry in whole.state.log_history if "loss" in entry]
     np.testing.assert_allclose(rates, 1e-2 * (1 - np.arange(9) / 9))  # as if nothing had happened
     (ended,) = run_ranks(killed_selecting, tmp_path / "killed", ranks=1, folder=tmp_path)

@@ -14,7 +14,11 @@ _TIMES = 10
 
 
 def policy_lines(policy: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a policy dropped and how often, and what it cost: name and text of each figure."""
+    """What a policy dropped and how often, or how often the method chose again, and the cost: names and texts."""
+    if selections := policy["selections"]:
+        seconds, overlap = sum(one["seconds"] for one in selections), np.mean([one["overlap"] for one in selections])
+        text = f"{len(selections)} times in {seconds:.1f} s; on average {overlap:.0%} of the rows as before"
+        return [("selected again while it trained", text)]
     rows = policy["rows"]
     dropped = f"{rows['times_dropped']:,} of {rows['times']:,} times; {rows['dropped']:,} rows at least once"
     return [

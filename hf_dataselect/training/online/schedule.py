@@ -4,7 +4,6 @@
 
 import dataclasses
 import logging
-import time
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -20,6 +19,7 @@ from ...evaluation.comparison.pir import selection_to_tuning_ratio
 from ...options import Interval, check_declared, typed_options
 from ...policy import Policy
 from ...runs.folder import read_evaluation
+from ...selection import Selection
 
 
 logger = logging.getLogger(__name__)
@@ -100,30 +100,29 @@ class Reselection(Policy):
                 Rows that can be trained on, int64, ascending.
 
         Returns:
-            `float`: the seconds that it took.
+            `float`: the seconds that it cost, see [`Selection`].
         """
-        trainer, before, started = self._trainer, self.state["kept"], time.perf_counter()
+        trainer, before, seconds = self._trainer, self.state["kept"], 0.0
         among = rows[~self.state["seen"][rows]] if self.schedule.exclude_seen else np.arange(len(trainer.records))
         if len(among) > len(trainer.selection.indices) or not self.schedule.exclude_seen:
-            among = self._selected(among, step)
+            chosen = self._selected(among, step)
+            among, seconds = among[chosen.indices], chosen.seconds
         if len(kept := np.intersect1d(among, rows)):
             self.state["kept"] = kept
-        seconds = time.perf_counter() - started
         entry = {"step": step, "kept": len(self.state["kept"]), "seconds": seconds, "str": self._str(seconds)}
         entry["overlap"] = float(np.isin(self.state["kept"], before).mean())
         self.state["selections"].append(entry | {"rows": self.state["kept"].tolist()})
         logger.info("Step %d: %d rows are kept, %.0f %% of them as before.", step, len(kept), 100 * entry["overlap"])
         return seconds
 
-    def _selected(self, among: np.ndarray, step: int) -> np.ndarray:
+    def _selected(self, among: np.ndarray, step: int) -> Selection:
         trainer = self._trainer
         plan, ctx = trainer.plan, trainer.context()
         if self.schedule.exclude_seen:  # as many of those that are left
             options = {"records": trainer.records.subset(among), "budget": len(trainer.selection.indices)}
             plan, ctx = dataclasses.replace(plan, **options), ctx.of_rows(among)
         with preserved(trainer.model), meeting(), doing(f"Selecting again (step {step:,})"):
-            chosen = plan.select(dataclasses.replace(ctx, seed=ctx.seed + step), None, {})
-        return among[chosen.indices]
+            return plan.select(dataclasses.replace(ctx, seed=ctx.seed + step), None, {})
 
     def _str(self, seconds: float) -> float | None:
         folder = self._trainer.args.baseline_dir
