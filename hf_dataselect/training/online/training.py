@@ -144,9 +144,10 @@ class OnlineTraining(Checkpointed):
 
     def figures(self, steps: int) -> dict[str, Any]:
         """What `policy.json` holds."""
+        options = self.policy.schedule if isinstance(self.policy, Reselection) else self.policy
         return {
             "policy": self.trainer.args.selection_policy or "selection_schedule",
-            "options": plain(dataclasses.asdict(getattr(self.policy, "schedule", self.policy))),
+            "options": plain(dataclasses.asdict(options)),
             "selections": self.policy.state.get("selections"),
             "steps": steps,
             "rounds": self.sampler.round if self.policy.chooses else None,
