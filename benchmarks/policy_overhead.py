@@ -53,14 +53,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder or name; by default a Llama of 4 layers, 256 wide")
     parser.add_argument("--tokenizer", required=True, help="folder or name of a tokenizer")
+    parser.add_argument("--policies", nargs="+", default=policy_names(), choices=policy_names())
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=8, help="an even number")
     parser.add_argument("--tokens", type=int, default=256, help="of a row")
     given = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(given.tokenizer)
     draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(100, len(tokenizer) - 1, (256, given.tokens), generator=draw).tolist()
-    rows = Dataset.from_dict({"input_ids": ids, "labels": ids, "source": ["a", "b"] * 128})
+    ids = torch.randint(100, len(tokenizer) - 1, (given.steps * given.batch, given.tokens), generator=draw).tolist()
+    rows = Dataset.from_dict({"input_ids": ids, "labels": ids, "source": ["a", "b"] * (len(ids) // 2)})
     common = {"max_steps": given.steps, "per_device_train_batch_size": given.batch, "report_to": "none"}
     common |= {"save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no", "max_length": given.tokens}
     common |= {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
@@ -78,7 +79,7 @@ def main() -> None:
         for name in names:
             with tempfile.TemporaryDirectory() as folder:
                 own = {"processing_class": tokenizer, "train_dataset": rows}
-                if name in policy_names():
+                if name in given.policies:
                     args = DataSelectingConfig(folder, selection_policy=name, selection_cache_dir="none", **common)
                     trainer = DataSelectingTrainer(model(), args, **own)
                 else:
@@ -86,11 +87,11 @@ def main() -> None:
                 timed = Timed()
                 trainer.add_callback(timed)
                 trainer.train()
-                before = trainer.online.prepared_in if name in policy_names() else 0.0
+                before = trainer.online.prepared_in if name in given.policies else 0.0
                 found[name] = statistics.median(timed.seconds[WARM_UP:]), before
         return found
 
-    found = medians(["plain", *policy_names(), "plain again"])
+    found = medians(["plain", *given.policies, "plain again"])
     plain = (found["plain"][0] + found["plain again"][0]) / 2
     print(f"A step of plain SFTTrainer: {plain:.3f} s, {given.batch} rows of {given.tokens} tokens.")
     for name, (seconds, before) in found.items():
