@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 #: Groups of the navigation; a page that is in none of them is a fault, which a test finds.
 NAVIGATION = {
     "Start": ["index.md", "concepts.md", "choosing.md", "questions.md", "methods.md"],
-    "Use": ["command-line.md", "options.md", "rows.md", "targets.md", "languages.md", "any-trainer.md", "judges.md"],
+    "Use": ["command-line.md", "options.md", "rows.md", "targets.md", "languages.md", "any-trainer.md", "judges.md"]
+    + ["while-training.md"],
     "Evaluate": ["evaluation.md", "benchmarks.md", "intervals.md", "scenarios.md", "audit.md", "auto.md"],
     "Run": ["runs.md", "cache.md", "scaling.md", "ranks.md", "faults.md", "troubleshooting.md", "limits.md"],
     "Extend": ["add-a-method.md", "building-on.md"],

@@ -78,9 +78,14 @@ def method_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "selectors")]))
 
 
-def card_of(method: str) -> Card:
-    """The card of a selector of this package, all of whose arguments are constants."""
-    module = f"selectors.{method}"
+def policy_names() -> list[str]:
+    """Names of the policies of this package: the files in `hf_dataselect/policies/`."""
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "policies")]))
+
+
+def card_of(method: str, room: str = "selectors") -> Card:
+    """The card of a selector (or of a policy) of this package, all of whose arguments are constants."""
+    module = f"{room}.{method}"
     given = next(
         node.value
         for node in ast.walk(_tree(module))

@@ -1,14 +1,15 @@
 """
-The folder is the registry: a method's name is the name of its file in `hf_dataselect/selectors/`. Other packages list
-theirs as entry points.
+The folder is the registry: a method's name is the name of its file in `hf_dataselect/selectors/`, a policy's that of
+its file in `hf_dataselect/policies/`. Other packages list their methods as entry points.
 """
 
 from typing import Any, get_args
 
-from .declared import method_names
+from .declared import method_names, policy_names
 from .engines.forward.wants import Want
 from .options import _mapping, class_of_module, imported_class, nearest, require_extras, typed_options
 from .plugins import described, plugin_of, plugins, warn_of_clash
+from .policy import Policy
 from .selector import Need, Selector, method_name
 
 
@@ -82,3 +83,27 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
         )
     require_extras(method_name(selector), selector.extras())
     return selector
+
+
+def policy_class(name: str) -> type[Policy]:
+    """
+    The class of a policy: `info_batch`, or `package.module:Class`.
+
+    Raises:
+        `ValueError`: no such policy (with the nearest right name), or the class is none.
+    """
+    if ":" in name:
+        return imported_class(name, Policy, f"`selection_policy={name!r}`")
+    if name not in policy_names():
+        raise ValueError(f"`selection_policy={name!r}` does not exist{nearest(name, policy_names())}")
+    return class_of_module(f"{__package__}.policies.{name}", Policy)
+
+
+def load_policy(name: str, kwargs: dict[str, Any] | str | None = None) -> Policy:
+    """
+    A policy by name, with its options typed and checked.
+
+    Raises:
+        `ValueError`: unknown policy or option, or a value of the wrong type or out of range.
+    """
+    return typed_options(policy_class(name), kwargs, "selection_policy_kwargs", f"{name!r} has")

@@ -45,9 +45,11 @@ ROOMS = {
     "fitted": "errors compat options parsing context data features engines.store engines.runtime engines.tuning "
     "engines.llm engines.subset runs",
     "diversity": "errors options context data features engines.subset engines.forward",
+    "policy": "card context data options",
+    "policies": "card context data features options policy",
     "declared": "card",
     "plugins": "",
-    "registry": "errors options declared plugins selector engines.forward",
+    "registry": "errors options declared plugins policy selector engines.forward",
     "expression": "",
     "rated": "context data registry selector",
     "selectors": "errors options context selector registry rated expression data features fitted diversity "

@@ -1,28 +1,47 @@
-"""Everything known about a method, for `hf-dataselect methods NAME`: imports the method."""
+"""Everything known about a method or a policy, for `hf-dataselect methods NAME`: imports it."""
 
 import dataclasses
 import inspect
+from typing import Any
 
 from ..budget import Budget
-from ..registry import GIVEN_BY, selector_class
+from ..declared import policy_names
+from ..policy import Policy
+from ..registry import GIVEN_BY, policy_class, selector_class
 from ..selector import Selector, documentation, method_name
 from .console import checked, say
 
 
 def show(name: str) -> None:
-    """Print the card of a method."""
-    say(method_card(checked(selector_class, name)))
+    """Print the card of a method or a policy."""
+    if name in policy_names():
+        say(card_text(name, policy_class(name), [], "selection_policy_kwargs"))
+    else:
+        say(method_card(checked(selector_class, name)))
 
 
-def method_card(kind: type[Selector]) -> str:
-    """Everything known about a method: its module's docstring, its card and its options."""
-    card = kind.card
-    lines = [method_name(kind), "", inspect.cleandoc(inspect.getmodule(kind).__doc__ or ""), ""]
+def card_text(name: str, kind: type[Policy] | type[Selector], more: list[str], option: str) -> str:
+    """A module's docstring, the card, and the options that are given by `option`."""
+    card: Any = kind.card
+    lines = [name, "", inspect.cleandoc(inspect.getmodule(kind).__doc__ or ""), ""]
     for field in dataclasses.fields(card):
         value = getattr(card, field.name)
         if isinstance(value, tuple):
             value = "; ".join(value) or "none"
         lines.append(f"{field.name.replace('_', ' ')}: {value}")
+    lines += more
+    lines += ["", f"Options (`{option}`):"]
+    if dataclasses.is_dataclass(kind):
+        for field in dataclasses.fields(kind):
+            made = field.default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING
+            lines.append(f"  {field.name} = {field.default_factory() if made else field.default!r}")
+    lines += ["", documentation(kind)]
+    return "\n".join(lines)
+
+
+def method_card(kind: type[Selector]) -> str:
+    """Everything known about a method: its module's docstring, its card, what it needs, and its options."""
+    lines: list[str] = []
     try:
         selector = kind()
     except (TypeError, ValueError):  # options without defaults
@@ -33,10 +52,4 @@ def method_card(kind: type[Selector]) -> str:
         lines.append(f"needs: {'; '.join(needs) or 'none'}")
         lines.append(f"budget (`selection_budget`): {Budget.parse(selector.default_budget)}, where none is given")
         lines.append(f"diversity: {'all rows are kept' if selector.fixed_budget else own}")
-    lines += ["", "Options (`selection_kwargs`):"]
-    if dataclasses.is_dataclass(kind):
-        for field in dataclasses.fields(kind):
-            made = field.default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING
-            lines.append(f"  {field.name} = {field.default_factory() if made else field.default!r}")
-    lines += ["", documentation(kind)]
-    return "\n".join(lines)
+    return card_text(method_name(kind), kind, lines, "selection_kwargs")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ..compat.bitsandbytes import bitsandbytes_later
-from ..declared import card_of, method_names
+from ..declared import card_of, method_names, policy_names
 from ..evaluation.comparison.feasibility import Facts, rank_by_feasibility
 from ..options import nearest
 from ..plugins import plugin_list
@@ -18,7 +18,7 @@ def run(argv: Sequence[str]) -> None:
     if options.question is not None:
         _say_which(options.question, options.name)
     elif options.name is None:
-        say(method_table() + plugin_list())
+        say(f"{method_table()}{plugin_list()}\n\nWhile the model trains (`selection_policy`):\n\n{policy_table()}")
     else:
         with bitsandbytes_later():  # imports the method, and what it imports
             import_module(".method_card", __package__).show(options.name)
@@ -55,4 +55,13 @@ def method_table() -> str:
             f"| `{name}` | {card.title} | {paper} | {card.features} | {card.label_source} | {card.trained_llms} "
             f"| {yes[card.model_free]} | {yes[card.dataset_free]} | {rank} |"
         )
+    return "\n".join(lines)
+
+
+def policy_table() -> str:
+    """Markdown table of all policies; a test compares the copy of docs/while-training.md with it."""
+    lines = ["| policy | trains on | paper | follows from |", "|---|---|---|---|"]
+    for name, card in ((name, card_of(name, "policies")) for name in policy_names()):
+        paper = f"[{card.paper}](https://arxiv.org/abs/{card.paper})" if card.paper else ""
+        lines.append(f"| `{name}` | {card.title} | {paper} | {card.label_source} |")
     return "\n".join(lines)

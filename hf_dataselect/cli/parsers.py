@@ -123,7 +123,7 @@ class Parser(argparse.ArgumentParser):
 def methods_parser() -> Parser:
     """Options of `methods`."""
     parser = Parser("methods", "The methods and their cards, one in full, or which of them to take for a question.")
-    parser.add_argument("name", nargs="?", help="a method, or package.module:Class")
+    parser.add_argument("name", nargs="?", help="a method, a policy, or package.module:Class")
     parser.add_argument(
         "--for", dest="question", metavar="QUESTION", help="which method: for target, general, noise, redundancy, ..."
     )

@@ -90,3 +90,11 @@ def active_adapters(model: Any) -> list[str]:
     """
     active = model.active_adapters
     return active() if callable(active) else active
+
+
+def learns_prompt(config: Any) -> bool:
+    """
+    Whether an adapter of this config puts learned tokens before a line, `is_prompt_learning` of
+    [`~peft.PeftConfig`]. Seen on PEFT 0.21.2; false for no config, and where it is missing.
+    """
+    return bool(getattr(config, "is_prompt_learning", False))

@@ -188,3 +188,35 @@ def vllm_answers(
         return [list(ids) for ids in engine.generate(prompts, None, 1)[1]] if prompts else []
     finally:
         engine.model = None
+
+
+def check_token_losses() -> None:
+    """
+    Refuse a TRL whose `SFTTrainer.compute_loss` does not get the log-probability of each token from the model, as
+    `trl.trainer.utils.FusedCausalLMOutput`. Seen on TRL 1.16.0; raises `ImportError` where it is missing (up to 1.14).
+    """
+    imported("trl", "trl.trainer.utils", "FusedCausalLMOutput")
+
+
+def weighing(model: Any, weigh: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """
+    A model for `SFTTrainer.compute_loss`, which sums `log_probs` of what it returns: each is multiplied by what
+    `weigh(losses, counted)` gives for the losses of the tokens and `label_mask`, all `(lines, tokens - 1)`. Seen on
+    TRL 1.16.0; raises `ImportError` where they are missing.
+    """
+
+    def forward(*given: Any, **options: Any) -> Any:
+        outputs = model(*given, **options)
+        log_probs, counted = (attribute("trl", outputs, name) for name in ("log_probs", "label_mask"))
+        outputs.log_probs = log_probs * weigh(-log_probs.detach(), counted)
+        return outputs
+
+    return forward
+
+
+def is_default_collator(collator: Any) -> bool:
+    """
+    Whether a collator is the one of [`~trl.SFTTrainer`] for tokens, `DataCollatorForLanguageModeling` of
+    `trl.trainer.sft_trainer`. Seen on TRL 1.16.0; raises `ImportError` where it is missing.
+    """
+    return type(collator) is imported("trl", "trl.trainer.sft_trainer", "DataCollatorForLanguageModeling")

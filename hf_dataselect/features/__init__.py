@@ -4,6 +4,7 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | feature | gives |
 |---|---|
 | [`~loss.answer_loss`] | mean loss of the answers, conditional or unconditional, label tokens, top-1 hits |
+| [`~loss.trained_loss`] | the same over the tokens that training counts |
 | [`~token_values.answer_token_values`] | loss or rank of each token of the answers |
 | [`~turn_losses.turn_losses`] | losses of each answer of a chat, with and without the turns before it |
 | [`~noisy_losses.prompt_deltas`] | what the prompt changes in the loss of each answer token, under noisy copies |

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..context import Context
+from ..data.encoded import Encoded
 from ..data.records import Records
 from ..data.text import TextFormat
 from ..engines.forward.hidden_states import NO_LOSS
@@ -70,8 +71,20 @@ def answer_loss(
     label = label or ("Scoring answers without prompts" if unconditional else "Scoring answers")
     if not unconditional and text_format in (None, ctx.text_format()):
         compute_together(ctx.model, encoded.tokens, ctx.runtime, ctx.wants & ONE_PASS, label)
+    return _losses(encoded, ctx, label)
+
+
+def trained_loss(records: Records, ctx: Context, label: str) -> AnswerLoss:
+    """
+    Loss of rows over the tokens that training counts: as TRL makes tokens and labels of them, in all parts of a row
+    that packing splits. Unscorable rows are NaN, and entered in `ctx.account` with the reason.
+    """
+    return _losses(ctx.trained(records, parts=True), ctx, label)
+
+
+def _losses(encoded: Encoded, ctx: Context, label: str) -> AnswerLoss:
     sums = likelihood(ctx.model, encoded.tokens, ctx.runtime, label)
-    n = len(records)
+    n = len(encoded.truncated)
     loss, tokens, hits = (np.bincount(encoded.row, column, minlength=n) for column in sums)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(tokens > 0, loss / tokens, np.nan)

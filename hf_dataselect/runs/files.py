@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes")
 RECIPE, VERSIONS, SELECTION, SCORES = "recipe.yaml", "versions.json", "selection.json", "scores.parquet"
 EVALUATION = "eval.json"
+#: What a policy did while the model trained.
+POLICY = "policy.json"
 #: Rows kept, as `hf-dataselect select` writes them; they may be trained on, so no run removes them.
 SELECTED = "selected.parquet"
 #: Of a run of a comparison: the settings that decide its result, and whether it came to its end.

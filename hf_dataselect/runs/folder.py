@@ -11,6 +11,7 @@ A run is a folder, readable without this package:
 | `audit.md`, `audit.json`, `subsets.jsonl` | of an audit: what it found; the losses of each training |
 | `wins.json` | outcome of each question, where a judge compared the run's answers with the baseline's |
 | `eval.json` | every evaluation's settings (score, direction, examples), training seconds, what was `trained`, PIR |
+| `policy.json` | of a policy: rows dropped and how often, shares and losses by source over time, seconds a step |
 | `answers/NAME.jsonl` | of an instruction test set, for win rates: `run`, `id`, `question`, `answer` (null = none) |
 | `generated/NAME.jsonl` | the same of a benchmark that is scored by metrics |
 | `grades/NAME.jsonl` | of MT-Bench: each turn's question, answer, the judge's reply and the grade read from it |

@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 
 #: Where `trainer_state.json` of a checkpoint keeps what training did up to there, and its run.
 KEY = "hf_dataselect"
+#: Its entry with the name of a file that a callback writes beside it, without which it can't be resumed.
+BESIDE = "beside"
 #: In each checkpoint: training seconds so far, and its files as they were written.
 RECORD = "train_seconds.json"
 _STATE = "trainer_state.json"
@@ -104,10 +106,13 @@ def step_and_run(checkpoint: Path) -> tuple[int | None, str | None]:
         return None, None
     try:
         state = json.loads(path.read_bytes().decode())
-        of = (state.get("stateful_callbacks") or {}).get(KEY, {}).get(RUN)
-        return int(state["global_step"]), of or written.get(RUN)
+        return int(state["global_step"]), _entries(state).get(RUN) or written.get(RUN)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFile(path, repr(error), "Resume from another checkpoint.") from error
+
+
+def _entries(state: dict[str, Any]) -> dict[str, Any]:
+    return (state.get("stateful_callbacks") or {}).get(KEY, {})
 
 
 def adopt(checkpoint: Path, run: str) -> None:
@@ -141,6 +146,9 @@ def why_torn(checkpoint: Path, run: str | None = None) -> str | None:
         return f"{checkpoint / _STATE} is of step {step}"
     if run is not None and of != run:
         return f"{checkpoint} is of another run than the one in its folder"
+    beside = _entries(json.loads((checkpoint / _STATE).read_bytes())).get(BESIDE)
+    if beside and not (checkpoint / beside).is_file():
+        return f"{checkpoint / beside} is missing"
     renewed = []
     for name, (size, hash) in written.get("written", {}).items():
         path = checkpoint / name

@@ -19,9 +19,11 @@ from ..errors import Checks
 from ..evaluation.benchmark import load_benchmarks
 from ..options import Fraction, PositiveInt, check_declared, documented, typed_options
 from ..pipeline import check_diversity
-from ..registry import load_selector
+from ..policy import Policy
+from ..registry import load_policy, load_selector
 from ..runs.secrets import WithoutSecrets, without_secrets
 from ..selector import Selector
+from .online.refusals import check_policy_options
 
 
 @documented
@@ -34,7 +36,15 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
 
     _VALID_DICT_FIELDS = dict_fields(
         SFTConfig,
-        ["selection_kwargs", "selection_budget_by", "selection_diversity", "selection_target", "judge_kwargs"],
+        [
+            "selection_kwargs",
+            "selection_budget_by",
+            "selection_diversity",
+            "selection_policy_kwargs",
+            "selection_schedule",
+            "selection_target",
+            "judge_kwargs",
+        ],
     )
 
     selection_method: str = field(
@@ -79,6 +89,25 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             "help": "Target-task examples, for methods that need them: hub name, folder or file; or those of several "
             "tasks, a mapping {math: FILE, code: {dataset: FILE, weight: 2}}. More rows cost more scoring."
         },
+    )
+    selection_schedule: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "When rows are selected: 'once' (the default), before training, or a mapping like {every: 0.25}: "
+            "then the method chooses again with the model as it is. At most 1 is a part of an epoch, more are steps; "
+            "exclude_seen leaves out rows that were trained on. Each time costs a selection."
+        },
+    )
+    selection_policy: str | None = field(
+        default=None,
+        metadata={
+            "help": "What selects among the rows kept while the model trains, by the losses of its steps: "
+            "the name of a policy (`hf-dataselect methods` lists them) or `package.module:Class`. Default: none."
+        },
+    )
+    selection_policy_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Hyper-parameters of the policy, a mapping (`hf-dataselect methods NAME` lists them)."},
     )
     selection_cache_dir: str | None = field(
         default_factory=default_cache_dir,
@@ -187,6 +216,7 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             budget = checks(Budget.parse, self.selection_budget)
             self.selection_budget = budget and budget.plain
         checks(check_declared, self)
+        checks(check_policy_options, self)
         if self.use_vllm:
             checks(check_vllm, self.vllm_gpu_memory_utilization)
         checks.finish()
@@ -208,6 +238,13 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     def diversity(self) -> Diversity | None:
         """What follows the method's ranking."""
         return load_diversity(self.selection_diversity)
+
+    @property
+    def policy(self) -> Policy | None:
+        """What selects while the model trains, with its options."""
+        if self.selection_policy is None:
+            return None
+        return load_policy(self.selection_policy, self.selection_policy_kwargs)
 
     @property
     def judge_options(self) -> JudgeOptions:

@@ -13,15 +13,13 @@ this one does. Theirs reloads its state on resume for some tasks only, and draws
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
 from torch.utils.data import Sampler
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..engines.store.checked import read_json, write_json
+from .checkpointed import Checkpointed
 
 
 #: In each checkpoint: the state of the sampler.
@@ -30,7 +28,7 @@ STATE = "prompt_sampler.json"
 Reward = Callable[..., list[float | None]]
 
 
-class PromptSampler(Sampler[int], TrainerCallback):
+class PromptSampler(Sampler[int], Checkpointed):
     """
     A stateful sampler in the order that [`~trl.GRPOTrainer`] expects: each prompt of a batch `num_generations` times.
     Given to the trainer as a callback, too, it is saved with each checkpoint, and a resumed run draws the same prompts
@@ -62,6 +60,8 @@ class PromptSampler(Sampler[int], TrainerCallback):
     Raises:
         `ValueError`: an option out of range.
     """
+
+    FILE = STATE
 
     def __init__(
         self,
@@ -184,22 +184,3 @@ class PromptSampler(Sampler[int], TrainerCallback):
 
     def _shape(self) -> dict[str, int]:
         return {name: getattr(self, name) for name in ("n", "batch_size", "num_generations", "repeats")}
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if not state.global_step:
-            return
-        path = _in_checkpoint(args, state)
-        if not path.is_file():
-            raise ValueError(
-                f"`resume_from_checkpoint`: {path} is missing, so that other prompts would be drawn: resume from a "
-                "checkpoint in `output_dir` that has it."
-            )
-        self.load_state_dict(read_json(path, "Resume from another checkpoint."))
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        if args.should_save:
-            write_json(_in_checkpoint(args, state), self.state_dict())
-
-
-def _in_checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / STATE

@@ -29,7 +29,8 @@ _REFUSED |= {"max_grad_norm", "label_smoothing_factor", "loss_type", "completion
 _REFUSED |= {"router_aux_loss_coef", "neftune_noise_alpha", "packing", "packing_strategy", "chat_template_path"}
 _REFUSED |= {"dataset_text_field", "dataset_kwargs", "shuffle_dataset", "train_sampling_strategy", "use_peft"}
 _REFUSED |= {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"}
-_REFUSED |= {"lora_modules_to_save", "use_rslora", "use_dora"}
+_REFUSED |= {"lora_modules_to_save", "use_rslora", "use_dora", "selection_policy", "selection_policy_kwargs"}
+_REFUSED |= {"selection_schedule"}
 #: Options that the machine may decide, that `eval.json` records under `trained` as all values that a run had, or that
 #: may say the same in other words.
 _WARNED = {"per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size"}

@@ -6,7 +6,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..compat.trl import trained_tokens
 from ..runs.files import RUN, run_id
-from .checkpoints import KEY
+from .checkpoints import BESIDE, KEY
 
 
 #: Figures that stay as they are while a run trains; resumed with another value, a run has a list of them.
@@ -39,7 +39,9 @@ class TrainedCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         # With the state, a checkpoint keeps them.
-        state.stateful_callbacks[KEY] = self.figures(args, state) | {RUN: self._run}
+        online = getattr(self.trainer, "online", None)
+        beside = {BESIDE: online.FILE} if online else {}
+        state.stateful_callbacks[KEY] = self.figures(args, state) | {RUN: self._run} | beside
 
     def figures(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
         """

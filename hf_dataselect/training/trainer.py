@@ -47,6 +47,7 @@ from .inputs import (
     sample_row,
     selection_plan,
 )
+from .online.trainer import OnlineTrainer
 from .resume import begin, checkpoint_to_resume, forget_evaluation, resume_run
 from .trained import TrainedCallback
 from .trials import plan_trials, with_trials
@@ -56,7 +57,7 @@ logger = logging.getLogger(__name__)
 check_sft_trainer(SFTTrainer)
 
 
-class DataSelectingTrainer(SFTTrainer):
+class DataSelectingTrainer(OnlineTrainer):
     """
     Selects, then fine-tunes: `train()` runs the method of `args.selection_method` with the model and the accelerator
     of the training, tokenizes only the rows it keeps, and trains on them as [`~trl.SFTTrainer`] does.
@@ -218,13 +219,12 @@ class DataSelectingTrainer(SFTTrainer):
         if self._selection is None:
             self.select()
         kept = np.sort(self.selection.indices)
-        everything = len(kept) == len(self.records)
-        subset = self.records.for_training(None if everything else kept, num_proc=self.args.dataset_num_proc)
+        rows = self.rows_to_prepare(kept)
+        everything = len(rows) == len(self.records)
+        subset = self.records.for_training(None if everything else rows, num_proc=self.args.dataset_num_proc)
         if not skips_preparation(self):
-            prepared = super()._prepare_dataset(
-                subset, self.processing_class, self.args, self.args.packing, None, "train"
-            )
-            masked = len(subset) - len(prepared)
+            prepared = self.prepare_lines(subset, rows, kept)
+            masked = len(kept) - len(prepared)
             if not self.args.packing and masked:
                 logger.warning("%s kept rows have no answer token within `max_length` and are not trained on.", masked)
                 self.selection.facts["rows_without_answer_in_window"] = masked
@@ -232,7 +232,7 @@ class DataSelectingTrainer(SFTTrainer):
                     write_selection(self.run_folder, self.selection)
             if len(prepared) == 0:
                 raise ValueError(
-                    f"None of the {len(subset)} kept rows has an answer within `max_length={self.args.max_length}`."
+                    f"None of the {len(kept)} kept rows has an answer within `max_length={self.args.max_length}`."
                 )
             subset = prepared
         self.train_dataset, self._prepared = subset, True

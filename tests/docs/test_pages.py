@@ -18,7 +18,7 @@ from trl import ModelConfig, SFTConfig
 import hf_dataselect
 from hf_dataselect import DataSelectingConfig
 from hf_dataselect.cli.main import COMMANDS, main
-from hf_dataselect.cli.methods import method_table
+from hf_dataselect.cli.methods import method_table, policy_table
 from hf_dataselect.evaluation.benchmark import Setting
 from hf_dataselect.evaluation.comparison.pir import benchmark_pir, selection_to_tuning_ratio
 from hf_dataselect.evaluation.comparison.wins import wins_pir
@@ -153,6 +153,7 @@ def test_each_message_exists_in_the_code():
 
 def test_the_table_of_methods_is_in_step_with_the_cards():
     assert method_table() in pages()["docs/methods.md"], "paste the output of `hf-dataselect methods`"
+    assert policy_table() in pages()["docs/while-training.md"], "paste its second table"
 
 
 def test_the_table_of_options_has_each_of_our_own():

@@ -18,7 +18,7 @@ from hf_dataselect.data.leakage import overlap
 from hf_dataselect.data.records import Records
 from hf_dataselect.evaluation.audit.findings import CONTROLS
 from hf_dataselect.plan import SelectionPlan
-from hf_dataselect.registry import selector_class
+from hf_dataselect.registry import policy_class, selector_class
 from hf_dataselect.training import inputs
 from hf_dataselect.training import recipe as recipe_module
 from hf_dataselect.training.audit_arguments import AuditArguments
@@ -58,13 +58,15 @@ def test_a_recipe_parses_and_names_a_method_and_its_options(path):
     assert SelectionPlan(Records(alpaca(2)), found.args.selector, found.args.selection_budget).budget.value > 0
     assert found.data.dataset_name and found.model.model_name_or_path
     assert (found.data.eval_dataset_name is None) == (path.stem in SELECT_ONLY)
-    assert found.args.selection_method == path.stem and found.args.output_dir == f"runs/{path.stem}"
+    assert path.stem == (found.args.selection_policy or found.args.selection_method)
+    assert found.args.output_dir == f"runs/{path.stem}"
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_names_the_paper_of_its_values(path):
     comments = " ".join(line.partition("#")[2] for line in path.read_text(encoding="utf-8").splitlines())
-    paper = selector_class(recipe(path.stem)["selection_method"]).card.paper
+    policy, method = (recipe(path.stem).get(f"selection_{name}") for name in ("policy", "method"))
+    paper = (policy_class(policy) if policy else selector_class(method)).card.paper
     assert f"arXiv {paper}" in comments if paper else "arXiv 2" in comments
 
 
@@ -109,7 +111,7 @@ OF_IMAGES += ("max_length",)
 
 def test_recipes_differ_in_the_selection_only():
     free = ("selection_method", "selection_budget", "selection_kwargs", "judge", "output_dir", "baseline_dir")
-    free += ("selection_target",)
+    free += ("selection_target", "selection_policy", "selection_policy_kwargs")
     kept = {path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free} for path in TRAINED}
     full = kept.pop("full")
     images = {key: value for key, value in kept.pop("instructiongpt4").items() if key not in OF_IMAGES}

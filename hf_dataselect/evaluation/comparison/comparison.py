@@ -99,7 +99,7 @@ class Comparison:
     @property
     def _compared(self) -> list[Group]:
         """Groups that are measured against the baseline, except other runs of `full`."""
-        return [group for group in self.groups if group.pir and group.method != "full"]
+        return [group for group in self.groups if group.pir and not group.is_full]
 
 
 def compare_runs(folders: list[Path], baseline: Path | None = None) -> Comparison:
@@ -114,7 +114,7 @@ def compare_runs(folders: list[Path], baseline: Path | None = None) -> Compariso
     shared = [name for name, times in Counter(folder.resolve().name for folder in folders).items() if times > 1]
     runs = [read_run(folder, shared) for folder in folders]
     groups = [Group(runs[0].name, runs[:1]), *grouped(runs[1:])] if baseline else grouped(runs)
-    full = groups[:1] if baseline else [group for group in groups if group.method == "full"]
+    full = groups[:1] if baseline else [group for group in groups if group.is_full]
     if len(full) > 1:
         raise ValueError(
             f"Several runs of `full` differ in more than the seed, or share it "

@@ -8,7 +8,7 @@ import numpy as np
 
 from ...engines.store.identity import digest
 from ...errors import DamagedFile, printable
-from ...runs.files import EVALUATION, REMEDY, read_versions
+from ...runs.files import EVALUATION, POLICY, REMEDY, read, read_versions
 from ...runs.folder import read_evaluation, read_recipe, read_selection, read_settings
 from ...selection import Selection
 from ..benchmark import Setting, from_json
@@ -17,7 +17,9 @@ from .trained import TRAINED, difference, recorded
 
 
 #: Prefixes of options that may differ between compared runs: selection, logging, output and how it is computed.
-FREE = ("selection_", "seed", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "hub_")
+FREE = ("selection_method", "selection_kwargs", "selection_budget", "selection_diversity", "selection_target")
+FREE += ("selection_cache_dir", "selection_batch_tokens", "selection_dtype")
+FREE += ("seed", "output_dir", "baseline_dir", "run_name", "report_to", "logging_", "save_", "hub_")
 FREE += ("eval_on_start", "push_to_hub", "disable_tqdm", "resume_from_checkpoint", "judge", "dataset_num_proc")
 FREE += ("dataloader_num_workers", "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch")
 #: Methods that compute no scores.
@@ -54,6 +56,8 @@ class Run:
             What a comparison gave this run as much of as the baseline, if not epochs.
         date (`str`, *optional*):
             When training ended, in ISO 8601 and UTC.
+        policy (`dict`, *optional*):
+            What its policy did; empty without one.
     """
 
     name: str
@@ -71,6 +75,7 @@ class Run:
     trained: dict[str, Any] = field(default_factory=dict)
     equal: str | None = None
     date: str | None = None
+    policy: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -133,6 +138,16 @@ class Group:
     def method(self) -> str:
         """Selection method."""
         return self.selection.method
+
+    @property
+    def policy(self) -> str | None:
+        """What selected while they trained."""
+        return self.runs[0].recipe.get("selection_policy")
+
+    @property
+    def is_full(self) -> bool:
+        """Whether all rows were trained on as they are, as the baseline is."""
+        return self.method == "full" and self.policy is None
 
     @property
     def sdf(self) -> float:
@@ -229,6 +244,7 @@ def read_run(folder: Path, shared_names: list[str]) -> Run:
         evaluation.get("trained") or {},
         read_settings(folder)[0].get("equal"),
         evaluation.get("date"),
+        read(folder, POLICY) if (folder / POLICY).is_file() else {},
     )
 
 
@@ -248,5 +264,6 @@ def grouped(runs: list[Run]) -> list[Group]:
             budget = group.selection.budget
             budget = budget if isinstance(budget, str) else f"{budget:g}"
             name = group.method if group.method == "full" else f"{group.method} {budget}"
+            name += f" {group.policy}" if group.policy else ""
             group.name = name if name not in [other.name for other in groups] else f"{name} ({group.name})"
     return groups

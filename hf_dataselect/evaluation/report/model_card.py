@@ -68,7 +68,7 @@ def _write(group: Group, run: Run) -> None:
 
 def _section(group: Group) -> str:
     lines = [HEADING, ""]
-    if group.method == "full":
+    if group.is_full:
         lines.append("Trained on all rows: the baseline (BM) that models trained on selected rows are compared with.")
     elif group.pir is None:
         lines.append("Not measured: there is no run of `full` to compare with.")

@@ -20,6 +20,7 @@ from .overlap import overlap_matrices
 from .remarks import remarks
 from .section import Section, Table, named, number, shortened
 from .verdict import headline, interval_text
+from .while_training import policy_lines, while_training
 
 
 def sections(comparison: Comparison) -> list[Section]:
@@ -34,6 +35,7 @@ def sections(comparison: Comparison) -> list[Section]:
         *_efficiency(comparison),
         *overlap_matrices(comparison),
         _tallies(comparison),
+        *while_training(comparison),
         *_examples(comparison),
         _accounting(comparison),
         _reproduction(comparison),
@@ -45,7 +47,7 @@ def _runs(comparison: Comparison) -> Section:
     groups, names = comparison.groups, named(comparison)
     columns = {
         "run": lambda g: names[g.name],
-        "method": lambda g: g.method,
+        "method": lambda g: g.method + (f", {g.policy}" if g.policy else ""),
         "verdict": lambda g: g.pir.verdict if g.pir else "",
         "seeds": lambda g: str(len(g.runs)),
         "rows kept": lambda g: f"{len(g.selection.indices):,}",
@@ -60,7 +62,8 @@ def _runs(comparison: Comparison) -> Section:
         "PIR (wins rate)": lambda g: number(g.wins and g.wins.value),
         "its interval": lambda g: interval_text(g.wins),
     }
-    if all(group.method.rpartition(":")[2] in group.name for group in groups):  # which says it already
+    told = [group.method.rpartition(":")[2] in group.name and not group.policy for group in groups]
+    if all(told):  # by its name
         del columns["method"]
     if max(len(group.runs) for group in groups) == 1:
         del columns["seeds"]
@@ -146,6 +149,7 @@ def _accounting(comparison: Comparison) -> Section:
             rows += [
                 [run.name, f"held out, unscorable: {reason}", f"{len(r):,}"] for reason, r in run.unscorable.items()
             ]
+            rows += [[run.name, *line] for line in (policy_lines(run.policy) if run.policy else [])]
         lines = []
         if group.tokens is not None:
             whole = comparison.baseline.tokens if comparison.baseline else None

@@ -1,0 +1,69 @@
+"""
+Weigh rows by how well the model knows them before training (FLOW, arXiv 2502.02797), so that it forgets less.
+
+The claim: fine-tuning that leans on easy rows keeps more of what the model could do before, at little cost.
+
+    weight = exp(-loss / temperature),   temperature = median of the losses
+
+The loss is the mean over the row's label tokens under the model as it is before training; weights stay as they are.
+
+Deviations: the authors print the median with 4 decimals and let the user pass it by hand (default 1.0); here it is
+used as it is. Weights are not renormalised, as in their code, so that a row at the median weighs 0.368 and the
+effective learning rate is lower by about e; `rescale` divides by the mean weight instead.
+
+Relations: `tail_drop` compares the loss before training with that of each step.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from ..card import Card
+from ..context import Context
+from ..data.records import Records
+from ..features.loss import trained_loss
+from ..options import PositiveFloat
+from ..policy import Policy
+
+
+@dataclass
+class LossWeight(Policy):
+    """
+    Args:
+        temperature (`float`, *optional*):
+            Loss at which a row weighs 1/e. Default: the median.
+        rescale (`bool`, *optional*, defaults to `False`):
+            Whether weights are divided by their mean, so that the learning rate means what it says.
+    """
+
+    temperature: PositiveFloat | None = None
+    rescale: bool = False
+
+    card: ClassVar[Card] = Card(
+        title="easy rows weigh more, to forget less",
+        paper="2502.02797",
+        label_source="loss of the model before training",
+        features="model-oriented",
+        steps=("score rows before training", "weigh their losses"),
+        deviations=("the median is not rounded", "`rescale` is an addition"),
+        evidence="the authors' own, on language and vision; not repeated by others as far as is known",
+    )
+
+    def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
+        losses = trained_loss(records.subset(rows), ctx.of_rows(rows), "Scoring rows before training").mean
+        weights = weights_of(losses, self.temperature)
+        table = np.zeros(len(records))
+        table[rows] = weights / weights.mean() if self.rescale else weights
+        self.state["weights"] = table
+
+    def weights(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(self.state["weights"][rows]).to(losses)
+
+
+def weights_of(losses: np.ndarray, temperature: float | None = None) -> np.ndarray:
+    """Weights of losses `(n,)`; 0 for a row without one (NaN)."""
+    if temperature is None:
+        temperature = float(np.nanmedian(losses))
+    return np.where(np.isfinite(losses), np.exp(-losses / temperature), 0.0)

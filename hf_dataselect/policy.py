@@ -1,0 +1,144 @@
+"""
+The contract of a policy, which selects while the model trains: it weighs rows inside the training step by their own
+loss (0 drops a row), or chooses the rows of each round.
+
+A policy is a dataclass in a file of its own in `hf_dataselect/policies/`, as a selector is in `selectors/`. It is
+written as if there were one process and one batch: the weights of a row follow from its loss in this step and from
+what the policy knows of earlier ones, so that they are the same for any micro-batch, accumulation and number of ranks.
+"""
+
+from abc import ABC
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import norm
+
+from .card import Card
+from .context import Context
+from .data.records import Records
+from .options import check_declared
+
+
+class Seen(NamedTuple):
+    """What an optimizer step saw of its rows, those without label tokens excluded."""
+
+    #: Number of the step, from 1, and of all steps of the run.
+    step: int
+    steps: int
+    #: Rows of the candidate dataset, int64 `(k,)`, ascending.
+    rows: np.ndarray
+    #: Mean loss per label token, unweighted, nats, float64 `(k,)`.
+    losses: np.ndarray
+    #: Label tokens, float64 `(k,)`.
+    tokens: np.ndarray
+
+    @property
+    def progress(self) -> float:
+        """Where the next step is: 0 at the first, 1 at the last."""
+        return min(1.0, self.step / max(1, self.steps - 1))
+
+
+class Policy(ABC):
+    """
+    What selects while the model trains; see the module docstring. Subclasses are dataclasses.
+
+    | call | when |
+    |---|---|
+    | `check(records)` | before any weights load; raises |
+    | `prepare(records, rows, ctx)` | once, before the first step: what has to be known of the rows |
+    | `weights(rows, losses)` | in each forward pass: a factor of each row's loss |
+    | `observe(seen)` | after each optimizer step, with the rows of all ranks |
+    | `choose(rows, progress, random)` | as a round begins, if it `chooses`: which of the rows it serves |
+
+    What it learns is in `self.state`: arrays, numbers and lists by name, which each checkpoint holds.
+    """
+
+    card: ClassVar[Card]
+    #: Whether it chooses the rows of each round.
+    chooses: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Refuse, with a `ValueError`, options out of range. A subclass that checks more calls this first."""
+        check_declared(self, "selection_policy_kwargs")
+        self.state: dict[str, Any] = {}
+
+    def check(self, records: Records) -> None:  # noqa: B027
+        """Refuse rows that it can't be used on."""
+
+    def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:  # noqa: B027
+        """Learn what has to be known of the rows `(m,)` of the records that are trained on."""
+
+    def weights(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
+        """
+        Factors of the losses of rows.
+
+        Args:
+            rows (`np.ndarray`):
+                Rows of the candidate dataset, int64 `(r,)`.
+            losses (`torch.Tensor`):
+                Their mean losses per label token in this forward pass, without gradient, `(r,)`; NaN without one.
+
+        Returns:
+            `torch.Tensor`: `(r,)`, not negative, on the same device.
+        """
+        return torch.ones_like(losses)
+
+    def observe(self, seen: Seen) -> None:  # noqa: B027
+        """Learn from a whole optimizer step."""
+
+    def choose(self, rows: np.ndarray, progress: float, random: np.random.RandomState) -> np.ndarray:
+        """The rows of the round that begins, of those `(m,)` that are trained on."""
+        return rows
+
+
+#: Weight of a step in the running means of a [`CutPolicy`], and how fast its cut is corrected.
+_RECENT, _GAIN = 0.2, 0.2
+
+
+class CutPolicy(Policy):
+    """
+    Drops the rows whose `value` is lowest, a given part of them. A step's backward passes begin before all its losses
+    are known, so that the cut follows from the steps before:
+
+        cut = mean + deviation (normal quantile of the part + correction)
+        correction <- correction + gain (part - part that was dropped in the step)
+
+    Running mean and deviation follow a loss that falls; the correction brings the part that is dropped over a training
+    to the one that is asked for, whatever the distribution (online quantile tracking, arXiv 2307.16895). The rows that
+    stay weigh as much more as was dropped lately, so that the mean weight of a token is about 1.
+    """
+
+    def value(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
+        """By what rows are compared, `(r,)`; rows whose value is NaN stay."""
+        raise NotImplementedError
+
+    def part(self, progress: float) -> float:
+        """The part of the rows that is dropped, below 1."""
+        raise NotImplementedError
+
+    def weights(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
+        if self.state.get("cut") is None:
+            return torch.ones_like(losses)
+        return torch.where(self.value(rows, losses) < self.state["cut"], 0.0, self.state["factor"]).to(losses.dtype)
+
+    def observe(self, seen: Seen) -> None:
+        values = self.value(seen.rows, torch.from_numpy(seen.losses)).numpy()
+        known = np.isfinite(values)
+        if not known.any():
+            return
+        values, tokens, state = values[known], seen.tokens[known], self.state
+        new = {"mean": float(values.mean()), "square": float((values**2).mean()), "kept": 1.0}
+        if state.get("cut") is not None:
+            dropped = values < state["cut"]
+            state["correction"] += _GAIN * (state["part"] - float(dropped.mean()))
+            new["kept"] = float(tokens[~dropped].sum() / tokens.sum())
+        for name, value in new.items():
+            state[name] = state.get(name, value) + _RECENT * (value - state.get(name, value))
+        state["part"], state["correction"] = self.part(seen.progress), state.get("correction", 0.0)
+        if state["part"] <= 0:
+            state["cut"] = None
+            return
+        deviation = max(0.0, state["square"] - state["mean"] ** 2) ** 0.5
+        state["cut"] = state["mean"] + deviation * (float(norm.ppf(state["part"])) + state["correction"])
+        state["factor"] = 1 / max(state["kept"], (1 - state["part"]) / 2)

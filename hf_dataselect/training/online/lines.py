@@ -1,0 +1,127 @@
+"""[`Pool`] and [`Lines`]: what TRL trains on, line by line, and the candidate row that each token comes from."""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from ...engines.runtime.batching import main_process_first
+from ...engines.store.arrow_files import checked_map
+
+
+class RowBatch(NamedTuple):
+    """The rows of a micro-batch."""
+
+    #: Rows of the candidate dataset, int64 `(r,)`, ascending.
+    rows: np.ndarray
+    #: Place in `rows` of each token, `(lines, tokens)`; `r` for padding.
+    of_token: torch.Tensor
+
+
+class Lines:
+    """
+    Lines as TRL prepares them: of one row each, or of several that are packed.
+
+    Args:
+        dataset ([`~datasets.Dataset`]):
+            Lines with `input_ids`, `labels` and, packed, `seq_lengths`.
+        numbered ([`~datasets.Dataset`]):
+            The same lines; their `input_ids` are the place in `rows` of the row that a token comes from.
+        rows (`np.ndarray`):
+            Rows of the candidate dataset, int64.
+    """
+
+    def __init__(self, dataset: Dataset, numbered: Dataset, rows: np.ndarray):
+        columns = [name for name in ("input_ids", "labels", "seq_lengths") if name in dataset.column_names]
+        self.dataset, self.rows = dataset, rows
+        self._read, self._numbered = dataset.select_columns(columns), numbered.with_format("arrow")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def first_rows(self) -> np.ndarray:
+        """The candidate row of the first token of each line, int64."""
+        parts = [part["input_ids"].combine_chunks() for part in self._numbered.iter(10_000)]
+        tokens = ((np.append(part.flatten().to_numpy(), 0), _starts(part)) for part in parts)  # a line may have none
+        return self.rows[np.concatenate([rows[starts] for rows, starts in tokens])]
+
+    def some(self, places: np.ndarray) -> "Lines":
+        """Some of the lines."""
+        return Lines(self.dataset.select(places), self._numbered.select(places), self.rows)
+
+    def examples(self, places: list[int]) -> list[dict[str, Any]]:
+        """Lines, as a collator takes them."""
+        return self._read.__getitems__(places)
+
+    def rows_of(self, places: list[int]) -> list[np.ndarray]:
+        """The candidate row of each token of some lines."""
+        found = self._numbered[places]["input_ids"].combine_chunks()
+        return np.split(self.rows[found.flatten().to_numpy()], _starts(found)[1:])
+
+
+def _starts(lists: Any) -> np.ndarray:
+    offsets = lists.offsets.to_numpy()
+    return offsets[:-1] - offsets[0]
+
+
+def row_batch(of_lines: list[np.ndarray], shape: torch.Size) -> RowBatch:
+    """
+    The rows of tokens of lines as a collator lays them out: each line padded on the right, or, without padding, one
+    after the other.
+    """
+    if shape[0] == 1 < len(of_lines):
+        of_lines = [np.concatenate(of_lines)]
+    laid_out = np.full(shape, np.iinfo(np.int64).max)
+    for line, rows in zip(laid_out, of_lines, strict=True):
+        line[: len(rows)] = rows
+    rows, places = np.unique(np.concatenate(of_lines), return_inverse=True)
+    places = np.where(laid_out == np.iinfo(np.int64).max, len(rows), np.searchsorted(rows, laid_out))
+    return RowBatch(rows, torch.from_numpy(places))
+
+
+class Pool:
+    """
+    Rows that are tokenized once, as lines of all or some of them.
+
+    Args:
+        prepare (`Callable`):
+            TRL's preparation: a dataset, arguments, and whether to pack -> lines.
+        args ([`~trl.SFTConfig`]):
+            Window, packing, shuffling.
+        dataset ([`~datasets.Dataset`]):
+            The rows, in a layout that TRL trains on.
+        rows (`np.ndarray`):
+            Their numbers in the candidate dataset, int64, ascending.
+    """
+
+    def __init__(
+        self, prepare: Callable[[Dataset, Any, bool], Dataset], args: Any, dataset: Dataset, rows: np.ndarray
+    ):
+        self._prepare, self._args, self.rows = prepare, args, rows
+        whole = copy.copy(args)  # rows as they are: what cuts, leaves out, packs or shuffles them comes after
+        whole.max_length, whole.shuffle_dataset = None, False
+        self._tokens = prepare(dataset, whole, False).select_columns(["input_ids", "labels"])
+        options = {"batched": True, "with_indices": True, "num_proc": args.dataset_num_proc}
+        with main_process_first(self._tokens):
+            self._numbered = checked_map(self._tokens, _numbered, desc="Numbering rows", **options)
+        #: The lines of all rows.
+        self.lines = self._lines(self._tokens, self._numbered)
+        self._of_line = None if args.packing else self.lines.first_rows()
+
+    def _lines(self, tokens: Dataset, numbered: Dataset) -> Lines:
+        parts = [self._prepare(part, self._args, self._args.packing) for part in (tokens, numbered)]
+        return Lines(*parts, self.rows)
+
+    def of(self, rows: np.ndarray) -> Lines:
+        """The lines of some rows; packed, if they are, without others."""
+        if self._of_line is not None:
+            return self.lines.some(np.flatnonzero(np.isin(self._of_line, rows)))
+        places = np.searchsorted(self.rows, np.sort(rows))
+        return self._lines(self._tokens.select(places), self._numbered.select(places))
+
+
+def _numbered(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
+    return {"input_ids": [[i] * len(ids) for i, ids in zip(indices, batch["input_ids"], strict=True)]}

@@ -1,0 +1,91 @@
+"""What a policy can't be used with, refused before any weights load."""
+
+from typing import Any
+
+from ...compat.accelerate import launched_sharded
+from ...compat.peft import learns_prompt
+from ...compat.trl import check_token_losses, is_default_collator
+from ...data.records import Records
+from .schedule import Schedule
+
+
+def check_policy_options(args: Any) -> None:
+    """
+    Refuse arguments under which the losses of rows can't be told apart, or a step isn't the sum of its rows'.
+
+    Raises:
+        `ValueError`: an option, by its name.
+        `ImportError`: a version of TRL that does not tell the losses of tokens.
+    """
+    if str(args.selection_policy).lower() == "none":
+        args.selection_policy = None
+    schedule, said = Schedule.parse(args.selection_schedule), f"`selection_policy={args.selection_policy!r}`"
+    if args.selection_policy is None and args.selection_policy_kwargs:
+        raise ValueError("`selection_policy_kwargs` are options of a policy: give `selection_policy`, too.")
+    if args.selection_policy is None and schedule is None:
+        return
+    args.policy  # noqa: B018  # its name and options
+    if schedule is not None:
+        if args.selection_policy is not None:
+            raise ValueError(f"{said} can't be used together with `selection_schedule`: remove one of the two.")
+        said = f"`selection_schedule={args.selection_schedule!r}`"
+        if args.selector.fixed_budget:
+            raise ValueError(f"{said}: `{args.selection_method}` keeps every row each time. Choose another method.")
+    if "training" in args.selector.needs():
+        raise ValueError(
+            f"{said} with `selection_method={args.selection_method!r}`, whose trials train by themselves: choose "
+            "another method."
+        )
+    check_token_losses()
+    smoothing, sharded = args.label_smoothing_factor, args.deepspeed or args.fsdp or launched_sharded()
+    refused = {
+        "loss_type": (args.loss_type != "nll", args.loss_type, "weights can't be put into this loss: use 'nll'"),
+        "label_smoothing_factor": (smoothing > 0, smoothing, "the smoothed loss can't be told row by row: use 0"),
+        "use_liger_kernel": (args.use_liger_kernel, True, "its fused loss can't be told row by row: leave it out"),
+        "auto_find_batch_size": (
+            args.auto_find_batch_size,
+            True,
+            "steps would begin again with other rows: use False",
+        ),
+        "train_sampling_strategy": (
+            args.train_sampling_strategy in ("group_by_length", "batch_rebalance"),
+            args.train_sampling_strategy,
+            "it orders lines by their lengths: use 'random'",
+        ),
+        "ignore_data_skip": (args.ignore_data_skip, True, "a resumed run would draw other rows: use False"),
+        "deepspeed": (sharded, "(or FSDP)", "a policy has not been run on sharded models: train without"),
+        "parallelism_config": (
+            args.parallelism_config is not None,
+            args.parallelism_config,
+            "lines are split over ranks: leave it out",
+        ),
+    }
+    for name, (found, value, why) in refused.items():
+        if found:
+            raise ValueError(f"{said} with `{name}={value}`: {why}.")
+
+
+def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str, Any]) -> None:
+    """
+    Refuse rows and arguments of a trainer that a policy can't be used with.
+
+    Raises:
+        `ValueError`: one, by its name.
+    """
+    policy = args.policy
+    if policy is None and Schedule.parse(args.selection_schedule) is None:
+        return
+    name = "selection_schedule" if policy is None else "selection_policy"
+    said = f"`{name}={getattr(args, name)!r}`"
+    if records.images:
+        raise ValueError(f"{said}: rows with images ({records.images!r}) are not supported. Remove it.")
+    if (args.dataset_kwargs or {}).get("skip_prepare_dataset"):
+        raise ValueError(f"{said} with `dataset_kwargs={{skip_prepare_dataset: true}}`: TRL has to prepare the rows.")
+    if collator is not None and not is_default_collator(collator):
+        raise ValueError(f"{said} with a `data_collator` of your own, which may lay out tokens in another way.")
+    if more.get("compute_loss_func") is not None:
+        raise ValueError(f"{said} with `compute_loss_func`, into which weights can't be put.")
+    if learns_prompt(more.get("peft_config")):
+        raise ValueError(f"{said} with an adapter that learns a prompt, which adds tokens to lines: use LoRA.")
+    if policy is not None:
+        policy.check(records)

@@ -1,0 +1,129 @@
+"""
+[`Reselection`]: the method chooses again while the model trains, by the model as it is then (`selection_schedule`).
+"""
+
+import dataclasses
+import logging
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+
+from ...card import Card
+from ...context import Context
+from ...data.records import Records
+from ...engines.runtime.model_state import preserved
+from ...engines.runtime.phase import doing
+from ...engines.runtime.ranks import meeting
+from ...evaluation.comparison.pir import selection_to_tuning_ratio
+from ...options import Interval, check_declared, typed_options
+from ...policy import Policy
+from ...runs.folder import read_evaluation
+from ...selection import Selection
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Schedule:
+    """
+    When the method chooses again, and among which rows.
+
+    Args:
+        every (`float` or `int`):
+            At most 1 is a part of an epoch over the rows that were kept first; more are optimizer steps.
+        exclude_seen (`bool`, *optional*, defaults to `False`):
+            Whether rows that were trained on since the beginning are left out of later selections.
+    """
+
+    every: Annotated[float, Interval(0, closed="neither")]
+    exclude_seen: bool = False
+
+    def __post_init__(self):
+        check_declared(self, "selection_schedule")
+        if self.every > 1 and self.every != int(self.every):
+            raise ValueError(f"`selection_schedule`: every={self.every} must be a part of an epoch, or whole steps.")
+
+    @classmethod
+    def parse(cls, given: Any) -> "Schedule | None":
+        """That of an option; `None` for `once`."""
+        if given is None or str(given).lower() == "once":
+            return None
+        if not isinstance(given, dict) and not str(given).startswith("{"):
+            raise ValueError(f"`selection_schedule={given!r}` must be 'once' or a mapping such as {{every: 0.25}}.")
+        if "every" not in given:
+            raise ValueError("`selection_schedule` needs `every`: a part of an epoch, or a number of steps.")
+        return typed_options(cls, given, "selection_schedule")
+
+    def steps(self, of_epoch: int) -> int:
+        """Optimizer steps between selections."""
+        return max(1, round(self.every * of_epoch)) if self.every <= 1 else int(self.every)
+
+
+class Reselection(Policy):
+    """
+    Serves the rows that a method keeps, and lets it choose anew every so many steps.
+
+    Args:
+        schedule ([`Schedule`]):
+            When.
+        trainer ([`DataSelectingTrainer`]):
+            Whose plan chooses, with the model as it is.
+    """
+
+    card: ClassVar[Card] = Card(title="rows that a method keeps, chosen again while the model trains")
+    chooses: ClassVar[bool] = True
+
+    def __init__(self, schedule: Schedule, trainer: Any):
+        self.schedule, self._trainer = schedule, trainer
+        self.state = {}
+
+    def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
+        kept = np.sort(self._trainer.selection.indices)
+        self.state |= {"kept": kept, "seen": np.zeros(len(records), bool), "selections": []}
+
+    def observe(self, seen: Any) -> None:
+        self.state["seen"][seen.rows] = True
+
+    def choose(self, rows: np.ndarray, progress: float, random: np.random.RandomState) -> np.ndarray:
+        return self.state["kept"]
+
+    def renew(self, step: int, rows: np.ndarray) -> float:
+        """
+        Choose again.
+
+        Args:
+            step (`int`):
+                Optimizer steps so far; the seed of draws and ties follows from it.
+            rows (`np.ndarray`):
+                Rows that can be trained on, int64, ascending.
+
+        Returns:
+            `float`: the seconds that it cost, see [`Selection`].
+        """
+        trainer, before, seconds = self._trainer, self.state["kept"], 0.0
+        among = rows[~self.state["seen"][rows]] if self.schedule.exclude_seen else np.arange(len(trainer.records))
+        if len(among) > len(trainer.selection.indices) or not self.schedule.exclude_seen:
+            chosen = self._selected(among, step)
+            among, seconds = among[chosen.indices], chosen.seconds
+        if len(kept := np.intersect1d(among, rows)):
+            self.state["kept"] = kept
+        entry = {"step": step, "kept": len(self.state["kept"]), "seconds": seconds, "str": self._str(seconds)}
+        entry["overlap"] = float(np.isin(self.state["kept"], before).mean())
+        self.state["selections"].append(entry | {"rows": self.state["kept"].tolist()})
+        logger.info("Step %d: %d rows are kept, %.0f %% of them as before.", step, len(kept), 100 * entry["overlap"])
+        return seconds
+
+    def _selected(self, among: np.ndarray, step: int) -> Selection:
+        trainer = self._trainer
+        plan, ctx = trainer.plan, trainer.context()
+        if self.schedule.exclude_seen:  # as many of those that are left
+            options = {"records": trainer.records.subset(among), "budget": len(trainer.selection.indices)}
+            plan, ctx = dataclasses.replace(plan, **options), ctx.of_rows(among)
+        with preserved(trainer.model), meeting(), doing(f"Selecting again (step {step:,})"):
+            return plan.select(dataclasses.replace(ctx, seed=ctx.seed + step), None, {})
+
+    def _str(self, seconds: float) -> float | None:
+        folder = self._trainer.args.baseline_dir
+        return None if folder is None else selection_to_tuning_ratio(seconds, read_evaluation(folder)["train_seconds"])

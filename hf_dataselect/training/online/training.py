@@ -1,0 +1,180 @@
+"""[`OnlineTraining`]: a policy inside the steps of a trainer, on all ranks alike, saved with each checkpoint."""
+
+import dataclasses
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accelerate.utils import gather_object
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from ...engines.runtime.model_state import preserved
+from ...engines.runtime.phase import doing
+from ...engines.runtime.ranks import meeting
+from ...policy import Policy, Seen
+from ...runs.files import POLICY, plain, write
+from ...runs.folder import write_selection
+from ..checkpointed import Checkpointed, packed, unpacked
+from .lines import Lines, Pool, row_batch
+from .record import Record, sources_of
+from .sampler import RoundSampler
+from .schedule import Reselection
+from .tap import Tap
+
+
+logger = logging.getLogger(__name__)
+
+
+class OnlineTraining(Checkpointed):
+    """
+    What a policy needs of a trainer, and what the trainer asks it.
+
+    Args:
+        trainer ([`DataSelectingTrainer`]):
+            The trainer.
+        policy ([`Policy`]):
+            What selects.
+    """
+
+    FILE = "policy_state.json"
+
+    def __init__(self, trainer: Any, policy: Policy):
+        self.trainer, self.policy = trainer, policy
+
+    def enter(self, pool: Pool, kept: np.ndarray) -> Lines:
+        """Train on rows of a pool; the lines of those that were kept."""
+        self.pool = pool
+        self.lines = pool.lines if len(kept) == len(pool.rows) else pool.of(kept)
+        return self.lines
+
+    @property
+    def lines_a_step(self) -> int:
+        """Lines of an optimizer step, over all ranks."""
+        args = self.trainer.args
+        return args.train_batch_size * args.gradient_accumulation_steps * self.trainer.accelerator.num_processes
+
+    @property
+    def tickets(self) -> range:
+        """What the dataloader deals out in an epoch: numbers of lines, or as many as whole steps take of a sampler."""
+        count, step = len(self.lines), self.lines_a_step
+        return range(-(-count // step) * step if self.policy.chooses else count)
+
+    def begin(self, resumed_from: Path | None) -> None:
+        """Let the policy learn what it has to know before the first step; a checkpoint holds it."""
+        trainer, records = self.trainer, self.trainer.records
+        self.resumed_from, self.tap = resumed_from, Tap(self.policy)
+        self.sampler = RoundSampler(self.pool, self.policy, trainer.args.seed)
+        self.record = Record(*sources_of(records.dataset, getattr(self.policy, "column", "source")))
+        self.policy.state.clear()
+        self.seconds = self.prepared_in = 0.0
+        if resumed_from is not None:
+            return
+        started, ctx = time.perf_counter(), trainer.context()
+        with preserved(trainer.model), meeting(), doing("Preparing the policy"):
+            self.policy.prepare(records, self.pool.rows, ctx)
+        for reason, rows in ctx.account.rows("unscorable").items():
+            logger.warning("`selection_policy`: %d rows have no loss before training: %s.", len(rows), reason)
+        self.prepared_in = time.perf_counter() - started + ctx.account.cached_seconds
+        self._spend(self.prepared_in)
+
+    def batches(self, dealt: list[list[int]]) -> list[Any]:
+        """The micro-batches of a step, for as many lists of tickets."""
+        started, collating = time.perf_counter(), 0.0
+        places = [[(self.lines, ticket) for ticket in tickets] for tickets in dealt]
+        if self.policy.chooses and dealt:
+            places = self._drawn([len(tickets) for tickets in dealt])
+        found, expected = [], []
+        for micro in places:
+            of_lines, examples = [], []
+            for lines, place in micro:
+                of_lines += lines.rows_of([place])
+                examples += lines.examples([place])
+            begun = time.perf_counter()
+            found.append(self.trainer.data_collator(examples))
+            collating += time.perf_counter() - begun
+            expected.append(row_batch(of_lines, found[-1]["input_ids"].shape))
+        self.tap.expect(expected)
+        self.seconds += time.perf_counter() - started - collating
+        return found
+
+    def _drawn(self, sizes: list[int]) -> list[list[tuple[Any, int]]]:
+        """This rank's micro-batches of the lines of all ranks."""
+        state, accelerator = self.trainer.state, self.trainer.accelerator
+        if isinstance(self.policy, Reselection) and self._is_due(state.global_step):
+            self._spend(self.policy.renew(state.global_step, self.pool.rows))
+            self.sampler.end_round()
+        ranks, rank = accelerator.num_processes, accelerator.process_index
+        taken = self.sampler.take(sum(sizes) * ranks, _progress(state))
+        ends = np.cumsum([0, *(size for size in sizes for _ in range(ranks))])
+        mine = range(rank, len(ends) - 1, ranks)
+        return [taken[ends[place] : ends[place + 1]] for place in mine]
+
+    def _is_due(self, step: int) -> bool:
+        every = self.policy.schedule.steps(len(self.tickets) // self.lines_a_step)
+        done = self.policy.state["selections"]
+        return step > 0 and step % every == 0 and (not done or done[-1]["step"] < step)
+
+    def _spend(self, seconds: float) -> None:
+        """Count seconds among those of the selection."""
+        self.trainer.selection.seconds += seconds
+        if self.trainer.is_world_process_zero():
+            write_selection(self.trainer.run_folder, self.trainer.selection)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        started = time.perf_counter()
+        parts = [self.tap.taken()]
+        if self.trainer.accelerator.num_processes > 1:
+            parts = gather_object(parts)
+        rows, place = np.unique(np.concatenate([part for part, _ in parts]), return_inverse=True)
+        losses, tokens, weights = np.concatenate([part for _, part in parts], 1)
+        sums = [np.bincount(place, part, len(rows)) for part in (losses, tokens, tokens * weights)]
+        counted = sums[1] > 0
+        losses, tokens, weighted = (part[counted] for part in sums)
+        seen = Seen(state.global_step, state.max_steps, rows[counted], losses / tokens, tokens)
+        if len(seen.rows):
+            self.record.observe(seen, weighted / tokens)
+            self.policy.observe(seen)
+        self.seconds += time.perf_counter() - started
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if state.is_world_process_zero:
+            write(self.trainer.run_folder, POLICY, self.figures(state.global_step))
+
+    def figures(self, steps: int) -> dict[str, Any]:
+        """What `policy.json` holds."""
+        options = self.policy.schedule if isinstance(self.policy, Reselection) else self.policy
+        return {
+            "policy": self.trainer.args.selection_policy or "selection_schedule",
+            "options": plain(dataclasses.asdict(options)),
+            "selections": self.policy.state.get("selections"),
+            "steps": steps,
+            "rounds": self.sampler.round if self.policy.chooses else None,
+            "prepare_seconds": self.prepared_in,
+            "seconds_a_step": self.seconds / max(1, steps),
+        } | self.record.figures()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The policy's state, the round, what was counted, and the seconds that it took."""
+        parts = {"policy": self.policy.state, "sampler": self.sampler.state_dict(), "record": self.record.state_dict()}
+        return packed(parts) | {"rows": packed(self.pool.rows), "seconds": [self.seconds, self.prepared_in]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """
+        Go on from a [`state_dict`].
+
+        Raises:
+            `ValueError`: it is of other rows.
+        """
+        found = unpacked(state)
+        if not np.array_equal(found["rows"], self.pool.rows):
+            raise ValueError("`resume_from_checkpoint`: its policy was given other rows. Train anew, without it.")
+        self.policy.state |= found["policy"]
+        self.sampler.load_state_dict(found["sampler"])
+        self.record.load_state_dict(found["record"])
+        self.seconds, self.prepared_in = found["seconds"]
+
+
+def _progress(state: TrainerState) -> float:
+    return min(1.0, state.global_step / max(1, state.max_steps - 1))
