@@ -65,16 +65,14 @@ def attends_to_later_tokens(config: Any) -> bool:
     return everywhere or getattr(config, "is_causal", None) is False
 
 
-def vocabulary(tokenizer: Any) -> Any:
+def vocabulary(tokenizer: Any) -> str:
     """
-    All that decides the tokens of a tokenizer, for a hash: the JSON of its `backend_tokenizer`, without the truncation
-    and padding of its last call. Seen on transformers 5.23.0; the sorted vocabulary where there is no backend (a
-    tokenizer in Python).
+    All that decides the tokens of a tokenizer, in JSON: that of its `backend_tokenizer`, with the truncation and the
+    padding of its last call. Seen on transformers 5.23.0; the sorted vocabulary where there is no backend (a tokenizer
+    in Python).
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return sorted(tokenizer.get_vocab().items())
-    return json.loads(backend.to_str()) | {"truncation": None, "padding": None}
+    return json.dumps(sorted(tokenizer.get_vocab().items())) if backend is None else backend.to_str()
 
 
 def put_first(trainer: Any, callbacks: Sequence[Any]) -> None:

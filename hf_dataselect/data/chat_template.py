@@ -1,11 +1,15 @@
 """Tokenizers and processors: the template that one without gets, and the options by which TRL sets it."""
 
+import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from ..compat.transformers import vocabulary
 from ..engines.runtime.loading import tokenizer_of
+from ..engines.store.identity import digest
 
 
 #: For a tokenizer without a chat template. Needs no special token besides the end-of-sequence token.
@@ -61,3 +65,15 @@ def set_template(processing_class: Any, args: Any) -> None:
         )
         tokenizer.eos_token = source.eos_token
     tokenizer.pad_token = getattr(args, "pad_token", None) or tokenizer.pad_token or tokenizer.eos_token
+
+
+def key_with(tokenizer: PreTrainedTokenizerBase, rest: list) -> str:
+    """Hash of a tokenizer, without the truncation and the padding of its last call, and of what JSON can hold."""
+    return _key(vocabulary(tokenizer), json.dumps(rest))
+
+
+@lru_cache(maxsize=8)
+def _key(tokenizer: str, rest: str) -> str:
+    known = json.loads(tokenizer)
+    known = known | {"truncation": None, "padding": None} if isinstance(known, dict) else known
+    return digest([known, *json.loads(rest)])

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -36,7 +37,8 @@ def model_identity(model: nn.Module) -> str:
     Content hash of a model: its configuration and all its weights, adapters included.
 
     Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
-    exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements. About 0.1 s a GB.
+    exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements. About 0.2 s a GB
+    on a CPU.
     """
     return _hashed(hashlib.blake2b(_described(model).encode(), digest_size=16), _state(model))
 
@@ -118,10 +120,17 @@ def _hashed(hasher: Any, weights: dict[str, Any]) -> str:
             width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)
             hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             rows = bits.reshape(-1, max(1, width))
-            for block in rows.split(max(1, 2**24 // max(1, width))):  # the sum makes an int64 copy of what it sums
-                hasher.update(block.sum(1, dtype=torch.int64).cpu().numpy().tobytes())
+            for block in rows.split(max(1, 2**24 // max(1, width))):  # torch's sum makes an int64 copy of what it sums
+                hasher.update(_row_sums(block).tobytes())
             hasher.update(bits[:: max(1, len(bits) // 256)].cpu().numpy().tobytes())
     return hasher.hexdigest()
+
+
+def _row_sums(bits: torch.Tensor) -> np.ndarray:
+    """Exact sum of each row, int64."""
+    if bits.device.type == "cpu":  # three times as fast as torch, which copies them as int64 first
+        return bits.numpy().sum(1, dtype=np.int64)
+    return bits.sum(1, dtype=torch.int64).cpu().numpy()
 
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
