@@ -2,14 +2,16 @@
 
 from collections.abc import Sequence
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from accelerate.utils import is_peft_model
 from torch import nn
 
-from ..runtime.batching import padded
+from ..runtime.batching import WIDTHS, padded, rounded
 from ..runtime.model_state import cast, evaluating, scoring_dtype, unprepared
+from ..runtime.model_state import positions as positions_of
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
 from .likelihood import logits_at
@@ -18,17 +20,21 @@ from .token_losses import token_losses
 
 #: Loss of a row of one token, which has a hidden state but no label.
 NO_LOSS = -1.0
+_widths: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
 
 
 def state_width(model: nn.Module) -> int:
     """
     Width of the last hidden states, from those of one token: configs name it differently, and some models (OPT-350m)
-    project the states that `hidden_size` is of.
+    project the states that `hidden_size` is of. A model is asked once.
     """
+    if model in _widths:
+        return _widths[model]
     inner = model.get_base_model() if is_peft_model(model) else model
     token = torch.zeros((1, 1), dtype=torch.int64, device=next(model.parameters()).device)
     with torch.no_grad(), evaluating(model), unprepared(model):
-        return inner.base_model(input_ids=token, use_cache=False).last_hidden_state.shape[-1]
+        _widths[model] = inner.base_model(input_ids=token, use_cache=False).last_hidden_state.shape[-1]
+    return _widths[model]
 
 
 def hidden_state(
@@ -62,7 +68,8 @@ def hidden_state(
 
     def compute(batch: np.ndarray) -> np.ndarray:
         ids = [ids for ids, _ in rows.take(batch)]
-        filled = padded(ids).to(device)
+        width = rounded(max(map(len, ids)), WIDTHS, next(model.parameters()), positions_of(model))
+        filled = padded(ids, width=width).to(device)
         lengths = torch.tensor([[len(row)] for row in ids])
         if filled.shape[1] == 0:
             return np.full((len(ids), columns), np.nan, np.float32)

@@ -20,7 +20,9 @@ from transformers import Cache
 
 from ...compat.peft import adapts_layers_only
 from ...compat.transformers import attention_implementation, cache_for_rows, growing_cache
+from ..runtime.batching import HEAD_ROWS, WIDTHS, rounded
 from ..runtime.cached_map import measured
+from ..runtime.model_state import positions as positions_of
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TokenRows
 from .pooling import pooled, states_of
@@ -123,6 +125,7 @@ def _scorer(
     inner = model.get_base_model() if is_peft_model(model) else model
     filler = 1 if getattr(inner.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
     logits_of, skipped = logits_at(model, inner, device, prefix)
+    weights, limit = next(model.parameters()), positions_of(model)
     pools = [want for want in wants if want in STATES]
     begin = states_of(inner, prefix[:skipped]) if pools and skipped else None
 
@@ -146,6 +149,7 @@ def _scorer(
         skip: int, batch: Batch, past: Cache | None = None, more: dict[str, list] | None = None
     ) -> np.ndarray:
         width = max(len(ids) for ids, _ in batch) - skip
+        width = rounded(width, WIDTHS, weights, limit and limit - skip)
         padded = np.full((len(batch), width), filler, np.int64)
         positions, targets, owners = [], [], []
         for row, (ids, spans) in enumerate(batch):
@@ -237,8 +241,10 @@ def logits_at(
         hidden = hidden.flatten(0, 1)
         hidden = hidden[positions.to(hidden.device)]  # the last device of a model split over devices
         for first in range(0, len(positions), chunk):
-            part = slice(first, first + chunk)
-            logits = head_logits(hidden[part].to(next(head.parameters()).device))
+            part = slice(first, min(first + chunk, len(positions)))
+            size, weight = part.stop - first, next(head.parameters())
+            taken = nn.functional.pad(hidden[part], (0, 0, 0, rounded(size, HEAD_ROWS, weight, chunk) - size))
+            logits = head_logits(taken.to(weight.device))[:size]
             logits = logits * scale if scale != 1 else logits
             yield (torch.tanh(logits / cap) * cap if cap else logits), part
 
@@ -260,13 +266,12 @@ def logits_at(
         return same_logits(own, next(fast(probe[:, skipped:], last, skipped))[0])
 
     whole = is_peft_model(model) and not adapts_layers_only(model)
-    if whole or head is None or backbone is None or backbone is inner or not proves_equal(0):
+    if whole or head is None or backbone is None or backbone is inner:
         return plain, 0
-    if len(prefix):
-        past = keys_and_values(model, prefix)
-        if past is not None:
-            return fast, len(prefix) if proves_equal(len(prefix)) else 0
-    return fast, 0
+    past = keys_and_values(model, prefix) if len(prefix) else None
+    if past is not None and proves_equal(len(prefix)):  # so it is without the prefix
+        return fast, len(prefix)
+    return (fast if proves_equal(0) else plain), 0
 
 
 def same_logits(own: torch.Tensor, other: torch.Tensor) -> bool:

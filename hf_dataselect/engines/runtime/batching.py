@@ -17,6 +17,10 @@ from ...compat.accelerate import several_processes
 MOST_PADDING, LEAST = 0.05, 16
 
 
+#: Steps that a batch's width and the rows of the head's product are rounded up to, see [`rounded`].
+WIDTHS, HEAD_ROWS = 8, 32
+
+
 @contextmanager
 def main_process_first(dataset: Dataset) -> Iterator[None]:
     """
@@ -70,7 +74,19 @@ def batches_by_tokens(
     return batches
 
 
-def padded(rows: Sequence[np.ndarray], filler: int = 0) -> torch.Tensor:
-    """Rows in one int64 tensor, filled on the right."""
+def rounded(size: int, step: int, weights: torch.Tensor, most: int | None = None) -> int:
+    """
+    A number of rows or positions, on a CPU in bfloat16 rounded up to a multiple of `step`, not above `most`: there,
+    each shape of a matrix product takes up to 8 MB for as long as the process lives.
+    """
+    if weights.device.type != "cpu" or weights.dtype != torch.bfloat16:
+        return size
+    up = -(-size // step) * step
+    return up if most is None else max(size, min(up, most))
+
+
+def padded(rows: Sequence[np.ndarray], filler: int = 0, width: int = 0) -> torch.Tensor:
+    """Rows in one int64 tensor, filled on the right, up to `width` at least."""
     tensors = [torch.from_numpy(row.astype(np.int64)) for row in rows]
-    return nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=filler)
+    filled = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=filler)
+    return nn.functional.pad(filled, (0, max(0, width - filled.shape[1])), value=filler)

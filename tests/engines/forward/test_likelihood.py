@@ -246,9 +246,19 @@ def test_a_start_that_rows_share_is_computed_once(name):
     inner = model.get_base_model() if hasattr(model, "peft_config") else model
     inner.get_input_embeddings().register_forward_hook(lambda module, args, out: seen.append(args[0].numel()))
     likelihood(model, rows, Runtime(batch_tokens=1, dtype="float32"))  # one row a batch: no padding
-    proofs = 8 + 8 + 12 + (12 + 8) + 8
+    proofs = 12 + (12 + 8) + 8
     rest = sum(rows.lengths) - rows.lengths[5] - 12 * 19  # row 5 counts nothing, rows 1 to 4 do not share
     assert sum(seen) == proofs + rest
+
+
+def test_in_bfloat16_on_a_cpu_a_batch_has_one_of_a_few_shapes_and_no_more_positions_than_the_model(model):
+    seen, limit = [], model.config.max_position_embeddings
+    model.get_input_embeddings().register_forward_hook(lambda module, args, out: seen.append(args[0].shape[1]))
+    model.get_output_embeddings().register_forward_hook(lambda module, args, out: seen.append(args[0].shape[0]))
+    rows = TokenRows.from_lists([[3] * size for size in (9, 18, 29, limit)], [[(2, 7)]] * 4)
+    likelihood(model, rows, Runtime(batch_tokens=1, dtype="bfloat16"))
+    widths = [size for size in seen if size > 1][-8::2]
+    assert sorted(widths) == sorted([16, 24, 32, limit]) and seen[-7::2] == [32] * 4
 
 
 def test_rows_that_share_little_or_that_count_from_the_first_token_have_no_start():
