@@ -61,7 +61,7 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(given.tokenizer)
     draw = torch.Generator().manual_seed(0)
     ids = torch.randint(100, len(tokenizer) - 1, (given.steps * given.batch, given.tokens), generator=draw).tolist()
-    rows = Dataset.from_dict({"input_ids": ids, "labels": ids, "source": ["a", "b"] * (len(ids) // 2)})
+    rows = Dataset.from_dict({"text": tokenizer.batch_decode(ids), "source": ["a", "b"] * (len(ids) // 2)})
     common = {"max_steps": given.steps, "per_device_train_batch_size": given.batch, "report_to": "none"}
     common |= {"save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no", "max_length": given.tokens}
     common |= {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}

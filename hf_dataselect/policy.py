@@ -55,6 +55,8 @@ class Policy(ABC):
     """
 
     card: ClassVar[Card]
+    #: Whether it scores rows before training, for which their texts are needed.
+    reads_texts: ClassVar[bool] = False
     #: Whether it chooses the rows of each round.
     chooses: ClassVar[bool] = False
 

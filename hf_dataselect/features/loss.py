@@ -78,8 +78,15 @@ def trained_loss(records: Records, ctx: Context, label: str) -> AnswerLoss:
     """
     Loss of rows over the tokens that training counts: as TRL makes tokens and labels of them, in all parts of a row
     that packing splits. Unscorable rows are NaN, and entered in `ctx.account` with the reason.
+
+    Raises:
+        [`SelectionError`]: no row has a loss.
     """
-    return _losses(ctx.trained(records, parts=True), ctx, label)
+    found = _losses(ctx.trained(records, parts=True), ctx, label)
+    if not np.isfinite(found.mean).any():
+        reasons = ", ".join(ctx.account.rows("unscorable"))
+        raise SelectionError(f"None of {len(records)} rows has a loss under the model before training: {reasons}.")
+    return found
 
 
 def _losses(encoded: Encoded, ctx: Context, label: str) -> AnswerLoss:

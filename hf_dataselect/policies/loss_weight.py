@@ -50,6 +50,7 @@ class LossWeight(Policy):
         deviations=("the median is not rounded", "`rescale` is an addition"),
         evidence="the authors' own, on language and vision; not repeated by others as far as is known",
     )
+    reads_texts: ClassVar[bool] = True
 
     def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
         losses = trained_loss(records.subset(rows), ctx.of_rows(rows), "Scoring rows before training").mean

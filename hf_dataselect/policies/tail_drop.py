@@ -52,6 +52,7 @@ class TailDrop(CutPolicy):
         deviations=("the cut follows from the whole optimizer steps before, not from a micro-batch",),
         evidence="the authors' own; TRL has an example and says that it is not reproduced outside the paper",
     )
+    reads_texts: ClassVar[bool] = True
 
     def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
         before = np.full(len(records), np.nan)

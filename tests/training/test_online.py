@@ -276,6 +276,7 @@ def test_rows_that_were_trained_on_can_be_left_out_of_later_selections(tmp_path)
         ({"train_sampling_strategy": "group_by_length"}, "`train_sampling_strategy=group_by_length`"),
         ({"ignore_data_skip": True}, "`ignore_data_skip=True`"),
         ({"dataset_kwargs": {"skip_prepare_dataset": True}}, "skip_prepare_dataset"),
+        ({"train_dataset": Dataset.from_dict({"input_ids": [[5, 6, 7]] * 4})}, "give them untokenized"),
         ({"peft_config": PromptTuningConfig(task_type="CAUSAL_LM")}, "learns a prompt"),
         ({"selection_policy": "domains", "selection_policy_kwargs": {"column": "sauce"}}, "did you mean 'source'"),
         ({"selection_policy": "domains", "selection_policy_kwargs": {"prefer": {"z": 2}}}, "prefer names 'z'"),

@@ -88,4 +88,6 @@ def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str
     if learns_prompt(more.get("peft_config")):
         raise ValueError(f"{said} with an adapter that learns a prompt, which adds tokens to lines: use LoRA.")
     if policy is not None:
+        if policy.reads_texts and records.layout == "tokens":
+            raise ValueError(f"{said} scores the rows before training: give them untokenized.")
         policy.check(records)
