@@ -131,6 +131,6 @@ class WarmupOptions:
         useless = [row for rows in encoded.problems.values() for row in rows]
         usable = np.setdiff1d(np.arange(len(encoded.truncated)), useless)
         if len(usable) == 0:
-            raise SelectionError("No row has an answer within the window to warm up on.")
+            raise SelectionError("`dataset_name`: no row has an answer within the window to warm up on.")
         drawn = np.random.default_rng(ctx.seed).permutation(usable)
         return np.sort(drawn[: max(1, round(self.warmup_fraction * len(usable)))])
