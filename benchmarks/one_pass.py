@@ -66,7 +66,7 @@ def naive_states(model, rows: list[np.ndarray], size: int = 8) -> np.ndarray:
     order = np.argsort([-len(ids) for ids in rows], kind="stable")
     for begin in range(0, len(rows), size):
         batch = order[begin : begin + size]
-        ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(rows[row]).long() for row in batch], batch_first=True)
+        ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(rows[row]) for row in batch], batch_first=True)
         mask = torch.arange(ids.shape[1]) < torch.tensor([len(rows[row]) for row in batch])[:, None]
         states = model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
         weights = mask * torch.arange(1, ids.shape[1] + 1)
@@ -83,7 +83,7 @@ def stored(rows: Dataset, n: int) -> None:
         rows = rows.add_column(name, draw.random(n))
     records = Records(rows)
     members = {name: {"method": "column", "kwargs": {"name": name}} for name in ("a", "b", "c")}
-    other = {name: member | {"weight": weight} for (name, member), weight in zip(members.items(), (2, 1, -1), strict=True)}
+    other = {name: members[name] | {"weight": weight} for name, weight in (("a", 2), ("b", 1), ("c", -1))}
     ways = {
         "the first": (members, None, 0.1),
         "another budget": (members, None, 0.05),
@@ -122,9 +122,7 @@ def main() -> None:
 
     target = rows.select(range(8))
     embedded = ctx.encode(Records(target)).tokens, sides[0].tokens
-    texts = [ids for tokens in embedded for ids, _ in tokens.take(range(len(tokens)))]
-        ids for side in (ctx.encode(Records(target)), sides[0]) for ids, _ in side.tokens.take(range(len(side.row)))
-    ]
+    texts = [ids.astype(np.int64) for tokens in embedded for ids, _ in tokens.take(range(len(tokens)))]
 
     def selected(method: Selector) -> None:
         own = Context(tokenizer, model, Runtime(dtype="float32", silent=True), max_length=512, target=Records(target))
