@@ -39,6 +39,7 @@ METHODS = {
     "rds": ("rds", {}),
     "rds, max": ("rds", {"rule": "max"}),
     "crds": ("crds", {}),
+    "crds, 512": ("crds", {"components": 512}),
     "crds, centred": ("crds", {"representation": "centred"}),
     "crds, layers": ("crds", {"representation": "concatenated"}),
     "tsds": ("tsds", {}),
