@@ -46,7 +46,7 @@ class Column(Selector):
             )
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
-        values = np.array([_number(value) for value in records.dataset.with_format(None)[self.name]], np.float32)
+        values = np.array([_number(value) for value in records.dataset.with_format(None)[self.name][:]], np.float32)
         ctx.account.note("unscorable", f"no number in `{self.name}`", np.flatnonzero(~np.isfinite(values)))
         return np.where(np.isfinite(values), values, np.nan).astype(np.float32)
 
