@@ -100,5 +100,5 @@ def test_ranks_end_with_the_process_that_started_them(tmp_path, signum):
     ranks = [psutil.Process(int(pid)) for pid in process.stdout.readline().split()]
     left = [*ranks, ranks[0].parent()]  # the server
     process.send_signal(signum)
-    process.communicate(timeout=30)
-    assert len(left) == 3 and not psutil.wait_procs(left, timeout=30)[1]
+    process.communicate(timeout=120)
+    assert len(left) == 3 and not psutil.wait_procs(left, timeout=120)[1]

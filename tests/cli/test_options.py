@@ -103,6 +103,8 @@ def parsed(monkeypatch) -> dict:
 
 #: What writes cards and pushes: tested in tests/runs/test_publish.py and tests/evaluation/report/test_model_card.py.
 PUSHES = {"hub_subset_id", "hub_report_id", "update_cards"}
+#: What selects while training: tested in tests/training/test_online.py.
+ONLINE = {"selection_policy", "selection_policy_kwargs", "selection_schedule"}
 #: Options that `select` and `train` share with TRL, and that decide what is selected from what.
 SHARED = {"seed", "max_length", "dataset_num_proc", "gradient_checkpointing", "dataset_text_field", "use_cpu"}
 SHARED |= {"dataset_config", "dataset_train_split", "dataset_test_split", "chat_template_path", "eos_token"}
@@ -194,7 +196,7 @@ def test_options_of_select_and_train_reach_the_selection(command, judge, tmp_pat
         "eval_dataset_name": (str(tmp_path / "heldout.jsonl"), 6),
         "eval_dataset_config": ("another", None),
     }
-    ours = own(DataSelectingConfig, SFTConfig) - PUSHES
+    ours = own(DataSelectingConfig, SFTConfig) - PUSHES - ONLINE
     assert expected.keys() == ours | own(DataArguments, ScriptArguments) | SHARED
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(Diversity, "check", lambda self: None)  # the encoder does not exist

@@ -84,7 +84,7 @@ def test_equals_the_papers_formulas_computed_plainly(momentum):
     assert expected.std() > 0.02
     np.testing.assert_allclose(found.scores, expected.max(1), atol=2e-4)
     assert found.indices.tolist() == np.argsort(-expected.max(1), kind="stable")[:4].tolist()
-    assert found.facts["figures"] == {"gradients are not projected": "their 1,792 numbers are no more than 8,192"}
+    assert found.facts["figures"]["gradients are not projected"] == "their 1,792 numbers are no more than 8,192"
     in_turn = select(rows, LESS(**SMALL, momentum=momentum, rule="round_robin"), 4, context(target))
     np.testing.assert_array_equal(in_turn.scores, found.scores)
     best = np.argsort(-expected, axis=0)

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from .checked import verified, write_json
+from .files import check_cache
 from .identity import digest
 
 
@@ -51,7 +52,7 @@ def note_model(cache_dir: Path, identity: str, model: nn.Module) -> None:
     """Write down what a model is called whose results are kept by its identity."""
     path = Path(cache_dir) / "models" / f"{identity}.json"
     try:
-        if not path.exists():
+        if not path.exists() and check_cache(cache_dir):
             path.parent.mkdir(parents=True, exist_ok=True)
             config = getattr(model, "config", None)
             write_json(path, {"name": getattr(config, "_name_or_path", "") or type(model).__name__})
