@@ -153,7 +153,7 @@ def cache_parser() -> Parser:
         nargs="+",
         help="clean: only these, as `size` names them. `replies`, for which a judge was paid, go only if named",
     )
-    parser.add_argument("--all", action="store_true", help="clean: everything but replies")
+    parser.add_argument("--all", action="store_true", help="clean: everything but replies and names of models")
     parser.add_argument("--dry_run", action="store_true", help="clean: say what would go, remove nothing")
     return parser
 

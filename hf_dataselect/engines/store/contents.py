@@ -61,7 +61,7 @@ def note_model(cache_dir: Path, identity: str, model: nn.Module) -> None:
 
 
 def entries(cache_dir: Path) -> list[Entry]:
-    """The entries of a cache folder, the largest first. Files that this package did not write are none."""
+    """The entries of a cache folder, the largest first, without files that this package did not write."""
     names = {path.stem: _described(path).get("name", "") for path in cache_dir.glob(FILES["model"])}
     found = [_entry(path, kind, names) for kind, pattern in FILES.items() for path in cache_dir.glob(pattern)]
     for path in cache_dir.glob("*/namespace.json"):
