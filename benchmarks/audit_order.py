@@ -1,7 +1,7 @@
 """
 Does an audit order methods as a full comparison does? Rank correlation of both, on other rows of the same sources.
 
-    python benchmarks/audit_order.py runs/audit-target results/target-epochs.json
+    python benchmarks/audit_order.py runs/audit-target/audit.json results/target-epochs.json
 
 A method counts if both have it: with the same options, or else under its own name (which the table says). The p-value
 is of all orders of the methods (exact).
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("audit", type=Path)
     parser.add_argument("result", type=Path)
     options = parser.parse_args()
-    findings = json.loads((options.audit / "audit.json").read_text(encoding="utf-8"))["findings"]
+    findings = json.loads(options.audit.read_text(encoding="utf-8"))["findings"]
     groups = json.loads(options.result.read_text(encoding="utf-8"))["groups"]
     rows, columns = [], {}
     for group in groups:

@@ -37,7 +37,7 @@ def decided(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _rounded(value: Any) -> Any:
-    return round(value, 4) if isinstance(value, float) else value
+    return round(value, 6) if isinstance(value, float) else value
 
 
 def write(rows: list[dict[str, Any]], root: Path) -> None:

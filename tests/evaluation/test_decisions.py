@@ -70,7 +70,7 @@ def test_results_become_rows_of_the_question_that_their_scenario_asks(result, tm
     unknown = result | {"scenario": "mine", "pool_seed": 0}
     (row,) = benchmark.decided([unknown, result])
     assert row["question"] == "noise" and row["scenario"] == "noisy-10-pool1" and row["equal"] == "updates"
-    assert row["over_random"] == {"value": 1.0712, "low": 1.05, "high": 1.09, "verdict": "better"}
+    assert row["over_random"] == {"value": 1.07123, "low": 1.05, "high": 1.09, "verdict": "better"}
     assert (row["method"], row["budget"], row["seeds"], row["rows"]) == ("rds", 0.1, 2, 320)
     package, readme = tmp_path / "hf_dataselect" / "evaluation" / "decisions.json", tmp_path / "README.md"
     package.parent.mkdir(parents=True)
