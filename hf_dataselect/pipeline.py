@@ -82,6 +82,9 @@ def select(
         usable = _exclude(usable, budget.exclude(usable), method, ctx)
 
         def best(scores: np.ndarray, k: int) -> np.ndarray:
+            if not np.isfinite(scores).any():
+                return np.zeros(0, np.int64)
+
             def ranked(k: int) -> np.ndarray:
                 return _checked_rows(selector.select(scores, records, features, k, ctx), scores, k, method)
 

@@ -36,6 +36,8 @@ def selector_class(name: str) -> type[Selector]:
     if name not in method_names():
         point = plugin_of(name)
         if point is None:
+            if name in policy_names():
+                raise ValueError(f"`selection_method={name!r}` is a policy: give `selection_policy: {name}`.")
             known = sorted({*method_names(), *plugins()})
             raise ValueError(f"`selection_method={name!r}` does not exist{nearest(name, known)}")
         return imported_class(point.value, Selector, f"`selection_method={name!r}`, {described(point)},")
@@ -90,11 +92,13 @@ def policy_class(name: str) -> type[Policy]:
     The class of a policy: `info_batch`, or `package.module:Class`.
 
     Raises:
-        `ValueError`: no such policy (with the nearest right name), or the class is none.
+        `ValueError`: no such policy (with the nearest right name), or the class is not a policy.
     """
     if ":" in name:
         return imported_class(name, Policy, f"`selection_policy={name!r}`")
     if name not in policy_names():
+        if name in method_names():
+            raise ValueError(f"`selection_policy={name!r}` is a method: give `selection_method: {name}`.")
         raise ValueError(f"`selection_policy={name!r}` does not exist{nearest(name, policy_names())}")
     return class_of_module(f"{__package__}.policies.{name}", Policy)
 

@@ -54,7 +54,7 @@ def _clean(folder: Path, found: list[Entry], options: argparse.Namespace) -> Non
     kinds = {entry.kind for entry in found}
     for kind in options.kind or ():
         if kind not in kinds:
-            refuse(f"`--kind {kind}`: the cache holds none of it{nearest(kind, kinds)}")
+            say(f"`--kind {kind}`: the cache holds none of it{nearest(kind, kinds)}")
     if options.older_than is not None and options.older_than < 0:
         refuse(f"`--older_than {options.older_than:g}` must be 0 days or more")
     wanted = set(options.kind or kinds - KEPT)

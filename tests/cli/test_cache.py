@@ -59,6 +59,7 @@ def test_options_of_cache_clean_say_what_goes_and_replies_go_only_by_name(folder
         assert "a run is writing to it" in said(capsys, *given, "--older_than", "2") and kinds(folder) == before
     assert "removed 1 entry," in said(capsys, *given, "--older_than", "2")
     assert kinds(folder) == ["embedding", "model", "replies"]
+    assert "did you mean 'embedding'" in said(capsys, *given, "--kind", "embeddings") and len(kinds(folder)) == 3
     said(capsys, *given, "--all")
     said(capsys, *given, "--kind", "replies")
     assert kinds(folder) == ["model"] and (folder / "mine" / "namespace.json").exists()
@@ -69,7 +70,6 @@ def test_options_of_cache_clean_say_what_goes_and_replies_go_only_by_name(folder
     [
         (["clean"], "say what may go"),
         (["list", "--all"], "`list` removes nothing"),
-        (["clean", "--kind", "likelyhood"], "did you mean 'likelihood'"),
         (["clean", "--older_than", "-1"], "must be 0 days or more"),
         (["purge"], "invalid choice: 'purge'"),
     ],

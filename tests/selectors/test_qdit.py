@@ -10,6 +10,7 @@ from hf_dataselect.data.records import Records
 from hf_dataselect.engines.llm.load import load_reward_model
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.subset.choose import cosine, facility_location
+from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.hidden_states import prompt_embedding
 from hf_dataselect.features.sentence_vectors import load_text_encoder
 from hf_dataselect.pipeline import select
@@ -143,3 +144,11 @@ def test_what_is_missing_is_refused_before_anything_loads(kwargs, said):
     with pytest.raises(ValueError, match=said):
         selector = load_selector("qdit", kwargs)
         SelectionPlan(Records(alpaca(4)), selector, 1.0).check(tiny_model(tiny_tokenizer()))
+
+
+@pytest.mark.parametrize("method", ["qdit", "car"])
+def test_rows_without_any_rating_are_the_reason_that_is_given(method):
+    rows = alpaca(6).remove_columns("rating").add_column("rating", ["good"] * 6)
+    selector = load_selector(method, {"quality": "column", "quality_kwargs": {"name": "rating"}, "encoder": "model"})
+    with pytest.raises(SelectionError, match="found no row to keep of 6: no number in `rating`"):
+        select(rows, selector, 2, context_of(tokenizer := tiny_tokenizer(), tiny_model(tokenizer)))
