@@ -152,7 +152,7 @@ class SelectionPlan:
             raise ValueError(f"{said} in one text. Remove it, or give one of these layouts:\n  {known}")
         if "target" in needs and self.target is None:
             raise ValueError(f"`{self.method}` needs `selection_target`: target-task examples.")
-        if self.target is not None and ("target" in needs or self.selector.takes_target):
+        if self.target is not None and self.selector.reads_target:
             self.selector.check_target(self.target)
         if records.images and "text" in needs and not self.selector.card.images:
             logger.warning("`%s` reads the texts of rows only: their images are ignored.", self.method)

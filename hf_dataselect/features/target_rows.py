@@ -11,6 +11,7 @@ from ..data.encoded import Encoded
 from ..data.records import Records
 from ..data.targets import SUBTASK, TASK, WEIGHT
 from ..data.text import TextFormat
+from ..engines.subset.target_similarity import weighted
 from ..errors import SelectionError
 
 
@@ -59,11 +60,10 @@ class Columns:
         return weights / np.array([count[task] for task in self.tasks])
 
     def weighted(self, similarity: np.ndarray) -> np.ndarray:
-        """Similarities `(n, columns)` as a highest one counts them: times the weight, negative ones divided by it."""
+        """Similarities `(n, columns)` as a highest one counts them, see [`weighted`]."""
         if self.weights is None:
             return similarity
-        weights = self.weights.astype(similarity.dtype)
-        return np.where(similarity > 0, similarity * weights, similarity / weights)
+        return weighted(similarity, self.weights.astype(similarity.dtype))
 
 
 def columns(target: Records, rule: str, one: bool = False) -> Columns:

@@ -82,6 +82,11 @@ class Blend(Selector):
         """That of the method that leaves least."""
         return min(member.largest_part for member in self._selectors.values())
 
+    @property
+    def takes_target(self) -> bool:
+        """Whether one of its methods does."""
+        return any(member.takes_target for member in self._selectors.values())
+
     def needs(self) -> frozenset[Need]:
         return frozenset().union(*(member.needs() for member in self._selectors.values()))
 
@@ -93,7 +98,8 @@ class Blend(Selector):
 
     def check_target(self, target: Records) -> None:
         for member in self._selectors.values():
-            member.check_target(target)
+            if member.reads_target:
+                member.check_target(target)
 
     def check(self, records: Records) -> None:
         for member in self._selectors.values():

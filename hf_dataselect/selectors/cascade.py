@@ -83,6 +83,11 @@ class Cascade(Selector):
         """What the cheap method leaves, and the costly one may keep of it."""
         return self.keep * self._costly.largest_part
 
+    @property
+    def takes_target(self) -> bool:
+        """Whether one of its methods does."""
+        return self._cheap.takes_target or self._costly.takes_target
+
     def needs(self) -> frozenset[Need]:
         return self._cheap.needs() | self._costly.needs()
 
@@ -98,7 +103,8 @@ class Cascade(Selector):
 
     def check_target(self, target: Records) -> None:
         for selector in (self._cheap, self._costly):
-            selector.check_target(target)
+            if selector.reads_target:
+                selector.check_target(target)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         found = Counter(self._cheap.forecast(rows, target, round(self.keep * rows)))

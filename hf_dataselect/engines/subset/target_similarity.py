@@ -81,6 +81,11 @@ def highest(
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
+def weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Values `(..., columns)` times positive weights `(columns,)`; negative ones divided by them, so that more is more."""
+    return np.where(values > 0, values * weights, values / weights)
+
+
 def best_of_columns(
     similarity: np.ndarray | Similarity, depth: int, scores: np.ndarray | None, ties: np.ndarray | None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
