@@ -6,9 +6,8 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
-from ..engines.store.vector_store import blocks
 from ..engines.subset.choose import top_k
-from ..engines.subset.target_similarity import Similarity, best_of_columns
+from ..engines.subset.target_similarity import Similarity, best_of_columns, parts_of
 from .target_rows import Columns
 
 
@@ -74,10 +73,9 @@ def _serving(
     """Whether each chosen row serves each task, bool `(k, tasks)`; and the columns none of whose share is chosen."""
     n, width = similarity.shape
     by_task = np.full((n, task.max() + 1), np.nan, np.float32)
-    for part in blocks((n, width)):
-        found = np.where(np.isfinite(scores[part])[:, None], similarity[part], np.nan)
+    for part, values in parts_of(similarity, scores):
         for number in range(by_task.shape[1]):
-            by_task[part, number] = np.fmax.reduce(found[:, task == number], axis=1)
+            by_task[part, number] = np.fmax.reduce(values[:, task == number], axis=1)
     own = [top_k(values, len(chosen), ties) for values in by_task.T]
     best = best_of_columns(similarity, -(-len(chosen) // width), scores, ties)
     unserved = [column for column, (rows, _) in enumerate(best) if not np.isin(rows, chosen).any()]

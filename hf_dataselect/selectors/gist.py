@@ -33,9 +33,8 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..engines.gradients.projection import Projection
-from ..engines.gradients.subspace import unit
 from ..engines.subset.matchers import for_target
-from ..engines.subset.target_similarity import Target, highest
+from ..engines.subset.target_similarity import Target, highest, unit
 from ..features.gradients import check_adapter, gradient_features
 from ..features.served import note_served
 from ..features.target_rows import Columns, columns, encode_target

@@ -11,7 +11,8 @@ Row by row, take the one of the highest
     facility location = sum over the n rows of the highest cosine, at least 0, of its instruction to a row taken
 
 The quality is that of any method (`quality`), from 0 to 1. With `alpha: 0` it is facility location alone, with 1 the
-top rows by quality, and no row is embedded. Time grows with the square of the rows: in a large pool, let [`Cascade`] run a cheap method first.
+top rows by quality, and no row is embedded. Time grows with the square of the rows: in a large pool, let [`Cascade`]
+run a cheap method first.
 
     score = quality, as its method gives it
 
@@ -28,6 +29,7 @@ from scipy.stats import rankdata
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import cosine, facility_location
+from ..engines.subset.target_similarity import unit
 from ..features.hidden_states import prompt_embedding
 from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
 from ..options import Interval
@@ -110,8 +112,7 @@ class QDIT(RatedSelector):
         else:
             texts = [record.prompt for record in rows]
             vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions")
-        with np.errstate(invalid="ignore"):
-            vectors = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit(vectors.astype(np.float64))
         usable = np.isfinite(vectors).all(1)
         ctx.account.note("dropped", "no finite embedding of its prompt", order[~usable])
         order, vectors = order[usable], vectors[usable]

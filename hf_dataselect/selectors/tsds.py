@@ -28,7 +28,7 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
-from ..engines.subset.transport import densities, nearest_rows, transport_probabilities
+from ..engines.subset.transport import densities_around, nearest_rows, transport_probabilities
 from ..features.sentence_vectors import check_sentence_encoder
 from ..features.target_vectors import target_sentence_vectors, target_vectors
 from ..options import Interval, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -113,8 +113,7 @@ class TSDS(Selector):
         rows, distances = nearest_rows(
             candidates.vectors, candidates.usable, target, reach, ctx.ties(len(candidates.usable))
         )
-        reached, place = np.unique(rows, return_inverse=True)
-        density = densities(candidates.vectors[reached], self.sigma, around)[place.reshape(rows.shape)]
+        density = densities_around(candidates.vectors, rows, self.sigma, around)
         return {"usable": candidates.usable, "rows": rows, "distances": distances, "density": density}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:

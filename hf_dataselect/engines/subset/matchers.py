@@ -104,8 +104,8 @@ def underserved(
     """
     Rows that serve what is served least (the rule of BIDS, arXiv 2501.12147): the next one is that whose similarity to
     some column exceeds most the mean, over the rows taken so far, of the similarities to it. The first one has the
-    highest similarity. A column's gain counts by its weight, as in [`weighted`]. The best row of each column in turn is compared, so
-    a step takes as many operations as there are columns.
+    highest similarity. A column's gain counts by its weight, see [`weighted`]. The best row of each column in turn is
+    compared, so a step takes as many operations as there are columns.
 
     Args:
         similarity, k, scores, ties, weights:
