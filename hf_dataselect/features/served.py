@@ -1,6 +1,6 @@
 """What the rows kept give to the tasks of a target: a matrix by source, rows that serve several, what is unserved."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -8,13 +8,37 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import top_k
 from ..engines.subset.target_similarity import Similarity, best_of_columns, parts_of
-from .target_rows import Columns
+from .target_rows import Columns, columns
 
 
 #: Column of the candidates that says where a row comes from.
 SOURCE = "source"
 #: Sources and unserved columns that are named, the largest or first ones.
 SHOWN = 12
+
+
+class ServesTarget:
+    """
+    What methods share that take rows for a target by a `rule` over similarities `(n, columns)`: their features, or
+    these by the name `"similarity"`.
+    """
+
+    rule: str
+    #: Whether `max` takes a target without subtasks as one; otherwise each of its examples is a column.
+    joins_examples: ClassVar[bool] = False
+
+    @property
+    def matcher(self) -> str:
+        """The rule over the columns at hand: of single examples, `doubly_greedy` is `max`."""
+        return "max" if self.rule == "doubly_greedy" else self.rule
+
+    def columns_of(self, ctx: Context) -> Columns:
+        """What of the target chooses rows."""
+        return columns(ctx.target, self.rule, one=self.joins_examples and self.rule == "max")
+
+    def describe(self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: Any, ctx: Context) -> None:
+        similarity = features["similarity"] if isinstance(features, dict) else features
+        note_served(similarity, scores, chosen, records, self.columns_of(ctx), ctx)
 
 
 def note_served(

@@ -68,11 +68,11 @@ class Columns:
 
 def columns(target: Records, rule: str, one: bool = False) -> Columns:
     """
-    What of the target chooses rows by a rule of [`~engines.subset.matchers`]: subtasks, or, for other rules than `max`
-    and `round_robin` and without a column `subtask`, each row by itself. `one` says whether rows without that column
-    are one subtask.
+    What of the target chooses rows by a rule of [`~engines.subset.matchers`], or by the `mean`: subtasks, or, for
+    other rules than `max`, `mean` and `round_robin` and without a column `subtask`, each row by itself. `one` says
+    whether rows without that column are one subtask.
     """
-    groups = subtasks(target) if rule in ("max", "round_robin") else None
+    groups = subtasks(target) if rule in ("max", "mean", "round_robin") else None
     if groups is None:
         groups = np.zeros(len(target), np.int64) if one else np.arange(len(target))
     _, first = np.unique(groups, return_index=True)

@@ -29,7 +29,6 @@ from ..data.records import Records
 from ..engines.subset.target_similarity import Similarity, Target, unit
 from ..engines.subset.whitening import Mapped, Whitening
 from ..features.hidden_states import layer_vectors, unscaled_text_vectors
-from ..features.target_rows import columns
 from ..features.target_vectors import Vectors, target_vectors
 from ..options import PositiveInt
 from ..selector import Card, Want
@@ -100,7 +99,7 @@ class CRDS(RDS):
                 ctx.account.figures["components"] = share
             mapped = Mapped(vectors, lambda rows: _direction(whiten(rows)), whiten.components)
             target = _direction(whiten(target))
-        similarity = Similarity(mapped, Target(target, columns(ctx.target, self.rule).groups, "max"))
+        similarity = Similarity(mapped, Target(target, self.columns_of(ctx).groups, "max"))
         return {"similarity": similarity, "usable": candidates.usable, "vectors": mapped}
 
     def _states(self, ctx: Context) -> Callable[[Encoded, Context, str, bool], Vectors]:

@@ -36,15 +36,15 @@ from ..engines.gradients.projection import Projection
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import Target, highest, unit
 from ..features.gradients import check_adapter, gradient_features
-from ..features.served import note_served
-from ..features.target_rows import Columns, columns, encode_target
+from ..features.served import ServesTarget
+from ..features.target_rows import encode_target
 from ..features.tuning import WarmupOptions
 from ..options import Interval
 from ..selector import Card, Need, Scores, Selector
 
 
 @dataclass
-class GIST(WarmupOptions, Selector):
+class GIST(WarmupOptions, ServesTarget, Selector):
     """
     The options of [`~features.tuning.WarmupOptions`], and
 
@@ -87,6 +87,7 @@ class GIST(WarmupOptions, Selector):
     )
     columns: ClassVar[tuple[str, ...] | None] = ("captured",)
     weighs_tasks: ClassVar[bool] = True
+    joins_examples: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
@@ -144,15 +145,5 @@ class GIST(WarmupOptions, Selector):
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
     ) -> np.ndarray:
-        rule, vectors = "max" if self.rule == "doubly_greedy" else self.rule, features["vectors"]
         ties, shares = ctx.ties(len(scores)), self.columns_of(ctx).shares
-        return for_target(features["similarity"], scores, k, rule, ties, shares, vectors)
-
-    def describe(
-        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], ctx: Context
-    ) -> None:
-        note_served(features["similarity"], scores, chosen, records, self.columns_of(ctx), ctx)
-
-    def columns_of(self, ctx: Context) -> Columns:
-        """What of the target chooses rows: without subtasks, by `max`, all of it."""
-        return columns(ctx.target, self.rule, one=self.rule == "max")
+        return for_target(features["similarity"], scores, k, self.matcher, ties, shares, features["vectors"])
