@@ -14,8 +14,7 @@ them, rows are chosen as well, at 0.3 % of the storage and a quarter of the time
 
 So `dimensions` is the method. A row is compared by the part of its gradient that lies in the subspace, however short
 that is: column `captured` has it, and the report its median. Where rows have next to nothing there, their order is
-noise. A target of 4 of 18 directions kept ranks rows with a correlation of 0.5 to 0.7 to that of whole gradients in a
-planted example, 9 of 18 with 0.7 to 0.9.
+noise, and the fewer of the target's directions are kept, the less it is that of whole gradients.
 
 The directions of repeated target rows, or beyond their number, have singular values of about 0, by which the authors'
 code divides. Here only those above a thousandth of the largest count.

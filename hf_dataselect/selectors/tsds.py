@@ -121,10 +121,10 @@ class TSDS(Selector):
         if not usable.any():
             return np.full(len(usable), np.nan, np.float32)
         given = features["rows"], features["distances"], features["density"]
-        found = transport_probabilities(*given, self.alpha, self.scale, len(usable))
-        reached = int((found > 0).sum())
+        probability = transport_probabilities(*given, self.alpha, self.scale, len(usable))
+        reached = int((probability > 0).sum())
         ctx.account.figures["rows that the target reaches"] = f"{reached:,} of {int(usable.sum()):,}"
-        return np.where(usable, found, np.nan).astype(np.float32)
+        return np.where(usable, probability, np.nan).astype(np.float32)
 
     def exclude(self, scores: np.ndarray, features: Any, ctx: Context) -> dict[str, np.ndarray]:
         return {"a probability of 0: the target does not reach that far": scores == 0}

@@ -176,9 +176,9 @@ def densities(vectors: np.ndarray, width: float, count: int) -> np.ndarray:
     Returns:
         `np.ndarray`: float64 `(m,)`, at least 1.
     """
-    found = np.ones(len(vectors))
+    density = np.ones(len(vectors))
     if width == 0 or len(vectors) == 0:
-        return found
+        return density
     centred = (vectors - vectors.mean(0)).astype(np.float32)
     squares = np.einsum("ij,ij->i", centred, centred)
     step = max(1, READ // len(vectors))
@@ -197,8 +197,8 @@ def densities(vectors: np.ndarray, width: float, count: int) -> np.ndarray:
             nearest = -np.partition(-kernel[crowded], count - 1, axis=1)[:, :count]
             kernel[crowded] = 0
             kernel[crowded, :count] = nearest
-        found[rows] = kernel.sum(1, dtype=np.float64)
-    return found
+        density[rows] = kernel.sum(1, dtype=np.float64)
+    return density
 
 
 def transport_probabilities(
@@ -232,10 +232,10 @@ def transport_probabilities(
         `np.ndarray`: float64 `(n,)`, sums to 1.
     """
     targets, neighbours = rows.shape
-    shares, found = np.full(targets, 1 / targets) if shares is None else shares, np.zeros(n)
+    shares, probability = np.full(targets, 1 / targets) if shares is None else shares, np.zeros(n)
     if neighbours == 1:
-        np.add.at(found, rows[:, 0], shares)
-        return found
+        np.add.at(probability, rows[:, 0], shares)
+        return probability
     # A target row moves on to its next row as the mass that each row may take, 1 / (s x density), gets smaller; all of
     # them are at the same s. What that costs rises with s, until it is worth more than the spread.
     reach = np.cumsum(1 / density, 1)
@@ -250,9 +250,9 @@ def transport_probabilities(
     np.maximum.at(last, target.ravel()[passed], step.ravel()[passed])
     for near, share, crowd, own in zip(rows, shares, density, last + 1, strict=True):
         given = 1 / crowd[:own] / (s / share)
-        np.add.at(found, near[:own], given)
-        found[near[own]] += max(share - given.sum(), 0)
-    return found
+        np.add.at(probability, near[:own], given)
+        probability[near[own]] += max(share - given.sum(), 0)
+    return probability
 
 
 def _nearest(
