@@ -208,9 +208,7 @@ class SelectionPlan:
         if self.records.layout in ("tokens", "text") or given != (None, None):
             return
         if images:
-            raise ValueError(
-                "The processor has no chat template, which says where images go: set `chat_template_path`."
-            )
+            raise ValueError("The processor has no chat template, which places images: set `chat_template_path`.")
         processing_class.chat_template = default_chat_template(tokenizer)
         self.default_template = True
         logger.warning("The tokenizer has no chat template: the default of hf_dataselect is set and saved with it.")
