@@ -152,7 +152,7 @@ class SelectionPlan:
             raise ValueError(f"{said} in one text. Remove it, or give one of these layouts:\n  {known}")
         if "target" in needs and self.target is None:
             raise ValueError(f"`{self.method}` needs `selection_target`: target-task examples.")
-        if self.target is not None and ("target" in needs or self.selector.takes_target):
+        if self.target is not None and self.selector.reads_target:
             self.selector.check_target(self.target)
         if records.images and "text" in needs and not self.selector.card.images:
             logger.warning("`%s` reads the texts of rows only: their images are ignored.", self.method)
@@ -208,9 +208,7 @@ class SelectionPlan:
         if self.records.layout in ("tokens", "text") or given != (None, None):
             return
         if images:
-            raise ValueError(
-                "The processor has no chat template, which says where images go: set `chat_template_path`."
-            )
+            raise ValueError("The processor has no chat template, which places images: set `chat_template_path`.")
         processing_class.chat_template = default_chat_template(tokenizer)
         self.default_template = True
         logger.warning("The tokenizer has no chat template: the default of hf_dataselect is set and saved with it.")

@@ -31,6 +31,21 @@ class RatedSelector(Selector):
                 "method, or `column` with `quality_kwargs: {name: COLUMN}` for ratings that the rows have."
             )
 
+    @property
+    def takes_target(self) -> bool:
+        """Whether the quality does."""
+        return self._rater.takes_target
+
+    @property
+    def weighs_tasks(self) -> bool:
+        """Whether weights of tasks count in the quality."""
+        return self._rater.weighs_tasks
+
+    @property
+    def largest_part(self) -> float:
+        """What the quality leaves."""
+        return self._rater.largest_part
+
     def needs(self) -> frozenset[Need]:
         return self._rater.needs()
 
@@ -42,6 +57,9 @@ class RatedSelector(Selector):
 
     def check(self, records: Records) -> None:
         self._rater.check(records)
+
+    def check_target(self, target: Records) -> None:
+        self._rater.check_target(target)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         return dict(Counter(self._rater.forecast(rows, target, kept)))

@@ -87,6 +87,11 @@ class Selector(ABC):
         """What must be given for these options."""
         return frozenset()
 
+    @property
+    def reads_target(self) -> bool:
+        """Whether target-task examples that are given count."""
+        return self.takes_target or "target" in self.needs()
+
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         """
         What these options cost at most, by the names that an account counts by (`passes` of a [`Selection`]).

@@ -67,7 +67,7 @@ def set_template(processing_class: Any, args: Any) -> None:
     tokenizer.pad_token = getattr(args, "pad_token", None) or tokenizer.pad_token or tokenizer.eos_token
 
 
-def key_with(tokenizer: PreTrainedTokenizerBase, rest: list) -> str:
+def tokenizer_key(tokenizer: PreTrainedTokenizerBase, rest: list) -> str:
     """Hash of a tokenizer, without the truncation and the padding of its last call, and of what JSON can hold."""
     return _key(vocabulary(tokenizer), json.dumps(rest))
 

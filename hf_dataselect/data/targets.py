@@ -69,6 +69,9 @@ def tasks_of(target: Any) -> dict[str, Task]:
         option = f"selection_target.{name}"
         if not isinstance(name, str) or not name.strip():
             checks.errors.append(ValueError(f"`selection_target`: {name!r} must be the name of a task."))
+        elif "/" in name:
+            said = f"`selection_target`: the task {name!r} has a `/`, which parts a task from its subtask: rename it."
+            checks.errors.append(ValueError(said))
         elif isinstance(given, Mapping) and "dataset" not in given:
             checks.errors.append(ValueError(f"`{option}={dict(given)!r}` has no `dataset`: hub name, folder or file."))
         else:

@@ -18,7 +18,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import printable
-from .chat_template import adds_bos, key_with
+from .chat_template import adds_bos, tokenizer_key
 from .layouts import Record, content_text
 
 
@@ -77,7 +77,7 @@ class TextFormat:
         options = [getattr(self, name) for name in self.__dataclass_fields__ if name not in {"tokenizer", *TRAINED}]
         options += [{name: value} for name, usual in TRAINED.items() if (value := getattr(self, name)) != usual]
         special = [str(tokenizer.special_tokens_map), tokenizer.chat_template]
-        return key_with(tokenizer, [special, options])
+        return tokenizer_key(tokenizer, [special, options])
 
     def apply_template(
         self, messages: tuple, record: Record | None = None, add_generation_prompt: bool = False

@@ -17,6 +17,7 @@ from ..engines.forward.sentence_encoder import text_keys
 from ..engines.runtime.loading import load_weights
 from ..engines.runtime.model_state import cast, evaluating, scoring_dtype
 from ..engines.store.identity import digest, identity_of
+from ..engines.subset.target_similarity import unit
 from .text_statistics import split_sentences
 
 
@@ -102,7 +103,7 @@ class _Clip:
 
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Unit vectors of texts, truncated to the window."""
-        return _unit(self._embedded(self._of_texts, self._encoded(texts)))
+        return unit(self._embedded(self._of_texts, self._encoded(texts)))
 
     def cuts(self, texts: Sequence[str]) -> bool:
         """Whether one of the texts is longer than the window."""
@@ -112,7 +113,7 @@ class _Clip:
     def pictures(self, pictures: Sequence[Any]) -> np.ndarray:
         """Unit vectors of pictures."""
         inputs = self.processor.image_processor(images=list(pictures), return_tensors="pt")
-        return _unit(self._embedded(self._of_images, inputs))
+        return unit(self._embedded(self._of_images, inputs))
 
     def _encoded(self, texts: Sequence[str]) -> dict[str, Any]:
         # SigLIP is trained on texts padded to the window; CLIP accepts both.
@@ -182,7 +183,7 @@ def embed(records: Records, ctx: Context, clip: str) -> Embeddings:
     lost = present[~np.isfinite(image[present]).all(1)]
     ctx.account.note("unscorable", "an image did not fit in memory, or has no embedding", lost)
     image[lost] = np.nan
-    return Embeddings(np.hstack([_unit(image), text]), True, identity)
+    return Embeddings(np.hstack([unit(image), text]), True, identity)
 
 
 _NO_IMAGE = "no image, where other rows have one: select from rows with and without images apart"
@@ -210,15 +211,10 @@ def _text_vectors(records: Records, ctx: Context, model: _Clip) -> np.ndarray:
     lost = rows[~np.isfinite(text[rows]).all(1)]
     ctx.account.note("unscorable", "the answer did not fit in memory, or has no embedding", lost)
     text[lost] = np.nan
-    return _unit(text)
+    return unit(text)
 
 
 def _means(vectors: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     """Mean of the first `counts[0]` vectors, of the next `counts[1]`, and so on."""
     starts = np.cumsum([0, *counts[:-1]])
     return np.add.reduceat(vectors, starts) / np.asarray(counts, np.float32)[:, None]
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

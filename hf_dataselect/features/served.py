@@ -1,21 +1,44 @@
 """What the rows kept give to the tasks of a target: a matrix by source, rows that serve several, what is unserved."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..context import Context
 from ..data.records import Records
-from ..engines.store.vector_store import blocks
 from ..engines.subset.choose import top_k
-from ..engines.subset.target_similarity import Similarity, best_of_columns
-from .target_rows import Columns
+from ..engines.subset.target_similarity import Similarity, best_of_columns, parts_of
+from .target_rows import Columns, columns
 
 
 #: Column of the candidates that says where a row comes from.
 SOURCE = "source"
 #: Sources and unserved columns that are named, the largest or first ones.
 SHOWN = 12
+
+
+class ServesTarget:
+    """
+    What methods share that take rows for a target by a `rule` over similarities `(n, columns)`: their features, or
+    these by the name `"similarity"`.
+    """
+
+    rule: str
+    #: Whether `max` takes a target without subtasks as one; otherwise each of its examples is a column.
+    joins_examples: ClassVar[bool] = False
+
+    @property
+    def matcher(self) -> str:
+        """The rule over the columns at hand: of single examples, `doubly_greedy` is `max`."""
+        return "max" if self.rule == "doubly_greedy" else self.rule
+
+    def columns_of(self, ctx: Context) -> Columns:
+        """What of the target chooses rows."""
+        return columns(ctx.target, self.rule, one=self.joins_examples and self.rule == "max")
+
+    def describe(self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: Any, ctx: Context) -> None:
+        similarity = features["similarity"] if isinstance(features, dict) else features
+        note_served(similarity, scores, chosen, records, self.columns_of(ctx), ctx)
 
 
 def note_served(
@@ -74,10 +97,9 @@ def _serving(
     """Whether each chosen row serves each task, bool `(k, tasks)`; and the columns none of whose share is chosen."""
     n, width = similarity.shape
     by_task = np.full((n, task.max() + 1), np.nan, np.float32)
-    for part in blocks((n, width)):
-        found = np.where(np.isfinite(scores[part])[:, None], similarity[part], np.nan)
+    for part, values in parts_of(similarity, scores):
         for number in range(by_task.shape[1]):
-            by_task[part, number] = np.fmax.reduce(found[:, task == number], axis=1)
+            by_task[part, number] = np.fmax.reduce(values[:, task == number], axis=1)
     own = [top_k(values, len(chosen), ties) for values in by_task.T]
     best = best_of_columns(similarity, -(-len(chosen) // width), scores, ties)
     unserved = [column for column, (rows, _) in enumerate(best) if not np.isin(rows, chosen).any()]

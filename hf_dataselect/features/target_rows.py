@@ -11,6 +11,7 @@ from ..data.encoded import Encoded
 from ..data.records import Records
 from ..data.targets import SUBTASK, TASK, WEIGHT
 from ..data.text import TextFormat
+from ..engines.subset.target_similarity import weighted
 from ..errors import SelectionError
 
 
@@ -59,20 +60,19 @@ class Columns:
         return weights / np.array([count[task] for task in self.tasks])
 
     def weighted(self, similarity: np.ndarray) -> np.ndarray:
-        """Similarities `(n, columns)` as a highest one counts them: times the weight, negative ones divided by it."""
+        """Similarities `(n, columns)` as a highest one counts them, see [`weighted`]."""
         if self.weights is None:
             return similarity
-        weights = self.weights.astype(similarity.dtype)
-        return np.where(similarity > 0, similarity * weights, similarity / weights)
+        return weighted(similarity, self.weights.astype(similarity.dtype))
 
 
 def columns(target: Records, rule: str, one: bool = False) -> Columns:
     """
-    What of the target chooses rows by a rule of [`~engines.subset.matchers`]: subtasks, or, for other rules than `max`
-    and `round_robin` and without a column `subtask`, each row by itself. `one` says whether rows without that column
-    are one subtask.
+    What of the target chooses rows by a rule of [`~engines.subset.matchers`], or by the `mean`: subtasks, or, for
+    other rules than `max`, `mean` and `round_robin` and without a column `subtask`, each row by itself. `one` says
+    whether rows without that column are one subtask.
     """
-    groups = subtasks(target) if rule in ("max", "round_robin") else None
+    groups = subtasks(target) if rule in ("max", "mean", "round_robin") else None
     if groups is None:
         groups = np.zeros(len(target), np.int64) if one else np.arange(len(target))
     _, first = np.unique(groups, return_index=True)

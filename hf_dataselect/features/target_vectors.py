@@ -8,6 +8,7 @@ from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
 from ..engines.runtime.stored_vectors import Vectors as Vectors
+from ..engines.subset.target_similarity import unit
 from ..errors import SelectionError
 from .hidden_states import note_unusable, text_vectors
 from .sentence_vectors import sentence_vectors
@@ -58,17 +59,16 @@ def target_sentence_vectors(records: Records, ctx: Context, encoder: str) -> tup
         [`SelectionError`]: no row of the target has a text, or the encoder can't be loaded.
     """
     check_target_text(ctx)
-    target = _unit(row_texts(ctx.target), encoder, ctx, "Embedding the target")
+    target = _text_vectors(row_texts(ctx.target), encoder, ctx, "Embedding the target")
     if not np.isfinite(target).any():
         raise SelectionError("`selection_target`: none of its rows has an answer.")
-    candidates = _unit(row_texts(records), encoder, ctx, "Embedding rows")
+    candidates = _text_vectors(row_texts(records), encoder, ctx, "Embedding rows")
     usable = np.isfinite(candidates).all(1)
     ctx.account.note("unscorable", "no answer", np.flatnonzero(~usable))
     return Vectors(candidates, usable), target
 
 
-def _unit(texts: list[str | None], encoder: str, ctx: Context, label: str) -> np.ndarray:
+def _text_vectors(texts: list[str | None], encoder: str, ctx: Context, label: str) -> np.ndarray:
     vectors = sentence_vectors([text or "" for text in texts], encoder, ctx, label)
     vectors[[text is None for text in texts]] = np.nan
-    with np.errstate(invalid="ignore"):
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return unit(vectors)

@@ -82,6 +82,11 @@ class Blend(Selector):
         """That of the method that leaves least."""
         return min(member.largest_part for member in self._selectors.values())
 
+    @property
+    def takes_target(self) -> bool:
+        """Whether one of its methods does."""
+        return any(member.takes_target for member in self._selectors.values())
+
     def needs(self) -> frozenset[Need]:
         return frozenset().union(*(member.needs() for member in self._selectors.values()))
 
@@ -93,7 +98,8 @@ class Blend(Selector):
 
     def check_target(self, target: Records) -> None:
         for member in self._selectors.values():
-            member.check_target(target)
+            if member.reads_target:
+                member.check_target(target)
 
     def check(self, records: Records) -> None:
         for member in self._selectors.values():
@@ -115,10 +121,10 @@ class Blend(Selector):
                 )
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        found: Counter[str] = Counter()
+        passes: Counter[str] = Counter()
         for member in self._selectors.values():
-            found.update(member.forecast(rows, target, kept))
-        return dict(found)
+            passes.update(member.forecast(rows, target, kept))
+        return dict(passes)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         features = {name: member.featurize(records, ctx) for name, member in self._selectors.items()}
@@ -158,8 +164,8 @@ class Blend(Selector):
             given = given if isinstance(given, Scores) else Scores(given)
             columns[name] = values = np.asarray(given.values, np.float64)
             columns |= {f"{name}.{column}": np.asarray(numbers) for column, numbers in given.columns.items()}
-            found = member.exclude(values, features["members"][name], ctx)
-            masks |= {f"{name}: {reason}": mask for reason, mask in found.items()}
+            excluded = member.exclude(values, features["members"][name], ctx)
+            masks |= {f"{name}: {reason}": mask for reason, mask in excluded.items()}
         return columns, masks
 
     def _columns(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:

@@ -24,14 +24,14 @@ from ..data.records import Records
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import highest
 from ..errors import SelectionError
-from ..features.served import note_served
-from ..features.target_rows import Columns, check_target_text, columns
+from ..features.served import ServesTarget
+from ..features.target_rows import check_target_text
 from ..features.term_scores import target_matches
 from ..selector import Card, Need, Selector
 
 
 @dataclass
-class BM25(Selector):
+class BM25(ServesTarget, Selector):
     """
     Args:
         rule (`str`, *optional*, defaults to `"mean"`):
@@ -62,7 +62,7 @@ class BM25(Selector):
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         check_target_text(ctx)
-        matches, groups = target_matches(records, ctx), self._columns(ctx).groups
+        matches, groups = target_matches(records, ctx), self.columns_of(ctx).groups
         usable = ~np.isnan(matches).all(0)
         if not usable.any():
             raise SelectionError("`selection_target`: none of its rows shares a word with a candidate.")
@@ -72,18 +72,10 @@ class BM25(Selector):
 
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
         if self.rule != "mean":
-            return highest(features, self._columns(ctx).weighted)
-        used, shares = ~np.isnan(features).all(0), self._columns(ctx).shares
+            return highest(features, self.columns_of(ctx).weighted)
+        used, shares = ~np.isnan(features).all(0), self.columns_of(ctx).shares
         return np.average(features[:, used], 1, None if shares is None else shares[used]).astype(np.float32)
 
     def select(self, scores: np.ndarray, records: Records, features: np.ndarray, k: int, ctx: Context) -> np.ndarray:
         rule = "max" if self.rule == "mean" else self.rule
-        return for_target(features, scores, k, rule, ctx.ties(len(scores)), self._columns(ctx).shares)
-
-    def describe(
-        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: np.ndarray, ctx: Context
-    ) -> None:
-        note_served(features, scores, chosen, records, self._columns(ctx), ctx)
-
-    def _columns(self, ctx: Context) -> Columns:
-        return columns(ctx.target, "max")
+        return for_target(features, scores, k, rule, ctx.ties(len(scores)), self.columns_of(ctx).shares)

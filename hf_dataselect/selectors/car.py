@@ -14,6 +14,7 @@ The claim: 2 % of Alpaca chosen so fine-tune LLaMA better than all of it: qualit
 Relations: [`QDIT`] weighs quality and coverage row by row; `selection_diversity: filter` only keeps rows apart.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -87,8 +88,9 @@ class CaR(RatedSelector):
             check_sentence_encoder(self.encoder)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        found = super().forecast(rows, target, kept)
-        return found | {"embedded_rows": found.get("embedded_rows", 0) + rows}
+        passes = Counter(super().forecast(rows, target, kept))
+        passes["forward_rows" if self.encoder == "model" else "embedded_rows"] += rows
+        return dict(passes)
 
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context

@@ -83,6 +83,11 @@ class Cascade(Selector):
         """What the cheap method leaves, and the costly one may keep of it."""
         return self.keep * self._costly.largest_part
 
+    @property
+    def takes_target(self) -> bool:
+        """Whether one of its methods does."""
+        return self._cheap.takes_target or self._costly.takes_target
+
     def needs(self) -> frozenset[Need]:
         return self._cheap.needs() | self._costly.needs()
 
@@ -98,12 +103,13 @@ class Cascade(Selector):
 
     def check_target(self, target: Records) -> None:
         for selector in (self._cheap, self._costly):
-            selector.check_target(target)
+            if selector.reads_target:
+                selector.check_target(target)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        found = Counter(self._cheap.forecast(rows, target, round(self.keep * rows)))
-        found.update(self._costly.forecast(max(1, round(self.keep * rows)), target, kept))
-        return dict(found)
+        passes = Counter(self._cheap.forecast(rows, target, round(self.keep * rows)))
+        passes.update(self._costly.forecast(max(1, round(self.keep * rows)), target, kept))
+        return dict(passes)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         began = time.perf_counter()
@@ -121,19 +127,19 @@ class Cascade(Selector):
         seconds = time.perf_counter() - began
         left = records.subset(rows)
         part = ctx.of_rows(rows)
-        found = self._costly.featurize(left, part)
+        costly = self._costly.featurize(left, part)
         figure = f"left {len(rows):,} of {len(records):,} rows to {self.method} in {seconds:.1f} s"
         ctx.account.figures[f"prefilter {self.prefilter}"] = figure
-        return {"rows": rows, "prefilter": scores, "left": left, "features": found}
+        return {"rows": rows, "prefilter": scores, "left": left, "features": costly}
 
     def score(self, features: dict[str, Any], ctx: Context) -> Scores:
         rows, n = features["rows"], len(features["prefilter"])
         values, columns = _scored(self._costly, features["features"], ctx.of_rows(rows))
 
         def whole(numbers: np.ndarray) -> np.ndarray:
-            found = np.full(n, np.nan)
-            found[rows] = numbers
-            return found
+            column = np.full(n, np.nan)
+            column[rows] = numbers
+            return column
 
         named = {name: whole(column) for name, column in columns.items()}
         return Scores(whole(values).astype(np.float32), {"prefilter": features["prefilter"], **named})

@@ -21,13 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
-from ..engines.subset.target_similarity import Similarity, Target
-from ..engines.subset.whitening import Mapped, Whitening, unit
+from ..engines.subset.target_similarity import Similarity, Target, unit
+from ..engines.subset.whitening import Mapped, Whitening
 from ..features.hidden_states import layer_vectors, unscaled_text_vectors
-from ..features.target_rows import columns
 from ..features.target_vectors import Vectors, target_vectors
 from ..options import PositiveInt
 from ..selector import Card, Want
@@ -50,7 +51,8 @@ class CRDS(RDS):
             For `"whitened"`: principal components to keep; by default 512, or a quarter of the rows if less.
             Nearly as many components as rows make all rows equally far apart.
         layers (`int`, *optional*, defaults to `6`):
-            For `"concatenated"`: number of layers; more leave each a smaller part of the width.
+            For `"concatenated"`: number of layers; more leave each a smaller part of the width. A number that the
+            model lacks is refused when it is loaded, before a row is embedded.
         which (`str`, *optional*, defaults to `"last"`):
             For `"concatenated"`: the `"last"` layers, or `"spread"` over all, whose number `layers` must divide.
     """
@@ -86,7 +88,7 @@ class CRDS(RDS):
         candidates, target = target_vectors(records, ctx, self._states(ctx))
         vectors, width = candidates.vectors, candidates.vectors.shape[1]
         if self.representation == "concatenated":
-            mapped, target = Mapped(vectors, unit, width), unit(target)
+            mapped, target = Mapped(vectors, _direction, width), _direction(target)
         else:
             kept = None
             if self.representation == "whitened":
@@ -95,9 +97,9 @@ class CRDS(RDS):
             if kept is not None:
                 share = f"{whiten.components} of {width}, {whiten.explained:.1%} of the variance"
                 ctx.account.figures["components"] = share
-            mapped = Mapped(vectors, lambda rows: unit(whiten(rows)), whiten.components)
-            target = unit(whiten(target))
-        similarity = Similarity(mapped, Target(target, columns(ctx.target, self.rule).groups, "max"))
+            mapped = Mapped(vectors, lambda rows: _direction(whiten(rows)), whiten.components)
+            target = _direction(whiten(target))
+        similarity = Similarity(mapped, Target(target, self.columns_of(ctx).groups, "max"))
         return {"similarity": similarity, "usable": candidates.usable, "vectors": mapped}
 
     def _states(self, ctx: Context) -> Callable[[Encoded, Context, str, bool], Vectors]:
@@ -117,3 +119,8 @@ class CRDS(RDS):
             return layer_vectors(encoded, ctx, label, layers)
 
         return states
+
+
+def _direction(vectors: np.ndarray) -> np.ndarray:
+    """At length 1, float32; rows that differ in nothing from the mean stay zeros."""
+    return unit(vectors, of_zeros=0).astype(np.float32)

@@ -14,8 +14,7 @@ them, rows are chosen as well, at 0.3 % of the storage and a quarter of the time
 
 So `dimensions` is the method. A row is compared by the part of its gradient that lies in the subspace, however short
 that is: column `captured` has it, and the report its median. Where rows have next to nothing there, their order is
-noise. A target of 4 of 18 directions kept ranks rows with a correlation of 0.5 to 0.7 to that of whole gradients in a
-planted example, 9 of 18 with 0.7 to 0.9.
+noise, and the fewer of the target's directions are kept, the less it is that of whole gradients.
 
 The directions of repeated target rows, or beyond their number, have singular values of about 0, by which the authors'
 code divides. Here only those above a thousandth of the largest count.
@@ -33,19 +32,18 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..engines.gradients.projection import Projection
-from ..engines.gradients.subspace import unit
 from ..engines.subset.matchers import for_target
-from ..engines.subset.target_similarity import Target, highest
+from ..engines.subset.target_similarity import Target, highest, unit
 from ..features.gradients import check_adapter, gradient_features
-from ..features.served import note_served
-from ..features.target_rows import Columns, columns, encode_target
+from ..features.served import ServesTarget
+from ..features.target_rows import encode_target
 from ..features.tuning import WarmupOptions
 from ..options import Interval
 from ..selector import Card, Need, Scores, Selector
 
 
 @dataclass
-class GIST(WarmupOptions, Selector):
+class GIST(WarmupOptions, ServesTarget, Selector):
     """
     The options of [`~features.tuning.WarmupOptions`], and
 
@@ -88,6 +86,7 @@ class GIST(WarmupOptions, Selector):
     )
     columns: ClassVar[tuple[str, ...] | None] = ("captured",)
     weighs_tasks: ClassVar[bool] = True
+    joins_examples: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
@@ -145,15 +144,5 @@ class GIST(WarmupOptions, Selector):
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], k: int, ctx: Context
     ) -> np.ndarray:
-        rule, vectors = "max" if self.rule == "doubly_greedy" else self.rule, features["vectors"]
         ties, shares = ctx.ties(len(scores)), self.columns_of(ctx).shares
-        return for_target(features["similarity"], scores, k, rule, ties, shares, vectors)
-
-    def describe(
-        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], ctx: Context
-    ) -> None:
-        note_served(features["similarity"], scores, chosen, records, self.columns_of(ctx), ctx)
-
-    def columns_of(self, ctx: Context) -> Columns:
-        """What of the target chooses rows: without subtasks, by `max`, all of it."""
-        return columns(ctx.target, self.rule, one=self.rule == "max")
+        return for_target(features["similarity"], scores, k, self.matcher, ties, shares, features["vectors"])

@@ -36,8 +36,8 @@ from ..engines.gradients.projection import Projection
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import Target, error_of_scores, highest, near_the_cut
 from ..features.gradients import check_adapter, gradient_features
-from ..features.served import note_served
-from ..features.target_rows import Columns, columns, encode_target
+from ..features.served import ServesTarget
+from ..features.target_rows import encode_target
 from ..features.tuning import WarmupOptions
 from ..options import PositiveInt
 from ..selector import Card, Need, Selector
@@ -50,7 +50,7 @@ CLOSE = 0.25
 
 
 @dataclass
-class LESS(WarmupOptions, Selector):
+class LESS(WarmupOptions, ServesTarget, Selector):
     """
     The options of [`~features.tuning.WarmupOptions`], and
 
@@ -106,6 +106,7 @@ class LESS(WarmupOptions, Selector):
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     weighs_tasks: ClassVar[bool] = True
+    joins_examples: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
@@ -128,7 +129,7 @@ class LESS(WarmupOptions, Selector):
                 similarity = similarity + checkpoint.weight * influence
         features = {"similarity": similarity}
         if checkpoint.error is not None:
-            features["error"] = checkpoint.error.of_groups(compete=self._matcher == "max")
+            features["error"] = checkpoint.error.of_groups(compete=self.matcher == "max")
         return features
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
@@ -145,21 +146,12 @@ class LESS(WarmupOptions, Selector):
     ) -> np.ndarray:
         self.warn_of_errors(scores, features, k)
         shares = self.columns_of(ctx).shares
-        return for_target(features["similarity"], scores, k, self._matcher, ctx.ties(len(scores)), shares)
-
-    def describe(
-        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: dict[str, np.ndarray], ctx: Context
-    ) -> None:
-        note_served(features["similarity"], scores, chosen, records, self.columns_of(ctx), ctx)
-
-    def columns_of(self, ctx: Context) -> Columns:
-        """What of the target chooses rows: without subtasks, by `max`, all of it."""
-        return columns(ctx.target, self.rule, one=self.rule == "max")
+        return for_target(features["similarity"], scores, k, self.matcher, ctx.ties(len(scores)), shares)
 
     def warn_of_errors(self, scores: np.ndarray, features: dict[str, np.ndarray], k: int) -> None:
         """Warn where errors of the projection decide a good part of the rows kept."""
         if "error" in features:
-            near = near_the_cut(features["similarity"], scores, k, self._matcher, features["error"]).sum()
+            near = near_the_cut(features["similarity"], scores, k, self.matcher, features["error"]).sum()
             if near > CLOSE * k:
                 logger.warning(
                     "The projection of the gradients errs by about %.2g a score (standard deviation %.2g), and %s "
@@ -167,11 +159,6 @@ class LESS(WarmupOptions, Selector):
                     "larger `projection_dim` (%s), `projection: none`, or a smaller adapter (`lora_r`).",
                     *(_mean_error(features, scores), np.nanstd(scores), near, k, self.projection_dim),
                 )
-
-    @property
-    def _matcher(self) -> str:
-        """The rule, over the columns at hand: of single examples, `doubly_greedy` is `max`."""
-        return "max" if self.rule == "doubly_greedy" else self.rule
 
 
 def _mean_error(features: dict[str, np.ndarray], scores: np.ndarray) -> float:

@@ -107,9 +107,9 @@ class MIG(RatedSelector):
             check_sentence_encoder(self.encoder)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        found = Counter(super().forecast(rows, target, kept))
-        found.update(self._tagger.forecast(rows, target, kept))
-        return dict(found)
+        passes = Counter(super().forecast(rows, target, kept))
+        passes.update(self._tagger.forecast(rows, target, kept))
+        return dict(passes)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         tags = self._tagger.featurize(records, ctx)

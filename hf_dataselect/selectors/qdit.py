@@ -11,13 +11,15 @@ Row by row, take the one of the highest
     facility location = sum over the n rows of the highest cosine, at least 0, of its instruction to a row taken
 
 The quality is that of any method (`quality`), from 0 to 1. With `alpha: 0` it is facility location alone, with 1 the
-top rows by quality. Time grows with the square of the rows: in a large pool, let [`Cascade`] run a cheap method first.
+top rows by quality, and no row is embedded. Time grows with the square of the rows: in a large pool, let [`Cascade`]
+run a cheap method first.
 
     score = quality, as its method gives it
 
 Relations: [`MIG`] covers tags in place of vectors; [`DEITA`] only keeps rows apart that are too near.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -27,6 +29,7 @@ from scipy.stats import rankdata
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import cosine, facility_location
+from ..engines.subset.target_similarity import unit
 from ..features.hidden_states import prompt_embedding
 from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
 from ..options import Interval
@@ -79,23 +82,29 @@ class QDIT(RatedSelector):
     spreads_out: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
+        if self.alpha == 1:
+            return super().needs()
         return super().needs() | ({"text", "prompt", "model"} if self.encoder == "model" else {"text", "prompt"})
 
     def extras(self) -> dict[str, str]:
-        return super().extras() | ({} if self.encoder == "model" else {"sentence_transformers": "embed"})
+        own = {} if self.alpha == 1 or self.encoder == "model" else {"sentence_transformers": "embed"}
+        return super().extras() | own
 
     def check(self, records: Records) -> None:
         super().check(records)
-        if self.encoder != "model":
+        if self.alpha != 1 and self.encoder != "model":
             check_sentence_encoder(self.encoder)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        found = super().forecast(rows, target, kept)
-        return found | {"embedded_rows": found.get("embedded_rows", 0) + rows}
+        passes = Counter(super().forecast(rows, target, kept))
+        passes["forward_rows" if self.encoder == "model" else "embedded_rows"] += rows * (self.alpha != 1)
+        return dict(+passes)
 
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
     ) -> np.ndarray:
+        if self.alpha == 1:
+            return ctx.best(scores, k)
         order = ctx.best(scores)
         rows = records.subset(order)
         if self.encoder == "model":
@@ -103,14 +112,11 @@ class QDIT(RatedSelector):
         else:
             texts = [record.prompt for record in rows]
             vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions")
-        with np.errstate(invalid="ignore"):
-            vectors = vectors.astype(np.float64) / np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit(vectors.astype(np.float64))
         usable = np.isfinite(vectors).all(1)
         ctx.account.note("dropped", "no finite embedding of its prompt", order[~usable])
         order, vectors = order[usable], vectors[usable]
         quality = scaled(scores[order].astype(np.float64), self.scaling)
-        if self.alpha == 1:
-            return order[:k]
         # The gain times n / (1 - alpha).
         worth = self.alpha / (1 - self.alpha) * len(order) * quality
         return order[facility_location(vectors, k, cosine, worth=worth)[0]]

@@ -23,14 +23,13 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import Similarity, Target, highest
-from ..features.served import note_served
-from ..features.target_rows import columns
+from ..features.served import ServesTarget
 from ..features.target_vectors import target_vectors
 from ..selector import Card, Need, Selector, Want
 
 
 @dataclass
-class RDS(Selector):
+class RDS(ServesTarget, Selector):
     """
     Args:
         rule (`str`, *optional*, defaults to `"round_robin"`):
@@ -72,21 +71,16 @@ class RDS(Selector):
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         candidates, target = target_vectors(records, ctx)
-        similarity = Similarity(candidates.vectors, Target(target, columns(ctx.target, self.rule).groups, "max"))
+        similarity = Similarity(candidates.vectors, Target(target, self.columns_of(ctx).groups, "max"))
         return {"similarity": similarity, "usable": candidates.usable, "vectors": candidates.vectors}
 
     def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
-        weighted = columns(ctx.target, self.rule).weighted
+        weighted = self.columns_of(ctx).weighted
         return np.where(features["usable"], highest(features["similarity"], weighted), np.nan).astype(np.float32)
 
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
     ) -> np.ndarray:
         ties, vectors = ctx.ties(len(scores)), features["vectors"]
-        shares = columns(ctx.target, self.rule).shares
+        shares = self.columns_of(ctx).shares
         return for_target(features["similarity"], scores, k, self.rule, ties, shares, vectors)
-
-    def describe(
-        self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: dict[str, Any], ctx: Context
-    ) -> None:
-        note_served(features["similarity"], scores, chosen, records, columns(ctx.target, self.rule), ctx)

@@ -28,7 +28,7 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
-from ..engines.subset.transport import densities, nearest_rows, transport_probabilities
+from ..engines.subset.transport import densities_around, nearest_rows, transport_probabilities
 from ..features.sentence_vectors import check_sentence_encoder
 from ..features.target_vectors import target_sentence_vectors, target_vectors
 from ..options import Interval, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -113,8 +113,7 @@ class TSDS(Selector):
         rows, distances = nearest_rows(
             candidates.vectors, candidates.usable, target, reach, ctx.ties(len(candidates.usable))
         )
-        reached, place = np.unique(rows, return_inverse=True)
-        density = densities(candidates.vectors[reached], self.sigma, around)[place.reshape(rows.shape)]
+        density = densities_around(candidates.vectors, rows, self.sigma, around)
         return {"usable": candidates.usable, "rows": rows, "distances": distances, "density": density}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
@@ -122,10 +121,10 @@ class TSDS(Selector):
         if not usable.any():
             return np.full(len(usable), np.nan, np.float32)
         given = features["rows"], features["distances"], features["density"]
-        found = transport_probabilities(*given, self.alpha, self.scale, len(usable))
-        reached = int((found > 0).sum())
+        probability = transport_probabilities(*given, self.alpha, self.scale, len(usable))
+        reached = int((probability > 0).sum())
         ctx.account.figures["rows that the target reaches"] = f"{reached:,} of {int(usable.sum()):,}"
-        return np.where(usable, found, np.nan).astype(np.float32)
+        return np.where(usable, probability, np.nan).astype(np.float32)
 
     def exclude(self, scores: np.ndarray, features: Any, ctx: Context) -> dict[str, np.ndarray]:
         return {"a probability of 0: the target does not reach that far": scores == 0}

@@ -1,6 +1,7 @@
 """Targets of several tasks: names, weights, layouts, and what is refused before anything loads."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -9,9 +10,12 @@ from datasets import Dataset
 from hf_dataselect.data.records import Records
 from hf_dataselect.data.targets import load_target, target_names, tasks_of
 from hf_dataselect.features.target_rows import columns
+from hf_dataselect.plan import SelectionPlan
+from hf_dataselect.registry import load_selector
 from hf_dataselect.service import select_dataset
 from hf_dataselect.training.config import DataSelectingConfig
 from tests.rows import alpaca, layout
+from tests.tiny import tiny_model, tiny_tokenizer
 
 
 def loaded(target):
@@ -76,6 +80,7 @@ def test_tasks_of_layouts_that_train_alike_are_joined_and_others_refused():
         ({"math": ""}, "must be a hub name, folder or file"),
         ({"math": 3}, "must be a hub name, folder or file"),
         ({"": "a.jsonl"}, "must be the name of a task"),
+        ({"a/b": "x.jsonl", "a": "y.jsonl"}, "the task 'a/b' has a `/`, which parts a task from its subtask"),
         ('{"math": ', "is not JSON"),
         ({"math": alpaca(2).select([])}, "`selection_target.math` has no rows"),
         (
@@ -109,6 +114,35 @@ def test_weights_that_a_method_would_not_heed_are_refused_and_equal_ones_taken()
         select_dataset(alpaca(8), "nuggets", "./no-model", target=target, cache_dir=None)
     target["b"]["weight"] = 1
     assert len(select_dataset(alpaca(8), "dsir", target=target, budget=3, cache_dir=None)[0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "kwargs", "said"),
+    [
+        ("blend", {"members": {"bm25": 1, "length": 1}}, None),
+        ("cascade", {"method": "length", "prefilter": "bm25"}, None),
+        ("qdit", {"quality": "bm25"}, None),
+        ("car", {"quality": "blend", "quality_kwargs": {"members": {"bm25": 1, "length": 1}}}, None),
+        ("qdit", {"quality": "length"}, None),
+        ("blend", {"members": {"bm25": 1, "dsir": 1}}, "no effect on `dsir`"),
+        ("blend", {"members": {"length": 1, "nuggets": 1}}, "no effect on `nuggets`"),
+        ("cascade", {"method": "nuggets"}, "no effect on `nuggets`"),
+        ("qdit", {"quality": "dsir"}, "no effect on `dsir`"),
+        ("car", {"quality": "nuggets"}, "no effect on `nuggets`"),
+    ],
+)
+def test_methods_made_of_others_ask_those_that_read_the_target(method, kwargs, said):
+    target = load_target({"a": alpaca(2), "b": {"dataset": alpaca(2, 5), "weight": 3}}, Records(alpaca(4)))
+    own = {"encoder": "model"} if method in ("qdit", "car") else {}
+    plan = SelectionPlan(Records(alpaca(8)), load_selector(method, kwargs | own), 2, target=target)
+    with nullcontext() if said is None else pytest.raises(ValueError, match=said):
+        plan.check(tiny_model(tiny_tokenizer()))
+
+
+def test_a_quality_refuses_a_target_too_small_for_it_before_weights_load():
+    with pytest.raises(ValueError, match="`gist` needs 2 rows in `selection_target`"):
+        kwargs = {"quality": "gist", "encoder": "model"}
+        select_dataset(alpaca(8), "qdit", "./no-model", target=alpaca(1), method_kwargs=kwargs, cache_dir=None)
 
 
 def test_weights_share_turns_and_the_report_says_who_is_served():

@@ -54,6 +54,12 @@ def test_rows_and_examples_that_say_nothing_are_left_out():
     assert underserved(copies, 4, highest(copies), np.arange(4)[::-1]).tolist()[0] in (1, 3)
 
 
+def test_more_weight_counts_more_where_every_gain_is_negative():
+    values = np.array([[10, 10], [1, 0], [0, 1], [0.9, 0], [0, 0.9]], np.float32)
+    found = underserved(values, 3, highest(values), np.arange(5), np.array([1, 0.25]))
+    assert found.tolist() == [0, 1, 3]
+
+
 def test_from_rows_to_rows_it_is_the_rule_over_influences_of_less():
     rows, target = alpaca(16).to_list(), subtask_rows()
     rows[5]["output"] = ""

@@ -634,7 +634,7 @@ def test_images_need_a_processor_and_a_template_that_places_them(tmp_path):
         tiny_trainer(tmp_path, model=tiny_model(tokenizer), processing_class=tokenizer, train_dataset=image_rows(2))
     model, processor = tiny_vlm()
     processor.chat_template = None
-    with pytest.raises(ValueError, match="no chat template, which says where images go"):
+    with pytest.raises(ValueError, match="no chat template, which places images"):
         tiny_trainer(tmp_path, model=model, processing_class=processor, train_dataset=image_rows(2))
 
 

@@ -89,6 +89,18 @@ def test_the_method_is_the_rule_on_the_prompts_of_rated_rows(alpha, scaling):
     quality = (quality - quality.min()) / np.ptp(quality)
     expected = range(7) if alpha == 1 else greedy(vectors, quality, alpha, 7)
     assert found.indices.tolist() == order[list(expected)].tolist() and found.scores.tolist() == ratings.tolist()
+    assert found.passes.get("embedded_rows", 0) == (0 if alpha == 1 else 40)
+
+
+@pytest.mark.parametrize(("method", "alpha"), [("qdit", {"alpha": 1}), ("qdit", {}), ("car", {})])
+def test_the_forecast_tells_rows_of_the_model_from_those_of_an_encoder(method, alpha):
+    def forecast(encoder):
+        return load_selector(method, {**RATED, **alpha, "encoder": encoder}).forecast(9, 0, 3)
+
+    expected = [{}, {}] if alpha else [{"forward_rows": 9}, {"embedded_rows": 9}]
+    assert [forecast("model"), forecast("a/sentence-encoder")] == expected
+    unneeded = load_selector("qdit", {**RATED, "alpha": 1, "encoder": "no/such"})
+    assert not unneeded.extras() and unneeded.needs() == load_selector("column", {"name": "rating"}).needs()
 
 
 def test_more_than_the_pool_copies_and_rows_without_a_rating():

@@ -56,11 +56,7 @@ class Likelihood(NamedTuple):
 
 
 def likelihood(
-    model: nn.Module,
-    rows: TokenRows,
-    runtime: Runtime,
-    label: str | None = None,
-    mean_logit: bool = False,
+    model: nn.Module, rows: TokenRows, runtime: Runtime, label: str | None = None, mean_logit: bool = False
 ) -> Likelihood:
     """
     Score the label tokens of each row with `model`.

@@ -95,8 +95,3 @@ def check_memory(numbers: int, examples: int, dim: int) -> None:
             f"among them, take {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB of memory are free. Give fewer rows, or "
             "a smaller adapter (`lora_r`)."
         )
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Vectors `(n, width)` at length 1."""
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

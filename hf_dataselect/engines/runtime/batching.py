@@ -13,7 +13,7 @@ from ...compat.accelerate import several_processes
 
 
 #: A batch with a larger part of padding is cut further, as long as it keeps 1 / `LEAST` of the tokens of a full one: a
-#: batch costs as much as about 25 tokens on a CPU, however small it is, and more on a GPU.
+#: batch has a cost of its own, however small it is, and a higher one on a GPU.
 MOST_PADDING, LEAST = 0.05, 16
 
 
@@ -77,7 +77,7 @@ def batches_by_tokens(
 def rounded(size: int, step: int, weights: torch.Tensor, most: int | None = None) -> int:
     """
     A number of rows or positions, on a CPU in bfloat16 rounded up to a multiple of `step`, not above `most`: there,
-    each shape of a matrix product takes up to 8 MB for as long as the process lives.
+    each shape of a matrix product takes memory for as long as the process lives.
     """
     if weights.device.type != "cpu" or weights.dtype != torch.bfloat16:
         return size

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..store.vector_store import StoredVectors
 from .choose import top_k
-from .target_similarity import Similarity, best_of_columns
+from .target_similarity import Similarity, best_of_columns, weighted
 from .transport import dense_neighbours, transported_mass, uniform_neighbours
 
 
@@ -104,8 +104,8 @@ def underserved(
     """
     Rows that serve what is served least (the rule of BIDS, arXiv 2501.12147): the next one is that whose similarity to
     some column exceeds most the mean, over the rows taken so far, of the similarities to it. The first one has the
-    highest similarity. A weight multiplies what its column gains. The best row of each column in turn is compared, so
-    a step takes as many operations as there are columns.
+    highest similarity. A column's gain counts by its weight, see [`weighted`]. The best row of each column in turn is
+    compared, so a step takes as many operations as there are columns.
 
     Args:
         similarity, k, scores, ties, weights:
@@ -122,7 +122,7 @@ def underserved(
         value = np.array([values[0] if len(values) else -np.inf for _, values in best], np.float64)
         chosen: list[int] = []
         while len(chosen) < k and np.isfinite(value).any():
-            gain = weights * (value - total / max(1, len(chosen)))
+            gain = weighted(value - total / max(1, len(chosen)), weights)
             row = min(head[gain == gain.max()], key=lambda row: ties[row])
             chosen.append(int(row))
             taken[row] = True

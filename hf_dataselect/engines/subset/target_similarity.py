@@ -1,6 +1,6 @@
 """Similarity of rows to a target, computed block by block, and what errors of it could change."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -81,13 +81,34 @@ def highest(
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
+def unit(vectors: np.ndarray, of_zeros: float = np.nan) -> np.ndarray:
+    """Vectors `(n, width)` at length 1. One of zeros has no direction: all its numbers are `of_zeros`."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        vectors = vectors / np.where(length == 0, 1, length)
+    vectors[length[:, 0] == 0] = of_zeros
+    return vectors
+
+
+def weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Values `(..., columns)` times positive weights `(columns,)`; negative ones divided, so that more is more."""
+    return np.where(values > 0, values * weights, values / weights)
+
+
 def best_of_columns(
     similarity: np.ndarray | Similarity, depth: int, scores: np.ndarray | None, ties: np.ndarray | None
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """The `depth` best rows of each column, best first, and their similarities; read in blocks."""
     ties = np.arange(similarity.shape[0]) if ties is None else ties
-    best = [(np.zeros(0, np.int64), np.zeros(0))] * similarity.shape[1]
-    for part, values in parts_of(similarity, scores):
+    return best_of_parts(parts_of(similarity, scores), similarity.shape[1], depth, ties)
+
+
+def best_of_parts(
+    parts: Iterable[tuple[slice, np.ndarray]], columns: int, depth: int, ties: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows of the `depth` highest numbers of each column, and these, of a matrix `(n, columns)` given in blocks."""
+    best = [(np.zeros(0, np.int64), np.zeros(0))] * columns
+    for part, values in parts:
         for column, (rows, best_values) in enumerate(best):
             new = top_k(values[:, column], depth, ties[part])
             rows, best_values = np.append(rows, new + part.start), np.append(best_values, values[new, column])

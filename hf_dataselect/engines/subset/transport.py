@@ -1,12 +1,13 @@
 """Mass that a target sends to rows: unbalanced optimal transport, and nearest rows, of which a crowd shares (TSDS)."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from scipy.special import logsumexp
 from sklearn.metrics import euclidean_distances
 
 from ..store.vector_store import READ, StoredVectors, blocks
-from .choose import top_k
-from .target_similarity import Similarity, best_of_columns, parts_of
+from .target_similarity import Similarity, best_of_columns, best_of_parts, parts_of
 
 
 #: Of TSDS (arXiv 2410.11303) as a matcher: how much near rows are preferred to many, the scale of distances, the width
@@ -116,8 +117,7 @@ def dense_neighbours(
     rows, distances, shares = _nearest(similarity, min(NEAREST, max(2, n // 10)), scores, weights, ties)
     if rows.size == 0:
         return np.zeros(n)
-    named, place = np.unique(rows, return_inverse=True)
-    density = densities(vectors[named], SIGMA, min(CROWD, max(1, n // 10)))[place].reshape(rows.shape)
+    density = densities_around(vectors, rows, SIGMA, min(CROWD, max(1, n // 10)))
     return transport_probabilities(rows, np.maximum(distances, 0), density, alpha, SCALE, n, shares)
 
 
@@ -143,16 +143,21 @@ def nearest_rows(
         `tuple`: rows, int64, and their distances, float64, both `(m, count)`, nearest first.
     """
     queries = queries.astype(np.float64)
-    best = [(np.zeros(0, np.int64), np.zeros(0))] * len(queries)
-    for part in blocks((len(vectors), max(vectors.shape[1], len(queries)))):
-        near = -euclidean_distances(queries, np.nan_to_num(vectors[part].astype(np.float64)))
-        near[:, ~usable[part]] = np.nan
-        for query, (rows, values) in enumerate(best):
-            new = top_k(near[query], count, ties[part])
-            rows, values = np.append(rows, new + part.start), np.append(values, near[query, new])
-            kept = top_k(values, count, ties[rows])
-            best[query] = rows[kept], values[kept]
+
+    def nearness() -> Iterator[tuple[slice, np.ndarray]]:
+        for part in blocks((len(vectors), max(vectors.shape[1], len(queries)))):
+            near = -euclidean_distances(queries, np.nan_to_num(vectors[part].astype(np.float64)))
+            near[:, ~usable[part]] = np.nan
+            yield part, near.T
+
+    best = best_of_parts(nearness(), len(queries), count, ties)
     return np.stack([rows for rows, _ in best]), -np.stack([values for _, values in best])
+
+
+def densities_around(vectors: np.ndarray | StoredVectors, rows: np.ndarray, width: float, count: int) -> np.ndarray:
+    """[`densities`] of rows `(targets, neighbours)` among all that are named there; float64, of the same shape."""
+    named, place = np.unique(rows, return_inverse=True)
+    return densities(vectors[named], width, count)[place.reshape(rows.shape)]
 
 
 def densities(vectors: np.ndarray, width: float, count: int) -> np.ndarray:
@@ -171,9 +176,9 @@ def densities(vectors: np.ndarray, width: float, count: int) -> np.ndarray:
     Returns:
         `np.ndarray`: float64 `(m,)`, at least 1.
     """
-    found = np.ones(len(vectors))
+    density = np.ones(len(vectors))
     if width == 0 or len(vectors) == 0:
-        return found
+        return density
     centred = (vectors - vectors.mean(0)).astype(np.float32)
     squares = np.einsum("ij,ij->i", centred, centred)
     step = max(1, READ // len(vectors))
@@ -192,8 +197,8 @@ def densities(vectors: np.ndarray, width: float, count: int) -> np.ndarray:
             nearest = -np.partition(-kernel[crowded], count - 1, axis=1)[:, :count]
             kernel[crowded] = 0
             kernel[crowded, :count] = nearest
-        found[rows] = kernel.sum(1, dtype=np.float64)
-    return found
+        density[rows] = kernel.sum(1, dtype=np.float64)
+    return density
 
 
 def transport_probabilities(
@@ -227,10 +232,10 @@ def transport_probabilities(
         `np.ndarray`: float64 `(n,)`, sums to 1.
     """
     targets, neighbours = rows.shape
-    shares, found = np.full(targets, 1 / targets) if shares is None else shares, np.zeros(n)
+    shares, probability = np.full(targets, 1 / targets) if shares is None else shares, np.zeros(n)
     if neighbours == 1:
-        np.add.at(found, rows[:, 0], shares)
-        return found
+        np.add.at(probability, rows[:, 0], shares)
+        return probability
     # A target row moves on to its next row as the mass that each row may take, 1 / (s x density), gets smaller; all of
     # them are at the same s. What that costs rises with s, until it is worth more than the spread.
     reach = np.cumsum(1 / density, 1)
@@ -245,9 +250,9 @@ def transport_probabilities(
     np.maximum.at(last, target.ravel()[passed], step.ravel()[passed])
     for near, share, crowd, own in zip(rows, shares, density, last + 1, strict=True):
         given = 1 / crowd[:own] / (s / share)
-        np.add.at(found, near[:own], given)
-        found[near[own]] += max(share - given.sum(), 0)
-    return found
+        np.add.at(probability, near[:own], given)
+        probability[near[own]] += max(share - given.sum(), 0)
+    return probability
 
 
 def _nearest(

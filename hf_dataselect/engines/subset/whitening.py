@@ -60,12 +60,6 @@ class Whitening:
         return centred if self.scale is None else centred @ self.scale
 
 
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """At length 1, float32; zeros stay zeros."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(length > 0, length, 1)).astype(np.float32)
-
-
 class Mapped:
     """
     A function of vectors, computed as they are indexed.

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from hf_dataselect.engines.gradients.subspace import Subspace, unit
-from hf_dataselect.engines.subset.target_similarity import Target, highest
+from hf_dataselect.engines.gradients.subspace import Subspace
+from hf_dataselect.engines.subset.target_similarity import Target, highest, unit
 from tests.shared_data import golden, golden_arrays
 
 
