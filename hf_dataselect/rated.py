@@ -8,7 +8,7 @@ import numpy as np
 
 from .context import Context
 from .data.records import Records
-from .registry import load_selector
+from .registry import load_member
 from .selector import Need, Scores, Selector, Want, method_name
 
 
@@ -24,7 +24,7 @@ class RatedSelector(Selector):
 
     def __post_init__(self):
         super().__post_init__()
-        self._rater = load_selector(self.quality, self.quality_kwargs)
+        self._rater = load_member("quality", self.quality, self.quality_kwargs)
         if self._rater.fixed_budget or "training" in self._rater.needs():
             raise ValueError(
                 f"`selection_kwargs`: quality={method_name(self._rater)!r} gives no scores of its own: name another "

@@ -87,6 +87,16 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
     return selector
 
 
+def load_member(option: str, method: str, kwargs: dict[str, Any] | None = None) -> Selector:
+    """As [`load_selector`], for a method that another one runs: errors name its option that gives the method."""
+    try:
+        return load_selector(method, kwargs)
+    except ImportError as error:
+        raise ImportError(f"`selection_kwargs`: {option}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"`selection_kwargs`: {option}: {error}") from error
+
+
 def policy_class(name: str) -> type[Policy]:
     """
     The class of a policy: `info_batch`, or `package.module:Class`.

@@ -29,7 +29,7 @@ from ..context import Context
 from ..data.records import Records
 from ..expression import Expression
 from ..options import nearest
-from ..registry import load_selector
+from ..registry import load_member
 from ..selector import Card, Need, Scores, Selector, Want
 
 
@@ -193,7 +193,7 @@ def _member(name: str, given: Any) -> tuple[float, Selector]:
         raise ValueError(f"`selection_kwargs`: members: {name!r} has {wrong}: give `method`, `weight` and `kwargs`.")
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not np.isfinite(weight):
         raise ValueError(f"`selection_kwargs`: members: the weight of {name!r} must be a number, got {weight!r}.")
-    selector = load_selector(method, kwargs)
+    selector = load_member(f"members: {name}", method, kwargs)
     if selector.fixed_budget or isinstance(selector, Blend) or "training" in selector.needs():
         raise ValueError(f"`selection_kwargs`: members: `{method}` gives no scores of its own to blend: remove it.")
     return float(weight), selector

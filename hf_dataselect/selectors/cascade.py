@@ -22,7 +22,7 @@ from ..context import Context
 from ..data.records import Records
 from ..errors import SelectionError
 from ..options import Fraction
-from ..registry import load_selector
+from ..registry import load_member
 from ..selector import Card, Need, Scores, Selector, Want, method_name
 
 
@@ -60,8 +60,8 @@ class Cascade(Selector):
 
     def __post_init__(self):
         super().__post_init__()
-        self._cheap = load_selector(self.prefilter, self.prefilter_kwargs)
-        self._costly = load_selector(self.method, self.kwargs)
+        self._cheap = load_member("prefilter", self.prefilter, self.prefilter_kwargs)
+        self._costly = load_member("method", self.method, self.kwargs)
         for option, selector in (("prefilter", self._cheap), ("method", self._costly)):
             if selector.fixed_budget or isinstance(selector, Cascade) or "training" in selector.needs():
                 raise ValueError(

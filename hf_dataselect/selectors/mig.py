@@ -36,7 +36,7 @@ from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
 from ..features.tags import tag_statistics
 from ..options import Fraction
 from ..rated import RatedSelector
-from ..registry import load_selector
+from ..registry import load_member
 from ..selector import Card, Need
 
 
@@ -91,7 +91,7 @@ class MIG(RatedSelector):
 
     def __post_init__(self):
         super().__post_init__()
-        self._tagger = load_selector("instag", self.tags)
+        self._tagger = load_member("tags", "instag", self.tags)
 
     def needs(self) -> frozenset[Need]:
         return super().needs() | self._tagger.needs()

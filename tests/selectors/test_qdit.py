@@ -149,6 +149,7 @@ def test_a_reward_model_and_a_sentence_encoder(tmp_path):
         ({"quality": "column", "quality_kwargs": {"name": "rate"}}, "no column 'rate'"),
         ({**RATED, "encoder": "no/such"}, "encoder='no/such'"),
         ({**RATED, "alpha": 1.5}, "alpha=1.5"),
+        ({"quality": "colum"}, "quality: `selection_method='colum'` does not exist; did you mean 'column'"),
         ({"quality": "auto"}, "quality='auto' gives no scores of its own"),
     ],
 )
