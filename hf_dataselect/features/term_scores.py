@@ -25,11 +25,11 @@ _UNSPACED_RUN = regex.compile(rf"{_UNSPACED}+")
 
 def terms(text: str) -> list[str]:
     """Terms of a text, see the module docstring."""
-    found = []
+    in_order = []
     for run in _TERM.findall(text.lower()):
         pairs = len(run) > 2 and _UNSPACED_RUN.fullmatch(run)
-        found += [run[i : i + 2] for i in range(len(run) - 1)] if pairs else [run]
-    return found
+        in_order += [run[i : i + 2] for i in range(len(run) - 1)] if pairs else [run]
+    return in_order
 
 
 def bm25(
@@ -64,9 +64,9 @@ def bm25(
 
     def weighted(counts: csr_matrix) -> csr_matrix:
         norm = K1 * (1 - B + B * np.asarray(counts.sum(1)).ravel() / mean_length)
-        found = counts.tocsr(copy=True)
-        found.data = found.data * (K1 + 1) / (found.data + np.repeat(norm, np.diff(found.indptr)))
-        return found @ diags(weight)
+        saturated = counts.tocsr(copy=True)
+        saturated.data = saturated.data * (K1 + 1) / (saturated.data + np.repeat(norm, np.diff(saturated.indptr)))
+        return saturated @ diags(weight)
 
     distinct = (asked > 0).astype(np.float64)
     own = np.asarray(weighted(asked).multiply(distinct).sum(1)).ravel()
@@ -92,8 +92,8 @@ def target_matches(records: Records, ctx: Context) -> np.ndarray:
     texts, queries = row_texts(records), [text or "" for text in row_texts(ctx.target)]
     missing = np.array([text is None for text in texts])
     ctx.account.note("unscorable", "no answer", np.flatnonzero(missing))
-    found = np.full((len(texts), len(queries)), np.nan)
+    matches = np.full((len(texts), len(queries)), np.nan)
     scores, own = bm25([text for text in texts if text is not None], queries)
     with np.errstate(invalid="ignore", divide="ignore"):
-        found[~missing] = np.where(own > 0, scores / own, np.nan)
-    return found
+        matches[~missing] = np.where(own > 0, scores / own, np.nan)
+    return matches

@@ -26,10 +26,10 @@ def similar_labels(vectors: np.ndarray, threshold: float) -> csr_array:
     in blocks.
     """
     near = NearestNeighbors(radius=1 - threshold, metric="cosine", algorithm="brute").fit(vectors)
-    found = near.radius_neighbors_graph(vectors, mode="distance").tocoo()
-    other = found.row != found.col
-    places, shape = (found.row[other], found.col[other]), found.shape
-    return csr_array((1 - found.data[other].astype(np.float64), places), shape) + eye_array(len(vectors), format="csr")
+    alike = near.radius_neighbors_graph(vectors, mode="distance").tocoo()
+    other = alike.row != alike.col
+    places, shape = (alike.row[other], alike.col[other]), alike.shape
+    return csr_array((1 - alike.data[other].astype(np.float64), places), shape) + eye_array(len(vectors), format="csr")
 
 
 def propagated(weights: csr_array, similarity: csr_array) -> csr_array:
