@@ -49,7 +49,7 @@ class Policy(ABC):
     | `prepare(records, rows, ctx)` | once, before the first step: what has to be known of the rows |
     | `weights(rows, losses)` | in each forward pass: a factor of each row's loss |
     | `observe(seen)` | after each optimizer step, with the rows of all ranks |
-    | `choose(rows, progress, random)` | as a round begins, if it `chooses`: which of the rows it serves |
+    | `choose(rows, progress, random)` | as a round begins, if it `chooses`: the rows it serves, and their factors |
 
     What it learns is in `self.state`: arrays, numbers and lists by name, which each checkpoint holds.
     """
@@ -89,9 +89,14 @@ class Policy(ABC):
     def observe(self, seen: Seen) -> None:  # noqa: B027
         """Learn from a whole optimizer step."""
 
-    def choose(self, rows: np.ndarray, progress: float, random: np.random.RandomState) -> np.ndarray:
-        """The rows of the round that begins, of those `(m,)` that are trained on."""
-        return rows
+    def choose(
+        self, rows: np.ndarray, progress: float, random: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        The rows of the round that begins, of those `(m,)` that are trained on, and a factor of each one's loss
+        wherever this round serves it, in a step that the next round shares, too. `weights` multiplies it.
+        """
+        return rows, np.ones(len(rows))
 
 
 #: Weight of a step in the running means of a [`CutPolicy`], and how fast its cut is corrected.

@@ -17,7 +17,7 @@ from ...policy import Policy, Seen
 from ...runs.files import POLICY, plain, write
 from ...runs.folder import write_selection
 from ..checkpointed import Checkpointed, packed, unpacked
-from .lines import Lines, Pool, row_batch
+from .lines import Lines, Pool, Round, row_batch
 from .record import Record, sources_of
 from .sampler import RoundSampler
 from .schedule import Reselection
@@ -82,24 +82,22 @@ class OnlineTraining(Checkpointed):
     def batches(self, dealt: list[list[int]]) -> list[Any]:
         """The micro-batches of a step, for as many lists of tickets."""
         started, collating = time.perf_counter(), 0.0
-        places = [[(self.lines, ticket) for ticket in tickets] for tickets in dealt]
+        whole = Round(self.lines, self.pool.rows, np.ones(len(self.pool.rows)))
+        served = [[(whole, ticket) for ticket in tickets] for tickets in dealt]
         if self.policy.chooses and dealt:
-            places = self._drawn([len(tickets) for tickets in dealt])
-        found, expected = [], []
-        for micro in places:
-            of_lines, examples = [], []
-            for lines, place in micro:
-                of_lines += lines.rows_of([place])
-                examples += lines.examples([place])
+            served = self._drawn([len(tickets) for tickets in dealt])
+        micro_batches, expected = [], []
+        for lines in served:
+            examples = [one.lines.examples([place])[0] for one, place in lines]
             begun = time.perf_counter()
-            found.append(self.trainer.data_collator(examples))
+            micro_batches.append(self.trainer.data_collator(examples))
             collating += time.perf_counter() - begun
-            expected.append(row_batch(of_lines, found[-1]["input_ids"].shape))
+            expected.append(row_batch(lines, micro_batches[-1]["input_ids"].shape))
         self.tap.expect(expected)
         self.seconds += time.perf_counter() - started - collating
-        return found
+        return micro_batches
 
-    def _drawn(self, sizes: list[int]) -> list[list[tuple[Any, int]]]:
+    def _drawn(self, sizes: list[int]) -> list[list[tuple[Round, int]]]:
         """This rank's micro-batches of the lines of all ranks."""
         state, accelerator = self.trainer.state, self.trainer.accelerator
         if isinstance(self.policy, Reselection) and self._is_due(state.global_step):
