@@ -4,7 +4,8 @@ loss (0 drops a row), or chooses the rows of each round.
 
 A policy is a dataclass in a file of its own in `hf_dataselect/policies/`, as a selector is in `selectors/`. It is
 written as if there were one process and one batch: the weights of a row follow from its loss in this step and from
-what the policy knows of earlier ones, so that they are the same for any micro-batch, accumulation and number of ranks.
+what the policy knows of earlier ones, so that they are the same for any micro-batch, accumulation and number of ranks
+(where packing does not split rows over lines: there each part has the loss of its own tokens).
 """
 
 from abc import ABC
@@ -117,7 +118,7 @@ class CutPolicy(Policy):
     """
 
     def value(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
-        """By what rows are compared, `(r,)`; rows whose value is NaN stay."""
+        """By what rows are compared, `(r,)`; rows whose value is NaN weigh 1."""
         raise NotImplementedError
 
     def part(self, progress: float) -> float:
@@ -127,7 +128,9 @@ class CutPolicy(Policy):
     def weights(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
         if self.state.get("cut") is None:
             return torch.ones_like(losses)
-        return torch.where(self.value(rows, losses) < self.state["cut"], 0.0, self.state["factor"]).to(losses.dtype)
+        values = self.value(rows, losses)
+        weights = torch.where(values < self.state["cut"], 0.0, self.state["factor"])
+        return torch.where(values.isnan(), 1.0, weights).to(losses.dtype)
 
     def observe(self, seen: Seen) -> None:
         values = self.value(seen.rows, torch.from_numpy(seen.losses)).numpy()

@@ -6,7 +6,8 @@ Shift weight to the domains that learn least, by multiplicative weights that are
     weight of a row of d = prefer_d w_d / mean over tokens
 
 A domain whose loss falls less than the others' gains weight; where all fall alike, the anchor takes the weights back
-to 1, and so to the shares that the rows have. The mean weight is 1, so that no step is larger or smaller for it.
+to 1, and so to the shares that the rows have. The mean weight of a token is 1, so that no step is larger or smaller
+for it; before the first step, in which tokens are not counted yet, the mean over the rows kept.
 
 The update is that of exponentiated gradient, as in DoReMi (arXiv 2305.10429) with the loss before training in place of
 a reference model; the prior as an anchor is from DynamixSFT (arXiv 2508.12116, read in the abstract). It is ours: no
@@ -15,6 +16,7 @@ paper has tested it in this form.
 Relations: `selection_budget_by` fixes the shares of domains before training.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -26,6 +28,9 @@ from ..context import Context
 from ..data.records import Records
 from ..options import Fraction, Interval, PositiveFloat, nearest
 from ..policy import Policy, Seen
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -93,6 +98,11 @@ class Domains(Policy):
         self.state |= {"start": np.full(len(names), np.nan), "smoothed": np.full(len(names), np.nan)}
         shares = np.bincount(of_row[rows], minlength=len(names)) / len(rows)
         self.state["by_domain"] = self._normalized(zeros, shares)
+        kept = [name for name, share in zip(names, shares, strict=True) if share]
+        if len(kept) == 1:
+            logger.warning("`selection_policy='domains'`: all rows kept are of %r, and weigh 1.", kept[0])
+        if without := sorted(self.prefer.keys() - {*kept}):
+            logger.warning("`selection_policy_kwargs`: prefer names %s, of which no row was kept.", ", ".join(without))
 
     def _normalized(self, log: np.ndarray, shares: np.ndarray) -> np.ndarray:
         weights = np.exp(log - log.max()) * [float(self.prefer.get(name, 1)) for name in self.state["names"]]

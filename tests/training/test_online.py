@@ -350,7 +350,8 @@ def test_flow_weighs_as_its_authors_do():
     found = golden("flow")
     loss, weights = (np.array([row[name] for row in found["rows"]]) for name in ("mean_loss", "weight"))
     np.testing.assert_allclose(weights_of(loss), weights, atol=found["tolerance"]["weight"]["absolute"])
-    assert weights_of(np.array([1.0, np.nan, 1.0])).tolist() == [np.exp(-1), 0.0, np.exp(-1)]
+    assert weights_of(np.array([1.0, np.nan, 1.0])).tolist() == [np.exp(-1), 1.0, np.exp(-1)]
+    assert weights_of(np.full(2, np.nan)).tolist() == [1.0, 1.0]
     tokens = [len(row["ids"]) - row["n_prompt"] for row in found["rows"]]
     assert (weights_of(loss) * loss * tokens).sum() / sum(tokens) == pytest.approx(found["weighted_loss"], rel=1e-4)
 
@@ -426,6 +427,20 @@ def test_domains_gain_weight_where_they_learn_least_and_lose_it_again(tmp_path):
     assert weights()[0] == pytest.approx(weights()[1], rel=0.01)
 
 
+def test_a_row_without_a_loss_before_training_weighs_one():
+    policy = TailDrop(0.5, "static")
+    policy.state |= {"before": np.array([1.0, np.nan, 1.0]), "cut": -0.5, "factor": 2.0}
+    assert policy.weights(np.arange(3), torch.tensor([0.0, 0.0, 1.0])).tolist() == [0.0, 1.0, 2.0]
+
+
+def test_domains_say_that_rows_kept_are_of_one_and_which_have_none(caplog):
+    policy, records = Domains(prefer={"c": 2}), Records(sources())
+    policy.check(records)
+    policy.prepare(records, np.array([0, 4]), None)
+    assert "all rows kept are of 'a'" in caplog.text and "prefer names c, of which no row was kept" in caplog.text
+    assert policy.weights(np.array([0, 4]), torch.zeros(2)).tolist() == [1, 1]
+
+
 # --- what is told ---
 
 
@@ -445,3 +460,5 @@ def test_the_report_tells_a_run_with_a_policy_from_the_baseline(tmp_path, capsys
     assert "Share of each source in the weighted tokens" in text
     main(["methods", "tail_drop"])
     assert "Options (`selection_policy_kwargs`):\n  fraction = 0.5" in capsys.readouterr().out
+    main(["methods", TABLE])
+    assert "Options (`selection_policy_kwargs`):\n  values = None" in capsys.readouterr().out

@@ -69,13 +69,15 @@ class OnlineTraining(Checkpointed):
         self.record = Record(*sources_of(records.dataset, getattr(self.policy, "column", "source")))
         self.policy.state.clear()
         self.seconds = self.prepared_in = 0.0
+        self.unscorable: dict[str, int] = {}
         if resumed_from is not None:
             return
         started, ctx = time.perf_counter(), trainer.context()
         with preserved(trainer.model), meeting(), doing("Preparing the policy"):
             self.policy.prepare(records, self.pool.rows, ctx)
-        for reason, rows in ctx.account.rows("unscorable").items():
-            logger.warning("`selection_policy`: %d rows have no loss before training: %s.", len(rows), reason)
+        self.unscorable = {reason: len(rows) for reason, rows in ctx.account.rows("unscorable").items()}
+        for reason, count in self.unscorable.items():
+            logger.warning("`selection_policy`: %d rows have no loss before training, and weigh 1: %s.", count, reason)
         self.prepared_in = time.perf_counter() - started + ctx.account.cached_seconds
         self._spend(self.prepared_in)
 
@@ -149,6 +151,7 @@ class OnlineTraining(Checkpointed):
             "selections": self.policy.state.get("selections"),
             "steps": steps,
             "rounds": self.sampler.round if self.policy.chooses else None,
+            "unscorable": self.unscorable,
             "prepare_seconds": self.prepared_in,
             "seconds_a_step": self.seconds / max(1, steps),
         } | self.record.figures()
@@ -156,7 +159,8 @@ class OnlineTraining(Checkpointed):
     def state_dict(self) -> dict[str, Any]:
         """The policy's state, the round, what was counted, and the seconds that it took."""
         parts = {"policy": self.policy.state, "sampler": self.sampler.state_dict(), "record": self.record.state_dict()}
-        return packed(parts) | {"rows": packed(self.pool.rows), "seconds": [self.seconds, self.prepared_in]}
+        counted = {"seconds": [self.seconds, self.prepared_in], "unscorable": self.unscorable}
+        return packed(parts) | {"rows": packed(self.pool.rows)} | counted
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -172,6 +176,7 @@ class OnlineTraining(Checkpointed):
         self.sampler.load_state_dict(found["sampler"])
         self.record.load_state_dict(found["record"])
         self.seconds, self.prepared_in = found["seconds"]
+        self.unscorable = found["unscorable"]
 
 
 def _progress(state: TrainerState) -> float:
