@@ -18,8 +18,9 @@ from hf_dataselect.card import Card
 from hf_dataselect.cli.main import main
 from hf_dataselect.compat.trl import weighing
 from hf_dataselect.data.records import Records
-from hf_dataselect.evaluation.comparison.comparison import compare_runs
+from hf_dataselect.evaluation.comparison.comparison import Comparison, compare_runs
 from hf_dataselect.evaluation.comparison.evaluated_runs import Group, Run
+from hf_dataselect.evaluation.report.remarks import remarks
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
 from hf_dataselect.evaluation.report.while_training import policy_lines
@@ -256,7 +257,10 @@ def test_the_method_chooses_again_by_the_model_as_it_is_and_a_kill_while_it_does
     assert written[0]["overlap"] == np.isin(written[0]["rows"], first).mean() and written[0]["rows"] != first.tolist()
     assert whole.selection.seconds >= sum(entry["seconds"] for entry in written) > 0
     policy = json.loads((tmp_path / "whole" / "run" / "policy.json").read_text())
-    assert Group("one", [Run("one", whole.selection, {}, None, policy=policy)]).policy == "again every 2"
+    group = Group("one", [Run("one", whole.selection, {}, None, policy=policy)])
+    assert group.policy == "again every 2"
+    said = " ".join(remarks(Comparison([group], None)))
+    assert f"it trained on {policy['rows']['served']} rows" in said and 5 < policy["rows"]["served"] <= 20
     (line,) = policy_lines(policy)
     assert line[1].startswith("4 times in ")
     assert all(entry["unscorable"] == {} and entry["untrainable"] == 0 for entry in written)

@@ -62,6 +62,10 @@ class Schedule:
         """Optimizer steps between selections."""
         return max(1, round(self.every * of_epoch)) if self.every <= 1 else int(self.every)
 
+    def times(self, updates: int, of_epoch: int) -> int:
+        """Selections after the first in a training of so many optimizer updates."""
+        return (updates - 1) // self.steps(of_epoch)
+
 
 class Reselection(Policy):
     """
