@@ -37,7 +37,12 @@ class Seen(NamedTuple):
     @property
     def progress(self) -> float:
         """Where the next step is: 0 at the first, 1 at the last."""
-        return min(1.0, self.step / max(1, self.steps - 1))
+        return progress_at(self.step, self.steps)
+
+
+def progress_at(done: int, steps: int) -> float:
+    """Where the next of some steps is, of which so many are done: 0 at the first, 1 at the last."""
+    return min(1.0, done / max(1, steps - 1))
 
 
 class Policy(ABC):

@@ -25,6 +25,7 @@ import torch
 
 from ..card import Card
 from ..context import Context
+from ..data.groups import groups_of
 from ..data.records import Records
 from ..options import Fraction, Interval, PositiveFloat, nearest
 from ..policy import Policy, Seen
@@ -78,7 +79,7 @@ class Domains(Policy):
                 f"`selection_policy_kwargs`: column={self.column!r} is not in `{records.name}`"
                 f"{nearest(self.column, columns)}"
             )
-        names = self._names(records)[0]
+        names = groups_of(records.dataset, self.column)[0]
         if unknown := sorted(self.prefer.keys() - {*names}):
             raise ValueError(
                 f"`selection_policy_kwargs`: prefer names {unknown[0]!r}, which no row has{nearest(unknown[0], names)}"
@@ -86,15 +87,10 @@ class Domains(Policy):
         if len(names) < 2:
             raise ValueError(f"`selection_policy='domains'`: all rows are of one `{self.column}`, {names[0]!r}.")
 
-    def _names(self, records: Records) -> tuple[list[str], np.ndarray]:
-        values = records.dataset.select_columns([self.column]).with_format(None)[self.column]
-        names, of_row = np.unique([str(value) for value in values], return_inverse=True)
-        return names.tolist(), of_row
-
     def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
-        names, of_row = self._names(records)
+        names, of_row = groups_of(records.dataset, self.column)
         zeros = np.zeros(len(names))
-        self.state |= {"names": names, "of_row": of_row.astype(np.int32), "tokens": zeros, "log": zeros}
+        self.state |= {"names": names, "of_row": of_row, "tokens": zeros, "log": zeros}
         self.state |= {"start": np.full(len(names), np.nan), "smoothed": np.full(len(names), np.nan)}
         shares = np.bincount(of_row[rows], minlength=len(names)) / len(rows)
         self.state["by_domain"] = self._normalized(zeros, shares)

@@ -237,19 +237,19 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     trials = plan_trials(plan, held_out, recipe.model.model_name_or_path)
     if train and args.baseline_dir:
         comparable_baseline(args.baseline_dir, benchmarks)
-    found = Forecast(recipe, plan, len(records), benchmarks=benchmarks)
+    forecast = Forecast(recipe, plan, len(records), benchmarks=benchmarks)
     kept = plan.budget.rows(len(records))
-    found.notes.append(f"rows kept: {'at most all' if kept is None else f'{kept:,}'} (budget: {plan.budget})")
+    forecast.notes.append(f"rows kept: {'at most all' if kept is None else f'{kept:,}'} (budget: {plan.budget})")
     if trials is not None:
-        found.notes += [f"left out: {name}: {why}" for name, why in trials.left_out.items()]
+        forecast.notes += [f"left out: {name}: {why}" for name, why in trials.left_out.items()]
         if trials.seconds is not None:
-            found.notes.append(f"trials: no more begins after {in_words(trials.seconds)} (`auto_budget`)")
+            forecast.notes.append(f"trials: no more begins after {in_words(trials.seconds)} (`auto_budget`)")
     kept = len(records) if kept is None else kept
-    found.select(plan.selector, kept)
+    forecast.select(plan.selector, kept)
     if train:
-        found.train(plan.selector, kept)
-        found.models_kept = 1
-    return found.lines()
+        forecast.train(plan.selector, kept)
+        forecast.models_kept = 1
+    return forecast.lines()
 
 
 def forecast_comparison(recipe: Recipe, records: Records, runs: Sequence[PlannedRun]) -> list[str]:
@@ -258,23 +258,23 @@ def forecast_comparison(recipe: Recipe, records: Records, runs: Sequence[Planned
     set_model_options(args, recipe.model)
     left = [run for run in runs if run.state != "finished"]
     plan = selection_plan(args, records, load_target(args.selection_target, records))
-    found = Forecast(dataclasses.replace(recipe, args=args), plan, len(records))
-    found.notes.append(f"runs: {len(runs):,}, of which {len(runs) - len(left):,} are finished")
+    forecast = Forecast(dataclasses.replace(recipe, args=args), plan, len(records))
+    forecast.notes.append(f"runs: {len(runs):,}, of which {len(runs) - len(left):,} are finished")
     scored: dict[tuple[str, Any], int] = {}
     for run in left:
         budget, seed = run.given["selection_budget"], run.given["seed"]
         kept = len(records) if budget is None else Budget.parse(budget).rows(len(records)) or len(records)
         selector = load_selector(run.given["selection_method"], run.given["selection_kwargs"])
-        found.train(selector, len(records) if run.trains_alike else kept)
+        forecast.train(selector, len(records) if run.trains_alike else kept)
         # The scores of a method serve all budgets; those that a seed decides are each seed's own.
         by_seed = "warmup_rows" in selector.forecast(len(records), 0, kept)
         if (key := (method_name(selector), seed if by_seed else None)) not in scored:
-            found.select(selector, kept)
+            forecast.select(selector, kept)
         scored[key] = kept
-    found.benchmarks = prepare_benchmarks(args, load_sources(recipe)[1])
-    found.compared = sum(run.given["baseline_dir"] is not None for run in runs)
-    found.models_kept = len(left) if recipe.more.save_models else 0
-    return found.lines()
+    forecast.benchmarks = prepare_benchmarks(args, load_sources(recipe)[1])
+    forecast.compared = sum(run.given["baseline_dir"] is not None for run in runs)
+    forecast.models_kept = len(left) if recipe.more.save_models else 0
+    return forecast.lines()
 
 
 def forecast_audit(planned: AuditPlan) -> list[str]:
@@ -282,16 +282,16 @@ def forecast_audit(planned: AuditPlan) -> list[str]:
     recipe, given = planned.recipe, planned.recipe.more
     set_model_options(recipe.args, recipe.model)
     plan = selection_plan(recipe.args, planned.records, load_target(recipe.args.selection_target, planned.records))
-    found = Forecast(recipe, plan, len(planned.records))
+    forecast = Forecast(recipe, plan, len(planned.records))
     for entry in planned.entries:
-        found.select(load_selector(entry.method, entry.kwargs), planned.subset_rows)
+        forecast.select(load_selector(entry.method, entry.kwargs), planned.subset_rows)
     trainings = given.subsets + len(planned.entries) * given.top_seeds
-    found.trained_rows = [planned.subset_rows] * trainings
-    found.notes.append(f"selectors: {', '.join(entry.name for entry in planned.entries)}")
-    found.notes += [f"left out: {name}: {why}" for name, why in planned.left_out.items()]
-    found.notes.append(f"held-out rows, scored after each training: {len(planned.held_out):,}")
-    found.passes["forward_rows"] += len(planned.held_out) * (trainings + 1)
-    return found.lines()
+    forecast.trained_rows = [planned.subset_rows] * trainings
+    forecast.notes.append(f"selectors: {', '.join(entry.name for entry in planned.entries)}")
+    forecast.notes += [f"left out: {name}: {why}" for name, why in planned.left_out.items()]
+    forecast.notes.append(f"held-out rows, scored after each training: {len(planned.held_out):,}")
+    forecast.passes["forward_rows"] += len(planned.held_out) * (trainings + 1)
+    return forecast.lines()
 
 
 def _range(numbers: Sequence[int]) -> str:

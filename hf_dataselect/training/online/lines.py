@@ -60,8 +60,8 @@ class Lines:
 
     def rows_of(self, places: list[int]) -> list[np.ndarray]:
         """The candidate row of each token of some lines."""
-        found = self._numbered[places]["input_ids"].combine_chunks()
-        return np.split(self.rows[found.flatten().to_numpy()], _starts(found)[1:])
+        numbers = self._numbered[places]["input_ids"].combine_chunks()
+        return np.split(self.rows[numbers.flatten().to_numpy()], _starts(numbers)[1:])
 
 
 def _starts(lists: Any) -> np.ndarray:

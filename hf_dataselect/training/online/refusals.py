@@ -63,8 +63,8 @@ def check_policy_options(args: Any) -> None:
             "lines are split over ranks: leave it out",
         ),
     }
-    for name, (found, value, why) in refused.items():
-        if found:
+    for name, (is_given, value, why) in refused.items():
+        if is_given:
             raise ValueError(f"{said} with `{name}={value}`: {why}.")
 
 

@@ -13,12 +13,12 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from ...engines.runtime.model_state import preserved
 from ...engines.runtime.phase import doing
 from ...engines.runtime.ranks import meeting
-from ...policy import Policy, Seen
+from ...policy import Policy, Seen, progress_at
 from ...runs.files import POLICY, plain, write
 from ...runs.folder import write_selection
 from ..checkpointed import Checkpointed, packed, unpacked
 from .lines import Lines, Pool, Round, row_batch
-from .record import Record, sources_of
+from .record import Record
 from .sampler import RoundSampler
 from .schedule import Reselection
 from .tap import Tap
@@ -66,7 +66,7 @@ class OnlineTraining(Checkpointed):
         trainer, records = self.trainer, self.trainer.records
         self.resumed_from, self.tap = resumed_from, Tap(self.policy)
         self.sampler = RoundSampler(self.pool, self.policy, trainer.args.seed)
-        self.record = Record(*sources_of(records.dataset, getattr(self.policy, "column", "source")))
+        self.record = Record(records.dataset, getattr(self.policy, "column", "source"))
         self.policy.state.clear()
         self.seconds = self.prepared_in = 0.0
         self.unscorable: dict[str, int] = {}
@@ -106,7 +106,7 @@ class OnlineTraining(Checkpointed):
             self._spend(self.policy.renew(state.global_step, self.pool.rows))
             self.sampler.end_round()
         ranks, rank = accelerator.num_processes, accelerator.process_index
-        taken = self.sampler.take(sum(sizes) * ranks, _progress(state))
+        taken = self.sampler.take(sum(sizes) * ranks, progress_at(state.global_step, state.max_steps))
         ends = np.cumsum([0, *(size for size in sizes for _ in range(ranks))])
         mine = range(rank, len(ends) - 1, ranks)
         return [taken[ends[place] : ends[place + 1]] for place in mine]
@@ -169,15 +169,11 @@ class OnlineTraining(Checkpointed):
         Raises:
             `ValueError`: it is of other rows.
         """
-        found = unpacked(state)
-        if not np.array_equal(found["rows"], self.pool.rows):
+        parts = unpacked(state)
+        if not np.array_equal(parts["rows"], self.pool.rows):
             raise ValueError("`resume_from_checkpoint`: its policy was given other rows. Train anew, without it.")
-        self.policy.state |= found["policy"]
-        self.sampler.load_state_dict(found["sampler"])
-        self.record.load_state_dict(found["record"])
-        self.seconds, self.prepared_in = found["seconds"]
-        self.unscorable = found["unscorable"]
-
-
-def _progress(state: TrainerState) -> float:
-    return min(1.0, state.global_step / max(1, state.max_steps - 1))
+        self.policy.state |= parts["policy"]
+        self.sampler.load_state_dict(parts["sampler"])
+        self.record.load_state_dict(parts["record"])
+        self.seconds, self.prepared_in = parts["seconds"]
+        self.unscorable = parts["unscorable"]
