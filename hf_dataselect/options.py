@@ -145,15 +145,16 @@ def require_extras(name: str, extras: dict[str, str]) -> None:
             raise ImportError(f"`{name}` needs the package `{module}`: `pip install hf_dataselect[{extra}]`.")
 
 
-def imported_class(path: str, base: type[Any], said: str) -> type[Any]:
-    """The subclass of `base` at `package.module:Class`; errors begin with `said`, who names it."""
+def imported_class(path: str, base: type[Any] | tuple[type[Any], ...], said: str) -> type[Any]:
+    """The subclass of `base`, or of one of several, at `package.module:Class`; errors begin with `said`, its name."""
     module_name, _, class_name = path.partition(":")
     try:
         kind = getattr(importlib.import_module(module_name), class_name)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{said} can't be imported: {error}.") from error
     if not (isinstance(kind, type) and issubclass(kind, base)):
-        raise ValueError(f"{said} is not a `{base.__name__}`.")
+        bases = base if isinstance(base, tuple) else (base,)
+        raise ValueError(f"{said} is not a {' or '.join(f'`{one.__name__}`' for one in bases)}.")
     return kind
 
 

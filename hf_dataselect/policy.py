@@ -4,7 +4,8 @@ loss (0 drops a row), or chooses the rows of each round.
 
 A policy is a dataclass in a file of its own in `hf_dataselect/policies/`, as a selector is in `selectors/`. It is
 written as if there were one process and one batch: the weights of a row follow from its loss in this step and from
-what the policy knows of earlier ones, so that they are the same for any micro-batch, accumulation and number of ranks.
+what the policy knows of earlier ones, so that they are the same for any micro-batch, accumulation and number of ranks
+(where packing does not split rows over lines: there each part has the loss of its own tokens).
 """
 
 from abc import ABC
@@ -36,7 +37,12 @@ class Seen(NamedTuple):
     @property
     def progress(self) -> float:
         """Where the next step is: 0 at the first, 1 at the last."""
-        return min(1.0, self.step / max(1, self.steps - 1))
+        return progress_at(self.step, self.steps)
+
+
+def progress_at(done: int, steps: int) -> float:
+    """Where the next of some steps is, of which so many are done: 0 at the first, 1 at the last."""
+    return min(1.0, done / max(1, steps - 1))
 
 
 class Policy(ABC):
@@ -49,7 +55,7 @@ class Policy(ABC):
     | `prepare(records, rows, ctx)` | once, before the first step: what has to be known of the rows |
     | `weights(rows, losses)` | in each forward pass: a factor of each row's loss |
     | `observe(seen)` | after each optimizer step, with the rows of all ranks |
-    | `choose(rows, progress, random)` | as a round begins, if it `chooses`: which of the rows it serves |
+    | `choose(rows, progress, random)` | as a round begins, if it `chooses`: the rows it serves, and their factors |
 
     What it learns is in `self.state`: arrays, numbers and lists by name, which each checkpoint holds.
     """
@@ -89,9 +95,14 @@ class Policy(ABC):
     def observe(self, seen: Seen) -> None:  # noqa: B027
         """Learn from a whole optimizer step."""
 
-    def choose(self, rows: np.ndarray, progress: float, random: np.random.RandomState) -> np.ndarray:
-        """The rows of the round that begins, of those `(m,)` that are trained on."""
-        return rows
+    def choose(
+        self, rows: np.ndarray, progress: float, random: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """
+        The rows of the round that begins, of those `(m,)` that are trained on, and a factor of each one's loss
+        wherever this round serves it, in a step that the next round shares, too. `weights` multiplies it.
+        """
+        return rows, np.ones(len(rows))
 
 
 #: Weight of a step in the running means of a [`CutPolicy`], and how fast its cut is corrected.
@@ -112,7 +123,7 @@ class CutPolicy(Policy):
     """
 
     def value(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
-        """By what rows are compared, `(r,)`; rows whose value is NaN stay."""
+        """By what rows are compared, `(r,)`; rows whose value is NaN weigh 1."""
         raise NotImplementedError
 
     def part(self, progress: float) -> float:
@@ -122,7 +133,9 @@ class CutPolicy(Policy):
     def weights(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
         if self.state.get("cut") is None:
             return torch.ones_like(losses)
-        return torch.where(self.value(rows, losses) < self.state["cut"], 0.0, self.state["factor"]).to(losses.dtype)
+        values = self.value(rows, losses)
+        weights = torch.where(values < self.state["cut"], 0.0, self.state["factor"])
+        return torch.where(values.isnan(), 1.0, weights).to(losses.dtype)
 
     def observe(self, seen: Seen) -> None:
         values = self.value(seen.rows, torch.from_numpy(seen.losses)).numpy()

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..budget import Budget
 from ..declared import policy_names
+from ..options import imported_class
 from ..policy import Policy
 from ..registry import GIVEN_BY, policy_class, selector_class
 from ..selector import Selector, documentation, method_name
@@ -14,10 +15,18 @@ from .console import checked, say
 
 def show(name: str) -> None:
     """Print the card of a method or a policy."""
-    if name in policy_names():
-        say(card_text(name, policy_class(name), [], "selection_policy_kwargs"))
+    kind = checked(_kind, name)
+    if issubclass(kind, Policy):
+        say(card_text(name, kind, [], "selection_policy_kwargs"))
     else:
-        say(method_card(checked(selector_class, name)))
+        say(method_card(kind))
+
+
+def _kind(name: str) -> type[Policy] | type[Selector]:
+    """The class of a method or a policy, which may be in a module of the user's own."""
+    if ":" in name:
+        return imported_class(name, (Selector, Policy), f"{name!r}")
+    return policy_class(name) if name in policy_names() else selector_class(name)
 
 
 def card_text(name: str, kind: type[Policy] | type[Selector], more: list[str], option: str) -> str:

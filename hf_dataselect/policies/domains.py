@@ -6,7 +6,8 @@ Shift weight to the domains that learn least, by multiplicative weights that are
     weight of a row of d = prefer_d w_d / mean over tokens
 
 A domain whose loss falls less than the others' gains weight; where all fall alike, the anchor takes the weights back
-to 1, and so to the shares that the rows have. The mean weight is 1, so that no step is larger or smaller for it.
+to 1, and so to the shares that the rows have. The mean weight of a token is 1, so that no step is larger or smaller
+for it; before the first step, in which tokens are not counted yet, the mean over the rows kept.
 
 The update is that of exponentiated gradient, as in DoReMi (arXiv 2305.10429) with the loss before training in place of
 a reference model; the prior as an anchor is from DynamixSFT (arXiv 2508.12116, read in the abstract). It is ours: no
@@ -15,6 +16,7 @@ paper has tested it in this form.
 Relations: `selection_budget_by` fixes the shares of domains before training.
 """
 
+import logging
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
@@ -23,9 +25,13 @@ import torch
 
 from ..card import Card
 from ..context import Context
+from ..data.groups import groups_of
 from ..data.records import Records
 from ..options import Fraction, Interval, PositiveFloat, nearest
 from ..policy import Policy, Seen
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -73,7 +79,7 @@ class Domains(Policy):
                 f"`selection_policy_kwargs`: column={self.column!r} is not in `{records.name}`"
                 f"{nearest(self.column, columns)}"
             )
-        names = self._names(records)[0]
+        names = groups_of(records.dataset, self.column)[0]
         if unknown := sorted(self.prefer.keys() - {*names}):
             raise ValueError(
                 f"`selection_policy_kwargs`: prefer names {unknown[0]!r}, which no row has{nearest(unknown[0], names)}"
@@ -81,18 +87,18 @@ class Domains(Policy):
         if len(names) < 2:
             raise ValueError(f"`selection_policy='domains'`: all rows are of one `{self.column}`, {names[0]!r}.")
 
-    def _names(self, records: Records) -> tuple[list[str], np.ndarray]:
-        values = records.dataset.select_columns([self.column]).with_format(None)[self.column]
-        names, of_row = np.unique([str(value) for value in values], return_inverse=True)
-        return names.tolist(), of_row
-
     def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
-        names, of_row = self._names(records)
+        names, of_row = groups_of(records.dataset, self.column)
         zeros = np.zeros(len(names))
-        self.state |= {"names": names, "of_row": of_row.astype(np.int32), "tokens": zeros, "log": zeros}
+        self.state |= {"names": names, "of_row": of_row, "tokens": zeros, "log": zeros}
         self.state |= {"start": np.full(len(names), np.nan), "smoothed": np.full(len(names), np.nan)}
         shares = np.bincount(of_row[rows], minlength=len(names)) / len(rows)
         self.state["by_domain"] = self._normalized(zeros, shares)
+        kept = [name for name, share in zip(names, shares, strict=True) if share]
+        if len(kept) == 1:
+            logger.warning("`selection_policy='domains'`: all rows kept are of %r, and weigh 1.", kept[0])
+        if without := sorted(self.prefer.keys() - {*kept}):
+            logger.warning("`selection_policy_kwargs`: prefer names %s, of which no row was kept.", ", ".join(without))
 
     def _normalized(self, log: np.ndarray, shares: np.ndarray) -> np.ndarray:
         weights = np.exp(log - log.max()) * [float(self.prefer.get(name, 1)) for name in self.state["names"]]

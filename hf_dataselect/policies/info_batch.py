@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
-import torch
 
 from ..card import Card
 from ..context import Context
@@ -59,20 +58,18 @@ class InfoBatch(Policy):
     chooses: ClassVar[bool] = True
 
     def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
-        self.state |= {"losses": np.full(len(records), np.nan), "weights": np.ones(len(records))}
-
-    def weights(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(self.state["weights"][rows]).to(losses)
+        self.state["losses"] = np.full(len(records), np.nan)
 
     def observe(self, seen: Seen) -> None:
         self.state["losses"][seen.rows] = seen.losses
 
-    def choose(self, rows: np.ndarray, progress: float, random: np.random.RandomState) -> np.ndarray:
-        self.state["weights"][:] = 1
+    def choose(
+        self, rows: np.ndarray, progress: float, random: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
         losses = self.state["losses"][rows]
         if progress >= self.until or not np.isfinite(losses).any():
-            return rows
+            return rows, np.ones(len(rows))
         learned = losses < losses[np.isfinite(losses)].mean()  # false for NaN
         kept = random.choice(rows[learned], int((1 - self.prune) * learned.sum()), replace=False)
-        self.state["weights"][kept] = 1 / (1 - self.prune)
-        return np.concatenate([rows[~learned], kept])
+        weights = np.repeat([1, 1 / (1 - self.prune)], [(~learned).sum(), len(kept)])
+        return np.concatenate([rows[~learned], kept]), weights

@@ -9,7 +9,8 @@ The loss is the mean over the row's label tokens under the model as it is before
 
 Deviations: the authors print the median with 4 decimals and let the user pass it by hand (default 1.0); here it is
 used as it is. Weights are not renormalised, as in their code, so that a row at the median weighs 0.368 and the
-effective learning rate is lower by about e; `rescale` divides by the mean weight instead.
+effective learning rate is lower by about e; `rescale` divides by the mean weight of a row instead. A row without a
+loss before training weighs 1.
 
 Relations: `tail_drop` compares the loss before training with that of each step.
 """
@@ -35,7 +36,8 @@ class LossWeight(Policy):
         temperature (`float`, *optional*):
             Loss at which a row weighs 1/e. Default: the median.
         rescale (`bool`, *optional*, defaults to `False`):
-            Whether weights are divided by their mean, so that the learning rate means what it says.
+            Whether weights are divided by their mean over the scored rows (not over their tokens), so that the
+            learning rate means what it says.
     """
 
     temperature: PositiveFloat | None = None
@@ -54,9 +56,11 @@ class LossWeight(Policy):
 
     def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
         losses = trained_loss(records.subset(rows), ctx.of_rows(rows), "Scoring rows before training").mean
-        weights = weights_of(losses, self.temperature)
+        weights, scored = weights_of(losses, self.temperature), np.isfinite(losses)
+        if self.rescale and scored.any():
+            weights[scored] /= weights[scored].mean()
         table = np.zeros(len(records))
-        table[rows] = weights / weights.mean() if self.rescale else weights
+        table[rows] = weights
         self.state["weights"] = table
 
     def weights(self, rows: np.ndarray, losses: torch.Tensor) -> torch.Tensor:
@@ -64,7 +68,9 @@ class LossWeight(Policy):
 
 
 def weights_of(losses: np.ndarray, temperature: float | None = None) -> np.ndarray:
-    """Weights of losses `(n,)`; 0 for a row without one (NaN)."""
-    if temperature is None:
-        temperature = float(np.nanmedian(losses))
-    return np.where(np.isfinite(losses), np.exp(-losses / temperature), 0.0)
+    """Weights of losses `(n,)`; 1 for a row without one (NaN)."""
+    scored, weights = np.isfinite(losses), np.ones(len(losses))
+    if scored.any():
+        temperature = float(np.median(losses[scored])) if temperature is None else temperature
+        weights[scored] = np.exp(-losses[scored] / temperature)
+    return weights

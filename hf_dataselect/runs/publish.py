@@ -27,6 +27,7 @@ def selected_dataset(dataset: Dataset, selection: Selection) -> Dataset:
 
 def selection_card(selection: Selection, recipe: dict[str, Any]) -> str:
     """Model or dataset card, in Markdown: rows kept, cost, and the recipe that repeats the selection."""
+    first = " at first" if str(recipe.get("selection_schedule") or "once").lower() != "once" else ""
     lines = [
         "## Data selection",
         "",
@@ -34,7 +35,7 @@ def selection_card(selection: Selection, recipe: dict[str, Any]) -> str:
         "",
         "| | |",
         "|---|---|",
-        f"| rows kept (SDF) | {len(selection.indices):,} of {selection.candidates:,} ({selection.sdf:.4f}) |",
+        f"| rows kept{first} (SDF) | {len(selection.indices):,} of {selection.candidates:,} ({selection.sdf:.4f}) |",
         f"| selection time | {selection.seconds:.1f} s |",
         f"| options | `{json.dumps(without_secrets(plain(selection.options)))}` |",
     ]

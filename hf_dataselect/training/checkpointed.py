@@ -1,7 +1,7 @@
 """[`Checkpointed`]: a callback whose state is in each checkpoint, so that a resumed run goes on as it would have."""
 
 import base64
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ..engines.store.checked import read_json, write_json
 
 
-class Checkpointed(TrainerCallback):
+class Checkpointed(TrainerCallback, ABC):
     """
     A callback that writes its state beside the weights of each checkpoint, and reads it back where a run resumes.
     """

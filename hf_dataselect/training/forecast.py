@@ -23,6 +23,7 @@ from ..data.preferences import scored_columns
 from ..data.records import Records
 from ..data.targets import load_target
 from ..engines.runtime.memory import free_memory
+from ..engines.runtime.progress import in_words
 from ..engines.runtime.runtime import Runtime
 from ..engines.store.files import in_bytes
 from ..evaluation.benchmark import Benchmark
@@ -36,6 +37,7 @@ from .callbacks import comparable_baseline
 from .comparison import PlannedRun
 from .inputs import load_processing_class_of, prepare_benchmarks, selection_plan
 from .judge_calls import judge_total
+from .online.schedule import Schedule
 from .rates import Rates, measured_rates
 from .recipe import Recipe, load_held_out, load_sources, set_model_options
 from .trial_plan import plan_trials
@@ -103,6 +105,15 @@ class Forecast:
             own = "model" in selector.needs() or name == "judge_calls"
             (self.passes if own else self.others)[name] += number * times
 
+    def train(self, selector: Selector, kept: int) -> None:
+        """Add a training, and what selects in it."""
+        args = self.recipe.args
+        self.trained_rows.append(kept)
+        if args.policy is not None and args.policy.reads_texts:
+            self.passes["forward_rows"] += kept
+        if schedule := Schedule.parse(args.selection_schedule):
+            self.select(selector, kept, schedule.times(self._updates(kept), math.ceil(kept / self._batch())))
+
     def lines(self) -> list[str]:
         """The forecast, a fact a line."""
         disable_progress_bars()
@@ -110,9 +121,9 @@ class Forecast:
         lengths = encoded.tokens.lengths
         mean, scored = float(lengths.mean()), self.passes["forward_rows"]
         said = [f"rows: {self.candidates:,} candidates, {mean:,.0f} tokens each (counted on {len(lengths):,} of them)"]
-        for name, number in sorted(self.passes.items()):
+        for name, number in sorted((+self.passes).items()):
             said.append(f"{PASSES[name]}: {number:,}")
-        for name, number in sorted(self.others.items()):
+        for name, number in sorted((+self.others).items()):
             said.append(f"{PASSES[name]}: {number:,}, by a model of the method's own, in no time below")
         if self.trained_rows:
             tokens, updates = self._trained(mean)
@@ -135,8 +146,8 @@ class Forecast:
             "generating": rates.generate * new_tokens,
         }
         ranks = PartialState().num_processes
-        parts = ", ".join(f"{name} {_time(part / ranks)}" for name, part in seconds.items() if part)
-        said.append(f"time: about {_time(sum(seconds.values()) / ranks)} ({parts}), by the rates of this machine now: "
+        parts = ", ".join(f"{name} {in_words(part / ranks)}" for name, part in seconds.items() if part)
+        said.append(f"time: about {in_words(sum(seconds.values()) / ranks)} ({parts}), by the rates here now: "
                     f"{1 / rates.score:,.0f} tokens a second scored, {1 / rates.train:,.0f} trained on, "
                     f"{1 / rates.generate:,.0f} generated; loading, start-up and evaluations amid a training come "
                     "on top")  # fmt: skip
@@ -155,11 +166,11 @@ class Forecast:
 
     def _trained(self, mean: float) -> tuple[float, int]:
         """Tokens and updates of all trainings."""
-        args, batch = self.recipe.args, self._batch()
-        tokens = sum(map(self._gone_through, self.trained_rows)) * mean
-        if args.max_steps > 0:
-            return tokens, args.max_steps * len(self.trained_rows)
-        return tokens, sum(math.ceil(math.ceil(rows / batch) * args.num_train_epochs) for rows in self.trained_rows)
+        return sum(map(self._gone_through, self.trained_rows)) * mean, sum(map(self._updates, self.trained_rows))
+
+    def _updates(self, rows: int) -> int:
+        args, of_epoch = self.recipe.args, math.ceil(rows / self._batch())
+        return args.max_steps if args.max_steps > 0 else math.ceil(of_epoch * args.num_train_epochs)
 
     def _gone_through(self, rows: int) -> float:
         """Rows that one training on as many goes through, epoch by epoch."""
@@ -226,18 +237,19 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     trials = plan_trials(plan, held_out, recipe.model.model_name_or_path)
     if train and args.baseline_dir:
         comparable_baseline(args.baseline_dir, benchmarks)
-    found = Forecast(recipe, plan, len(records), benchmarks=benchmarks)
+    forecast = Forecast(recipe, plan, len(records), benchmarks=benchmarks)
     kept = plan.budget.rows(len(records))
-    found.notes.append(f"rows kept: {'at most all' if kept is None else f'{kept:,}'} (budget: {plan.budget})")
+    forecast.notes.append(f"rows kept: {'at most all' if kept is None else f'{kept:,}'} (budget: {plan.budget})")
     if trials is not None:
-        found.notes += [f"left out: {name}: {why}" for name, why in trials.left_out.items()]
+        forecast.notes += [f"left out: {name}: {why}" for name, why in trials.left_out.items()]
         if trials.seconds is not None:
-            found.notes.append(f"trials: no more begins after {_time(trials.seconds)} (`auto_budget`)")
+            forecast.notes.append(f"trials: no more begins after {in_words(trials.seconds)} (`auto_budget`)")
     kept = len(records) if kept is None else kept
-    found.select(plan.selector, kept)
+    forecast.select(plan.selector, kept)
     if train:
-        found.trained_rows, found.models_kept = [kept], 1
-    return found.lines()
+        forecast.train(plan.selector, kept)
+        forecast.models_kept = 1
+    return forecast.lines()
 
 
 def forecast_comparison(recipe: Recipe, records: Records, runs: Sequence[PlannedRun]) -> list[str]:
@@ -246,23 +258,23 @@ def forecast_comparison(recipe: Recipe, records: Records, runs: Sequence[Planned
     set_model_options(args, recipe.model)
     left = [run for run in runs if run.state != "finished"]
     plan = selection_plan(args, records, load_target(args.selection_target, records))
-    found = Forecast(dataclasses.replace(recipe, args=args), plan, len(records))
-    found.notes.append(f"runs: {len(runs):,}, of which {len(runs) - len(left):,} are finished")
+    forecast = Forecast(dataclasses.replace(recipe, args=args), plan, len(records))
+    forecast.notes.append(f"runs: {len(runs):,}, of which {len(runs) - len(left):,} are finished")
     scored: dict[tuple[str, Any], int] = {}
     for run in left:
         budget, seed = run.given["selection_budget"], run.given["seed"]
         kept = len(records) if budget is None else Budget.parse(budget).rows(len(records)) or len(records)
-        found.trained_rows.append(len(records) if run.trains_alike else kept)
         selector = load_selector(run.given["selection_method"], run.given["selection_kwargs"])
+        forecast.train(selector, len(records) if run.trains_alike else kept)
         # The scores of a method serve all budgets; those that a seed decides are each seed's own.
         by_seed = "warmup_rows" in selector.forecast(len(records), 0, kept)
         if (key := (method_name(selector), seed if by_seed else None)) not in scored:
-            found.select(selector, kept)
+            forecast.select(selector, kept)
         scored[key] = kept
-    found.benchmarks = prepare_benchmarks(args, load_sources(recipe)[1])
-    found.compared = sum(run.given["baseline_dir"] is not None for run in runs)
-    found.models_kept = len(left) if recipe.more.save_models else 0
-    return found.lines()
+    forecast.benchmarks = prepare_benchmarks(args, load_sources(recipe)[1])
+    forecast.compared = sum(run.given["baseline_dir"] is not None for run in runs)
+    forecast.models_kept = len(left) if recipe.more.save_models else 0
+    return forecast.lines()
 
 
 def forecast_audit(planned: AuditPlan) -> list[str]:
@@ -270,25 +282,18 @@ def forecast_audit(planned: AuditPlan) -> list[str]:
     recipe, given = planned.recipe, planned.recipe.more
     set_model_options(recipe.args, recipe.model)
     plan = selection_plan(recipe.args, planned.records, load_target(recipe.args.selection_target, planned.records))
-    found = Forecast(recipe, plan, len(planned.records))
+    forecast = Forecast(recipe, plan, len(planned.records))
     for entry in planned.entries:
-        found.select(load_selector(entry.method, entry.kwargs), planned.subset_rows)
+        forecast.select(load_selector(entry.method, entry.kwargs), planned.subset_rows)
     trainings = given.subsets + len(planned.entries) * given.top_seeds
-    found.trained_rows = [planned.subset_rows] * trainings
-    found.notes.append(f"selectors: {', '.join(entry.name for entry in planned.entries)}")
-    found.notes += [f"left out: {name}: {why}" for name, why in planned.left_out.items()]
-    found.notes.append(f"held-out rows, scored after each training: {len(planned.held_out):,}")
-    found.passes["forward_rows"] += len(planned.held_out) * (trainings + 1)
-    return found.lines()
+    forecast.trained_rows = [planned.subset_rows] * trainings
+    forecast.notes.append(f"selectors: {', '.join(entry.name for entry in planned.entries)}")
+    forecast.notes += [f"left out: {name}: {why}" for name, why in planned.left_out.items()]
+    forecast.notes.append(f"held-out rows, scored after each training: {len(planned.held_out):,}")
+    forecast.passes["forward_rows"] += len(planned.held_out) * (trainings + 1)
+    return forecast.lines()
 
 
 def _range(numbers: Sequence[int]) -> str:
     low, high = min(numbers), max(numbers)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _time(seconds: float) -> str:
-    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if seconds >= 1.5 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:,.0f} s"

@@ -25,6 +25,7 @@ from hf_dataselect.parsing import parse_options
 from hf_dataselect.recipe_files import FOLDER, recipe_file, recipe_names
 from hf_dataselect.registry import load_selector, selector_class
 from hf_dataselect.training.config import DataSelectingConfig
+from hf_dataselect.training.forecast import Forecast
 from hf_dataselect.training.recipe import parse_recipe
 from tests.rows import alpaca
 from tests.tiny_training import write_recipe
@@ -226,15 +227,25 @@ def test_the_docs_have_the_options_of_every_kind_of_benchmark():
 
 @pytest.mark.parametrize("command", ["select", "train"])
 def test_a_dry_run_says_what_the_run_then_costs(recipe, tmp_path, capsys, command):
-    main([command, "--config", str(recipe), "--dry_run"])
-    said = capsys.readouterr().out
+    again = ["--selection_schedule.every", "2", "--max_steps", "5"] if command == "train" else []
+    main([command, "--config", str(recipe), *again, "--dry_run"])
+    said, passes = capsys.readouterr().out, 3 * 48 if again else 48  # after steps 2 and 4, too
     assert not (tmp_path / "run").exists()
-    assert "rows: 24 candidates" in said and "forward passes over a row: 48\n" in said and "rows kept: 6" in said
+    assert (
+        "rows: 24 candidates" in said and f"forward passes over a row: {passes}\n" in said and "rows kept: 6" in said
+    )
     assert ("trainings: 1, of 6 rows" in said) == (command == "train") and "time: about" in said and "memory: " in said
     if command == "select":
         main(["select", "--config", str(recipe)])
         done = json.loads((tmp_path / "run" / "selection.json").read_text())["passes"]
         assert done["forward_rows"] == 48
+
+
+def test_a_dry_run_counts_the_scoring_before_training_of_a_policy(recipe):
+    argv = ["--config", str(recipe), "--selection_policy", "tail_drop"]
+    forecast = Forecast(parse_recipe(argv), None, 24)
+    forecast.train(load_selector("random"), 6)
+    assert (forecast.trained_rows, forecast.passes) == ([6], {"forward_rows": 6})
 
 
 def test_a_dry_run_of_a_comparison_and_of_an_audit_counts_all_trainings(recipe, tmp_path, capsys):

@@ -30,5 +30,5 @@ def test_a_dry_run_counts_the_epochs_and_the_held_out_rows_of_trials(tmp_path, c
     for command in ("select", "train"):
         main([command, "--config", str(recipe), "--dry_run"])
         said = capsys.readouterr().out
-        assert f"forward passes over a row: {40 + 64 * 12}\n" in said and "no more begins after 10.0 min" in said
+        assert f"forward passes over a row: {40 + 64 * 12}\n" in said and "no more begins after 10 min" in said
         assert f"rows of warm-ups (trainings of the method's own): {12 * 10 * 3}\n" in said

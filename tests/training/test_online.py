@@ -18,7 +18,9 @@ from hf_dataselect.card import Card
 from hf_dataselect.cli.main import main
 from hf_dataselect.compat.trl import weighing
 from hf_dataselect.data.records import Records
-from hf_dataselect.evaluation.comparison.comparison import compare_runs
+from hf_dataselect.evaluation.comparison.comparison import Comparison, compare_runs
+from hf_dataselect.evaluation.comparison.evaluated_runs import Group, Run
+from hf_dataselect.evaluation.report.remarks import remarks
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
 from hf_dataselect.evaluation.report.while_training import policy_lines
@@ -70,6 +72,18 @@ class Table(Policy):
 
     def observe(self, seen):
         self.seen.append(seen)
+
+
+@dataclass
+class Rounds(Policy):
+    """Rows weigh as much as the number of their round."""
+
+    card: ClassVar[Card] = Card(title="later rounds weigh more")
+    chooses: ClassVar[bool] = True
+
+    def choose(self, rows, progress, random):
+        self.state["round"] = self.state.get("round", 0) + 1
+        return rows[::-1], np.full(len(rows), float(self.state["round"]))
 
 
 TABLE = "tests.training.test_online:Table"
@@ -148,6 +162,17 @@ def test_weights_multiply_the_losses_of_rows(tmp_path):
     written = json.loads((tmp_path / "run" / "policy.json").read_text())
     assert (written["policy"], written["options"]) == (TABLE, kwargs)
     assert written["rows"] == {"served": 6, "times": 6, "dropped": 2, "times_dropped": 2, "always_dropped": 2}
+
+
+def test_a_round_that_ends_within_a_step_keeps_its_weights(tmp_path):
+    options = {"per_device_train_batch_size": 4, "max_steps": 6, "logging_steps": 1}
+    options |= {"padding_free": True, "max_length": None}  # lines of both rounds in one
+    trainer = tiny_trainer(
+        tmp_path, selection_policy="tests.training.test_online:Rounds", train_dataset=sources(), **options
+    )
+    trainer.train()
+    logged = [entry["policy/weight"] for entry in trainer.state.log_history if "policy/weight" in entry]
+    assert logged[:2] == [1, 1] and 1 < logged[2] < 2 and logged[3:5] == [2, 2]  # two of four lines are of the next
 
 
 # --- Every policy, with everything at once ---
@@ -231,8 +256,14 @@ def test_the_method_chooses_again_by_the_model_as_it_is_and_a_kill_while_it_does
     first = np.sort(whole.selection.indices)
     assert written[0]["overlap"] == np.isin(written[0]["rows"], first).mean() and written[0]["rows"] != first.tolist()
     assert whole.selection.seconds >= sum(entry["seconds"] for entry in written) > 0
-    (line,) = policy_lines(json.loads((tmp_path / "whole" / "run" / "policy.json").read_text()))
+    policy = json.loads((tmp_path / "whole" / "run" / "policy.json").read_text())
+    group = Group("one", [Run("one", whole.selection, {}, None, policy=policy)])
+    assert group.policy == "again every 2"
+    said = " ".join(remarks(Comparison([group], None)))
+    assert f"it trained on {policy['rows']['served']} rows" in said and 5 < policy["rows"]["served"] <= 20
+    (line,) = policy_lines(policy)
     assert line[1].startswith("4 times in ")
+    assert all(entry["unscorable"] == {} and entry["untrainable"] == 0 for entry in written)
     rates = [entry["learning_rate"] for entry in whole.state.log_history if "loss" in entry]
     np.testing.assert_allclose(rates, 1e-2 * (1 - np.arange(9) / 9))  # as if nothing had happened
     (ended,) = run_ranks(killed_selecting, tmp_path / "killed", ranks=1, folder=tmp_path)
@@ -244,17 +275,23 @@ def test_the_method_chooses_again_by_the_model_as_it_is_and_a_kill_while_it_does
     assert snapshot(resumed.model)["weights"] == snapshot(whole.model)["weights"]
 
 
-def test_rows_that_were_trained_on_can_be_left_out_of_later_selections(tmp_path):
+def test_rows_that_were_trained_on_are_left_out_until_too_few_are_left(tmp_path, caplog):
     schedule = {"every": 1.0, "exclude_seen": True}
-    options = {"selection_schedule": schedule, "save_strategy": "no", "per_device_train_batch_size": 5, "max_steps": 5}
+    options = {"selection_schedule": schedule, "selection_budget": 8, "per_device_train_batch_size": 8}
+    options |= {"max_steps": 6, "save_strategy": "no"}
     trainer = selecting_again(tmp_path, **options)
-    kept = [entry["rows"] for entry in trainer.online.figures(5)["selections"]]
-    served = [np.sort(trainer.selection.indices).tolist(), *kept]
-    assert sorted(row for rows in served[:4] for row in rows) == [*range(20)]
-    assert served[4] == served[3], "nothing is left: the last rows stay"
+    entries = trainer.online.figures(6)["selections"]
+    served = [np.sort(trainer.selection.indices).tolist(), *(entry["rows"] for entry in entries)]
+    assert [len(kept) for kept in served] == [8] * 6
+    assert [entry["candidates"] for entry in entries] == [12, 20, 12, 20, 12]  # 4 are fewer than 8: from all again
+    assert [entry["began_anew"] for entry in entries] == [False, True, False, True, False]
+    assert [len({*one} & {*two}) for one, two in zip(served[::2], served[1::2], strict=True)] == [0, 0, 0]
+    assert caplog.text.count("exclude_seen leaves 4 rows, too few to choose 8 among") == 1
 
 
 # --- What is refused ---
+
+UNSEEN = {"selection_policy": None, "method": "perplexity", "selection_schedule": {"every": 2, "exclude_seen": True}}
 
 
 @pytest.mark.parametrize(
@@ -269,6 +306,9 @@ def test_rows_that_were_trained_on_can_be_left_out_of_later_selections(tmp_path)
         ({"selection_policy": None, "selection_schedule": "often"}, "must be 'once' or a mapping"),
         ({"selection_policy": None, "selection_schedule": {"evry": 2}}, "needs `every`"),
         ({"selection_policy": None, "selection_schedule": {"every": 0}}, "every=0.0 must be"),
+        ({**UNSEEN, "selection_budget_by": "source"}, "`selection_budget_by='source'`: a group may have no rows left"),
+        ({**UNSEEN, "selection_budget": "score >= 2"}, "`selection_budget='score >= 2"),
+        ({**UNSEEN, "selection_budget": "2k tokens"}, "keeps as many rows each time"),
         ({"loss_type": "dft"}, "`loss_type=dft`"),
         ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor=0.1`"),
         ({"auto_find_batch_size": True}, "`auto_find_batch_size=True`"),
@@ -314,7 +354,8 @@ def test_flow_weighs_as_its_authors_do():
     found = golden("flow")
     loss, weights = (np.array([row[name] for row in found["rows"]]) for name in ("mean_loss", "weight"))
     np.testing.assert_allclose(weights_of(loss), weights, atol=found["tolerance"]["weight"]["absolute"])
-    assert weights_of(np.array([1.0, np.nan, 1.0])).tolist() == [np.exp(-1), 0.0, np.exp(-1)]
+    assert weights_of(np.array([1.0, np.nan, 1.0])).tolist() == [np.exp(-1), 1.0, np.exp(-1)]
+    assert weights_of(np.full(2, np.nan)).tolist() == [1.0, 1.0]
     tokens = [len(row["ids"]) - row["n_prompt"] for row in found["rows"]]
     assert (weights_of(loss) * loss * tokens).sum() / sum(tokens) == pytest.approx(found["weighted_loss"], rel=1e-4)
 
@@ -334,14 +375,14 @@ def test_info_batch_prunes_as_its_authors_do(number):
     case = golden("infobatch")["cases"][number]
     policy = InfoBatch(case["prune_ratio"], case["delta"])
     rows = np.arange(case["rows"])
-    policy.state |= {"losses": np.full(len(rows), np.nan), "weights": np.ones(len(rows))}
+    policy.state["losses"] = np.full(len(rows), np.nan)
     for epoch in case["log"]:
         number, random = epoch["epoch"], np.random.RandomState(epoch["epoch"] + 1)
         pruned = number + 1 <= case["epochs"] * case["delta"]
-        order = policy.choose(rows, 0.0 if pruned else 1.0, random)
-        random.shuffle(order := order.copy())
+        chosen, factors = policy.choose(rows, 0.0 if pruned else 1.0, random)
+        random.shuffle(order := chosen.copy())
         assert order.tolist() == epoch["order"]
-        weights = policy.weights(order, torch.zeros(len(order))).numpy()
+        weights = factors[np.argsort(chosen)][np.searchsorted(np.sort(chosen), order)]
         if pruned:  # the authors keep stale weights after that, in the case that is about it
             np.testing.assert_allclose(weights, epoch["weights"], rtol=1e-6)
         else:
@@ -390,6 +431,20 @@ def test_domains_gain_weight_where_they_learn_least_and_lose_it_again(tmp_path):
     assert weights()[0] == pytest.approx(weights()[1], rel=0.01)
 
 
+def test_a_row_without_a_loss_before_training_weighs_one():
+    policy = TailDrop(0.5, "static")
+    policy.state |= {"before": np.array([1.0, np.nan, 1.0]), "cut": -0.5, "factor": 2.0}
+    assert policy.weights(np.arange(3), torch.tensor([0.0, 0.0, 1.0])).tolist() == [0.0, 1.0, 2.0]
+
+
+def test_domains_say_that_rows_kept_are_of_one_and_which_have_none(caplog):
+    policy, records = Domains(prefer={"c": 2}), Records(sources())
+    policy.check(records)
+    policy.prepare(records, np.array([0, 4]), None)
+    assert "all rows kept are of 'a'" in caplog.text and "prefer names c, of which no row was kept" in caplog.text
+    assert policy.weights(np.array([0, 4]), torch.zeros(2)).tolist() == [1, 1]
+
+
 # --- what is told ---
 
 
@@ -409,3 +464,5 @@ def test_the_report_tells_a_run_with_a_policy_from_the_baseline(tmp_path, capsys
     assert "Share of each source in the weighted tokens" in text
     main(["methods", "tail_drop"])
     assert "Options (`selection_policy_kwargs`):\n  fraction = 0.5" in capsys.readouterr().out
+    main(["methods", TABLE])
+    assert "Options (`selection_policy_kwargs`):\n  values = None" in capsys.readouterr().out

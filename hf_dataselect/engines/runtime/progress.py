@@ -170,7 +170,9 @@ class Series:
 
 
 def in_words(seconds: float) -> str:
-    """A duration to two digits: `40 s`, `12 min`, `3.5 h`."""
+    """A duration to two digits: `40 s`, `12 min`, `3.5 h`, `1.6 days`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
-    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    if seconds < 5400:
+        return f"{round(seconds / 60)} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 129600 else f"{seconds / 86400:,.1f} days"

@@ -141,8 +141,12 @@ class Group:
 
     @property
     def policy(self) -> str | None:
-        """What selected while they trained."""
-        return self.runs[0].recipe.get("selection_policy")
+        """What selected while they trained: a policy, or the method again."""
+        run = self.runs[0]
+        if run.policy.get("policy") != "selection_schedule":
+            return run.recipe.get("selection_policy")
+        schedule = run.policy["options"]
+        return f"again every {schedule['every']:g}" + (" of unseen rows" if schedule["exclude_seen"] else "")
 
     @property
     def is_full(self) -> bool:

@@ -28,6 +28,10 @@ def _of_runs(comparison: Comparison) -> Iterator[tuple[str, str]]:
     for run in (run for group in comparison.groups for run in group.runs):
         for name, error in run.failed.items():
             yield run.name, f"the benchmark {name!r} failed: {error}"
+        if run.policy.get("selections"):
+            served = run.policy["rows"]["served"]
+            part = f"{served:,} rows ({served / run.selection.candidates:.1%} of the candidates)"
+            yield run.name, f"SDF, rows kept and control are those of the first selection: it trained on {part}."
 
 
 def _of_groups(comparison: Comparison) -> Iterator[tuple[str, str]]:

@@ -15,8 +15,10 @@ from ...engines.store.arrow_files import checked_map
 class RowBatch(NamedTuple):
     """The rows of a micro-batch."""
 
-    #: Rows of the candidate dataset, int64 `(r,)`, ascending.
+    #: Rows of the candidate dataset, int64 `(r,)`, ascending; one that two rounds serve is there twice.
     rows: np.ndarray
+    #: Factors of their losses in the round that serves them, float64 `(r,)`.
+    weights: np.ndarray
     #: Place in `rows` of each token, `(lines, tokens)`; `r` for padding.
     of_token: torch.Tensor
 
@@ -58,8 +60,8 @@ class Lines:
 
     def rows_of(self, places: list[int]) -> list[np.ndarray]:
         """The candidate row of each token of some lines."""
-        found = self._numbered[places]["input_ids"].combine_chunks()
-        return np.split(self.rows[found.flatten().to_numpy()], _starts(found)[1:])
+        numbers = self._numbered[places]["input_ids"].combine_chunks()
+        return np.split(self.rows[numbers.flatten().to_numpy()], _starts(numbers)[1:])
 
 
 def _starts(lists: Any) -> np.ndarray:
@@ -67,19 +69,37 @@ def _starts(lists: Any) -> np.ndarray:
     return offsets[:-1] - offsets[0]
 
 
-def row_batch(of_lines: list[np.ndarray], shape: torch.Size) -> RowBatch:
+class Round(NamedTuple):
+    """What is served together: lines, their rows, and the factors of these."""
+
+    lines: Lines
+    #: Rows of the candidate dataset, int64 `(m,)`, ascending.
+    rows: np.ndarray
+    #: Factors of their losses, float64 `(m,)`.
+    weights: np.ndarray
+
+
+def row_batch(served: list[tuple[Round, int]], shape: torch.Size) -> RowBatch:
     """
     The rows of tokens of lines as a collator lays them out: each line padded on the right, or, without padding, one
     after the other.
     """
-    if shape[0] == 1 < len(of_lines):
-        of_lines = [np.concatenate(of_lines)]
+    rounds = list({id(one): one for one, _ in served}.values())
+    number = {id(one): i for i, one in enumerate(rounds)}
+    keys = [one.lines.rows_of([place])[0] * len(rounds) + number[id(one)] for one, place in served]
+    if shape[0] == 1 < len(keys):
+        keys = [np.concatenate(keys)]
     laid_out = np.full(shape, np.iinfo(np.int64).max)
-    for line, rows in zip(laid_out, of_lines, strict=True):
-        line[: len(rows)] = rows
-    rows, places = np.unique(np.concatenate(of_lines), return_inverse=True)
-    places = np.where(laid_out == np.iinfo(np.int64).max, len(rows), np.searchsorted(rows, laid_out))
-    return RowBatch(rows, torch.from_numpy(places))
+    for line, of_line in zip(laid_out, keys, strict=True):
+        line[: len(of_line)] = of_line
+    known = np.unique(np.concatenate(keys))
+    places = np.where(laid_out == np.iinfo(np.int64).max, len(known), np.searchsorted(known, laid_out))
+    rows, of_round = np.divmod(known, len(rounds))
+    weights = np.ones(len(rows))
+    for i, one in enumerate(rounds):
+        here = of_round == i
+        weights[here] = one.weights[np.searchsorted(one.rows, rows[here])]
+    return RowBatch(rows, weights, torch.from_numpy(places))
 
 
 class Pool:

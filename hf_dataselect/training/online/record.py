@@ -3,7 +3,9 @@
 from typing import Any
 
 import numpy as np
+from datasets import Dataset
 
+from ...data.groups import groups_of
 from ...policy import Seen
 
 
@@ -16,15 +18,17 @@ class Record:
     Counts of rows and sums over tokens.
 
     Args:
-        names (`list[str]`):
-            Sources.
-        of_row (`np.ndarray`):
-            Source of each candidate row, integers `(n,)`.
+        dataset ([`~datasets.Dataset`]):
+            The candidates.
+        column (`str`):
+            That of their sources; without it, all rows are of one.
     """
 
-    def __init__(self, names: list[str], of_row: np.ndarray):
-        self._names, self._of_row = names, of_row
-        self._times = {name: np.zeros(len(of_row), np.int32) for name in ("seen", "dropped")}
+    def __init__(self, dataset: Dataset, column: str):
+        self._names, self._of_row = ["all rows"], np.zeros(len(dataset), np.int32)
+        if column in dataset.column_names:
+            self._names, self._of_row = groups_of(dataset, column)
+        self._times = {name: np.zeros(len(dataset), np.int32) for name in ("seen", "dropped")}
         self._history: list[dict[str, Any]] = []
         self._new: dict[str, float] = {}
 
@@ -90,12 +94,3 @@ def _parts(values: list[float]) -> list[float]:
 
 def _ratios(sums: list[float], counts: list[float]) -> list[float | None]:
     return [part / count if count else None for part, count in zip(sums, counts, strict=True)]
-
-
-def sources_of(dataset: Any, column: str) -> tuple[list[str], np.ndarray]:
-    """Names of the sources of rows and the source of each `(n,)`; one of all rows where there is no such column."""
-    if column not in dataset.column_names:
-        return ["all rows"], np.zeros(len(dataset), np.int32)
-    values = [str(value) for value in dataset.select_columns([column]).with_format(None)[column]]
-    names, of_row = np.unique(values, return_inverse=True)
-    return names.tolist(), of_row.astype(np.int32)

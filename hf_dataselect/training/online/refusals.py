@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ...budget import Budget
 from ...compat.accelerate import launched_sharded
 from ...compat.peft import learns_prompt
 from ...compat.trl import check_token_losses, is_default_collator
@@ -31,6 +32,8 @@ def check_policy_options(args: Any) -> None:
         said = f"`selection_schedule={args.selection_schedule!r}`"
         if args.selector.fixed_budget:
             raise ValueError(f"{said}: `{args.selection_method}` keeps every row each time. Choose another method.")
+        if schedule.exclude_seen:
+            _check_count(args, said)
     if "training" in args.selector.needs():
         raise ValueError(
             f"{said} with `selection_method={args.selection_method!r}`, whose trials train by themselves: choose "
@@ -60,9 +63,24 @@ def check_policy_options(args: Any) -> None:
             "lines are split over ranks: leave it out",
         ),
     }
-    for name, (found, value, why) in refused.items():
-        if found:
+    for name, (is_given, value, why) in refused.items():
+        if is_given:
             raise ValueError(f"{said} with `{name}={value}`: {why}.")
+
+
+def _check_count(args: Any, said: str) -> None:
+    """Refuse budgets that don't mean the same number of rows of those that are left."""
+    if args.selection_budget_by is not None:
+        raise ValueError(
+            f"{said} with `selection_budget_by={args.selection_budget_by!r}`: a group may have no rows left. Remove "
+            "one, or exclude_seen."
+        )
+    given = args.selector.default_budget if args.selection_budget is None else args.selection_budget
+    if (budget := Budget.parse(given)).unit not in ("fraction", "rows"):
+        raise ValueError(
+            f"{said} with `selection_budget={str(budget)!r}`: exclude_seen keeps as many rows each time. Give a "
+            "fraction or a count, or remove exclude_seen."
+        )
 
 
 def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from ...policy import Policy
-from .lines import Lines, Pool
+from .lines import Pool, Round
 
 
 class RoundSampler:
@@ -25,18 +25,18 @@ class RoundSampler:
     def __init__(self, pool: Pool, policy: Policy, seed: int):
         self._pool, self._policy, self._seed = pool, policy, seed
         self.round, self._served = 0, 0
-        self._rows, self._order = pool.rows[:0], np.zeros(0, np.int64)
-        self._lines: Lines = pool.lines
+        self._order = np.zeros(0, np.int64)
+        self._now = Round(pool.lines, pool.rows, np.ones(len(pool.rows)))
 
-    def take(self, count: int, progress: float) -> list[tuple[Lines, int]]:
-        """The next lines, and where they are."""
-        taken: list[tuple[Lines, int]] = []
+    def take(self, count: int, progress: float) -> list[tuple[Round, int]]:
+        """The next lines: the round of each, and its place there."""
+        taken: list[tuple[Round, int]] = []
         while len(taken) < count:
             if self._served == len(self._order):
                 self._begin(progress)
             some = self._order[self._served :][: count - len(taken)]
             self._served += len(some)
-            taken += [(self._lines, int(place)) for place in some]
+            taken += [(self._now, int(place)) for place in some]
         return taken
 
     def end_round(self) -> None:
@@ -46,19 +46,21 @@ class RoundSampler:
     def _begin(self, progress: float) -> None:
         self.round += 1
         random = np.random.RandomState((self._seed + self.round) % 2**32)
-        self._rows, self._served = self._policy.choose(self._pool.rows, progress, random), 0
-        self._lines = self._pool.of(self._rows)
-        if len(self._lines) == 0:
-            raise ValueError(f"`selection_policy`: none of the {len(self._rows)} rows of a round can be trained on.")
-        self._order = np.arange(len(self._lines))
+        rows, weights = self._policy.choose(self._pool.rows, progress, random)
+        ascending = np.argsort(rows)
+        self._now, self._served = Round(self._pool.of(rows), rows[ascending], weights[ascending]), 0
+        if len(self._now.lines) == 0:
+            raise ValueError(f"`selection_policy`: none of the {len(rows)} rows of a round can be trained on.")
+        self._order = np.arange(len(self._now.lines))
         random.shuffle(self._order)
 
     def state_dict(self) -> dict[str, Any]:
-        """The round, its rows and order, and how far it is."""
-        return {"round": self.round, "served": self._served, "rows": self._rows, "order": self._order}
+        """The round, its rows, their factors and order, and how far it is."""
+        rows = {"rows": self._now.rows, "weights": self._now.weights}
+        return {"round": self.round, "served": self._served, "order": self._order} | rows
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a [`state_dict`]."""
         self.round, self._served = state["round"], state["served"]
-        self._rows, self._order = state["rows"], state["order"]
-        self._lines = self._pool.of(self._rows)
+        self._order = state["order"]
+        self._now = Round(self._pool.of(state["rows"]), state["rows"], state["weights"])

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
+from ...budget import Budget
 from ...card import Card
 from ...context import Context
 from ...data.records import Records
@@ -34,7 +35,8 @@ class Schedule:
         every (`float` or `int`):
             At most 1 is a part of an epoch over the rows that were kept first; more are optimizer steps.
         exclude_seen (`bool`, *optional*, defaults to `False`):
-            Whether rows that were trained on since the beginning are left out of later selections.
+            Whether rows that were trained on are left out of later selections. Once the others are too few to choose
+            as many as at first, all are candidates again.
     """
 
     every: Annotated[float, Interval(0, closed="neither")]
@@ -59,6 +61,10 @@ class Schedule:
     def steps(self, of_epoch: int) -> int:
         """Optimizer steps between selections."""
         return max(1, round(self.every * of_epoch)) if self.every <= 1 else int(self.every)
+
+    def times(self, updates: int, of_epoch: int) -> int:
+        """Selections after the first in a training of so many optimizer updates."""
+        return (updates - 1) // self.steps(of_epoch)
 
 
 class Reselection(Policy):
@@ -86,8 +92,10 @@ class Reselection(Policy):
     def observe(self, seen: Any) -> None:
         self.state["seen"][seen.rows] = True
 
-    def choose(self, rows: np.ndarray, progress: float, random: np.random.RandomState) -> np.ndarray:
-        return self.state["kept"]
+    def choose(
+        self, rows: np.ndarray, progress: float, random: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self.state["kept"], np.ones(len(self.state["kept"]))
 
     def renew(self, step: int, rows: np.ndarray) -> float:
         """
@@ -102,25 +110,55 @@ class Reselection(Policy):
         Returns:
             `float`: the seconds that it cost, see [`Selection`].
         """
-        trainer, before, seconds = self._trainer, self.state["kept"], 0.0
-        among = rows[~self.state["seen"][rows]] if self.schedule.exclude_seen else np.arange(len(trainer.records))
-        if len(among) > len(trainer.selection.indices) or not self.schedule.exclude_seen:
-            chosen = self._selected(among, step)
-            among, seconds = among[chosen.indices], chosen.seconds
-        if len(kept := np.intersect1d(among, rows)):
-            self.state["kept"] = kept
-        entry = {"step": step, "kept": len(self.state["kept"]), "seconds": seconds, "str": self._str(seconds)}
-        entry["overlap"] = float(np.isin(self.state["kept"], before).mean())
-        self.state["selections"].append(entry | {"rows": self.state["kept"].tolist()})
+        before = self.state["kept"]
+        among, began_anew = self._candidates(rows)
+        chosen = self._selected(among, step)
+        kept = np.intersect1d(among[chosen.indices], rows)
+        untrainable = len(chosen.indices) - len(kept)
+        if not len(kept):
+            logger.warning(
+                "`selection_schedule`: at step %d the method keeps no row that can be trained on; the %d rows kept "
+                "before are trained on.",
+                step,
+                len(before),
+            )
+            kept = before
+        self.state["kept"] = kept
+        entry = {"step": step, "kept": len(kept), "seconds": chosen.seconds, "str": self._str(chosen.seconds)}
+        entry |= {"candidates": len(among), "began_anew": began_anew, "untrainable": untrainable}
+        for kind in ("unscorable", "dropped"):
+            entry[kind] = {reason: len(of_reason) for reason, of_reason in getattr(chosen, kind).items()}
+        entry["overlap"] = float(np.isin(kept, before).mean())
+        self.state["selections"].append(entry | {"rows": kept.tolist()})
         logger.info("Step %d: %d rows are kept, %.0f %% of them as before.", step, len(kept), 100 * entry["overlap"])
-        return seconds
+        return chosen.seconds
+
+    def _candidates(self, rows: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Rows to choose among, and whether those that were trained on are candidates again."""
+        if not self.schedule.exclude_seen:
+            return np.arange(len(self._trainer.records)), False
+        left, wanted = rows[~self.state["seen"][rows]], len(self._trainer.selection.indices)
+        if round(self._trainer.plan.selector.largest_part * len(left)) >= wanted:
+            return left, False
+        if not any(entry["began_anew"] for entry in self.state["selections"]):
+            logger.warning(
+                "`selection_schedule`: exclude_seen leaves %d rows, too few to choose %d among: all %d are candidates "
+                "again, here and whenever it happens later.",
+                len(left),
+                wanted,
+                len(rows),
+            )
+        self.state["seen"][:] = False
+        return rows, True
 
     def _selected(self, among: np.ndarray, step: int) -> Selection:
         trainer = self._trainer
         plan, ctx = trainer.plan, trainer.context()
-        if self.schedule.exclude_seen:  # as many of those that are left
-            options = {"records": trainer.records.subset(among), "budget": len(trainer.selection.indices)}
-            plan, ctx = dataclasses.replace(plan, **options), ctx.of_rows(among)
+        if self.schedule.exclude_seen:
+            most = max(1, round(plan.selector.largest_part * len(among)))
+            budget = Budget(min(len(trainer.selection.indices), most), "rows")
+            plan = dataclasses.replace(plan, records=trainer.records.subset(among), budget=budget)
+            ctx = ctx.of_rows(among)
         with preserved(trainer.model), meeting(), doing(f"Selecting again (step {step:,})"):
             return plan.select(dataclasses.replace(ctx, seed=ctx.seed + step), None, {})
 

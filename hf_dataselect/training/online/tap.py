@@ -35,7 +35,7 @@ class Tap:
         return weighing(model, self._weigh)
 
     def _weigh(self, losses: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-        rows, of_token = self._expected.popleft()
+        rows, of_round, of_token = self._expected.popleft()
         if of_token[:, 1:].shape != losses.shape:
             raise ValueError(
                 f"`selection_policy`: the losses of {tuple(losses.shape)} tokens are not those of lines of "
@@ -47,7 +47,7 @@ class Tap:
             torch.zeros(len(rows) + 1, dtype=exact, device=losses.device).index_add_(0, places, part.reshape(-1))
             for part in (losses.to(exact), counted.to(exact))
         )
-        weights = self._policy.weights(rows, (sums / tokens)[:-1])
+        weights = self._policy.weights(rows, (sums / tokens)[:-1]) * torch.from_numpy(of_round).to(sums)
         self._seen.append((rows, torch.stack([sums[:-1], tokens[:-1], weights.to(exact)])))
         weights = torch.cat([weights, weights.new_ones(1)]).to(losses.dtype)
         return weights[places].view_as(losses)

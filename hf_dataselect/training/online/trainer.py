@@ -1,6 +1,7 @@
 """[`OnlineTrainer`]: [`~trl.SFTTrainer`] whose steps a policy takes part in; without one, it changes nothing."""
 
 from collections.abc import Iterator
+from inspect import signature
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,8 @@ class OnlineTrainer(SFTTrainer):
         raise NotImplementedError
 
     def __init__(self, model: Any, args: Any, data_collator: Any, *more: Any, **kwargs: Any):
-        names = ("train_dataset", "eval_dataset", "processing_class", "compute_loss_func")
-        check_policy_rows(args, self.records, data_collator, dict(zip(names, more, strict=False)) | kwargs)
+        given = signature(SFTTrainer).bind(model, args, data_collator, *more, **kwargs).arguments
+        check_policy_rows(args, self.records, data_collator, given)
         super().__init__(model, args, data_collator, *more, **kwargs)
         schedule = Schedule.parse(args.selection_schedule)
         if args.policy is not None or schedule is not None:

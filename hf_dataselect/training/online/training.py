@@ -13,12 +13,12 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from ...engines.runtime.model_state import preserved
 from ...engines.runtime.phase import doing
 from ...engines.runtime.ranks import meeting
-from ...policy import Policy, Seen
+from ...policy import Policy, Seen, progress_at
 from ...runs.files import POLICY, plain, write
 from ...runs.folder import write_selection
 from ..checkpointed import Checkpointed, packed, unpacked
-from .lines import Lines, Pool, row_batch
-from .record import Record, sources_of
+from .lines import Lines, Pool, Round, row_batch
+from .record import Record
 from .sampler import RoundSampler
 from .schedule import Reselection
 from .tap import Tap
@@ -66,47 +66,47 @@ class OnlineTraining(Checkpointed):
         trainer, records = self.trainer, self.trainer.records
         self.resumed_from, self.tap = resumed_from, Tap(self.policy)
         self.sampler = RoundSampler(self.pool, self.policy, trainer.args.seed)
-        self.record = Record(*sources_of(records.dataset, getattr(self.policy, "column", "source")))
+        self.record = Record(records.dataset, getattr(self.policy, "column", "source"))
         self.policy.state.clear()
         self.seconds = self.prepared_in = 0.0
+        self.unscorable: dict[str, int] = {}
         if resumed_from is not None:
             return
         started, ctx = time.perf_counter(), trainer.context()
         with preserved(trainer.model), meeting(), doing("Preparing the policy"):
             self.policy.prepare(records, self.pool.rows, ctx)
-        for reason, rows in ctx.account.rows("unscorable").items():
-            logger.warning("`selection_policy`: %d rows have no loss before training: %s.", len(rows), reason)
+        self.unscorable = {reason: len(rows) for reason, rows in ctx.account.rows("unscorable").items()}
+        for reason, count in self.unscorable.items():
+            logger.warning("`selection_policy`: %d rows have no loss before training, and weigh 1: %s.", count, reason)
         self.prepared_in = time.perf_counter() - started + ctx.account.cached_seconds
         self._spend(self.prepared_in)
 
     def batches(self, dealt: list[list[int]]) -> list[Any]:
         """The micro-batches of a step, for as many lists of tickets."""
         started, collating = time.perf_counter(), 0.0
-        places = [[(self.lines, ticket) for ticket in tickets] for tickets in dealt]
+        whole = Round(self.lines, self.pool.rows, np.ones(len(self.pool.rows)))
+        served = [[(whole, ticket) for ticket in tickets] for tickets in dealt]
         if self.policy.chooses and dealt:
-            places = self._drawn([len(tickets) for tickets in dealt])
-        found, expected = [], []
-        for micro in places:
-            of_lines, examples = [], []
-            for lines, place in micro:
-                of_lines += lines.rows_of([place])
-                examples += lines.examples([place])
+            served = self._drawn([len(tickets) for tickets in dealt])
+        micro_batches, expected = [], []
+        for lines in served:
+            examples = [one.lines.examples([place])[0] for one, place in lines]
             begun = time.perf_counter()
-            found.append(self.trainer.data_collator(examples))
+            micro_batches.append(self.trainer.data_collator(examples))
             collating += time.perf_counter() - begun
-            expected.append(row_batch(of_lines, found[-1]["input_ids"].shape))
+            expected.append(row_batch(lines, micro_batches[-1]["input_ids"].shape))
         self.tap.expect(expected)
         self.seconds += time.perf_counter() - started - collating
-        return found
+        return micro_batches
 
-    def _drawn(self, sizes: list[int]) -> list[list[tuple[Any, int]]]:
+    def _drawn(self, sizes: list[int]) -> list[list[tuple[Round, int]]]:
         """This rank's micro-batches of the lines of all ranks."""
         state, accelerator = self.trainer.state, self.trainer.accelerator
         if isinstance(self.policy, Reselection) and self._is_due(state.global_step):
             self._spend(self.policy.renew(state.global_step, self.pool.rows))
             self.sampler.end_round()
         ranks, rank = accelerator.num_processes, accelerator.process_index
-        taken = self.sampler.take(sum(sizes) * ranks, _progress(state))
+        taken = self.sampler.take(sum(sizes) * ranks, progress_at(state.global_step, state.max_steps))
         ends = np.cumsum([0, *(size for size in sizes for _ in range(ranks))])
         mine = range(rank, len(ends) - 1, ranks)
         return [taken[ends[place] : ends[place + 1]] for place in mine]
@@ -151,6 +151,7 @@ class OnlineTraining(Checkpointed):
             "selections": self.policy.state.get("selections"),
             "steps": steps,
             "rounds": self.sampler.round if self.policy.chooses else None,
+            "unscorable": self.unscorable,
             "prepare_seconds": self.prepared_in,
             "seconds_a_step": self.seconds / max(1, steps),
         } | self.record.figures()
@@ -158,7 +159,8 @@ class OnlineTraining(Checkpointed):
     def state_dict(self) -> dict[str, Any]:
         """The policy's state, the round, what was counted, and the seconds that it took."""
         parts = {"policy": self.policy.state, "sampler": self.sampler.state_dict(), "record": self.record.state_dict()}
-        return packed(parts) | {"rows": packed(self.pool.rows), "seconds": [self.seconds, self.prepared_in]}
+        counted = {"seconds": [self.seconds, self.prepared_in], "unscorable": self.unscorable}
+        return packed(parts) | {"rows": packed(self.pool.rows)} | counted
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """
@@ -167,14 +169,11 @@ class OnlineTraining(Checkpointed):
         Raises:
             `ValueError`: it is of other rows.
         """
-        found = unpacked(state)
-        if not np.array_equal(found["rows"], self.pool.rows):
+        parts = unpacked(state)
+        if not np.array_equal(parts["rows"], self.pool.rows):
             raise ValueError("`resume_from_checkpoint`: its policy was given other rows. Train anew, without it.")
-        self.policy.state |= found["policy"]
-        self.sampler.load_state_dict(found["sampler"])
-        self.record.load_state_dict(found["record"])
-        self.seconds, self.prepared_in = found["seconds"]
-
-
-def _progress(state: TrainerState) -> float:
-    return min(1.0, state.global_step / max(1, state.max_steps - 1))
+        self.policy.state |= parts["policy"]
+        self.sampler.load_state_dict(parts["sampler"])
+        self.record.load_state_dict(parts["record"])
+        self.seconds, self.prepared_in = parts["seconds"]
+        self.unscorable = parts["unscorable"]

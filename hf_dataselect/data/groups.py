@@ -1,0 +1,11 @@
+"""[`groups_of`]: rows by the value of a column."""
+
+import numpy as np
+from datasets import Dataset
+
+
+def groups_of(dataset: Dataset, column: str) -> tuple[list[str], np.ndarray]:
+    """Values of a column as text, sorted, and the place there of each row's, int32 `(n,)`."""
+    values = [str(value) for value in dataset.select_columns([column]).with_format(None)[column]]
+    names, of_row = np.unique(np.array(values, str), return_inverse=True)
+    return names.tolist(), of_row.astype(np.int32)
