@@ -37,6 +37,7 @@ from .callbacks import comparable_baseline
 from .comparison import PlannedRun
 from .inputs import load_processing_class_of, prepare_benchmarks, selection_plan
 from .judge_calls import judge_total
+from .online.refusals import check_policy_rows
 from .online.schedule import Schedule
 from .rates import Rates, measured_rates
 from .recipe import Recipe, load_held_out, load_sources, set_model_options
@@ -226,8 +227,7 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     """What `train` or `select` would do."""
     args = recipe.args
     rows, held_out = load_sources(recipe, evaluation=train)
-    text_field = args.dataset_text_field
-    records = Records(rows if train else scored_columns(rows, text_field), text_field)
+    records = Records(rows if train else scored_columns(rows, args.dataset_text_field), args.dataset_text_field)
     plan = selection_plan(args, records, load_target(args.selection_target, records))
     plan.check(recipe.model.model_name_or_path, args.runtime(None).cache_dir)
     set_model_options(args, recipe.model)
@@ -235,6 +235,8 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     if "training" in plan.needs and not train:
         held_out = load_held_out(recipe)
     trials = plan_trials(plan, held_out, recipe.model.model_name_or_path)
+    if train:
+        check_policy_rows(args, records, None, {})
     if train and args.baseline_dir:
         comparable_baseline(args.baseline_dir, benchmarks)
     forecast = Forecast(recipe, plan, len(records), benchmarks=benchmarks)

@@ -18,9 +18,13 @@ def test_a_dry_run_refuses_what_the_run_refuses(tmp_path, capsys):
     for command in ("train", "select"):
         said = [refused(capsys, [command, *auto, *more]) for more in ([], ["--dry_run"])]
         assert said[0] == said[1] and "rows are fewer than 32" in said[0]
-    train = ["train", "--config", str(recipe), "--baseline_dir", "no such run"]
-    said = [refused(capsys, [*train, *more]) for more in ([], ["--dry_run"])]
-    assert said[0] == said[1] and "`baseline_dir='no such run'` is not the folder" in said[0]
+    for options, why in (
+        (["--baseline_dir", "no such run"], "`baseline_dir='no such run'` is not the folder"),
+        (["--selection_policy", "domains"], "column='source' is not in `train_dataset`"),
+    ):
+        train = ["train", "--config", str(recipe), *options]
+        said = [refused(capsys, [*train, *more]) for more in ([], ["--dry_run"])]
+        assert said[0] == said[1] and why in said[0]
 
 
 def test_a_dry_run_counts_the_epochs_and_the_held_out_rows_of_trials(tmp_path, capsys):
