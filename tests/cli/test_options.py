@@ -103,7 +103,7 @@ def parsed(monkeypatch) -> dict:
 
 #: What writes cards and pushes: tested in tests/runs/test_publish.py and tests/evaluation/report/test_model_card.py.
 PUSHES = {"hub_subset_id", "hub_report_id", "update_cards"}
-#: What selects while training: tested in tests/training/test_online.py.
+#: What selects while training: tested in tests/training/test_online.py and test_selecting_again.py.
 ONLINE = {"selection_policy", "selection_policy_kwargs", "selection_schedule"}
 #: Options that `select` and `train` share with TRL, and that decide what is selected from what.
 SHARED = {"seed", "max_length", "dataset_num_proc", "gradient_checkpointing", "dataset_text_field", "use_cpu"}
