@@ -51,7 +51,7 @@ _INSTEAD = {
     "selection_budget": "budgets",
     "seed": "seeds",
     "baseline_dir": "`full`, which is always among the",
-}
+} | dict.fromkeys(("selection_policy", "selection_schedule"), "none: train with and without it, and `report` both")
 
 
 @dataclass
