@@ -85,9 +85,10 @@ def test_one_rank_is_killed_and_the_rest_as_the_block_ends(tmp_path):
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT])
 def test_ranks_end_with_the_process_that_started_them(tmp_path, signum):
     code = """
-        import sys, time
+        import signal, sys, time
         from pathlib import Path
         from tests import processes
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         processes._SERVER.set_forkserver_preload([])
         with processes.start_ranks(time.sleep, 600, folder=Path(sys.argv[1])) as run:
             print(*(process.pid for process in run.processes), flush=True)
