@@ -47,7 +47,7 @@ METHODS = {
     "less": ("less", {}),
     "less, without momentum": ("less", {"momentum": False}),
 }
-#: Of those that fine-tune for a while.
+#: Of those that warm the model up.
 WARMUP = {"warmup_learning_rate": 2e-4, "warmup_batch_size": 4, "warmup_gradient_accumulation": 1}
 
 

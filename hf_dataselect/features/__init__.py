@@ -29,6 +29,7 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | [`~tags.Vocabulary`] | tags, normalized |
 | [`~target_rows.encode_target`] | token rows of the target-task examples |
 | [`~target_vectors.target_vectors`] | vectors of rows and of the target-task examples |
+| [`~influences.Influences`] | options and stages of methods by influence: LESS, BIDS |
 | [`~served.ServesTarget`] | what methods share that take rows for a target by a rule |
 | [`~served.note_served`] | what rows kept give to the tasks of a target, for the report |
 

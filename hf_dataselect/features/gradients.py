@@ -12,7 +12,7 @@ from torch import nn
 from ..context import Context
 from ..data.encoded import Encoded
 from ..engines.gradients.adam import AdamFeature, AdamState
-from ..engines.gradients.collect import check_room_for_gradients, gradients, reduced_gradients
+from ..engines.gradients.collect import Gradients, check_room_for_gradients, gradients, reduced_gradients
 from ..engines.gradients.layers import left_out, linear_layers, lora_layers
 from ..engines.gradients.projection import Projection
 from ..engines.gradients.projection_error import ProjectionError
@@ -72,10 +72,13 @@ class GradientFeatures:
         Raises:
             [`SelectionError`]: no example is usable.
         """
+        return self._gradients_of_examples().vectors
+
+    def _gradients_of_examples(self) -> Gradients:
         label = f"Target gradients {self.place}"
         features = gradients(self.ctx.model, self.examples.tokens, self.ctx.runtime, label=label, **self.options)
         refuse_without_target(np.isfinite(features.norm), self.examples, self.ctx)
-        return features.vectors
+        return features
 
     def similarity(self, target: Target, momentum: bool = True) -> np.ndarray:
         """
@@ -106,9 +109,7 @@ class GradientFeatures:
         Raises:
             [`SelectionError`]: no example is usable, or all have the same direction.
         """
-        label = f"Target gradients {self.place}"
-        found = gradients(self.ctx.model, self.examples.tokens, self.ctx.runtime, label=label, **self.options)
-        refuse_without_target(np.isfinite(found.norm), self.examples, self.ctx)
+        found = self._gradients_of_examples()
         subspace = Subspace(found.vectors[:] * found.norm[:, None].astype(np.float32), dim, self.ctx.agreed)
         if subspace.dim < 2:
             raise SelectionError(

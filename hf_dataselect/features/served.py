@@ -1,13 +1,14 @@
 """What the rows kept give to the tasks of a target: a matrix by source, rows that serve several, what is unserved."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import top_k
-from ..engines.subset.target_similarity import Similarity, best_of_columns, parts_of
+from ..engines.subset.matchers import for_target
+from ..engines.subset.target_similarity import Similarity, best_of_columns, highest, parts_of
 from .target_rows import Columns, columns
 
 
@@ -29,7 +30,7 @@ class ServesTarget:
 
     @property
     def matcher(self) -> str:
-        """The rule over the columns at hand: of single examples, `doubly_greedy` is `max`."""
+        """The rule over the columns: of single examples, `doubly_greedy` is `max`."""
         return "max" if self.rule == "doubly_greedy" else self.rule
 
     def columns_of(self, ctx: Context) -> Columns:
@@ -39,6 +40,31 @@ class ServesTarget:
     def describe(self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: Any, ctx: Context) -> None:
         similarity = features["similarity"] if isinstance(features, dict) else features
         note_served(similarity, scores, chosen, records, self.columns_of(ctx), ctx)
+
+
+#: Rules over similarities of vectors.
+VectorRule = Literal["max", "round_robin", "round_robin_free", "optimal_transport", "knn_uniform", "knn_kde"]
+
+
+class ServesBySimilarity(ServesTarget):
+    """
+    Stages of methods by the similarity of vectors: of features `"similarity"`, a [`Similarity`], `"usable"`, bool
+    `(n,)`, and `"vectors"` of the rows.
+    """
+
+    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
+        return {"forward_rows": rows + target}
+
+    def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
+        weighted = self.columns_of(ctx).weighted
+        return np.where(features["usable"], highest(features["similarity"], weighted), np.nan).astype(np.float32)
+
+    def select(
+        self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
+    ) -> np.ndarray:
+        ties, vectors = ctx.ties(len(scores)), features["vectors"]
+        shares = self.columns_of(ctx).shares
+        return for_target(features["similarity"], scores, k, self.rule, ties, shares, vectors)
 
 
 def note_served(

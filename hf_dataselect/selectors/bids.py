@@ -26,8 +26,8 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.matchers import underserved
-from ..selector import Card
-from .less import LESS
+from ..features.influences import Influences
+from ..selector import Card, Need, Selector
 
 
 #: Standard deviation, relative to the mean, below which influences on an example are the same but for rounding.
@@ -35,9 +35,9 @@ ROUNDING = 1e-6
 
 
 @dataclass
-class BIDS(LESS):
+class BIDS(Influences, Selector):
     """
-    The options of [`LESS`], but
+    The options of [`~features.influences.Influences`], and
 
     Args:
         rule (`str`, *optional*, defaults to `"underserved"`):
@@ -46,7 +46,7 @@ class BIDS(LESS):
             normalising leaves as it is.
     """
 
-    rule: Literal["underserved", "doubly_greedy"] = "underserved"  # type: ignore[assignment]
+    rule: Literal["underserved", "doubly_greedy"] = "underserved"
 
     card: ClassVar[Card] = Card(
         title="rows whose gradients align with what of a target is served least",
@@ -68,6 +68,13 @@ class BIDS(LESS):
         ),
         evidence="the authors' only; not repeated",
     )
+
+    columns: ClassVar[tuple[str, ...] | None] = ()
+    weighs_tasks: ClassVar[bool] = True
+    joins_examples: ClassVar[bool] = True
+
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"text", "model", "target"})
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         features = super().featurize(records, ctx)

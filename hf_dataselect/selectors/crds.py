@@ -29,10 +29,10 @@ from ..data.records import Records
 from ..engines.subset.target_similarity import Similarity, Target, unit
 from ..engines.subset.whitening import Mapped, Whitening
 from ..features.hidden_states import layer_vectors, unscaled_text_vectors
+from ..features.served import ServesBySimilarity, VectorRule
 from ..features.target_vectors import Vectors, target_vectors
 from ..options import PositiveInt
-from ..selector import Card, Want
-from .rds import RDS
+from ..selector import Card, Need, Selector
 
 
 #: Of the paper.
@@ -40,7 +40,7 @@ COMPONENTS = 512
 
 
 @dataclass
-class CRDS(RDS):
+class CRDS(ServesBySimilarity, Selector):
     """
     Args:
         rule (`str`, *optional*, defaults to `"round_robin"`):
@@ -57,6 +57,7 @@ class CRDS(RDS):
             For `"concatenated"`: the `"last"` layers, or `"spread"` over all, whose number `layers` must divide.
     """
 
+    rule: VectorRule = "round_robin"
     representation: Literal["whitened", "concatenated", "centred"] = "whitened"
     components: PositiveInt | None = None
     layers: PositiveInt = 6
@@ -80,9 +81,11 @@ class CRDS(RDS):
         evidence="the authors' only: +0.71 over all rows; no replication found",
     )
     default_budget: ClassVar[float | int | str] = 0.035
+    columns: ClassVar[tuple[str, ...] | None] = ()
+    weighs_tasks: ClassVar[bool] = True
 
-    def wants(self) -> frozenset[Want]:
-        return frozenset()
+    def needs(self) -> frozenset[Need]:
+        return frozenset({"text", "model", "target"})
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         candidates, target = target_vectors(records, ctx, self._states(ctx))

@@ -15,21 +15,18 @@ Relations: [`LESS`] needs the same target and compares gradients.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-
-import numpy as np
+from typing import Any, ClassVar
 
 from ..context import Context
 from ..data.records import Records
-from ..engines.subset.matchers import for_target
-from ..engines.subset.target_similarity import Similarity, Target, highest
-from ..features.served import ServesTarget
+from ..engines.subset.target_similarity import Similarity, Target
+from ..features.served import ServesBySimilarity, VectorRule
 from ..features.target_vectors import target_vectors
 from ..selector import Card, Need, Selector, Want
 
 
 @dataclass
-class RDS(ServesTarget, Selector):
+class RDS(ServesBySimilarity, Selector):
     """
     Args:
         rule (`str`, *optional*, defaults to `"round_robin"`):
@@ -39,9 +36,7 @@ class RDS(ServesTarget, Selector):
             `"knn_uniform"`: rows that are near to most examples; `"knn_kde"`: copies counting as one.
     """
 
-    rule: Literal["max", "round_robin", "round_robin_free", "optimal_transport", "knn_uniform", "knn_kde"] = (
-        "round_robin"
-    )
+    rule: VectorRule = "round_robin"
 
     card: ClassVar[Card] = Card(
         title="rows whose representations are similar to those of a target task",
@@ -63,24 +58,10 @@ class RDS(ServesTarget, Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
 
-    def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        return {"forward_rows": rows + target}
-
     def wants(self) -> frozenset[Want]:
         return frozenset({"position state"})
 
-    def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
+    def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         candidates, target = target_vectors(records, ctx)
         similarity = Similarity(candidates.vectors, Target(target, self.columns_of(ctx).groups, "max"))
         return {"similarity": similarity, "usable": candidates.usable, "vectors": candidates.vectors}
-
-    def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
-        weighted = self.columns_of(ctx).weighted
-        return np.where(features["usable"], highest(features["similarity"], weighted), np.nan).astype(np.float32)
-
-    def select(
-        self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
-    ) -> np.ndarray:
-        ties, vectors = ctx.ties(len(scores)), features["vectors"]
-        shares = self.columns_of(ctx).shares
-        return for_target(features["similarity"], scores, k, self.rule, ties, shares, vectors)

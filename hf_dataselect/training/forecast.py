@@ -239,7 +239,7 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
         check_policy_rows(args, records, None, {})
     if train and args.baseline_dir:
         comparable_baseline(args.baseline_dir, benchmarks)
-    forecast = Forecast(recipe, plan, len(records), benchmarks=benchmarks)
+    forecast = Forecast(recipe, plan, len(records), benchmarks=benchmarks, models_kept=int(train))
     kept = plan.budget.rows(len(records))
     forecast.notes.append(f"rows kept: {'at most all' if kept is None else f'{kept:,}'} (budget: {plan.budget})")
     if trials is not None:
@@ -250,7 +250,6 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     forecast.select(plan.selector, kept)
     if train:
         forecast.train(plan.selector, kept)
-        forecast.models_kept = 1
     return forecast.lines()
 
 

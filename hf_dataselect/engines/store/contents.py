@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
 from torch import nn
 
 from .checked import verified, write_json
 from .files import check_cache
 from .identity import digest
+from .locks import is_locked
 
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Entry(NamedTuple):
     def in_use(self) -> bool:
         """Whether a run is computing what it holds."""
         folder = self.path if self.path.is_dir() else self.path.parent
-        return any(map(_held, folder.glob("*.lock")))
+        return any(map(is_locked, folder.glob("*.lock")))
 
 
 def note_model(cache_dir: Path, identity: str, model: nn.Module) -> None:
@@ -104,16 +104,3 @@ def _described(path: Path) -> dict[str, Any]:
         return verified(json.loads(path.read_bytes().decode()), unchecked=True)
     except (OSError, ValueError, RecursionError):
         return {}
-
-
-def _held(path: Path) -> bool:
-    """Whether another process holds the lock."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    except (OSError, NotImplementedError):
-        return False
-    lock.release()
-    return False

@@ -76,3 +76,16 @@ class WorkLock:
             "another `selection_cache_dir`.",
             *(holder or "its process is not known", self.work, waited, self.path),
         )
+
+
+def is_locked(path: Path) -> bool:
+    """Whether another process holds the lock of a file; `False` where files can't be locked."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
+    lock.release()
+    return False
