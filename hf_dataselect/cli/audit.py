@@ -13,7 +13,7 @@ from ..runs.files import plain
 from ..training.audit import carry_out_audit, finish
 from ..training.audit_arguments import AuditArguments
 from ..training.audit_plan import plan_audit
-from ..training.forecast import forecast_audit
+from ..training.dry_run import forecast_audit
 from ..training.recipe import parse_recipe
 from .console import alone_in, checked, log_to_console, say, without_dry_run
 

@@ -15,7 +15,7 @@ from ..evaluation.report.verdict import conclusion
 from ..runs.hub import make_repo
 from ..training.compare_arguments import CompareArguments
 from ..training.comparison import carry_out, plan, series_of
-from ..training.forecast import forecast_comparison
+from ..training.dry_run import forecast_comparison
 from ..training.recipe import parse_recipe
 from .console import alone_in, checked, log_to_console, say, without_dry_run
 from .report import push_report

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..engines.store.files import written_atomic
 from ..runs.files import SELECTED
 from ..runs.publish import push_selected, selected_dataset
-from ..training.forecast import forecast_run
+from ..training.dry_run import forecast_run
 from ..training.recipe import check_hub, parse_recipe, prepare_selection, subset_repo
 from .console import alone_in, checked, log_to_console, say, without_dry_run
 

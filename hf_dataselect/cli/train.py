@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ..errors import printable
 from ..runs.hub import pushing
-from ..training.forecast import forecast_run
+from ..training.dry_run import forecast_run
 from ..training.recipe import build_trainer, check_hub, parse_recipe
 from .console import alone_in, checked, log_to_console, say, without_dry_run
 
