@@ -37,6 +37,8 @@ EVERY = {"eval_strategy": "steps", "eval_steps": 1}
 START = {"eval_on_start": True}
 AMP = {"bf16": True}
 GENERATED = {"benchmark_metrics": ["exact_match"], "benchmark_max_new_tokens": 3}
+#: Lines of one length are compiled once.
+COMPILED = EVERY | {"torch_compile": True, "torch_compile_backend": "eager", "pad_to_multiple_of": 128}
 
 #: Name: method, its options, the trainer's options, and what is done; `half` is a bfloat16 model, `lora` an adapter.
 CASES = {
@@ -51,7 +53,9 @@ CASES = {
     "best": (
         "perplexity", {}, EVERY | {"save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True}, "train"
     ),
-    "resumed lora": ("perplexity", {}, EVERY | {"save_strategy": "steps", "save_steps": 2}, "train resume"),
+    "resumed lora": (
+        "perplexity", {}, EVERY | {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}, "train resume"
+    ),
     "again half": ("perplexity", {}, EVERY | {"selection_dtype": "float32"}, "select train select train"),
     "ifd": ("ifd", IFD | {"warmup": "lora"}, EVERY | AMP, "evaluate train select train"),
     "ifd full checkpointed": (
@@ -70,8 +74,7 @@ CASES = {
         "evaluate train select train",
     ),
     "neftune compiled": (
-        "perplexity", {}, EVERY | {"neftune_noise_alpha": 5, "torch_compile": True, "torch_compile_backend": "eager"},
-        "evaluate select train select train",
+        "perplexity", {}, COMPILED | {"neftune_noise_alpha": 5}, "evaluate select train select train"
     ),
     "mods": ("mods", MODS, EVERY | {"gradient_accumulation_steps": 2}, "train select train"),
 }  # fmt: skip
@@ -81,8 +84,8 @@ OWN = {*GENERATED, "selection_dtype"}
 
 def trainer(kind, folder: Path, name: str, rows: Dataset, **own):
     tokenizer = tiny_tokenizer()
-    model = tiny_model(tokenizer, hidden=32).to(torch.bfloat16 if "half" in name else torch.float32)
-    options = PLAIN | {"max_steps": 4} | CASES[name][2]
+    model = tiny_model(tokenizer, layers=1, hidden=32).to(torch.bfloat16 if "half" in name else torch.float32)
+    options = PLAIN | {"max_steps": 3} | CASES[name][2]
     if own:
         config, options = DataSelectingConfig, own | {"selection_dtype": "bfloat16"} | options
     else:

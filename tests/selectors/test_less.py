@@ -495,7 +495,7 @@ def stored(cache, width):
 
 
 def test_a_killed_run_differentiates_only_what_is_missing(tmp_path):
-    recipe = recipe_of(tmp_path, 96, selection_batch_tokens=160)
+    recipe = recipe_of(tmp_path, 48, selection_batch_tokens=160)
     whole, cut, cache = tmp_path / "whole", tmp_path / "cut", tmp_path / "cache"
     given = ["select", "--config", str(recipe), "--output_dir"]
     main([*given, str(whole), "--selection_cache_dir", "none"])
@@ -506,9 +506,9 @@ def test_a_killed_run_differentiates_only_what_is_missing(tmp_path):
             pass
         assert killed.running(), f"the run ended before it could be killed:\n{killed.log()}"
     kept = stored(cache, 512)
-    assert not (cut / "selection.json").exists() and 20 <= kept < 2 * 102
+    assert not (cut / "selection.json").exists() and 20 <= kept < 2 * 54
     main(given)
     resumed, reference = selection(cut), selection(whole)
     assert resumed["indices"] == reference["indices"]
     passes = resumed["passes"]
-    assert passes["cached_rows"] == kept and passes["cached_rows"] + passes["backward_rows"] == 2 * 102
+    assert passes["cached_rows"] == kept and passes["cached_rows"] + passes["backward_rows"] == 2 * 54
