@@ -132,9 +132,7 @@ def scored(model, exemplars, tasks, wanted=None, rows=None, mean_logit=False, **
     return SimpleNamespace(loss=loss, cached_seconds=runtime.account.cached_seconds, **spent)
 
 
-@pytest.mark.parametrize(
-    ("name", "batch_tokens"), [*((name, 90) for name in MODELS), ("llama", 1), ("llama", 10**6)]
-)
+@pytest.mark.parametrize(("name", "batch_tokens"), [*((name, 90) for name in MODELS), ("llama", 1), ("llama", 10**6)])
 def test_sharing_an_exemplars_keys_and_values_changes_no_number(name, batch_tokens):
     model, (exemplars, tasks) = MODELS[name](), pairs()
     found = scored(model, exemplars, tasks, batch_tokens=batch_tokens)

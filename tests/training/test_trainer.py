@@ -178,7 +178,8 @@ METHODS = {
 }
 
 
-COMPILED = {"torch_compile": True, "torch_compile_backend": "eager"}
+#: Lines of one length are compiled once.
+COMPILED = {"torch_compile": True, "torch_compile_backend": "eager", "pad_to_multiple_of": 128}
 
 
 @pytest.mark.parametrize(
