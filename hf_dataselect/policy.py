@@ -9,6 +9,7 @@ what the policy knows of earlier ones, so that they are the same for any micro-b
 """
 
 from abc import ABC
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -45,6 +46,15 @@ def progress_at(done: int, steps: int) -> float:
     return min(1.0, done / max(1, steps - 1))
 
 
+class Guarded(NamedTuple):
+    """What the guard measured of a domain, see [`~evaluation.guard`]."""
+
+    #: Loss of its held-out rows, relative to that before training, minus 1.
+    change: float
+    #: Whether it is HARMED.
+    harmed: bool
+
+
 class Policy(ABC):
     """
     What selects while the model trains; see the module docstring. Subclasses are dataclasses.
@@ -55,6 +65,7 @@ class Policy(ABC):
     | `prepare(records, rows, ctx)` | once, before the first step: what has to be known of the rows |
     | `weights(rows, losses)` | in each forward pass: a factor of each row's loss |
     | `observe(seen)` | after each optimizer step, with the rows of all ranks |
+    | `guard(changes)` | at each evaluation, where `guard_dataset` names domains |
     | `choose(rows, progress, random)` | as a round begins, if it `chooses`: the rows it serves, and their factors |
 
     What it learns is in `self.state`: arrays, numbers and lists by name, which each checkpoint holds.
@@ -73,6 +84,9 @@ class Policy(ABC):
 
     def check(self, records: Records) -> None:  # noqa: B027
         """Refuse rows that it can't be used on."""
+
+    def check_guard(self, records: Records, domains: Collection[str]) -> None:  # noqa: B027
+        """Refuse, or warn of, domains of the guard that it can't follow."""
 
     def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:  # noqa: B027
         """Learn what has to be known of the rows `(m,)` of the records that are trained on."""
@@ -94,6 +108,9 @@ class Policy(ABC):
 
     def observe(self, seen: Seen) -> None:  # noqa: B027
         """Learn from a whole optimizer step."""
+
+    def guard(self, changes: Mapping[str, Guarded]) -> None:  # noqa: B027
+        """Learn what training did to the domains that are guarded; a policy without use for it ignores it."""
 
     def choose(
         self, rows: np.ndarray, progress: float, random: np.random.RandomState

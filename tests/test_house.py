@@ -46,7 +46,7 @@ ROOMS = {
     "engines.llm engines.subset runs",
     "diversity": "errors options context data features engines.subset engines.forward",
     "policy": "card context data options",
-    "policies": "card context data features options policy",
+    "policies": "errors card context data features options policy",
     "declared": "card",
     "plugins": "",
     "registry": "errors options declared plugins policy selector engines.forward",

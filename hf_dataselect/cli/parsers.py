@@ -39,7 +39,10 @@ _SELECTION = ("training.config", "DataSelectingConfig")
 _ROWS = ("training.recipe", "DataArguments")
 #: Commands that take a recipe: what they do, and the dataclasses of their own options.
 RECIPE_COMMANDS: dict[str, tuple[str, list[tuple[str, str]]]] = {
-    "train": ("Select rows, train on them, evaluate, save the model.", [_SELECTION, _ROWS]),
+    "train": (
+        "Select rows, train on them, evaluate, save the model.",
+        [("cli.train", "TrainArguments"), _SELECTION, _ROWS],
+    ),
     "select": ("Select rows and save them, without training.", [_SELECTION, _ROWS]),
     "compare": (
         "Train with every method, budget and seed and equal settings, and report.",

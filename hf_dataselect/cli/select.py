@@ -7,7 +7,7 @@ from ..engines.store.files import written_atomic
 from ..runs.files import SELECTED
 from ..runs.publish import push_selected, selected_dataset
 from ..training.dry_run import forecast_run
-from ..training.recipe import check_hub, parse_recipe, prepare_selection, subset_repo
+from ..training.recipe import check_hub, check_static, parse_recipe, prepare_selection, subset_repo
 from .console import alone_in, checked, log_to_console, say, without_dry_run
 
 
@@ -16,6 +16,7 @@ def run(argv: Sequence[str]) -> None:
     log_to_console()
     argv, dry_run = without_dry_run(argv)
     recipe = checked(parse_recipe, argv, "select")
+    checked(check_static, recipe.args)
     if dry_run:
         say("\n".join(checked(forecast_run, recipe, train=False)))
         return

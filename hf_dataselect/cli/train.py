@@ -1,19 +1,40 @@
 """`hf-dataselect train`: select, train, evaluate, save the model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 from ..errors import printable
+from ..options import documented
 from ..runs.hub import pushing
 from ..training.dry_run import forecast_run
 from ..training.recipe import build_trainer, check_hub, parse_recipe
-from .console import alone_in, checked, log_to_console, say, without_dry_run
+from .console import alone_in, checked, log_to_console, refuse, say, without_dry_run
+
+
+#: Exit code where a guarded domain is HARMED.
+HARM = 3
+
+
+@documented
+@dataclass
+class TrainArguments:
+    """How the command ends."""
+
+    fail_on_harm: bool = field(
+        default=False,
+        metadata={
+            "help": "Exit with code 3, once everything is saved and pushed, if a domain of `guard_dataset` is HARMED."
+        },
+    )
 
 
 def run(argv: Sequence[str]) -> None:
     """Run the command."""
     log_to_console()
     argv, dry_run = without_dry_run(argv)
-    recipe = checked(parse_recipe, argv)
+    recipe = checked(parse_recipe, argv, more=TrainArguments)
+    if recipe.more.fail_on_harm and not recipe.args.guard_dataset:
+        refuse("`fail_on_harm` needs `guard_dataset`: held-out rows by domain, {math: FILE}.")
     if dry_run:
         say("\n".join(checked(forecast_run, recipe, train=True)))
         return
@@ -32,3 +53,8 @@ def run(argv: Sequence[str]) -> None:
             trainer.push_selected_dataset(trainer.args.hub_subset_id, trainer.args.hub_private_repo is not False)
         trainer.accelerator.print(trainer.selection.summary())
         trainer.accelerator.print(printable(f"Run folder: {trainer.args.output_dir}"))
+    if recipe.more.fail_on_harm and (harmed := trainer.guard.harmed):
+        # A launcher stops all ranks as soon as one fails.
+        trainer.args.runtime(trainer.accelerator).on_main(lambda: None)
+        say(f"`fail_on_harm`: HARMED by this training: {', '.join(harmed)}.")
+        raise SystemExit(HARM)

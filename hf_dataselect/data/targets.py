@@ -117,7 +117,7 @@ def load_target(target: Any, records: Records) -> Records | None:
         return None
     tasks = tasks_of(target)
     if not tasks:
-        return _records(load_rows(target) if isinstance(target, str) else target, records, "selection_target")
+        return read_alike(load_rows(target) if isinstance(target, str) else target, records, "selection_target")
     checks = Checks()
     found = {name: checks(_examples, name, task, records) for name, task in tasks.items()}
     checks.finish()
@@ -126,10 +126,11 @@ def load_target(target: Any, records: Records) -> Records | None:
 
 def _examples(name: str, task: Task, records: Records) -> Records:
     rows = load_rows(task.dataset, task.config, task.split) if isinstance(task.dataset, str) else task.dataset
-    return _records(rows, records, f"selection_target.{name}")
+    return read_alike(rows, records, f"selection_target.{name}")
 
 
-def _records(rows: Dataset, records: Records, name: str) -> Records:
+def read_alike(rows: Dataset, records: Records, name: str) -> Records:
+    """Other rows, read as the candidates are; by their formatting function, too, where they have their columns."""
     formatting_func = records.formatting_func
     if formatting_func is not None and not set(records.dataset.column_names) <= set(rows.column_names):
         logger.warning(

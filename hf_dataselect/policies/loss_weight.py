@@ -24,6 +24,7 @@ import torch
 from ..card import Card
 from ..context import Context
 from ..data.records import Records
+from ..errors import SelectionError
 from ..features.loss import trained_loss
 from ..options import PositiveFloat
 from ..policy import Policy
@@ -68,9 +69,25 @@ class LossWeight(Policy):
 
 
 def weights_of(losses: np.ndarray, temperature: float | None = None) -> np.ndarray:
-    """Weights of losses `(n,)`; 1 for a row without one (NaN)."""
+    """
+    Weights of losses `(n,)`; 1 for a row without one (NaN).
+
+    Raises:
+        [`SelectionError`]: the median is 0, or every scored row weighs 0.
+    """
     scored, weights = np.isfinite(losses), np.ones(len(losses))
-    if scored.any():
-        temperature = float(np.median(losses[scored])) if temperature is None else temperature
-        weights[scored] = np.exp(-losses[scored] / temperature)
+    if not scored.any():
+        return weights
+    median = float(np.median(losses[scored]))
+    if temperature is None and median == 0:
+        raise SelectionError(
+            "`selection_policy='loss_weight'`: the median loss before training is 0, so that there is no default "
+            "temperature: give `selection_policy_kwargs={'temperature': ...}`."
+        )
+    weights[scored] = np.exp(-losses[scored] / (median if temperature is None else temperature))
+    if not weights[scored].any():
+        raise SelectionError(
+            f"`selection_policy_kwargs`: at temperature={temperature} every row weighs 0: give one near the median of "
+            f"the losses, {median:.3g}."
+        )
     return weights

@@ -13,6 +13,7 @@ from ..selection import Selection
 from .files import (
     BECOMES,
     EVALUATION,
+    GUARD,
     POLICY,
     RECIPE,
     RUN,
@@ -40,7 +41,7 @@ from .secrets import without_secrets
 
 logger = logging.getLogger(__name__)
 
-_RESULTS = (EVALUATION, POLICY, WINS, SETTINGS, SELECTION, SCORES, RECIPE, VERSIONS)
+_RESULTS = (EVALUATION, POLICY, GUARD, WINS, SETTINGS, SELECTION, SCORES, RECIPE, VERSIONS)
 #: Facts of a selection that tell it from another.
 _FACTS = ("model", "dataset", "target", "layout", "chat_template", "max_length", "truncation", "dtype", "seed")
 _FACTS += ("diversity",)
@@ -109,7 +110,7 @@ def begin_training(
         begin_run(folder, recipe, settings)
         write_selection(folder, selection)
         return
-    names = (EVALUATION, POLICY, WINS, *(() if settings else (SETTINGS,)))
+    names = (EVALUATION, POLICY, GUARD, WINS, *(() if settings else (SETTINGS,)))
     _remove([*(folder / name for name in names), *answers_of(folder, run_id(folder))], folder, "is trained anew")
     write_recipe(folder, recipe)
     if settings is not None:

@@ -26,6 +26,8 @@ RECIPE, VERSIONS, SELECTION, SCORES = "recipe.yaml", "versions.json", "selection
 EVALUATION = "eval.json"
 #: What a policy did while the model trained.
 POLICY = "policy.json"
+#: What training did to domains that are guarded.
+GUARD = "guard.json"
 #: Rows kept, as `hf-dataselect select` writes them; they may be trained on, so no run removes them.
 SELECTED = "selected.parquet"
 #: Of a run of a comparison: the settings that decide its result, and whether it came to its end.

@@ -28,6 +28,7 @@ _INSTEAD = {
     "selection_budget_by": "`subset_rows`",
     "selection_policy": "none",
     "selection_schedule": "none",
+    "guard_dataset": "none",
 }
 #: Methods that are audited where they are named, and why.
 _BY_NAME = {"nuggets": "it takes a pass for each pair of a row and a task, which costs more than all trainings"}

@@ -51,6 +51,7 @@ _INSTEAD = {
     "selection_budget": "budgets",
     "seed": "seeds",
     "baseline_dir": "`full`, which is always among the",
+    "guard_dataset": "none: its report says what each run gains and harms in each of the `benchmarks`",
 } | dict.fromkeys(("selection_policy", "selection_schedule"), "none: train with and without it, and `report` both")
 
 

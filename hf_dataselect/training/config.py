@@ -7,6 +7,7 @@ from trl import SFTConfig
 
 from ..budget import Budget
 from ..compat.trl import dict_fields
+from ..data.guard_sets import guard_sets
 from ..data.targets import tasks_of
 from ..diversity import Diversity, load_diversity
 from ..engines.forward.vllm import check_vllm
@@ -17,7 +18,7 @@ from ..engines.runtime.runtime import Runtime
 from ..engines.store.files import cache_folder, default_cache_dir
 from ..errors import Checks
 from ..evaluation.benchmark import load_benchmarks
-from ..options import Fraction, PositiveInt, check_declared, documented, typed_options
+from ..options import Fraction, NonNegativeFloat, PositiveInt, check_declared, documented, typed_options
 from ..pipeline import check_diversity
 from ..policy import Policy
 from ..registry import load_policy, load_selector
@@ -43,6 +44,7 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             "selection_policy_kwargs",
             "selection_schedule",
             "selection_target",
+            "guard_dataset",
             "judge_kwargs",
         ],
     )
@@ -108,6 +110,20 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     selection_policy_kwargs: dict[str, Any] | str | None = field(
         default=None,
         metadata={"help": "Hyper-parameters of the policy, a mapping (`hf-dataselect methods NAME` lists them)."},
+    )
+    guard_dataset: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "Held-out rows by domain, {math: FILE, code: {dataset: NAME, split: test}}: what training does to "
+            "each is measured at every evaluation and at the end, and a policy may follow it. More rows cost more "
+            "time."
+        },
+    )
+    guard_harm: NonNegativeFloat = field(
+        default=0.01,
+        metadata={
+            "help": "Largest harm that `guard_dataset` allows: a relative increase of the loss of a domain's rows."
+        },
     )
     selection_cache_dir: str | None = field(
         default_factory=default_cache_dir,
@@ -209,6 +225,7 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         if self.judge is not None:
             checks(parse_spec, self.judge)
         checks(self._check_tasks)
+        checks(guard_sets, self.guard_dataset)
         checks(super().__post_init__)
         if selector is not None:
             checks(check_diversity, diversity, selector)

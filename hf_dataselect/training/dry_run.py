@@ -16,6 +16,7 @@ from .audit_plan import AuditPlan
 from .callbacks import comparable_baseline
 from .comparison import PlannedRun
 from .forecast import Forecast
+from .guard import guard_records
 from .inputs import prepare_benchmarks, selection_plan
 from .online.refusals import check_policy_rows
 from .recipe import Recipe, load_held_out, load_sources, set_model_options
@@ -49,6 +50,7 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     forecast.select(plan.selector, kept)
     if train:
         forecast.train(plan.selector, kept)
+        forecast.passes["forward_rows"] += 2 * sum(map(len, guard_records(args, records).values()))
     return forecast.lines()
 
 

@@ -192,6 +192,21 @@ def check_hub(args: DataSelectingConfig, train: bool) -> None:
         make_repo("hub_model_id", repo, "model", bool(args.hub_private_repo), args.hub_token)
 
 
+def check_static(args: DataSelectingConfig) -> None:
+    """
+    Refuse what selects while training where nothing trains.
+
+    Raises:
+        `ValueError`: an option, by its name.
+    """
+    for option in ("selection_policy", "selection_schedule"):
+        if str(given := args.given.get(option)).lower() not in ("none", "once"):
+            raise ValueError(
+                f"`{option}={given!r}` selects while a model trains, and none is trained here. Leave it out for the "
+                "rows that are kept before training, or use `hf-dataselect train`."
+            )
+
+
 def build_trainer(
     recipe: Recipe, selector: Selector | None = None, rows: Dataset | None = None, evaluation: bool = True
 ) -> DataSelectingTrainer:

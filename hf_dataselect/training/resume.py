@@ -30,7 +30,7 @@ _REFUSED |= {"router_aux_loss_coef", "neftune_noise_alpha", "packing", "packing_
 _REFUSED |= {"dataset_text_field", "dataset_kwargs", "shuffle_dataset", "train_sampling_strategy", "use_peft"}
 _REFUSED |= {"lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"}
 _REFUSED |= {"lora_modules_to_save", "use_rslora", "use_dora", "selection_policy", "selection_policy_kwargs"}
-_REFUSED |= {"selection_schedule"}
+_REFUSED |= {"selection_schedule", "guard_harm"}
 #: Options that the machine may decide, that `eval.json` records under `trained` as all values that a run had, or that
 #: may say the same in other words.
 _WARNED = {"per_device_train_batch_size", "gradient_accumulation_steps", "auto_find_batch_size"}
@@ -38,7 +38,7 @@ _WARNED |= {"average_tokens_across_devices", "max_length", "truncation_mode", "p
 _WARNED |= {"tf32", "dtype", "load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant"}
 _WARNED |= {"model_init_kwargs", "attn_implementation", "use_liger_kernel", "use_cpu", "deepspeed", "fsdp"}
 _WARNED |= {"fsdp_config", "optim", "full_determinism", "model_name_or_path", "model_revision", "data_seed"}
-_WARNED |= {"accelerator_config", "parallelism_config", "eos_token", "pad_token"}
+_WARNED |= {"accelerator_config", "parallelism_config", "eos_token", "pad_token", "guard_dataset"}
 #: What is compared of an adapter given as an object, which no recipe names.
 _ADAPTER = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "bias", "use_rslora")
 _ADAPTER += ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform")

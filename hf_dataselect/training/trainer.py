@@ -39,6 +39,7 @@ from ..selector import Selector
 from ..service import name_of
 from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
+from .guard import GuardCallback
 from .inputs import (
     as_config,
     load_processing_class_of,
@@ -134,7 +135,9 @@ class DataSelectingTrainer(OnlineTrainer):
         self._sample = self.records.for_training([sample_row(self.records)])
         self._evaluating = self._prepared = False
         benchmarks = prepare_benchmarks(args, eval_dataset, formatting_func)
+        self.guard = GuardCallback(self, args)
         self.plan.held_out = {benchmark.name or "eval_dataset": benchmark.asked() for benchmark in benchmarks}
+        self.plan.held_out |= {records.name: records for records in self.guard.sets.values()}
         self.plan.trials = plan_trials(self.plan, eval_dataset, model)
         self._text_format = self.plan.text_format(processing_class)
         if self.records.images:  # TRL prepares no rows with images
@@ -150,7 +153,7 @@ class DataSelectingTrainer(OnlineTrainer):
             logger.warning("Benchmarks can't run on a sharded model (DeepSpeed, FSDP): this run will have no PIR.")
             evaluation.benchmarks = []
         # Before the trackers' own callbacks, which close their files when training ends.
-        put_first(self, [SelectionCallback(self), self.trained, evaluation])
+        put_first(self, [SelectionCallback(self), self.trained, self.guard, evaluation])
 
     def _prepare_dataset(self, dataset, processing_class, args, packing, formatting_func, dataset_name):
         if dataset is self._sample:  # the candidates are tokenized once the rows to keep are known

@@ -160,15 +160,15 @@ def _row_counts(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(np.float64)
 
 
-def interval_of(drawn: np.ndarray, value: float, n: int) -> tuple[float, float]:
+def interval_of(drawn: np.ndarray, value: float, n: int, level: float = _LEVEL) -> tuple[float, float]:
     """
-    95 % interval of a value of `n` examples from its resamples; resamples without a ratio count at both ends.
+    Interval (of 95 %) of a value of `n` examples from its resamples; resamples without a ratio count at both ends.
 
     The percentiles are bias-corrected (Efron): a mean of ratios is biased upwards, in the resamples once more, and too
     many equal models would be called better. They are also expanded, as Student's interval is wider than the normal
     one (Hesterberg, arXiv 1411.5279).
     """
-    tail = t.ppf((1 - _LEVEL) / 2, n - 1) * math.sqrt(n / (n - 1))
+    tail = t.ppf((1 - level) / 2, n - 1) * math.sqrt(n / (n - 1))
     side = np.nan_to_num(np.sign(np.round(drawn - value, 9)))
     bias = norm.ppf(np.clip((1 - side.mean()) / 2, 1 / len(drawn), 1 - 1 / len(drawn)))
     low = np.quantile(np.where(np.isnan(drawn), 0.0, drawn), norm.cdf(2 * bias + tail), method="lower")

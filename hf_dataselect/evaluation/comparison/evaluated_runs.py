@@ -8,7 +8,7 @@ import numpy as np
 
 from ...engines.store.identity import digest
 from ...errors import DamagedFile, printable
-from ...runs.files import EVALUATION, POLICY, REMEDY, read, read_versions
+from ...runs.files import EVALUATION, GUARD, POLICY, REMEDY, read, read_versions
 from ...runs.folder import read_evaluation, read_recipe, read_selection, read_settings
 from ...selection import Selection
 from ..benchmark import Setting, from_json
@@ -58,6 +58,8 @@ class Run:
             When training ended, in ISO 8601 and UTC.
         policy (`dict`, *optional*):
             What its policy did; empty without one.
+        guard (`dict`, *optional*):
+            What it did to the domains that were guarded; empty without them.
     """
 
     name: str
@@ -76,6 +78,7 @@ class Run:
     equal: str | None = None
     date: str | None = None
     policy: dict[str, Any] = field(default_factory=dict)
+    guard: dict[str, Any] = field(default_factory=dict)
 
     @property
     def seed(self) -> int | None:
@@ -248,7 +251,7 @@ def read_run(folder: Path, shared_names: list[str]) -> Run:
         evaluation.get("trained") or {},
         read_settings(folder)[0].get("equal"),
         evaluation.get("date"),
-        read(folder, POLICY) if (folder / POLICY).is_file() else {},
+        *(read(folder, name) if (folder / name).is_file() else {} for name in (POLICY, GUARD)),
     )
 
 

@@ -20,7 +20,7 @@ from .overlap import overlap_matrices
 from .remarks import remarks
 from .section import Section, Table, named, number, shortened
 from .verdict import headline, interval_text
-from .while_training import policy_lines, while_training
+from .while_training import guarded, policy_lines, while_training
 
 
 def sections(comparison: Comparison) -> list[Section]:
@@ -29,6 +29,7 @@ def sections(comparison: Comparison) -> list[Section]:
         header(comparison),
         Section("Verdict", [headline(comparison)]),
         _runs(comparison),
+        guarded(comparison),
         *gains_and_harms(comparison),
         scores_by_setting(comparison),
         *verdicts_by_setting(comparison),

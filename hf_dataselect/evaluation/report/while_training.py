@@ -1,4 +1,7 @@
-"""What policies did while models trained, for the report: rows dropped, shares and losses of sources over time."""
+"""
+What happened while models trained, for the report: what policies dropped, shares and losses of sources over time, and
+what became of the domains that were guarded.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,9 +22,10 @@ def policy_lines(policy: dict[str, Any]) -> list[tuple[str, str]]:
         seconds, overlap = sum(one["seconds"] for one in selections), np.mean([one["overlap"] for one in selections])
         text = f"{len(selections)} times in {seconds:.1f} s; on average {overlap:.0%} of the rows as before"
         return [("selected again while it trained", text)]
-    rows = policy["rows"]
+    rows, options = policy["rows"], policy["options"].items()
     dropped = f"{rows['times_dropped']:,} of {rows['times']:,} times; {rows['dropped']:,} rows at least once"
     return [
+        (f"options of the policy {policy['policy']}", ", ".join(f"{name}={value!r}" for name, value in options)),
         (f"dropped by the policy {policy['policy']}", f"{dropped}, {rows['always_dropped']:,} whenever served"),
         ("rows that the policy served", f"{rows['served']:,}"),
         (
@@ -47,3 +51,29 @@ def while_training(comparison: Comparison) -> Iterator[Section]:
         text = ["Share of each source in the weighted tokens, and, in brackets, its mean loss before weights."]
         table = Table(["from step", "rows dropped", *names], cells)
         yield Section(f"While {run.name} trained", text, table, folded=True)
+
+
+def guarded(comparison: Comparison) -> Section:
+    """What each run did to the domains that it guards, at its end and on the way."""
+    rows, allowed = [], {}
+    for run in (run for group in comparison.groups for run in group.runs if run.guard):
+        allowed[f"{run.guard['harm']:.1%}"] = None
+        for name, one in run.guard["domains"].items():
+            before = [loss for loss in one["losses_before"] if loss is not None]
+            changes = [entry["domains"][name]["change"] for entry in run.guard["history"]]
+            cells = [run.name, name, one["verdict"], f"{len(before):,}", number(np.mean(before), 4)]
+            cells += [number(one["loss"], 4), _percent(one["change"]), _percent(one["low"]), _percent(one["high"])]
+            rows.append([*cells, ", ".join(map(_percent, changes)), str(one["lost"] or "")])
+    if not rows:
+        return Section("Domains that were guarded")
+    text = (
+        "Change: mean loss of held-out rows after training / before - 1. HARMED: its lower one-sided 95 % bound is "
+        f"above {' or '.join(allowed)} (`guard_harm`); HELPED: its upper one is below 0. The bounds cover the rows, "
+        "not other trainings. Lost: rows that had a loss before, and have none now."
+    )
+    head = ["run", "domain", "verdict", "rows", "loss before", "loss", "change", "lower", "upper"]
+    return Section("Domains that were guarded", [text], Table([*head, "at each evaluation", "lost"], rows, 3))
+
+
+def _percent(change: float | None) -> str:
+    return "" if change is None else f"{change:+.1%}"

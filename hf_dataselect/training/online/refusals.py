@@ -109,3 +109,4 @@ def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str
         if policy.reads_texts and records.layout == "tokens":
             raise ValueError(f"{said} scores the rows before training: give them untokenized.")
         policy.check(records)
+        policy.check_guard(records, args.guard_dataset or ())
