@@ -23,6 +23,8 @@ POLICIES: dict[str, dict[str, Any]] = {
     "info_batch": {},
     "domains": {"prefer": {"a": 2}},
 }
+#: What a policy follows besides its steps.
+GUARDED: dict[str, dict[str, Any]] = {"domains": {"eval_strategy": "steps", "eval_steps": 2}}
 #: All that a policy has to work with at once.
 EVERYTHING = {
     "packing": True,
@@ -43,6 +45,10 @@ def trained(folder: Path, policy: str, **options) -> DataSelectingTrainer:
     """A trainer under a policy, trained."""
     resume = options.pop("resume_from_checkpoint", None)
     given = {"train_dataset": sources(), "selection_policy_kwargs": POLICIES[policy], **options}
+    if policy in GUARDED:
+        held_out = layout("messages", 24, seed=7)
+        guard = {"a": held_out.select(range(12)), "b": held_out.select(range(12, 24))}
+        given = {"guard_dataset": guard, "eval_dataset": held_out.select(range(2)), **GUARDED[policy], **given}
     trainer = tiny_trainer(folder, selection_policy=policy, **given)
     trainer.train(resume_from_checkpoint=resume)
     return trainer

@@ -228,8 +228,9 @@ def test_the_docs_have_the_options_of_every_kind_of_benchmark():
 @pytest.mark.parametrize("command", ["select", "train"])
 def test_a_dry_run_says_what_the_run_then_costs(recipe, tmp_path, capsys, command):
     again = ["--selection_schedule.every", "2", "--max_steps", "5"] if command == "train" else []
+    again += ["--guard_dataset.a", str(tmp_path / "rows.jsonl")] if again else []  # 24 rows, twice
     main([command, "--config", str(recipe), *again, "--dry_run"])
-    said, passes = capsys.readouterr().out, 3 * 48 if again else 48  # after steps 2 and 4, too
+    said, passes = capsys.readouterr().out, 3 * 48 + 2 * 24 if again else 48  # after steps 2 and 4, too
     assert not (tmp_path / "run").exists()
     assert (
         "rows: 24 candidates" in said and f"forward passes over a row: {passes}\n" in said and "rows kept: 6" in said

@@ -74,6 +74,7 @@ def test_every_run_knows_what_all_methods_want_of_one_pass(recipe):
         (["--selection_budget", "6"], "`selection_budget` is of a single run: a comparison has budgets"),
         (["--seed", "7"], "a comparison has seeds"),
         (["--selection_policy", "tail_drop"], "`selection_policy` is of a single run: a comparison has none: train"),
+        (["--guard_dataset", "{a: x.jsonl}"], "`guard_dataset` is of a single run: a comparison has none: its report"),
         (["--equal", "updates"], "`max_steps=2` already gives every run as many updates"),
         (["--count_by", "colour"], "`count_by='colour'` is not a column"),
         (["--eval_dataset_name", ""], "`eval_dataset_name` is required, or `benchmarks`"),

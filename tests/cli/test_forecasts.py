@@ -20,11 +20,17 @@ def test_a_dry_run_refuses_what_the_run_refuses(tmp_path, capsys):
         assert said[0] == said[1] and "rows are fewer than 32" in said[0]
     for options, why in (
         (["--baseline_dir", "no such run"], "`baseline_dir='no such run'` is not the folder"),
+        (["--guard_dataset", f"{{a: {tmp_path / 'heldout.jsonl'}}}"], "`guard_dataset.a` has 6 rows, too few"),
+        (["--fail_on_harm"], "`fail_on_harm` needs `guard_dataset`"),
         (["--selection_policy", "domains"], "column='source' is not in `train_dataset`"),
     ):
         train = ["train", "--config", str(recipe), *options]
         said = [refused(capsys, [*train, *more]) for more in ([], ["--dry_run"])]
         assert said[0] == said[1] and why in said[0]
+    for given in ({"selection_policy": "tail_drop"}, {"selection_schedule": "{every: 2}"}):
+        (option, value), select = *given.items(), ["select", "--config", str(recipe)]
+        said = [refused(capsys, [*select, f"--{option}", value, *more]) for more in ([], ["--dry_run"])]
+        assert said[0] == said[1] and f"`{option}=" in said[0] and "none is trained here" in said[0]
 
 
 def test_a_dry_run_counts_the_epochs_and_the_held_out_rows_of_trials(tmp_path, capsys):

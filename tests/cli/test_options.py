@@ -105,6 +105,8 @@ def parsed(monkeypatch) -> dict:
 PUSHES = {"hub_subset_id", "hub_report_id", "update_cards"}
 #: What selects while training: tested in tests/training/test_online.py and test_selecting_again.py.
 ONLINE = {"selection_policy", "selection_policy_kwargs", "selection_schedule"}
+#: What guards domains: tested in tests/training/test_guard.py.
+ONLINE |= {"guard_dataset", "guard_harm"}
 #: Options that `select` and `train` share with TRL, and that decide what is selected from what.
 SHARED = {"seed", "max_length", "dataset_num_proc", "gradient_checkpointing", "dataset_text_field", "use_cpu"}
 SHARED |= {"dataset_config", "dataset_train_split", "dataset_test_split", "chat_template_path", "eos_token"}

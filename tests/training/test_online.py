@@ -26,6 +26,7 @@ from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.online.refusals import check_policy_rows
 from tests.online import (
     EVERYTHING,
+    GUARDED,
     POLICIES,
     SAVED,
     UNSAVED,
@@ -179,13 +180,18 @@ def two_ranks(tmp_path_factory):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_policy_does_the_same_for_any_micro_batch_accumulation_and_ranks(tmp_path, two_ranks, policy):
     trained(tmp_path, policy, per_device_train_batch_size=4, **EVERYTHING)
-    here, there = history(tmp_path), history(two_ranks / policy)
+    folders = tmp_path, two_ranks / policy
+    here, there = map(history, folders)
     assert len(here) == len(there) == 6
     for one, two in zip(here, there, strict=True):
         assert (one["from_step"], one["rows"], one["dropped"]) == (two["from_step"], two["rows"], two["dropped"])
         for part in ("share", "loss"):
             for name, value in one[part].items():
                 assert value == (None if value is None else pytest.approx(two[part][name], rel=1e-5)), (part, name)
+    if policy in GUARDED:
+        both = (json.loads((folder / "run" / "guard.json").read_text())["history"] for folder in folders)
+        changes = [[one["change"] for at in run for one in at["domains"].values()] for run in both]
+        assert changes[0] == pytest.approx(changes[1], rel=1e-4) and len(changes[0]) == 6
     changed = {"tail_drop": "dropped", "self_paced": "dropped"}.get(policy)
     assert changed is None or any(entry[changed] for entry in here), "nothing was selected"
 

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from hf_dataselect.data.records import Records
+from hf_dataselect.errors import SelectionError
 from hf_dataselect.policies.domains import Domains
 from hf_dataselect.policies.info_batch import InfoBatch
 from hf_dataselect.policies.loss_weight import weights_of
 from hf_dataselect.policies.self_paced import SelfPaced
 from hf_dataselect.policies.tail_drop import TailDrop
-from hf_dataselect.policy import Seen
+from hf_dataselect.policy import Guarded, Seen
 from tests.online import (
     sources,
 )
@@ -25,6 +26,11 @@ def test_flow_weighs_as_its_authors_do():
     np.testing.assert_allclose(weights_of(loss), weights, atol=found["tolerance"]["weight"]["absolute"])
     assert weights_of(np.array([1.0, np.nan, 1.0])).tolist() == [np.exp(-1), 1.0, np.exp(-1)]
     assert weights_of(np.full(2, np.nan)).tolist() == [1.0, 1.0]
+    with pytest.raises(SelectionError, match="median loss before training is 0"):
+        weights_of(np.array([0.0, 0.0, 3.0]))
+    assert weights_of(np.array([0.0, 0.0, 3.0]), 3.0).tolist() == [1.0, 1.0, np.exp(-1)]
+    with pytest.raises(SelectionError, match="temperature=0.001 every row weighs 0"):
+        weights_of(np.array([2.0, 3.0]), 1e-3)
     tokens = [len(row["ids"]) - row["n_prompt"] for row in found["rows"]]
     assert (weights_of(loss) * loss * tokens).sum() / sum(tokens) == pytest.approx(found["weighted_loss"], rel=1e-4)
 
@@ -98,6 +104,38 @@ def test_domains_gain_weight_where_they_learn_least_and_lose_it_again(tmp_path):
     for step in range(101, 400):
         policy.observe(Seen(step, 400, np.arange(100), np.full(100, 1.5), np.full(100, 10.0)))
     assert weights()[0] == pytest.approx(weights()[1], rel=0.01)
+
+
+def test_a_guarded_domain_goes_by_its_held_out_rows_and_gains_weight_where_it_is_harmed(caplog):
+    policy, records = Domains(anchor=0.0, rate=1.0), Records(sources(100))
+    policy.check_guard(records, ["a", "b", "bb"])
+    assert "names 'bb', which no row has in `source`" in caplog.text and "did you mean 'b'" in caplog.text
+    policy.prepare(records, np.arange(100), None)
+    of_row, shares = policy.state["of_row"], np.bincount(policy.state["of_row"]) / 100
+
+    def weights() -> np.ndarray:
+        assert (policy.state["by_domain"] * shares).sum() == pytest.approx(1)
+        return policy.state["by_domain"] / policy.state["by_domain"][2]
+
+    policy.guard({"a": Guarded(0.1, False), "b": Guarded(-0.2, False)})  # before a step
+    np.testing.assert_allclose(weights(), 1)
+    losses = np.array([4.0, 2.0, 3.0])[of_row]  # as at the beginning: training says nothing
+    policy.observe(Seen(1, 9, np.arange(100), losses, np.full(100, 10.0)))
+    np.testing.assert_allclose(weights(), np.exp([0.1, -0.2, 0]))
+    for harmed, factor in ((True, 2), (True, 4), (False, 2), (False, 1), (False, 1)):
+        policy.guard({"a": Guarded(0.1, harmed)})
+        np.testing.assert_allclose(weights(), np.exp([0.1, -0.2, 0]) * [factor, 1, 1])
+
+
+def test_weights_of_domains_stay_finite_beside_one_without_rows():
+    policy, records = Domains(harmed=1e9), Records(sources(100))
+    rows = np.flatnonzero(np.array(records.dataset["source"]) != "c")
+    policy.prepare(records, rows, None)
+    for _ in range(60):
+        policy.guard({"c": Guarded(0.5, True)})
+    policy.observe(Seen(1, 9, rows, np.ones(len(rows)), np.ones(len(rows))))
+    np.testing.assert_allclose(policy.state["by_domain"][:2], 1)
+    assert np.isfinite(policy.state["by_domain"]).all()
 
 
 def test_a_row_without_a_loss_before_training_weighs_one():
