@@ -1,5 +1,6 @@
 """What a policy can't be used with, refused before any weights load."""
 
+import logging
 from typing import Any
 
 from ...budget import Budget
@@ -7,7 +8,11 @@ from ...compat.accelerate import launched_sharded
 from ...compat.peft import learns_prompt
 from ...compat.trl import check_token_losses, is_default_collator
 from ...data.records import Records
+from ...policy import Policy
 from .schedule import Schedule
+
+
+logger = logging.getLogger(__name__)
 
 
 def check_policy_options(args: Any) -> None:
@@ -110,3 +115,5 @@ def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str
             raise ValueError(f"{said} scores the rows before training: give them untokenized.")
         policy.check(records)
         policy.check_guard(records, args.guard_dataset or ())
+        if args.guard_dataset and args.eval_strategy == "no" and type(policy).guard is not Policy.guard:
+            logger.warning("%s follows `guard_dataset` at evaluations, and `eval_strategy='no'` has none.", said)
