@@ -8,8 +8,8 @@ The rows are those of the scenario `four-domains`. All runs make as many updates
 
 | arm | trains on |
 |---|---|
-| `random` | half of the pool at random, each row once: the shares of the pool |
-| `rds` | the eighth of the pool that is most like 20 examples of mathematics, each row four times |
+| `random` | two fifths of the pool at random, each row once: the shares of the pool |
+| `rds` | the tenth of the pool that is most like 20 examples of mathematics, each row four times |
 | `domains` | the rows of `random`, mathematics weighing four times as much; a domain that is HARMED weighs more |
 
 Losses of held-out rows of each domain are those of the guard (`guard.json`).
@@ -38,7 +38,7 @@ from hf_dataselect.training.scenario import load_scenario, make_rows
 
 SEEDS = (0, 1, 2)
 DOMAINS = ("math", "code", "general", "chinese")
-UPDATES = 60
+UPDATES = 48
 #: The fastest on a CPU that computes in bfloat16; the adapter is in float32.
 MODEL = {"dtype": "bfloat16", "attn_implementation": "eager"}
 TRAINING = {
@@ -55,11 +55,11 @@ TRAINING = {
     "disable_tqdm": True,
 }
 ARMS: dict[str, dict[str, Any]] = {
-    "random": {"selection_method": "random", "selection_budget": 0.5},
-    "rds": {"selection_method": "rds", "selection_budget": 0.125},
+    "random": {"selection_method": "random", "selection_budget": 0.4},
+    "rds": {"selection_method": "rds", "selection_budget": 0.1},
     "domains": {
         "selection_method": "random",
-        "selection_budget": 0.5,
+        "selection_budget": 0.4,
         "selection_policy": "domains",
         "selection_policy_kwargs": {"prefer": {"math": 4}},
         "eval_strategy": "steps",

@@ -56,5 +56,5 @@ def run(argv: Sequence[str]) -> None:
     if recipe.more.fail_on_harm and (harmed := trainer.guard.harmed):
         # A launcher stops all ranks as soon as one fails.
         trainer.args.runtime(trainer.accelerator).on_main(lambda: None)
-        say(f"`fail_on_harm`: HARMED by this training: {', '.join(harmed)}.")
+        trainer.accelerator.print(printable(f"`fail_on_harm`: HARMED by this training: {', '.join(harmed)}."))
         raise SystemExit(HARM)

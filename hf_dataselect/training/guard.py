@@ -125,7 +125,7 @@ class GuardCallback(TrainerCallback):
             started = time.perf_counter()
             self._measure(state)
             self.trainer.evaluation_seconds += time.perf_counter() - started
-        for name, one in self.changes.items():
+        for name, one in self.changes.items() if state.is_world_process_zero else ():
             said = "%s is %s by training: loss %+.2f %% (one-sided 95 %% bounds %+.2f and %+.2f %%)."
             if one.verdict not in (HARMED, HELPED):
                 said = "%s shows %s: loss %+.2f %% (one-sided 95 %% bounds %+.2f and %+.2f %%)."
