@@ -1,10 +1,11 @@
 """
 Four domains, one of them weak: random rows, rows chosen for the weak one, and the policy `domains` with a guard.
 
-    python benchmarks/four_domains.py runs/four_domains --model MODEL --sources places.yaml   # goes on where it was
-    python benchmarks/four_domains.py runs/four_domains --table results/four-domains.json     # what is finished
+    python benchmarks/four_domains.py runs/four_domains --model MODEL --sources places.yaml
+    python benchmarks/four_domains.py runs/four_domains --results results/guard/four-domains.json
 
-The rows are those of the scenario `four-domains`. All runs make as many updates with the same settings, on LoRA:
+The first trains what is not finished yet; the second writes what is, and its table into docs/while-training.md. The
+rows are those of the scenario `four-domains`. All runs make as many updates with the same settings, on LoRA:
 
 | arm | trains on |
 |---|---|
@@ -29,6 +30,7 @@ from transformers import AutoModelForCausalLM, set_seed
 from hf_dataselect import DataSelectingConfig, DataSelectingTrainer
 from hf_dataselect.data.load import load_rows
 from hf_dataselect.engines.store.checked import read_json, write_json
+from hf_dataselect.engines.store.files import write_atomic
 from hf_dataselect.evaluation.benchmark import Setting
 from hf_dataselect.evaluation.comparison.pir import benchmark_pir
 from hf_dataselect.runs.files import GUARD, POLICY, read, read_versions
@@ -36,6 +38,9 @@ from hf_dataselect.runs.folder import read_evaluation, read_selection
 from hf_dataselect.training.scenario import load_scenario, make_rows
 
 
+#: The page with the table, and the lines that it stands between.
+PAGE = Path(__file__).parents[1] / "docs" / "while-training.md"
+MARKS = "<!-- four domains -->\n", "<!-- end of four domains -->"
 SEEDS = (0, 1, 2)
 DOMAINS = ("math", "code", "general", "chinese")
 UPDATES = 48
@@ -102,13 +107,21 @@ def results(folder: Path) -> dict[str, Any]:
                     "seed": seed,
                     "rows": len(selection.indices),
                     "train_seconds": read_evaluation(run)["train_seconds"],
-                    "domains": guard["domains"],
-                    "history": guard["history"],
-                    "shares": [{"from_step": one["from_step"]} | one["share"] for one in policy],
+                    "domains": {name: _rounded(one) for name, one in guard["domains"].items()},
+                    "history": [_rounded(entry) for entry in guard["history"]],
+                    "shares": [_rounded({"from_step": one["from_step"]} | one["share"]) for one in policy],
                 }
             )
     versions = read_versions(folder / "random-0")
     return {"updates": UPDATES, "training": TRAINING | MODEL, "arms": ARMS, "versions": versions, "runs": runs}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return round(value, 5) if isinstance(value, float) else value
 
 
 def settings(runs: list[dict[str, Any]]) -> list[dict[str, Setting]]:
@@ -118,8 +131,8 @@ def settings(runs: list[dict[str, Any]]) -> list[dict[str, Setting]]:
     ]
 
 
-def table(found: dict[str, Any]) -> str:
-    """The page's table: losses with the interval over seeds, verdicts, and ratios to the random rows."""
+def said(found: dict[str, Any]) -> str:
+    """What the page says: losses with intervals over seeds, verdicts, ratios to the random rows, shares over time."""
     lines = [
         "| domain | rows by | loss before | after (95 % over seeds) | change | verdicts | against `random` |",
         "|---|---|---|---|---|---|---|",
@@ -142,7 +155,13 @@ def table(found: dict[str, Any]) -> str:
                 against = f"{pir.settings[name]:.3f} ({low:.3f} to {high:.3f}): {pir.verdicts[name]}"
             after = f"{losses.mean():.3f} ({losses.mean() - half:.3f} to {losses.mean() + half:.3f})"
             lines.append(f"| {name} | `{arm}` | {before:.3f} | {after} | {change:+.1%} | {counted} | {against} |")
-    return "\n".join(lines)
+    steps = [step for run in found["runs"]["domains"] for step in run["shares"]]
+    thirds = [[step for step in steps if (step["from_step"] - 1) * 3 // UPDATES == third] for third in range(3)]
+    shares = [
+        f"{name} {', '.join(f'{np.mean([one[name] for one in third]):.0%}' for third in thirds)}" for name in DOMAINS
+    ]
+    what = "Shares of the weighted tokens under `domains`, in the first, second and last third of the updates"
+    return "\n".join([*lines, "", f"{what}: {'; '.join(shares)}."])
 
 
 def main() -> None:
@@ -153,11 +172,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS, choices=SEEDS)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--use_cpu", action="store_true")
-    parser.add_argument("--table", type=Path, help="write what the finished runs found there, and print the table")
+    parser.add_argument("--results", type=Path, help="write what the finished runs found there, and to the page")
     given = parser.parse_args()
-    if given.table:
-        write_json(given.table, results(given.folder))
-        print(table(read_json(given.table)))
+    if given.results:
+        given.results.parent.mkdir(parents=True, exist_ok=True)
+        write_json(given.results, results(given.folder))
+        found = said(read_json(given.results))
+        before, begin, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
+        _, end, after = rest.partition(MARKS[1])
+        write_atomic(PAGE, f"{before}{begin}{found}\n{end}{after}")
+        print(found)
         return
     places = yaml.safe_load(given.sources.read_text(encoding="utf-8")) if given.sources else {}
     files = make_rows(load_scenario("four-domains", places), given.folder / "rows")

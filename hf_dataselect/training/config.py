@@ -1,5 +1,6 @@
 """[`DataSelectingConfig`]: the arguments of [`~trl.SFTConfig`] and the few that selecting adds."""
 
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Literal
 
@@ -224,8 +225,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             self.baseline_dir = None
         if self.judge is not None:
             checks(parse_spec, self.judge)
-        checks(self._check_tasks)
-        checks(guard_sets, self.guard_dataset)
+        for option, names_of in (("selection_target", tasks_of), ("guard_dataset", guard_sets)):
+            checks(self._check_names, option, names_of)
         checks(super().__post_init__)
         if selector is not None:
             checks(check_diversity, diversity, selector)
@@ -238,12 +239,12 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             checks(check_vllm, self.vllm_gpu_memory_utilization)
         checks.finish()
 
-    def _check_tasks(self) -> None:
-        tasks = tasks_of(self.selection_target)
-        if hidden := tasks.keys() - without_secrets(dict(tasks)).keys():
+    def _check_names(self, option: str, names_of: Callable[[Any], dict[str, Any]]) -> None:
+        names = names_of(getattr(self, option))
+        if hidden := names.keys() - without_secrets(dict(names)).keys():
             raise ValueError(
-                f"`selection_target`: {', '.join(map(repr, sorted(hidden)))} is what options with secrets are called, "
-                "which no recipe holds: give the task another name."
+                f"`{option}`: {', '.join(map(repr, sorted(hidden)))} is what options with secrets are called, which "
+                "no recipe holds: give another name."
             )
 
     @property

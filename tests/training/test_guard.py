@@ -8,8 +8,10 @@ import yaml
 from datasets import Dataset
 from scipy.stats import t
 
+from benchmarks import four_domains
 from hf_dataselect.cli.main import main
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.store.checked import read_json
 from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.guard import HARMED, HELPED, NO_DIFFERENCE, change_of
 from hf_dataselect.evaluation.report.report import to_markdown
@@ -47,6 +49,13 @@ def test_rows_count_in_pairs_and_one_that_loses_its_loss_is_a_harm():
     now[5] = np.nan
     lost = change_of(before, now, 0.01)
     assert (lost.verdict, lost.lost, lost.change) == (HARMED, 1, np.inf)
+
+
+def test_the_page_has_the_table_of_the_four_domains():
+    file = four_domains.PAGE.parents[1] / "results" / "guard" / "four-domains.json"
+    if not file.is_file():
+        pytest.skip("the runs are not finished")
+    assert four_domains.said(read_json(file)) in four_domains.PAGE.read_text(encoding="utf-8")
 
 
 HELD_OUT = layout("prompt-completion", 24, seed=7)
@@ -99,6 +108,7 @@ def test_a_guard_measures_before_training_and_at_each_evaluation_also_after_a_re
         ({"guard_dataset": {"a": HELD_OUT.select(range(9))}}, "`guard_dataset.a` has 9 rows, too few"),
         ({"guard_dataset": {"a": HELD_OUT.select([])}}, "`guard_dataset.a` has no rows"),
         ({"guard_dataset": {"a": Dataset.from_dict({"input_ids": [[5]] * 12})}}, "already tokenized"),
+        ({"guard_dataset": {"token": "rows.jsonl"}}, "'token' is what options with secrets are called"),
         ({"guard_harm": -0.1}, "`guard_harm=-0.1` must be at least 0"),
         ({"guard_dataset": {"a": HELD_OUT}, "fsdp": True}, "sharded model"),
     ],
