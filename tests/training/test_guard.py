@@ -142,9 +142,8 @@ def test_the_command_ends_with_3_once_all_is_saved_if_a_domain_is_harmed(tmp_pat
         path.name for path in (tmp_path / "run").iterdir()
     }
     assert json.loads((tmp_path / "run" / "guard.json").read_text())["domains"]["a"]["verdict"] == HARMED
-    main(["train", "--config", str(recipe), "--guard_harm", "1e9", "--fail_on_harm"])
     alpaca(12).to_json(tmp_path / "a.jsonl")  # candidates
-    main(["train", "--config", str(recipe), "--max_steps", "1", "--learning_rate", "0", "--fail_on_harm"])
+    main(["train", "--config", str(recipe), "--guard_harm", "1e9", "--fail_on_harm"])
     assert "12 of 24 rows of `train_dataset` are also in `guard_dataset.a`" in caplog.text
     also = json.loads((tmp_path / "run" / "selection.json").read_text())["facts"]["also_in"]
     assert also["guard_dataset.a"]["kept"] == 12
