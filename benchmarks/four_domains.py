@@ -95,7 +95,7 @@ def finished(folder: Path) -> bool:
     return (folder / GUARD).is_file() and read(folder, GUARD)["history"][-1]["step"] == UPDATES
 
 
-def results(folder: Path) -> dict[str, Any]:
+def finished_runs(folder: Path) -> dict[str, Any]:
     """What the finished runs found, without rows."""
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
     for arm, seed in ((arm, seed) for arm in ARMS for seed in SEEDS):
@@ -131,15 +131,15 @@ def settings(runs: list[dict[str, Any]]) -> list[dict[str, Setting]]:
     ]
 
 
-def said(found: dict[str, Any]) -> str:
+def said(results: dict[str, Any]) -> str:
     """What the page says: losses with intervals over seeds, verdicts, ratios to the random rows, shares over time."""
     lines = [
         "| domain | rows by | loss before | after (95 % over seeds) | change | verdicts | against `random` |",
         "|---|---|---|---|---|---|---|",
     ]
-    control = found["runs"]["random"]
+    control = results["runs"]["random"]
     for name in DOMAINS:
-        for arm, runs in found["runs"].items():
+        for arm, runs in results["runs"].items():
             if len(runs) < 2:
                 continue
             losses = np.array([run["domains"][name]["loss"] for run in runs])
@@ -155,7 +155,7 @@ def said(found: dict[str, Any]) -> str:
                 against = f"{pir.settings[name]:.3f} ({low:.3f} to {high:.3f}): {pir.verdicts[name]}"
             after = f"{losses.mean():.3f} ({losses.mean() - half:.3f} to {losses.mean() + half:.3f})"
             lines.append(f"| {name} | `{arm}` | {before:.3f} | {after} | {change:+.1%} | {counted} | {against} |")
-    steps = [step for run in found["runs"]["domains"] for step in run["shares"]]
+    steps = [step for run in results["runs"]["domains"] for step in run["shares"]]
     thirds = [[step for step in steps if (step["from_step"] - 1) * 3 // UPDATES == third] for third in range(3)]
     shares = [
         f"{name} {', '.join(f'{np.mean([one[name] for one in third]):.0%}' for third in thirds)}" for name in DOMAINS
@@ -176,12 +176,12 @@ def main() -> None:
     given = parser.parse_args()
     if given.results:
         given.results.parent.mkdir(parents=True, exist_ok=True)
-        write_json(given.results, results(given.folder))
-        found = said(read_json(given.results))
+        write_json(given.results, finished_runs(given.folder))
+        text = said(read_json(given.results))
         before, begin, rest = PAGE.read_text(encoding="utf-8").partition(MARKS[0])
         _, end, after = rest.partition(MARKS[1])
-        write_atomic(PAGE, f"{before}{begin}{found}\n{end}{after}")
-        print(found)
+        write_atomic(PAGE, f"{before}{begin}{text}\n{end}{after}")
+        print(text)
         return
     places = yaml.safe_load(given.sources.read_text(encoding="utf-8")) if given.sources else {}
     files = make_rows(load_scenario("four-domains", places), given.folder / "rows")

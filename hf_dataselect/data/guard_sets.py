@@ -84,18 +84,18 @@ def load_guard(given: Any, records: Records, least: int) -> dict[str, Records]:
         `TypeError`: rows that are streamed.
     """
     checks, sets = Checks(), guard_sets(given)
-    found = {name: checks(_read, item, records, f"guard_dataset.{name}", least) for name, item in sets.items()}
+    loaded = {name: checks(_read, item, records, f"guard_dataset.{name}", least) for name, item in sets.items()}
     checks.finish()
-    return found
+    return loaded
 
 
 def _read(item: GuardSet, records: Records, name: str, least: int) -> Records:
     rows = item.dataset
     if isinstance(rows, str):
         rows = load_rows(rows, item.config, item.split, "test", [records.text_field])
-    found = read_alike(rows, records, name)
-    if found.layout == "tokens":
+    guard = read_alike(rows, records, name)
+    if guard.layout == "tokens":
         raise ValueError(f"`{name}` is already tokenized: give the texts.")
-    if len(found) < least:
-        raise ValueError(f"`{name}` has {len(found)} rows, too few to tell harm from chance: give at least {least}.")
-    return found
+    if len(guard) < least:
+        raise ValueError(f"`{name}` has {len(guard)} rows, too few to tell harm from chance: give at least {least}.")
+    return guard

@@ -133,15 +133,15 @@ class GuardCallback(TrainerCallback):
 
     def _losses(self, before: bool = False) -> dict[str, np.ndarray]:
         """Losses of the rows of each domain, under the model as it is; those before training are kept by content."""
-        found = {}
+        losses = {}
         with preserved(self.trainer.model), meeting(), doing("Measuring the guard"):
             for name, records in self.sets.items():
                 ctx = self.trainer.context(cached=before)
-                found[name] = held_out_loss(records, ctx, label=f"Guarding {name}").mean
+                losses[name] = held_out_loss(records, ctx, label=f"Guarding {name}").mean
                 if before:
                     reasons = ctx.account.rows("unscorable")
                     self._unscorable[name] = {reason: len(rows) for reason, rows in reasons.items()}
-        return found
+        return losses
 
     def _measure(self, state: TrainerState) -> None:
         losses, self._measured_at = self._losses(), state.global_step

@@ -28,9 +28,9 @@ def test_verdicts_are_by_one_sided_bounds():
     noise = draw.normal(0, 0.1, 200)
     noise -= noise.mean()
     spread = t.ppf(0.95, 199) * noise.std(ddof=1) / np.sqrt(200)
-    found = change_of(before, before + 0.005 + noise, 0.01)
-    assert (found.loss, found.change) == pytest.approx((1.005, 0.005))
-    assert (found.low, found.high) == pytest.approx((0.005 - spread, 0.005 + spread), abs=spread / 10)
+    change = change_of(before, before + 0.005 + noise, 0.01)
+    assert (change.loss, change.change) == pytest.approx((1.005, 0.005))
+    assert (change.low, change.high) == pytest.approx((0.005 - spread, 0.005 + spread), abs=spread / 10)
     cases = {0.015: NO_DIFFERENCE, 0.03: HARMED, -0.005: NO_DIFFERENCE, -0.02: HELPED, 0.0: NO_DIFFERENCE}
     assert {shift: change_of(before, before + shift + noise, 0.01).verdict for shift in cases} == cases
     assert change_of(before, before + 0.015 + noise, 0.0).verdict == HARMED
