@@ -1,6 +1,7 @@
 """Nuggets' features: losses of tasks, zero-shot and with a candidate as the one-shot example."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -50,7 +51,7 @@ def choose_tasks(records: Records, ctx: Context, tasks: int) -> Records:
     """
     if ctx.target is not None:
         return ctx.target
-    prompts = prompt_vectors(records, ctx)
+    prompts = ctx.of_all_parts(partial(prompt_vectors, records))
     usable = np.flatnonzero(prompts.usable)
     if len(usable) == 0:
         raise SelectionError("`nuggets`: no row has a prompt and an answer within the window to be a task.")
@@ -88,7 +89,7 @@ def task_losses(
         [`SelectionError`]: no task has a finite zero-shot loss.
     """
     zero_shot = likelihood(
-        ctx.model, tasks.zero_shot, ctx.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
+        ctx.model, tasks.zero_shot, ctx.whole.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
     ).loss
     scored = np.isfinite(zero_shot)
     if not scored.any():

@@ -37,7 +37,7 @@ from ..features.tags import tag_statistics
 from ..options import Fraction
 from ..rated import RatedSelector
 from ..registry import load_member
-from ..selector import Card, Need
+from ..selector import Card, Need, Split, split_of
 
 
 @dataclass
@@ -92,6 +92,11 @@ class MIG(RatedSelector):
     def __post_init__(self):
         super().__post_init__()
         self._tagger = load_member("tags", "instag", self.tags)
+
+    @property
+    def splits(self) -> Split | None:
+        """Where the quality and the tags do."""
+        return split_of([self._rater, self._tagger])
 
     def needs(self) -> frozenset[Need]:
         return super().needs() | self._tagger.needs()

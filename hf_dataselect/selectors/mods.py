@@ -32,7 +32,7 @@ from ..features.rewards import answer_rewards
 from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
 from ..features.tuning import check_warmup, tuned_on
 from ..options import Interval, Number, PositiveFloat, PositiveInt
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 @dataclass
@@ -105,6 +105,7 @@ class MoDS(Selector):
             "a row without a reward is NaN and named, where the code drops it silently",
         ),
     )
+    splits: ClassVar[Split | None] = "selection"
     columns: ClassVar[tuple[str, ...] | None] = ()
     spreads_out: ClassVar[bool] = True
     nested: ClassVar[bool] = False

@@ -33,7 +33,7 @@ from ..data.records import Records
 from ..errors import SelectionError
 from ..features.one_shot_tasks import Tasks, choose_tasks, task_losses, task_tokens
 from ..options import Interval, PositiveInt
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 #: Tasks of a candidate that run at least before the plan asks again whether it is decided.
@@ -69,6 +69,7 @@ class Nuggets(Selector):
     task_window: Annotated[int | None, Interval(2)] = None
     reference_quirks: bool = False
 
+    splits: ClassVar[Split | None] = "features"
     takes_target: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         title="rows that help the model with other tasks as a one-shot example",

@@ -34,7 +34,7 @@ from ..features.hidden_states import prompt_embedding
 from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
 from ..options import Interval
 from ..rated import RatedSelector
-from ..selector import Card, Need
+from ..selector import Card, Need, Split
 
 
 @dataclass
@@ -80,6 +80,11 @@ class QDIT(RatedSelector):
         "rows",
     )
     spreads_out: ClassVar[bool] = True
+
+    @property
+    def splits(self) -> Split | None:
+        """Where the quality does, or needs no model."""
+        return None if super().splits is None and self._rater.card.llm_uses else "selection"
 
     def needs(self) -> frozenset[Need]:
         if self.alpha == 1:

@@ -26,7 +26,7 @@ from ..context import Context
 from ..data.records import Records
 from ..features.ratings import digit_logits
 from ..options import Interval, NonNegativeFloat
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 SCALE = ("1", "2", "3", "4", "5")
@@ -70,6 +70,7 @@ class SelectIT(Selector):
         ),
         evidence="the authors' on Alpaca with Llama 2; no replication found",
     )
+    splits: ClassVar[Split | None] = "features"
     columns: ClassVar[tuple[str, ...] | None] = ("rating", "spread")
     default_budget: ClassVar[float | int | str] = 0.2
 

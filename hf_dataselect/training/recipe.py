@@ -19,13 +19,14 @@ from ..data.records import Records
 from ..data.rows_hash import rows_hash
 from ..data.targets import load_target, target_names
 from ..engines.runtime.loading import check_model_folder
+from ..engines.runtime.part import Part
 from ..engines.store.files import check_writable
 from ..errors import Checks
 from ..options import documented
 from ..parsing import parse_options
+from ..parts import check_part, compute_part
 from ..plan import SelectionPlan
 from ..runs.hub import make_repo
-from ..selection import Selection
 from ..selector import Selector
 from .config import DataSelectingConfig
 from .inputs import load_processing_class_of, selection_plan
@@ -242,9 +243,12 @@ def set_model_options(args: DataSelectingConfig, model: ModelConfig) -> None:
     }
 
 
-def prepare_selection(recipe: Recipe) -> tuple[Dataset, SelectionPlan, Callable[[], Selection], bool]:
+def prepare_selection(
+    recipe: Recipe, part: Part | None = None
+) -> tuple[Dataset, SelectionPlan, Callable[[], Any], bool]:
     """
-    A selection without training. It runs the model as the trainer would; a method that needs none loads none.
+    A selection without training. It runs the model as the trainer would; a method that needs none loads none. With
+    `part`, the function computes that part instead, see [`compute_part`], and nothing is written but the cache.
 
     Returns:
         `tuple`: the candidate dataset; the plan; a function that selects, and writes the run folder; whether this is
@@ -254,8 +258,13 @@ def prepare_selection(recipe: Recipe) -> tuple[Dataset, SelectionPlan, Callable[
     rows, _ = load_sources(recipe, evaluation=False)
     records = Records(scored_columns(rows, args.dataset_text_field), args.dataset_text_field)
     plan = selection_plan(args, records, load_target(args.selection_target, records))
+    if part is not None:
+        check_part(plan, part, args.runtime(None).cache_dir)
     if plan.uses_model:
         trainer = build_trainer(recipe, rows=records.dataset, evaluation="training" in plan.needs)
+        if part is not None:
+            compute = partial(compute_part, trainer.plan, trainer.context(), part)
+            return rows, trainer.plan, compute, trainer.is_world_process_zero()
         return rows, trainer.plan, trainer.select, trainer.is_world_process_zero()
     runtime = args.runtime(Accelerator(cpu=args.use_cpu))
     name = model.model_name_or_path
@@ -267,4 +276,5 @@ def prepare_selection(recipe: Recipe) -> tuple[Dataset, SelectionPlan, Callable[
     plan.try_preparation(processing_class)
     ctx = plan.context(processing_class, None, runtime, name, plan.load_judge(runtime))
     choose = partial(plan.select, ctx, Path(args.output_dir), recipe.sources | args.given)
+    choose = choose if part is None else partial(compute_part, plan, ctx, part)
     return rows, plan, choose, runtime.is_main

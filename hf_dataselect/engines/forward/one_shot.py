@@ -18,7 +18,7 @@ from ...compat.transformers import attention_implementation
 from ..forward import likelihood
 from ..runtime.model_state import cast, evaluating, scoring_dtype
 from ..runtime.runtime import Runtime
-from ..runtime.shared_work import missing
+from ..runtime.shared_work import missing, of_part
 from ..runtime.token_rows import TokenRows
 from ..store.identity import digest
 from .likelihood import keys_and_values
@@ -79,6 +79,7 @@ def one_shot_loss(
     # A cached row holds the losses of an exemplar so far, and the seconds they took.
     store = runtime.store(namespace, width=len(tasks))
     keys = exemplars.keys() if runtime.cache_dir else np.zeros(len(exemplars), "V16")
+    rows = rows[of_part(runtime, keys[rows])]
     known, known_seconds = np.full((len(exemplars), len(tasks)), np.nan), np.zeros(len(exemplars))
     with missing(runtime, store, keys[rows], "scoring tasks one-shot") as stored:
         known[rows], _, known_seconds[rows], earlier = stored
