@@ -104,8 +104,8 @@ class Context:
 
     def of_all_parts(self, compute: Callable[["Context"], T]) -> T:
         """
-        What is computed of all rows before each part can go on: where the rows are computed in parts, that of one after
-        the other, this one's first. What other runs have kept or are computing is theirs.
+        What is computed of all rows before each part can go on: where rows are computed in parts, one part after the
+        other, this one first. What other runs have kept or are computing is theirs.
 
         Args:
             compute (`Callable`):

@@ -1,8 +1,10 @@
-"""[`compute_part`]: one part of what a selection computes, by one of several jobs that have a cache folder in common."""
+"""[`compute_part`]: one part of what a selection computes, by one of several jobs that share a cache folder."""
 
 import dataclasses
 import logging
 from pathlib import Path
+
+import numpy as np
 
 from .context import Context
 from .engines.runtime.part import Part
@@ -52,11 +54,15 @@ def compute_part(plan: SelectionPlan, ctx: Context, part: Part) -> dict[str, int
     Returns:
         `dict[str, int]`: rows and tokens by kind of pass, as in [`Selection`].
     """
-    selector, ctx = plan.selector, dataclasses.replace(ctx, runtime=dataclasses.replace(ctx.runtime, part=part))
+    selector, records = plan.selector, plan.records
+    whole = dataclasses.replace(ctx, runtime=dataclasses.replace(ctx.runtime, part=part))
     if selector.splits == "selection" or (plan.diversity is not None and plan.diversity.kind == "facility_location"):
-        return select(plan.records, selector, plan.budget, ctx).passes
-    if plan.diversity is not None:
-        logger.info("Rows that `selection_diversity` compares are embedded by the `select` without `--part`.")
-    with scoring(selector, ctx) as (ctx, _):
-        selector.featurize(plan.records, ctx)
+        return select(records, selector, plan.budget, whole).passes
+    if plan.diversity is not None or selector.spreads_out:
+        logger.info("What is computed of the rows that a choice compares, the `select` without `--part` computes.")
+    if selector.splits == "rows":
+        rows = np.arange(part.number - 1, len(records), part.of)
+        records, whole = records.subset(rows), ctx.of_rows(rows)
+    with scoring(selector, whole) as (ctx, _):
+        selector.featurize(records, ctx)
     return dict(ctx.account.passes)

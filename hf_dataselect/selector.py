@@ -23,8 +23,9 @@ from .engines.forward.wants import Want
 from .options import check_declared
 
 
-#: Where rows are computed one by one, each by itself once what all need is there.
-Split = Literal["features", "selection"]
+#: What several runs may compute in parts: `featurize`, of each part of the rows as if there were no others; or the
+#: cached computations of `featurize`, which gets all rows; or those of `select`, too.
+Split = Literal["rows", "features", "selection"]
 #: What must be given: rows with a prompt apart from the answer, rows not tokenized yet, the pending fine-tune model,
 #: target-task examples, a judge that answers in words, the logits of a judge loaded here, a trainer.
 Need = Literal["prompt", "text", "model", "target", "judge", "digit logits", "training"]
@@ -79,8 +80,7 @@ class Selector(ABC):
     columns: ClassVar[tuple[str, ...] | None] = None
     #: Whether the best `k` rows are always the first `k` of more; a budget of tokens, a threshold or groups needs it.
     nested: ClassVar[bool] = True
-    #: What several runs may compute in parts of the rows (`--part`): the cached computations of `featurize`, or, where
-    #: `select` has some too, those of both. What a part needs of all rows, `ctx.of_all_parts` computes.
+    #: What `--part` may split. What it needs of all rows, `ctx.of_all_parts` computes.
     splits: ClassVar[Split | None] = None
     #: The part of the rows that it can keep at most; a larger budget is refused.
     largest_part: ClassVar[float] = 1.0
@@ -168,7 +168,8 @@ def split_of(selectors: Iterable[Selector]) -> Split | None:
     """What may be computed in parts where `featurize` is that of several methods; those without a model have none."""
     given = [*selectors]
     models = [each for each in given if each.splits or each.card.llm_uses or each.needs() & {"model", "judge"}]
-    return "features" if models and all(each.splits for each in models) else None
+    kinds = {each.splits for each in models}
+    return None if not kinds or None in kinds else "rows" if kinds == {"rows"} else "features"
 
 
 def method_name(selector: Selector | type[Selector]) -> str:

@@ -1,5 +1,7 @@
 """Selections computed in parts by jobs of their own, which the one that follows reads."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,9 +13,10 @@ from hf_dataselect.registry import load_selector, method_names
 from tests.rows import layout
 from tests.selectors.small import LAYOUTS, OPTIONS
 from tests.test_contract import context, folders, in_folders  # noqa: F401 (a fixture)
-from dataclasses import replace
+
 
 ALL = [n for n in method_names() if n not in ("auto", "pass_rate")]
+
 
 @pytest.mark.parametrize("name", ALL)
 def test_what_parts_compute_is_all_that_is_computed(name, folders, tmp_path):  # noqa: F811
@@ -28,6 +31,7 @@ def test_what_parts_compute_is_all_that_is_computed(name, folders, tmp_path):  #
         if ctx.judge:
             from tests.scripted import ScriptedJudge
             from tests.test_contract import _some_judgement
+
             ctx = replace(ctx, judge=ScriptedJudge(_some_judgement, ctx.runtime))
         plan = SelectionPlan(Records(rows), load_selector(name, options), 6, target=ctx.target)
         return plan, ctx

@@ -69,6 +69,6 @@ def target_sentence_vectors(records: Records, ctx: Context, encoder: str) -> tup
 
 
 def _text_vectors(texts: list[str | None], encoder: str, ctx: Context, label: str) -> np.ndarray:
-    vectors = sentence_vectors([text or "" for text in texts], encoder, ctx, label)
+    vectors = sentence_vectors([text or "" for text in texts], encoder, ctx, label).vectors[:]
     vectors[[text is None for text in texts]] = np.nan
     return unit(vectors)

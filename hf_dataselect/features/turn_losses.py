@@ -55,7 +55,7 @@ def turn_losses(records: Records, ctx: Context) -> TurnLosses:
         given_all = np.bincount(answer, losses, len(counts)) / counts
     if len(rows) == 0:
         return TurnLosses(rows, turn, counts, given_all, given_all, given_all)
-    kept = np.flatnonzero(whole)
+    kept, ctx = np.flatnonzero(whole), ctx.whole  # of other parts, none is left
     nothing = _without_context(records.subset(kept), ctx)
     question = _after_own_question(records, kept, ctx)
     return TurnLosses(rows, turn, counts.astype(np.float64), given_all, question, nothing)

@@ -83,7 +83,7 @@ class AlpaGasus(Selector):
             "the paper has no diversity step: `selection_diversity` adds one",
         ),
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def __post_init__(self):

@@ -82,7 +82,8 @@ class Cascade(Selector):
     @property
     def splits(self) -> Split | None:
         """As the costly method, where the other does too."""
-        return split_of([self._cheap, self._costly]) and (self._costly.splits or "features")
+        both = split_of([self._cheap, self._costly])
+        return both and ("selection" if self._costly.splits == "selection" else "features")
 
     @property
     def largest_part(self) -> float:

@@ -50,7 +50,7 @@ class ConversationIFD(Selector):
         deviations=("nobody has published such a score: formula and aggregate are this package's",),
         evidence="none published, by anyone; compare it with random rows before relying on it",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = (
         "context_ratio",
         "turn_ifd",

@@ -81,7 +81,7 @@ class CRDS(ServesBySimilarity, Selector):
         evidence="the authors' only: +0.71 over all rows; no replication found",
     )
     default_budget: ClassVar[float | int | str] = 0.035
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     weighs_tasks: ClassVar[bool] = True
 

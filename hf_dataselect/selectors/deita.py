@@ -91,7 +91,7 @@ class DEITA(Selector):
             "a scorer without a prompt of its own is prompted in other words than the authors'",
         ),
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("complexity", "quality")
     spreads_out: ClassVar[bool] = True
 

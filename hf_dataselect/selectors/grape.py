@@ -43,7 +43,7 @@ class GRAPE(Selector):
         deviations=("written from the paper's abstract: its code was not to be had",),
         evidence="the authors' on three models and two sources of several answers; no replication found",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss",)
     default_budget: ClassVar[float | int | str] = 1.0
 

@@ -53,7 +53,7 @@ class Indicator(Selector):
         steps=("measure the text", "keep the top k"),
         multi_turn="all assistant turns, one below the other",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def __post_init__(self):

@@ -88,7 +88,7 @@ class InsTag(Selector):
             "`similarity`, `support` and `confidence` are the paper's as far as it says: no code confirms them",
         ),
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     spreads_out: ClassVar[bool] = True
 

@@ -72,7 +72,7 @@ class InstructionMining(Selector):
     search_trials: NonNegativeInt = 0
     search_epochs: PositiveFloat = 1
 
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     takes_target: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         title="rows for which a linear rule over indicators predicts a low loss",

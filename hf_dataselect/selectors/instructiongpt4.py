@@ -117,7 +117,7 @@ class InstructionGPT4(Selector):
             "`rule: mean` is not the paper's",
         ),
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     spreads_out: ClassVar[bool] = True
     nested: ClassVar[bool] = False
 

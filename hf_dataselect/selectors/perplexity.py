@@ -42,7 +42,7 @@ class Perplexity(Selector):
         model_free=False,
         multi_turn="all assistant turns, each with all before it as context",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss",)
 
     def needs(self) -> frozenset[Need]:

@@ -116,7 +116,7 @@ class QDIT(RatedSelector):
             vectors = prompt_embedding(rows, ctx.of_rows(order))
         else:
             texts = [record.prompt for record in rows]
-            vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions")
+            vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions").vectors[:]
         vectors = unit(vectors.astype(np.float64))
         usable = np.isfinite(vectors).all(1)
         ctx.account.note("dropped", "no finite embedding of its prompt", order[~usable])

@@ -52,7 +52,7 @@ class RDS(ServesBySimilarity, Selector):
             "a row without an answer in the window is not kept, as it can't be trained on",
         ),
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     weighs_tasks: ClassVar[bool] = True
 

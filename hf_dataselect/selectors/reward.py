@@ -41,7 +41,7 @@ class Reward(Selector):
         evidence="a step of published methods; by itself a baseline that QDIT's paper finds below random rows at its "
         "worst tenth",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def needs(self) -> frozenset[Need]:

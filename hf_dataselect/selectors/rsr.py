@@ -54,7 +54,7 @@ class RSR(Selector):
         evidence="the authors' on sets of reasoning traces; rows of one set, and other text, are not tested; no "
         "replication found",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("mean_rank", "conditional_loss")
 
     def needs(self) -> frozenset[Need]:

@@ -96,7 +96,7 @@ class Superfiltering(Selector):
     @property
     def splits(self) -> Split:
         """With `diversity`, the vectors too."""
-        return "selection" if self.diversity else "features"
+        return "selection" if self.diversity else "rows"
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         small = ctx.with_model(self.model)

@@ -68,7 +68,7 @@ class TSHIRT(Selector):
         ),
         evidence="the authors' on two sets of instructions and eight benchmarks; no replication found",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("noisy_ifd", "sifd_std")
     nested: ClassVar[bool] = False
 

@@ -72,7 +72,7 @@ class TokenDrop(Selector):
         ),
         evidence="the authors' only, and of their own normaliser; no code and no replication found",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("loss_before", "loss_after")
 
     def needs(self) -> frozenset[Need]:

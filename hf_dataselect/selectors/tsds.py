@@ -81,7 +81,7 @@ class TSDS(Selector):
         ),
         evidence="the authors'; a later study (2602.14696) finds its matching no better than taking turns",
     )
-    splits: ClassVar[Split | None] = "features"
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     default_budget: ClassVar[float | int | str] = 0.01
 

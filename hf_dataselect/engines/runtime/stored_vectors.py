@@ -20,6 +20,10 @@ class Vectors(NamedTuple):
     #: Whether the vector is finite, bool `(n,)`.
     usable: np.ndarray
 
+    def take(self, rows: np.ndarray) -> np.ndarray | StoredVectors:
+        """Vectors of some rows, on disk where all of them are."""
+        return self.vectors[rows] if isinstance(self.vectors, np.ndarray) else self.vectors.take(rows)
+
 
 def stored_vectors(
     store: VectorStore,
