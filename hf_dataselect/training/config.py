@@ -90,6 +90,13 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             "tasks, a mapping {math: FILE, code: {dataset: FILE, weight: 2}}. More rows cost more scoring."
         },
     )
+    selection_stream_rows: PositiveInt | None = field(
+        default=None,
+        metadata={
+            "help": "Of a streamed dataset (`dataset_streaming`, `IterableDataset`), how many rows to write to disk "
+            "and choose from. They take their size below HF_DATASETS_CACHE until the process ends."
+        },
+    )
     selection_schedule: dict[str, Any] | str | None = field(
         default=None,
         metadata={

@@ -105,8 +105,12 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
     for option, (value, kind) in missing.items():
         if not value:
             checks.errors.append(ValueError(f"`{option}` is required: {kind}."))
-    if data is not None and data.dataset_streaming:
-        checks.errors.append(ValueError("`dataset_streaming` can't be used: streamed rows can't be chosen from."))
+    if data is not None and args is not None and data.dataset_streaming and args.selection_stream_rows is None:
+        checks.errors.append(
+            ValueError(
+                "`dataset_streaming` needs `selection_stream_rows`: how many rows to write to disk and choose from."
+            )
+        )
     if checks.errors:  # then nothing will be loaded: what can be told without that
         names = [data and data.dataset_name, data and data.eval_dataset_name]
         names += target_names(args.selection_target) if args else []
@@ -122,7 +126,8 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
 def load_candidates(recipe: Recipe) -> Dataset:
     """The candidate dataset."""
     data, text = recipe.data, [recipe.args.dataset_text_field]
-    return load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split, text_columns=text)
+    rows = recipe.args.selection_stream_rows if data.dataset_streaming else None
+    return load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split, "train", text, rows)
 
 
 def load_held_out(recipe: Recipe) -> Dataset | None:
