@@ -32,26 +32,22 @@ def test_a_stream_that_has_changed_is_read_again(tmp_path):
         assert load_rows(str(path), stream_rows=6).to_list() == alpaca_rows(n, seed=n)[:6]
 
 
-def test_a_stream_that_breaks_is_told():
-    def rows():
-        yield {"text": "a"}
-        raise OSError("no connection")
+def broken():
+    yield {"text": "a"}
+    raise OSError("no connection")
 
+
+@pytest.mark.parametrize("rows", [broken, lambda: iter([])], ids=["broken", "empty"])
+def test_a_stream_that_can_not_be_read_is_told(rows):
+    stream = IterableDataset.from_generator(rows, features=Features({"text": Value("string")}))
     with pytest.raises(ValueError, match="`train_dataset`: its first 4 rows can't be written to"):
-        on_disk(IterableDataset.from_generator(rows), 4)
+        on_disk(stream, 4)
 
 
 def test_rows_are_chosen_from_a_stream():
     stream = Dataset.from_list(alpaca_rows(30)).to_iterable_dataset()
-    rows, selection = select_dataset(stream, "length", budget=3, stream_rows=20)
-    alone, _ = select_dataset(Dataset.from_list(alpaca_rows(20)), "length", budget=3)
+    rows, selection = select_dataset(stream, "random", budget=3, stream_rows=20)
+    alone, _ = select_dataset(Dataset.from_list(alpaca_rows(20)), "random", budget=3)
     assert rows.to_list() == alone.to_list() and len(selection.scores) == 20
     with pytest.raises(TypeError, match="`dataset` is an `IterableDataset`.* Set `selection_stream_rows`"):
-        select_dataset(stream, "length")
-
-
-def test_an_empty_stream_has_no_rows():
-    features = Features({"text": Value("string")})
-    empty = IterableDataset.from_generator(lambda: iter([]), features=features)
-    with pytest.raises(ValueError, match="no rows"):
-        select_dataset(empty, "length", stream_rows=4)
+        select_dataset(stream, "random")
