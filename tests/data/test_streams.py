@@ -1,11 +1,14 @@
 """Streams are written to disk, as far as they are asked for."""
 
+import datasets
+import numpy as np
 import pytest
 from datasets import Dataset, Features, IterableDataset, Value
 
 from hf_dataselect import select_dataset
 from hf_dataselect.data.load import load_rows
 from hf_dataselect.data.streams import on_disk
+from tests.docs.markdown import blocks, pages
 from tests.rows import alpaca, alpaca_rows
 
 
@@ -51,3 +54,22 @@ def test_rows_are_chosen_from_a_stream():
     assert rows.to_list() == alone.to_list() and len(selection.scores) == 20
     with pytest.raises(TypeError, match="`dataset` is an `IterableDataset`.* Set `selection_stream_rows`"):
         select_dataset(stream, "random")
+
+
+def test_blocks_of_a_stream_give_the_best_of_it(monkeypatch):
+    rating = np.random.default_rng(0).permutation(30).tolist()
+    rows = Dataset.from_list(alpaca_rows(30)).remove_columns("rating").add_column("rating", rating)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows.to_iterable_dataset())
+    (code,) = blocks(pages()["docs/scaling.md"], "python")
+    for said, small in (
+        ("100_000", "7"),
+        ("5_000", "4"),
+        ('"reward"', '"column"'),
+        ('{"model": "my_reward_model"}', '{"name": "rating"}'),
+    ):
+        assert said in code
+        code = code.replace(said, small)
+    names: dict = {}
+    exec(code, names)
+    (best,) = names["best"]
+    assert best["rating"][:] == [29, 28, 27, 26]
