@@ -93,9 +93,9 @@ def test_an_array_of_jobs_and_the_selection_that_reads_it(tmp_path, capsys):
 
     for number in "123":
         main(job(SLURM_ARRAY_TASK_ID=number, SLURM_ARRAY_TASK_MAX="3"))
-        assert f"Part {number}/3 is computed: forward rows 8," in capsys.readouterr().out
+        assert f"Part {number}/3 is computed: 8 forward rows," in capsys.readouterr().out
     main(job(SLURM_ARRAY_TASK_ID="2", SLURM_ARRAY_TASK_MAX="2", PARTS="3"))  # again: it was killed, or finished
-    assert "Part 2/3 is computed: cached rows 8." in capsys.readouterr().out
+    assert "Part 2/3 is computed: nothing was left." in capsys.readouterr().out
     assert not (tmp_path / "run" / "selection.json").exists()
     main(job())
     found = json.loads((tmp_path / "run" / "selection.json").read_text())

@@ -26,7 +26,9 @@ def run(argv: Sequence[str]) -> None:
         _, _, compute, is_main = checked(prepare_selection, recipe, part)
         passes = compute()
         if is_main:
-            counts = ", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in passes.items() if count)
+            computed = {name.replace("_", " "): count for name, count in passes.items() if count}
+            computed.pop("cached rows", None)  # those of other parts, too
+            counts = ", ".join(f"{count:,} {name}" for name, count in computed.items())
             say(f"Part {part} is computed: {counts or 'nothing was left'}.")
         return
     checked(check_hub, recipe.args, train=False)
