@@ -55,14 +55,14 @@ def compute_part(plan: SelectionPlan, ctx: Context, part: Part) -> dict[str, int
         `dict[str, int]`: rows and tokens by kind of pass, as in [`Selection`].
     """
     selector, records = plan.selector, plan.records
-    whole = dataclasses.replace(ctx, runtime=dataclasses.replace(ctx.runtime, part=part))
+    mine = dataclasses.replace(ctx, runtime=dataclasses.replace(ctx.runtime, part=part))
     if selector.splits == "selection" or (plan.diversity is not None and plan.diversity.kind == "facility_location"):
-        return select(records, selector, plan.budget, whole).passes
+        return select(records, selector, plan.budget, mine).passes
     if plan.diversity is not None or selector.spreads_out:
         logger.info("What is computed of the rows that a choice compares, the `select` without `--part` computes.")
     if selector.splits == "rows":
         rows = np.arange(part.number - 1, len(records), part.of)
-        records, whole = records.subset(rows), ctx.of_rows(rows)
-    with scoring(selector, whole) as (ctx, _):
+        records, mine = records.subset(rows), ctx.of_rows(rows)
+    with scoring(selector, mine) as (ctx, _):
         selector.featurize(records, ctx)
     return dict(ctx.account.passes)

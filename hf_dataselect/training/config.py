@@ -93,8 +93,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     selection_stream_rows: PositiveInt | None = field(
         default=None,
         metadata={
-            "help": "Of a streamed dataset (`dataset_streaming`, `IterableDataset`), how many rows to write to disk "
-            "and choose from. They take their size below HF_DATASETS_CACHE until the process ends."
+            "help": "Stream `dataset_name` (or `train_dataset`, an `IterableDataset`), write its first rows, so many, "
+            "to disk, and choose from them. They take their size below HF_DATASETS_CACHE until the process ends."
         },
     )
     selection_schedule: dict[str, Any] | str | None = field(

@@ -126,7 +126,7 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
 def load_candidates(recipe: Recipe) -> Dataset:
     """The candidate dataset."""
     data, text = recipe.data, [recipe.args.dataset_text_field]
-    rows = recipe.args.selection_stream_rows if data.dataset_streaming else None
+    rows = recipe.args.selection_stream_rows
     return load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split, "train", text, rows)
 
 

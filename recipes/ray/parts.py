@@ -1,5 +1,5 @@
 """
-A selection in parts on a Ray cluster, one actor a GPU (a part, without any), and the selection that reads them:
+A selection in parts on a Ray cluster, one actor a GPU (or CPU, without any), and the selection that reads them:
 
     pip install hf_dataselect[ray]
     python recipes/ray/parts.py 8 --config ifd --selection_cache_dir /shared/cache
@@ -29,8 +29,10 @@ class Part:
 def select_in_parts(parts: int, argv: list[str]) -> None:
     """Compute all parts on the cluster, then select here."""
     ray.init(ignore_reinit_error=True)
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    actors = [Part.options(num_gpus=1 if gpus else 0).remote() for _ in range(min(parts, gpus or parts))]
+    there = ray.cluster_resources()
+    kind = "GPU" if there.get("GPU") else "CPU"
+    each_needs = {"num_gpus": int(kind == "GPU"), "num_cpus": int(kind == "CPU")}
+    actors = [Part.options(**each_needs).remote() for _ in range(min(parts, int(there[kind])))]
     each = [[*argv, "--part", f"{number}/{parts}"] for number in range(1, parts + 1)]
     list(ActorPool(actors).map(lambda actor, given: actor.compute.remote(given), each))
     main(["select", *argv])

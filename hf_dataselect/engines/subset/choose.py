@@ -193,7 +193,7 @@ def k_center(
     Greedy k-center: the next row is the one farthest (Euclidean) from its nearest selected row; ties go to the earlier
     row.
 
-    A block of rows is in memory at a time. Distances to the nearest selected row only shrink, so that old ones are
+    Of vectors on disk, a block of rows is in memory at a time. Distances to the nearest selected row only shrink, so that old ones are
     upper bounds: a block is compared with the rows selected since, all at once, when it has the highest bound.
 
     Args:
@@ -211,7 +211,8 @@ def k_center(
     n, parts = len(vectors), [*blocks(vectors.shape)]
     # Distances are translation-invariant, and products of centered vectors lose the fewest digits.
     mean = sum((block.mean(0) * (len(block) / n) for block in map(vectors.__getitem__, parts)), np.float32(0))
-    nearest, seen, held = np.full(n, np.inf), np.zeros(len(parts), np.int64), (-1, mean, mean)
+    nearest, seen = np.full(n, np.inf), np.zeros(len(parts), np.int64)
+    held: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # centered blocks, and the squares of their lengths
     rows: list[int] = []
     centres, radii = [], []
 
@@ -222,17 +223,17 @@ def k_center(
 
     def farthest() -> int:
         """The row whose distance, up to date, is not below the bound of any other."""
-        nonlocal held
         while True:
             place = int(bounds.argmax())
             part = parts[place]
             if seen[place] == len(rows):
                 return part.start + int(nearest[part].argmax())
-            if held[0] != place:
+            if place not in held:
+                if isinstance(vectors, StoredVectors):  # others are in memory anyway
+                    held.clear()
                 block = vectors[part] - mean
-                held = place, block, np.einsum("ij,ij->i", block, block)
-            _, block, squares = held
-            own = nearest[part]
+                held[place] = block, np.einsum("ij,ij->i", block, block)
+            (block, squares), own = held[place], nearest[part]
             for start in range(seen[place], len(rows), AT_A_TIME):
                 new = np.stack(centres[start : start + AT_A_TIME])
                 products = block @ new.T if len(new) > 1 else (block @ new[0])[:, None]
