@@ -193,8 +193,9 @@ def k_center(
     Greedy k-center: the next row is the one farthest (Euclidean) from its nearest selected row; ties go to the earlier
     row.
 
-    Of vectors on disk, a block of rows is in memory at a time. Distances to the nearest selected row only shrink, so that old ones are
-    upper bounds: a block is compared with the rows selected since, all at once, when it has the highest bound.
+    Of vectors on disk, a block of rows is in memory at a time. Distances to the nearest selected row only shrink, so
+    that old ones are upper bounds: a block is compared with the rows selected since, all at once, when it has the
+    highest bound.
 
     Args:
         vectors (`np.ndarray` or [`StoredVectors`]):
