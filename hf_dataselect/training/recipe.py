@@ -126,8 +126,8 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
 def load_candidates(recipe: Recipe) -> Dataset:
     """The candidate dataset."""
     data, text = recipe.data, [recipe.args.dataset_text_field]
-    rows = recipe.args.selection_stream_rows
-    return load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split, "train", text, rows)
+    options = {"text_columns": text, "stream_rows": recipe.args.selection_stream_rows}
+    return load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split, **options)
 
 
 def load_held_out(recipe: Recipe) -> Dataset | None:
