@@ -18,9 +18,9 @@ from hf_dataselect.parts import check_part, compute_part
 from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import load_selector, method_names, selector_class
 from tests.engines.llm.test_local import reward_model
-from tests.rows import alpaca, layout
+from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
-from tests.selectors.small import LAYOUTS, OPTIONS
+from tests.selectors.small import OPTIONS
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 from tests.tiny_training import write_recipe
 
@@ -30,7 +30,6 @@ ROOT = Path(hf_dataselect.__file__).parents[1]
 METHODS = {
     "alpagasus": {"threshold": None},
     "bids": OPTIONS["bids"],
-    "conversation_ifd": {},
     "mods": OPTIONS["mods"],
     "nuggets": OPTIONS["nuggets"],
 }
@@ -38,7 +37,7 @@ METHODS = {
 
 def made(name: str, reward: Path, cache: Path | None) -> tuple[SelectionPlan, Context]:
     options = {key: str(reward) if value == "REWARD" else value for key, value in METHODS[name].items()}
-    records, target = Records(layout(LAYOUTS.get(name, "alpaca"), n=14)), Records(alpaca(3, seed=9))
+    records, target = Records(alpaca(14)), Records(alpaca(3, seed=9))
     tokenizer = tiny_tokenizer()
     ctx = context_of(tokenizer, tiny_model(tokenizer), cache_dir=cache, target=target, dtype="float32", max_length=128)
     judge = ScriptedJudge(lambda text: str(len(text) % 6), ctx.runtime)
