@@ -1,8 +1,10 @@
 """[`Context`]: what a selector may use of the run it is part of."""
 
 import dataclasses
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -15,9 +17,13 @@ from .engines.forward.wants import Want
 from .engines.runtime.account import Account
 from .engines.runtime.loading import load_pretrained
 from .engines.runtime.model_state import positions
+from .engines.runtime.part import Part
 from .engines.runtime.runtime import Runtime
 from .engines.subset.choose import drawn_places, top_k
 from .errors import SelectionError
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,10 @@ class Context:
     wants: frozenset[Want] = frozenset()
 
     def __post_init__(self):
-        if self.judge is not None and self.judge.runtime.account is not self.account:
-            object.__setattr__(self, "judge", self.judge.booking_in(self.account))
+        if self.judge is not None:
+            booked, own = self.judge.runtime, self.runtime
+            if booked.account is not own.account or booked.part != own.part:
+                object.__setattr__(self, "judge", self.judge.booking_in(own.account, own.part))
 
     @property
     def account(self) -> Account:
@@ -88,6 +96,28 @@ class Context:
     def agreed(self, value: Any) -> Any:
         """The value on all ranks alike, where a library may compute it differently in the last digit (clusters)."""
         return self.runtime.broadcast(value)
+
+    @property
+    def whole(self) -> "Context":
+        """The same context for what every part needs whole, where the rows are computed in parts."""
+        return self if self.runtime.part is None else self._of(None)
+
+    def of_all_parts(self, compute: Callable[["Context"], T]) -> T:
+        """
+        What is computed of all rows before each part can go on: where rows are computed in parts, one part after the
+        other, this one first. What other runs have kept or are computing is theirs.
+
+        Args:
+            compute (`Callable`):
+                From a context to the result, by cached computations.
+        """
+        for part in () if self.runtime.part is None else self.runtime.part.turns():
+            with suppress(SelectionError):  # one that is of all rows is raised below
+                compute(self._of(part))
+        return compute(self.whole)
+
+    def _of(self, part: Part | None) -> "Context":
+        return dataclasses.replace(self, runtime=dataclasses.replace(self.runtime, part=part))
 
     def text_format(self, **options: Any) -> TextFormat:
         """[`TextFormat`] with this context's tokenizer and window, and the chat template that is trained with."""

@@ -4,7 +4,9 @@ import dataclasses
 import logging
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,7 @@ def select(
         row could be kept, or the ranks hold different models.
     """
     from .engines.runtime.memory import peak_memory
-    from .engines.runtime.model_state import preserved, unprepared
-    from .engines.runtime.phase import doing
 
-    # What other methods want is kept for them, if it can be.
-    ctx = dataclasses.replace(ctx, wants=selector.wants() | (ctx.wants if ctx.runtime.cache_dir else frozenset()))
     records = dataset if isinstance(dataset, Records) else Records(dataset)
     n, method = len(records), method_name(selector)
     budget = Budget.parse(selector.default_budget if selector.fixed_budget or budget is None else budget)
@@ -63,17 +61,13 @@ def select(
     started = time.perf_counter()
     has_template = getattr(ctx.tokenizer, "chat_template", None) is not None
     with (
-        doing(f"selecting by `{method}`"),
         peak_memory() as peak,
-        preserved(ctx.model),
-        unprepared(ctx.model),
-        _unchanged(selector, ctx) as identity,
-        _kept_for_one_pass(ctx) as ctx,
+        scoring(selector, ctx) as (ctx, identity),
     ):
         unreadable = records.unreadable(ctx.text_format() if has_template else None, ctx.runtime.num_proc)
         for reason, rows in unreadable.items():
             ctx.account.note("dropped", reason, rows)
-        features = selector.featurize(records, ctx)
+        features = ctx.of_all_parts(partial(selector.featurize, records))
         scores, columns = _checked_scores(selector.score(features, ctx), n, method)
         usable = scores.copy()
         for rows in unreadable.values():
@@ -175,6 +169,27 @@ def check_diversity(diversity: Diversity | None, selector: Selector) -> None:
     if diversity is not None and (selector.spreads_out or selector.fixed_budget):
         why = "keeps every row" if selector.fixed_budget else "already keeps rows apart itself"
         raise ValueError(f"`selection_diversity={diversity.kind!r}`: `{method_name(selector)}` {why}. Remove it.")
+
+
+@contextmanager
+def scoring(selector: Selector, ctx: Context) -> Iterator[tuple[Context, str | None]]:
+    """
+    The context that a method computes in, with what other methods want of the same pass, and the hash of the model,
+    `None` where it is not used. Afterwards the model and the random state are as before.
+    """
+    from .engines.runtime.model_state import preserved, unprepared
+    from .engines.runtime.phase import doing
+
+    # What other methods want is kept for them, if it can be.
+    ctx = dataclasses.replace(ctx, wants=selector.wants() | (ctx.wants if ctx.runtime.cache_dir else frozenset()))
+    with (
+        doing(f"selecting by `{method_name(selector)}`"),
+        preserved(ctx.model),
+        unprepared(ctx.model),
+        _unchanged(selector, ctx) as identity,
+        _kept_for_one_pass(ctx) as ctx,
+    ):
+        yield ctx, identity
 
 
 @contextmanager

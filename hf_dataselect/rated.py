@@ -9,7 +9,7 @@ import numpy as np
 from .context import Context
 from .data.records import Records
 from .registry import load_member
-from .selector import Need, Scores, Selector, Want, method_name
+from .selector import Need, Scores, Selector, Split, Want, method_name, split_of
 
 
 @dataclass
@@ -40,6 +40,11 @@ class RatedSelector(Selector):
     def weighs_tasks(self) -> bool:
         """Whether weights of tasks count in the quality."""
         return self._rater.weighs_tasks
+
+    @property
+    def splits(self) -> Split | None:
+        """As the quality does."""
+        return split_of([self._rater])
 
     @property
     def largest_part(self) -> float:

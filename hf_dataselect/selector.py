@@ -9,6 +9,7 @@ written as if there were one process and one device. [`~hf_dataselect.testing.ch
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -22,6 +23,9 @@ from .engines.forward.wants import Want
 from .options import check_declared
 
 
+#: What several runs may compute in parts: `featurize`, of each part of the rows as if there were no others; or the
+#: cached computations of `featurize`, which gets all rows; or those of `select`, too.
+Split = Literal["rows", "features", "selection"]
 #: What must be given: rows with a prompt apart from the answer, rows not tokenized yet, the pending fine-tune model,
 #: target-task examples, a judge that answers in words, the logits of a judge loaded here, a trainer.
 Need = Literal["prompt", "text", "model", "target", "judge", "digit logits", "training"]
@@ -76,6 +80,8 @@ class Selector(ABC):
     columns: ClassVar[tuple[str, ...] | None] = None
     #: Whether the best `k` rows are always the first `k` of more; a budget of tokens, a threshold or groups needs it.
     nested: ClassVar[bool] = True
+    #: What `--part` may split. What it needs of all rows, `ctx.of_all_parts` computes.
+    splits: ClassVar[Split | None] = None
     #: The part of the rows that it can keep at most; a larger budget is refused.
     largest_part: ClassVar[float] = 1.0
 
@@ -156,6 +162,14 @@ def documentation(kind: type) -> str:
     """The docstring of a method's class, and those of the classes that it inherits options from."""
     own = [base for base in kind.__mro__ if dataclasses.is_dataclass(base) and base.__doc__]
     return "\n\n".join(inspect.cleandoc(base.__doc__ or "") for base in own)
+
+
+def split_of(selectors: Iterable[Selector]) -> Split | None:
+    """What may be computed in parts where `featurize` is that of several methods; those without a model have none."""
+    given = [*selectors]
+    models = [each for each in given if each.splits or each.card.llm_uses or each.needs() & {"model", "judge"}]
+    kinds = {each.splits for each in models}
+    return None if not kinds or None in kinds else "rows" if kinds == {"rows"} else "features"
 
 
 def method_name(selector: Selector | type[Selector]) -> str:

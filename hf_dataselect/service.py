@@ -12,6 +12,7 @@ from datasets import Dataset
 
 from .data.preferences import scored_columns
 from .data.records import Records
+from .data.streams import on_disk
 from .data.targets import load_target
 from .diversity import load_diversity
 from .engines.llm.judge_options import JudgeOptions
@@ -49,6 +50,7 @@ def select_dataset(
     dtype: str = "auto",
     batch_tokens: int | None = None,
     num_proc: int | None = None,
+    stream_rows: int | None = None,
     gradient_checkpointing: bool = False,
     cache_dir: str | Path | None = "default",
     accelerator: Accelerator | None = None,
@@ -59,7 +61,7 @@ def select_dataset(
     be refused is refused before a model loads, and a method that needs no model loads none.
 
     Args:
-        dataset ([`~datasets.Dataset`]):
+        dataset ([`~datasets.Dataset`], or [`~datasets.IterableDataset`] with `stream_rows`):
             Candidate dataset: messages, prompt-completion, text, Alpaca or ShareGPT columns. Of preference rows
             (`chosen` and `rejected`, with or without `prompt`), the chosen answer is scored, by `reward_gap` both.
             Prompts alone (for GRPO) are read as texts.
@@ -98,6 +100,8 @@ def select_dataset(
             Tokens of a scoring batch, padding included.
         num_proc (`int`, *optional*):
             Processes that tokenize.
+        stream_rows (`int`, *optional*):
+            Of a streamed dataset, how many rows are written to disk and chosen from.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Whether methods that fine-tune or take gradients trade compute for memory.
         cache_dir (`str`, *optional*, defaults to `$HF_DATASELECT_CACHE` or `"~/.cache/hf_dataselect"`):
@@ -112,7 +116,7 @@ def select_dataset(
         and the [`Selection`]: scores, cost, and rows excluded by reason. The same on every rank.
 
     Raises:
-        `TypeError`: the dataset is streamed.
+        `TypeError`: the dataset is streamed, without `stream_rows`.
         `ValueError`: as [`DataSelectingTrainer`] raises it.
 
     Example:
@@ -129,6 +133,7 @@ def select_dataset(
     DPOTrainer(model, train_dataset=rows).train()
     ```
     """
+    dataset = on_disk(dataset, stream_rows, "dataset")
     columns = dataset if formatting_func is not None else scored_columns(dataset, text_field)
     records = Records(columns, text_field, formatting_func, name="dataset")
     plan = SelectionPlan(

@@ -57,6 +57,7 @@ ROOMS = {
     "pipeline": "*",
     "plan": "*",
     "service": "*",
+    "parts": "*",
     "testing": "*",
     "evaluation": "errors compat options card context data registry selector selection runs features engines.store "
     "engines.runtime engines.forward engines.llm",

@@ -38,6 +38,18 @@ def without_dry_run(argv: Sequence[str]) -> tuple[list[str], bool]:
     return [item for item in argv if item not in given], not given.isdisjoint(argv)
 
 
+def without_part(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    """The command line without `--part`, and its value if it was there."""
+    rest, given, items = [], None, iter(argv)
+    for item in items:
+        name, equals, value = item.partition("=")
+        if name == "--part":
+            given = value if equals else next(items, "")
+        else:
+            rest.append(item)
+    return rest, given
+
+
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))

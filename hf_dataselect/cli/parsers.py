@@ -73,6 +73,9 @@ def recipe_help(command: str) -> str:
               "on the command line override it")]  # fmt: skip
     if command in FORECASTING:
         first.append(("--dry_run", "say what the command would do and cost, and do nothing of it"))
+    if command == "select":
+        first.append(("--part i/N", "compute and cache part i of N only, in a job of its own; `select` without it "
+                      "then reads them all"))  # fmt: skip
     first.append(("--help-all", "list TRL's options, too"))
     lines += _listed(first)
     for module, name in kinds:

@@ -21,6 +21,7 @@ from datasets import (
 )
 
 from ..errors import explained, without_credentials
+from .streams import on_disk
 
 
 _BUILDERS = {
@@ -46,6 +47,7 @@ def load_rows(
     split: str = "train",
     file_split: str = "train",
     text_columns: Iterable[str] = (),
+    stream_rows: int | None = None,
 ) -> Dataset:
     """
     Load a dataset by hub name, local folder (saved with `save_to_disk`, or of data files), or path of a .json, .jsonl,
@@ -63,6 +65,8 @@ def load_rows(
             What that split may also be called.
         text_columns (`Iterable[str]`, *optional*):
             Columns of a CSV file that hold text, besides `TEXT_COLUMNS`.
+        stream_rows (`int`, *optional*):
+            Rows to take at most. Of the Hub or a folder, no others are read.
 
     Raises:
         `ValueError`: no such file, split or dataset, or a broken file; the message names the line.
@@ -72,12 +76,14 @@ def load_rows(
         if path.is_file() or (path / "state.json").is_file() or (path / "dataset_dict.json").is_file():
             if config is not None:
                 raise ValueError(f"only a dataset on the Hub has configurations: remove {config!r}")
-            return take_split(_local(path, file_split, text), split)
+            rows = take_split(_local(path, file_split, text), split)
+            return rows if stream_rows is None else rows.select(range(min(stream_rows, len(rows))))
         check_exists(name)
+        given: dict[str, Any] = {"split": split, "streaming": stream_rows is not None}
         if not path.is_dir():
-            return load_dataset(name, config, split=split)
-        options = _csv_options(_data_files(str(path), config), text)
-        return _valid(load_dataset(str(path), config, split=split, **options))
+            return on_disk(load_dataset(name, config, **given), stream_rows)
+        given |= _csv_options(_data_files(str(path), config), text)
+        return _valid(on_disk(load_dataset(str(path), config, **given), stream_rows))
     except Exception as error:  # `datasets` raises a dozen kinds
         said = (_fault(path, config) if path.exists() else None) or explained(error)
         told = without_credentials(f"Can't load the dataset {name!r} (split {split!r}): {said}")

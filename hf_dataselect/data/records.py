@@ -69,8 +69,8 @@ class Records(Sequence):
     ):
         if isinstance(dataset, IterableDataset):
             raise TypeError(
-                f"`{name}` is an `IterableDataset`: rows of a stream can't be scored and selected. "
-                "Load it without `streaming=True`, or write the rows that you need to disk first: "
+                f"`{name}` is an `IterableDataset`, whose rows can be read once only. Load it without "
+                "`streaming=True`, or write the rows that you need to disk first: "
                 "`Dataset.from_generator(lambda: iter(stream.take(100_000)))`."
             )
         if not isinstance(dataset, Dataset):

@@ -16,7 +16,7 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | [`~gradients.gradient_features`] | projected gradients at the epochs of a warm-up |
 | [`~tuning.tuned_on`] | the context with its model temporarily fine-tuned on some rows |
 | [`~tuned_loss.TunedLoss`] | held-out loss of the model fine-tuned on some rows |
-| [`~one_shot_tasks.task_losses`] | losses of tasks, with and without each row as a one-shot example |
+| [`~one_shot_tasks.task_counts`] | tasks that each row helps with as a one-shot example |
 | [`~judgements.ask_about_rows`] | replies of the judge to a question about each row |
 | [`~ratings.expected_ratings`], [`~ratings.digit_logits`] | expected digit of a scorer, logits of digits |
 | [`~rewards.answer_rewards`] | rewards of the answers, or of others in their place |

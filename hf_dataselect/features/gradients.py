@@ -76,7 +76,8 @@ class GradientFeatures:
 
     def _gradients_of_examples(self) -> Gradients:
         label = f"Target gradients {self.place}"
-        features = gradients(self.ctx.model, self.examples.tokens, self.ctx.runtime, label=label, **self.options)
+        runtime = self.ctx.whole.runtime
+        features = gradients(self.ctx.model, self.examples.tokens, runtime, label=label, **self.options)
         refuse_without_target(np.isfinite(features.norm), self.examples, self.ctx)
         return features
 

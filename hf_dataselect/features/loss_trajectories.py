@@ -21,7 +21,11 @@ def loss_trajectories(records: Records, ctx: Context, text_format: TextFormat, s
         [`SelectionError`]: no row can be scored, or the model can't be tuned so.
     """
     check_tunable(ctx.model, settings)
-    losses = [answer_loss(records, ctx, text_format, label="Scoring answers before the training").mean]
+
+    def untrained(ctx: Context) -> np.ndarray:
+        return answer_loss(records, ctx, text_format, label="Scoring answers before the training").mean
+
+    losses = [ctx.of_all_parts(untrained)]
     usable = np.flatnonzero(np.isfinite(losses[0]))
     if len(usable) == 0:
         raise SelectionError("No row has an answer to learn within the window.")

@@ -1,6 +1,7 @@
 """Nuggets' features: losses of tasks, zero-shot and with a candidate as the one-shot example."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..data.layouts import Record
 from ..data.records import Records
 from ..data.text import TextFormat
 from ..engines.forward.likelihood import likelihood
-from ..engines.forward.one_shot import one_shot_loss
+from ..engines.forward.one_shot import one_shot_losses
 from ..engines.runtime.model_state import positions
 from ..engines.runtime.token_rows import TokenRows
 from ..engines.subset.clusters import central_rows
@@ -28,16 +29,23 @@ class Tasks(NamedTuple):
     without_answer: np.ndarray
 
 
-class TaskLosses(NamedTuple):
-    """Summed negative log-likelihood of the label tokens of each task, nats, float64."""
+class TaskCounts(NamedTuple):
+    """
+    What rows do for tasks, by the summed negative log-likelihood of the label tokens of each task, zero-shot and after
+    a row: counts, as rows times tasks losses may not fit in memory.
+    """
 
-    #: Without an exemplar, `(tasks,)`, all finite.
-    zero_shot: np.ndarray
-    #: After each row as its exemplar, `(n, tasks)`; infinite where it is not finite, NaN where it was not computed or
-    #: did not fit in memory.
-    one_shot: np.ndarray
+    #: Tasks.
+    tasks: int
+    #: Of each row as an exemplar, int64 `(n,)`: tasks that it helps with, that were computed, and whose loss is not
+    #: finite. Others were not computed, or did not fit in memory.
+    wins: np.ndarray
+    run: np.ndarray
+    failed: np.ndarray
     #: Rows that can be an exemplar, bool `(n,)`.
     usable: np.ndarray
+    #: Tasks whose loss is not finite after some row.
+    failing: int
 
 
 def choose_tasks(records: Records, ctx: Context, tasks: int) -> Records:
@@ -50,24 +58,24 @@ def choose_tasks(records: Records, ctx: Context, tasks: int) -> Records:
     """
     if ctx.target is not None:
         return ctx.target
-    prompts = prompt_vectors(records, ctx)
+    prompts = ctx.of_all_parts(partial(prompt_vectors, records))
     usable = np.flatnonzero(prompts.usable)
     if len(usable) == 0:
         raise SelectionError("`nuggets`: no row has a prompt and an answer within the window to be a task.")
     return records.subset(ctx.agreed(central_rows(prompts.vectors, usable, tasks, seed=ctx.seed)))
 
 
-def task_losses(
+def task_counts(
     records: Records,
     tasks: Tasks,
     ctx: Context,
     plan: Callable[[np.ndarray], Callable[[np.ndarray], np.ndarray]],
     text_format: TextFormat | None = None,
     mean_logit: bool = False,
-) -> TaskLosses:
+) -> TaskCounts:
     """
-    Losses of tasks, zero-shot and one-shot. A task without a finite zero-shot loss is left out. Such tasks, and rows
-    that can't be an exemplar, are entered in `ctx.account`.
+    Compare the losses of tasks, zero-shot and one-shot. A task without a finite zero-shot loss is left out. Such
+    tasks, and rows that can't be an exemplar, are entered in `ctx.account`.
 
     Args:
         records ([`Records`]):
@@ -78,7 +86,7 @@ def task_losses(
             Model, tokenizer, window.
         plan (`Callable`):
             Zero-shot losses -> a function from an exemplar's losses so far to the tasks to run next, see
-            [`one_shot_loss`].
+            [`one_shot_losses`].
         text_format ([`TextFormat`], *optional*):
             How candidates become text.
         mean_logit (`bool`, *optional*, defaults to `False`):
@@ -88,7 +96,7 @@ def task_losses(
         [`SelectionError`]: no task has a finite zero-shot loss.
     """
     zero_shot = likelihood(
-        ctx.model, tasks.zero_shot, ctx.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
+        ctx.model, tasks.zero_shot, ctx.whole.runtime, "Scoring tasks zero-shot", mean_logit=mean_logit
     ).loss
     scored = np.isfinite(zero_shot)
     if not scored.any():
@@ -106,17 +114,27 @@ def task_losses(
         long = usable & (encoded.tokens.lengths + tasks.one_shot.lengths.max() > limit)
         ctx.account.note("unscorable", f"the row and a task need more than {limit} positions", np.flatnonzero(long))
         usable &= ~long
-    one_shot = one_shot_loss(
+    zero_shot, (wins, run, failed) = zero_shot[scored], np.zeros((3, len(usable)), np.int64)
+    failing = np.zeros(len(zero_shot), bool)
+
+    def count(rows: np.ndarray, losses: np.ndarray) -> None:
+        nonlocal failing
+        wins[rows] = (losses < zero_shot).sum(1)
+        run[rows], failed[rows] = np.isfinite(losses).sum(1), np.isinf(losses).sum(1)
+        failing |= np.isinf(losses).any(0)
+
+    one_shot_losses(
         ctx.model,
         encoded.tokens,
         tasks.one_shot,
         ctx.runtime,
+        count,
         rows=np.flatnonzero(usable),
-        wanted=plan(zero_shot[scored]),
+        wanted=plan(zero_shot),
         label="Scoring tasks one-shot",
         mean_logit=mean_logit,
     )
-    return TaskLosses(zero_shot[scored], one_shot, usable)
+    return TaskCounts(len(zero_shot), wins, run, failed, usable, int(failing.sum()))
 
 
 #: Placeholder exemplar, to see how a chat template renders the turns that follow it.

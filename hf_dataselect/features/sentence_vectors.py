@@ -11,12 +11,13 @@ from ..engines.forward.cached_vectors import CachedVectors
 from ..engines.forward.sentence_encoder import check_sentence_encoder as check_sentence_encoder
 from ..engines.forward.sentence_encoder import load_sentence_encoder, sentence_embeddings, text_keys
 from ..engines.runtime.runtime import Runtime
+from ..engines.runtime.stored_vectors import Vectors
 from ..errors import SelectionError
 
 
-def sentence_vectors(texts: Sequence[str], encoder: str, ctx: Context, label: str) -> np.ndarray:
+def sentence_vectors(texts: Sequence[str], encoder: str, ctx: Context, label: str) -> Vectors:
     """
-    Vectors of texts, not normalised, float32 `(n, width)`; cached by content.
+    Vectors of texts, not normalised, float32 `(n, width)`; cached by content, and read from the disk as needed.
 
     Args:
         texts (`Sequence[str]`):
@@ -37,7 +38,7 @@ def sentence_vectors(texts: Sequence[str], encoder: str, ctx: Context, label: st
         return sentence_embeddings([texts[i] for i in rows], model, runtime, unit=False)
 
     with CachedVectors(runtime, model, model.get_embedding_dimension(), label, len(texts), unit=False) as cached:
-        return cached(text_keys(texts), compute).vectors[:]
+        return cached(text_keys(texts), compute)
 
 
 def load_text_encoder(name: str, runtime: Runtime) -> Any:

@@ -39,7 +39,7 @@ def target_vectors(
     """
     text_format = ctx.text_format()
     encoded_target = encode_target(ctx, text_format)
-    wanted = vectors_of(encoded_target, ctx, "Embedding the target", False)
+    wanted = vectors_of(encoded_target, ctx.whole, "Embedding the target", False)
     refuse_without_target(wanted.usable, encoded_target, ctx)
     target = wanted.vectors[:]
     target[~wanted.usable] = np.nan
@@ -59,7 +59,7 @@ def target_sentence_vectors(records: Records, ctx: Context, encoder: str) -> tup
         [`SelectionError`]: no row of the target has a text, or the encoder can't be loaded.
     """
     check_target_text(ctx)
-    target = _text_vectors(row_texts(ctx.target), encoder, ctx, "Embedding the target")
+    target = _text_vectors(row_texts(ctx.target), encoder, ctx.whole, "Embedding the target")
     if not np.isfinite(target).any():
         raise SelectionError("`selection_target`: none of its rows has an answer.")
     candidates = _text_vectors(row_texts(records), encoder, ctx, "Embedding rows")
@@ -69,6 +69,6 @@ def target_sentence_vectors(records: Records, ctx: Context, encoder: str) -> tup
 
 
 def _text_vectors(texts: list[str | None], encoder: str, ctx: Context, label: str) -> np.ndarray:
-    vectors = sentence_vectors([text or "" for text in texts], encoder, ctx, label)
+    vectors = sentence_vectors([text or "" for text in texts], encoder, ctx, label).vectors[:]
     vectors[[text is None for text in texts]] = np.nan
     return unit(vectors)

@@ -47,18 +47,22 @@ def turn_losses(records: Records, ctx: Context) -> TurnLosses:
     ctx.account.note("unscorable", reason, np.flatnonzero(several & ~whole))
     places = np.flatnonzero(whole[encoded.row])
     counts = np.concatenate([np.zeros(0, np.int64), *(spans[place] for place in places)])
-    losses = np.concatenate([np.zeros(0, np.float32), *(values.values[place] for place in places)]).astype(np.float64)
-    answer = np.repeat(np.arange(len(counts)), counts)
     rows = np.repeat(encoded.row[places], [len(spans[place]) for place in places]).astype(np.int64)
     turn = np.arange(len(rows)) - np.searchsorted(rows, rows)
+    sums = (_sums(values.values[place], spans[place]) for place in places)
     with np.errstate(invalid="ignore", divide="ignore"):
-        given_all = np.bincount(answer, losses, len(counts)) / counts
+        given_all = np.concatenate([np.zeros(0), *sums]) / counts
     if len(rows) == 0:
         return TurnLosses(rows, turn, counts, given_all, given_all, given_all)
-    kept = np.flatnonzero(whole)
+    kept, ctx = np.flatnonzero(whole), ctx.whole  # of other parts, none is left
     nothing = _without_context(records.subset(kept), ctx)
     question = _after_own_question(records, kept, ctx)
     return TurnLosses(rows, turn, counts.astype(np.float64), given_all, question, nothing)
+
+
+def _sums(losses: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sum of the token losses of each answer of a row, which has so many tokens."""
+    return np.bincount(np.repeat(np.arange(len(counts)), counts), losses.astype(np.float64), len(counts))
 
 
 def _answers(record: Record) -> list[int]:

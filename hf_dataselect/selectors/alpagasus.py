@@ -30,7 +30,7 @@ from ..engines.llm.prompts import delimited, first_number
 from ..features.judgements import ask_about_rows, note_missing_replies
 from ..features.ratings import expected_rating
 from ..options import Interval, PositiveInt
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 #: What a dimension's name asks for; any other text is put in its place as it stands.
@@ -83,6 +83,7 @@ class AlpaGasus(Selector):
             "the paper has no diversity step: `selection_diversity` adds one",
         ),
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def __post_init__(self):

@@ -27,7 +27,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.matchers import underserved
 from ..features.influences import Influences
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 #: Standard deviation, relative to the mean, below which influences on an example are the same but for rounding.
@@ -69,6 +69,7 @@ class BIDS(Influences, Selector):
         evidence="the authors' only; not repeated",
     )
 
+    splits: ClassVar[Split | None] = "features"
     columns: ClassVar[tuple[str, ...] | None] = ()
     weighs_tasks: ClassVar[bool] = True
     joins_examples: ClassVar[bool] = True

@@ -30,7 +30,7 @@ from ..data.records import Records
 from ..expression import Expression
 from ..options import nearest
 from ..registry import load_member
-from ..selector import Card, Need, Scores, Selector, Want
+from ..selector import Card, Need, Scores, Selector, Split, Want, split_of
 
 
 #: How the types of columns begin that are numbers.
@@ -81,6 +81,11 @@ class Blend(Selector):
     def largest_part(self) -> float:
         """That of the method that leaves least."""
         return min(member.largest_part for member in self._selectors.values())
+
+    @property
+    def splits(self) -> Split | None:
+        """Where all of its methods do."""
+        return split_of(self._selectors.values())
 
     @property
     def takes_target(self) -> bool:

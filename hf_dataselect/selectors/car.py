@@ -28,7 +28,7 @@ from ..features.row_vectors import RowVectors
 from ..features.sentence_vectors import check_sentence_encoder
 from ..options import Fraction, PositiveInt
 from ..rated import RatedSelector
-from ..selector import Card, Need
+from ..selector import Card, Need, Split
 
 
 @dataclass
@@ -75,6 +75,11 @@ class CaR(RatedSelector):
     )
     default_budget: ClassVar[float | int | str] = 0.0196
     spreads_out: ClassVar[bool] = True
+
+    @property
+    def splits(self) -> Split | None:
+        """Where the quality does, or needs no model."""
+        return None if super().splits is None and self._rater.card.llm_uses else "selection"
 
     def needs(self) -> frozenset[Need]:
         return super().needs() | ({"text", "model"} if self.encoder == "model" else {"text"})

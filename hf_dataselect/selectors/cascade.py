@@ -14,6 +14,7 @@ scores on the Pareto front of cost and gain, which this is a point of.
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +24,7 @@ from ..data.records import Records
 from ..errors import SelectionError
 from ..options import Fraction
 from ..registry import load_member
-from ..selector import Card, Need, Scores, Selector, Want, method_name
+from ..selector import Card, Need, Scores, Selector, Split, Want, method_name, split_of
 
 
 @dataclass
@@ -79,6 +80,12 @@ class Cascade(Selector):
         return self._costly.nested
 
     @property
+    def splits(self) -> Split | None:
+        """As the costly method, where the other does too."""
+        both = split_of([self._cheap, self._costly])
+        return both and ("selection" if self._costly.splits == "selection" else "features")
+
+    @property
     def largest_part(self) -> float:
         """What the cheap method leaves, and the costly one may keep of it."""
         return self.keep * self._costly.largest_part
@@ -115,13 +122,13 @@ class Cascade(Selector):
         began = time.perf_counter()
         # What only the costly method wants is computed of the rows that are left, not of all.
         first = replace(ctx, wants=self._cheap.wants())
-        features = self._cheap.featurize(records, first)
+        features = first.of_all_parts(partial(self._cheap.featurize, records))
         scores, _ = _scored(self._cheap, features, first)
         usable = scores.copy()
         for mask in self._cheap.exclude(usable, features, first).values():
             usable[mask] = np.nan
         count = max(1, round(self.keep * len(records)))
-        rows = np.sort(ctx.agreed(self._cheap.select(usable, records, features, count, first)))
+        rows = np.sort(ctx.agreed(self._cheap.select(usable, records, features, count, first.whole)))
         if len(rows) == 0:
             raise SelectionError(f"`prefilter={self.prefilter!r}` leaves no row of {len(records)}.")
         seconds = time.perf_counter() - began

@@ -25,7 +25,7 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..features.turn_losses import turn_losses
-from ..selector import Card, Need, Scores, Selector, Want
+from ..selector import Card, Need, Scores, Selector, Split, Want
 
 
 @dataclass
@@ -50,6 +50,7 @@ class ConversationIFD(Selector):
         deviations=("nobody has published such a score: formula and aggregate are this package's",),
         evidence="none published, by anyone; compare it with random rows before relying on it",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = (
         "context_ratio",
         "turn_ifd",

@@ -32,7 +32,7 @@ from ..features.hidden_states import layer_vectors, unscaled_text_vectors
 from ..features.served import ServesBySimilarity, VectorRule
 from ..features.target_vectors import Vectors, target_vectors
 from ..options import PositiveInt
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 #: Of the paper.
@@ -81,6 +81,7 @@ class CRDS(ServesBySimilarity, Selector):
         evidence="the authors' only: +0.71 over all rows; no replication found",
     )
     default_budget: ClassVar[float | int | str] = 0.035
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     weighs_tasks: ClassVar[bool] = True
 

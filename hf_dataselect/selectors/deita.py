@@ -34,7 +34,7 @@ from ..features.judgements import note_injection, suspects_injection, turns_of
 from ..features.ratings import expected_ratings, load_scorer
 from ..fitted.scorers.scorer_prompts import card_template, fill, own_question
 from ..options import Cosine
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
@@ -91,6 +91,7 @@ class DEITA(Selector):
             "a scorer without a prompt of its own is prompted in other words than the authors'",
         ),
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("complexity", "quality")
     spreads_out: ClassVar[bool] = True
 

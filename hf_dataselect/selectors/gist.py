@@ -39,7 +39,7 @@ from ..features.served import ServesTarget
 from ..features.target_rows import encode_target
 from ..features.tuning import WarmupOptions
 from ..options import Interval
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
@@ -84,6 +84,7 @@ class GIST(WarmupOptions, ServesTarget, Selector):
         ),
         evidence="the authors' only: equal to LESS or better on MMLU, BBH and TyDiQA at 5 %",
     )
+    splits: ClassVar[Split | None] = "features"
     columns: ClassVar[tuple[str, ...] | None] = ("captured",)
     weighs_tasks: ClassVar[bool] = True
     joins_examples: ClassVar[bool] = True

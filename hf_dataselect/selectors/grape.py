@@ -23,7 +23,7 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..features.loss import answer_loss
-from ..selector import Card, Need, Scores, Selector, Want
+from ..selector import Card, Need, Scores, Selector, Split, Want
 
 
 @dataclass
@@ -43,6 +43,7 @@ class GRAPE(Selector):
         deviations=("written from the paper's abstract: its code was not to be had",),
         evidence="the authors' on three models and two sources of several answers; no replication found",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss",)
     default_budget: ClassVar[float | int | str] = 1.0
 

@@ -31,7 +31,7 @@ from ..errors import SelectionError
 from ..features.loss import answer_loss, prompt_features
 from ..features.tuning import check_warmup, tuned_on
 from ..options import NonNegativeInt, PositiveFloat, PositiveInt
-from ..selector import Card, Need, Scores, Selector, Want
+from ..selector import Card, Need, Scores, Selector, Split, Want
 
 
 @dataclass
@@ -102,6 +102,7 @@ class IFD(Selector):
             "the budget counts all rows, not those with a ratio up to 1",
         ),
     )
+    splits: ClassVar[Split | None] = "features"
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss", "unconditional_loss")
 
     def needs(self) -> frozenset[Need]:
@@ -147,7 +148,7 @@ class IFD(Selector):
     def _warmup_rows(self, records: Records, ctx: Context) -> np.ndarray:
         """Diverse rows of medium prompt perplexity (paper, section 2.1; its code's k-means and percentiles)."""
         pool = np.sort(np.random.default_rng(ctx.seed).permutation(len(records))[: self.warmup_pool])
-        features = prompt_features(records, ctx, pool)
+        features = ctx.of_all_parts(lambda ctx: prompt_features(records, ctx, pool))
         usable = np.flatnonzero(np.isfinite(features.perplexity) & np.isfinite(features.embedding).all(1))
         if len(usable) == 0:
             raise SelectionError("`ifd`: no row has a prompt and an answer within the window to warm up on.")

@@ -20,7 +20,7 @@ from ..data.records import Records
 from ..features import text_statistics as human
 from ..features.text_statistics import FEATURES, answer_tokens, feature_table, text_feature
 from ..options import Number, nearest
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 __doc__ = __doc__.format(table=feature_table(), words=human.__doc__.partition("\n\n")[2].strip())
@@ -53,6 +53,7 @@ class Indicator(Selector):
         steps=("measure the text", "keep the top k"),
         multi_turn="all assistant turns, one below the other",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def __post_init__(self):

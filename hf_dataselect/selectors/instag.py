@@ -28,7 +28,7 @@ from ..engines.subset.choose import tag_cover
 from ..features.judgements import ask_about_rows, note_missing_replies, turns_of
 from ..features.tags import Vocabulary, parse_tags, tag_statistics
 from ..options import Interval, NonNegativeInt, PositiveInt, nearest
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 @dataclass
@@ -88,6 +88,7 @@ class InsTag(Selector):
             "`similarity`, `support` and `confidence` are the paper's as far as it says: no code confirms them",
         ),
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     spreads_out: ClassVar[bool] = True
 

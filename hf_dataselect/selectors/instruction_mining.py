@@ -38,7 +38,7 @@ from ..features.indicators import IndicatorSources
 from ..features.tuned_loss import TunedLoss
 from ..fitted.rules.rule import PUBLISHED, FittedRule, load_rule, named_by_rule
 from ..options import NonNegativeInt, PositiveFloat, PositiveInt
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
@@ -72,6 +72,7 @@ class InstructionMining(Selector):
     search_trials: NonNegativeInt = 0
     search_epochs: PositiveFloat = 1
 
+    splits: ClassVar[Split | None] = "rows"
     takes_target: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         title="rows for which a linear rule over indicators predicts a low loss",

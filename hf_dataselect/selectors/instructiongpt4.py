@@ -39,7 +39,7 @@ from ..features.image_text import ImageTextSources
 from ..fitted.rules.fitting import spread
 from ..fitted.rules.rule import FittedRule, load_rule, named_by_rule
 from ..options import Interval, PositiveInt
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ class InstructionGPT4(Selector):
             "`rule: mean` is not the paper's",
         ),
     )
+    splits: ClassVar[Split | None] = "rows"
     spreads_out: ClassVar[bool] = True
     nested: ClassVar[bool] = False
 

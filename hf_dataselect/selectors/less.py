@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..features.influences import Influences
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 @dataclass
@@ -70,6 +70,7 @@ class LESS(Influences, Selector):
             "of a user's adapter, only the factors of its linear layers count, not biases or `modules_to_save`",
         ),
     )
+    splits: ClassVar[Split | None] = "features"
     columns: ClassVar[tuple[str, ...] | None] = ()
     weighs_tasks: ClassVar[bool] = True
     joins_examples: ClassVar[bool] = True

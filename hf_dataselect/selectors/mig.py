@@ -37,7 +37,7 @@ from ..features.tags import tag_statistics
 from ..options import Fraction
 from ..rated import RatedSelector
 from ..registry import load_member
-from ..selector import Card, Need
+from ..selector import Card, Need, Split, split_of
 
 
 @dataclass
@@ -93,6 +93,11 @@ class MIG(RatedSelector):
         super().__post_init__()
         self._tagger = load_member("tags", "instag", self.tags)
 
+    @property
+    def splits(self) -> Split | None:
+        """Where the quality and the tags do."""
+        return split_of([self._rater, self._tagger])
+
     def needs(self) -> frozenset[Need]:
         return super().needs() | self._tagger.needs()
 
@@ -116,7 +121,7 @@ class MIG(RatedSelector):
         labels = sorted({tag for row in tags if row for tag in row})
         similarity: Any = eye_array(len(labels), format="csr")
         if self.encoder is not None and labels:
-            vectors = sentence_vectors(labels, self.encoder, ctx, "Embedding tags")
+            vectors = sentence_vectors(labels, self.encoder, ctx, "Embedding tags").vectors[:]
             similarity = similar_labels(vectors, self.threshold)
         return super().featurize(records, ctx) | {"tags": tags, "labels": labels, "similarity": similarity}
 

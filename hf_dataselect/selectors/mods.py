@@ -18,6 +18,7 @@ necessity by likelihood and needs no generation.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -27,12 +28,12 @@ from ..data.records import Records
 from ..engines.llm.reward_model import check_reward_model
 from ..engines.subset.choose import k_center
 from ..features.generated_answers import generated_answers
-from ..features.hidden_states import prompt_embedding
+from ..features.hidden_states import Vectors, prompt_vectors
 from ..features.rewards import answer_rewards
 from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
 from ..features.tuning import check_warmup, tuned_on
 from ..options import Interval, Number, PositiveFloat, PositiveInt
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 @dataclass
@@ -105,6 +106,7 @@ class MoDS(Selector):
             "a row without a reward is NaN and named, where the code drops it silently",
         ),
     )
+    splits: ClassVar[Split | None] = "selection"
     columns: ClassVar[tuple[str, ...] | None] = ()
     spreads_out: ClassVar[bool] = True
     nested: ClassVar[bool] = False
@@ -162,16 +164,19 @@ class MoDS(Selector):
 
     def _cover(self, records: Records, k: int, ctx: Context) -> np.ndarray:
         """Rows, at most `k`, by greedy k-center."""
-        if self.encoder == "model":
-            vectors = prompt_embedding(records, ctx)
-        else:
-            texts = [record.prompt for record in records]
-            vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions")
-        usable = np.flatnonzero(np.isfinite(vectors).all(1))
+        embedded = ctx.of_all_parts(partial(self._embedded, records))
+        usable = np.flatnonzero(embedded.usable)
         if len(usable) == 0:
             return usable
         first = int(np.random.default_rng(ctx.seed).integers(len(usable)))
-        return usable[k_center(vectors[usable], k, [first])[0]]
+        return usable[k_center(embedded.take(usable), k, [first])[0]]
+
+    def _embedded(self, records: Records, ctx: Context) -> Vectors:
+        """The instructions as vectors, on disk where there is a cache."""
+        if self.encoder == "model":
+            return prompt_vectors(records, ctx)
+        texts = [record.prompt for record in records]
+        return sentence_vectors(texts, self.encoder, ctx, "Embedding instructions")
 
     def _judge_answers(self, records: Records, good: np.ndarray, seed: np.ndarray, ctx: Context) -> np.ndarray:
         """Rewards of the fine-tuned model's responses to the rows of high quality."""
@@ -179,4 +184,4 @@ class MoDS(Selector):
         with tuned_on(asked, seed, ctx, self) as tuned:
             answers, short = generated_answers(asked, tuned, self.max_new_tokens)
         ctx.account.note("truncated", "the model's answer reached its last position", good[short])
-        return answer_rewards(asked, ctx, self.reward_model, answers)
+        return answer_rewards(asked, ctx.whole, self.reward_model, answers)

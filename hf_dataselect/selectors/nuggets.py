@@ -31,9 +31,9 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..errors import SelectionError
-from ..features.one_shot_tasks import Tasks, choose_tasks, task_losses, task_tokens
+from ..features.one_shot_tasks import Tasks, choose_tasks, task_counts, task_tokens
 from ..options import Interval, PositiveInt
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 #: Tasks of a candidate that run at least before the plan asks again whether it is decided.
@@ -69,6 +69,7 @@ class Nuggets(Selector):
     task_window: Annotated[int | None, Interval(2)] = None
     reference_quirks: bool = False
 
+    splits: ClassVar[Split | None] = "features"
     takes_target: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         title="rows that help the model with other tasks as a one-shot example",
@@ -121,7 +122,7 @@ class Nuggets(Selector):
         return {"forward_rows": tasks + tasks * rows}
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
-        losses = task_losses(
+        found = task_counts(
             records,
             self._tasks(records, ctx),
             ctx,
@@ -129,13 +130,13 @@ class Nuggets(Selector):
             ctx.text_format(max_length=None if self.reference_quirks else ctx.max_length),
             mean_logit=self.reference_quirks,
         )
-        run, failed = np.isfinite(losses.one_shot), np.isinf(losses.one_shot)
-        ctx.account.figures["tasks run"] = f"{run.sum():,} of {run.size:,}"
+        wins, run, failed = found.wins, found.run, found.failed
+        ctx.account.figures["tasks run"] = f"{run.sum():,} of {run.size * found.tasks:,}"
         if failed.any():
-            pairs = f"{failed.sum():,} of {failed.any(1).sum():,} rows and {failed.any(0).sum():,} tasks"
+            pairs = f"{failed.sum():,} of {(failed > 0).sum():,} rows and {found.failing:,} tasks"
             ctx.account.figures["one-shot losses left out, not finite"] = pairs
-        usable, n = losses.usable & ~failed.all(1), np.maximum((~failed).sum(1), 1)
-        wins, left = (losses.one_shot < losses.zero_shot).sum(1), (~(run | failed)).sum(1)
+        usable, n = found.usable & (failed < found.tasks), np.maximum(found.tasks - failed, 1)
+        left = found.tasks - run - failed
         low = high = np.zeros(len(run), bool)
         if self.threshold is not None:
             low = usable & ((wins + left) / n <= self.threshold)
@@ -150,7 +151,7 @@ class Nuggets(Selector):
             golden[high], known[high] = least, False
             ctx.account.figures["golden score of every kept row, at least"] = round(float(least), 4)
         unfit = usable & np.isnan(golden) & ~low
-        ctx.account.note("unscorable", "its losses are not finite", np.flatnonzero(losses.usable & ~usable))
+        ctx.account.note("unscorable", "its losses are not finite", np.flatnonzero(found.usable & ~usable))
         ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(unfit))
         return {"golden": golden, "low": low, "wins": np.where(known, wins, np.nan)}
 

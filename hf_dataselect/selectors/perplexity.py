@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from ..context import Context
 from ..data.records import Records
 from ..features.loss import answer_loss
-from ..selector import Card, Need, Scores, Selector, Want
+from ..selector import Card, Need, Scores, Selector, Split, Want
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Perplexity(Selector):
         model_free=False,
         multi_turn="all assistant turns, each with all before it as context",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss",)
 
     def needs(self) -> frozenset[Need]:

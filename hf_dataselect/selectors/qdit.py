@@ -34,7 +34,7 @@ from ..features.hidden_states import prompt_embedding
 from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
 from ..options import Interval
 from ..rated import RatedSelector
-from ..selector import Card, Need
+from ..selector import Card, Need, Split
 
 
 @dataclass
@@ -81,6 +81,11 @@ class QDIT(RatedSelector):
     )
     spreads_out: ClassVar[bool] = True
 
+    @property
+    def splits(self) -> Split | None:
+        """Where the quality does, or needs no model."""
+        return None if super().splits is None and self._rater.card.llm_uses else "selection"
+
     def needs(self) -> frozenset[Need]:
         if self.alpha == 1:
             return super().needs()
@@ -111,7 +116,7 @@ class QDIT(RatedSelector):
             vectors = prompt_embedding(rows, ctx.of_rows(order))
         else:
             texts = [record.prompt for record in rows]
-            vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions")
+            vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions").vectors[:]
         vectors = unit(vectors.astype(np.float64))
         usable = np.isfinite(vectors).all(1)
         ctx.account.note("dropped", "no finite embedding of its prompt", order[~usable])

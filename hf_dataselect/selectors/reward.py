@@ -18,7 +18,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.llm.reward_model import check_reward_model
 from ..features.rewards import answer_rewards
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Reward(Selector):
         evidence="a step of published methods; by itself a baseline that QDIT's paper finds below random rows at its "
         "worst tenth",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def needs(self) -> frozenset[Need]:

@@ -29,7 +29,7 @@ from ..data.records import Records
 from ..errors import SelectionError
 from ..features.loss import answer_loss, check_scoring_model
 from ..options import PositiveFloat
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
@@ -71,6 +71,7 @@ class RewardGap(Selector):
             "SelectiveDPO (arXiv 2502.09650) claims the opposite: `keep: highest`",
         ),
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("gap", "reward_chosen", "reward_rejected")
 
     def needs(self) -> frozenset[Need]:

@@ -24,7 +24,7 @@ from ..data.records import Records
 from ..features.loss import answer_loss
 from ..features.token_values import answer_token_values
 from ..options import PositiveInt
-from ..selector import Card, Need, Scores, Selector, Want
+from ..selector import Card, Need, Scores, Selector, Split, Want
 
 
 @dataclass
@@ -54,6 +54,7 @@ class RSR(Selector):
         evidence="the authors' on sets of reasoning traces; rows of one set, and other text, are not tested; no "
         "replication found",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("mean_rank", "conditional_loss")
 
     def needs(self) -> frozenset[Need]:

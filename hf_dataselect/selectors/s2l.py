@@ -27,7 +27,7 @@ from ..engines.subset.clusters import even_rows
 from ..engines.tuning.warm_up import WarmupSettings
 from ..features.loss_trajectories import loss_trajectories
 from ..options import PositiveFloat, PositiveInt, nearest
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
@@ -79,6 +79,7 @@ class S2L(Selector):
         ),
         evidence="the authors' on two sets of a domain (mathematics, medicine); others only use it as a baseline",
     )
+    splits: ClassVar[Split | None] = "features"
     columns: ClassVar[tuple[str, ...] | None] = ("first_loss", "last_loss")
     default_budget: ClassVar[float | int | str] = 0.11
     spreads_out: ClassVar[bool] = True

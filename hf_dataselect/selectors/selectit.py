@@ -17,6 +17,7 @@ Relations: [`AlpaGasus`] asks a judge for the same; [`DEITA`] takes the expected
 """
 
 from dataclasses import dataclass
+from itertools import compress
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -26,7 +27,7 @@ from ..context import Context
 from ..data.records import Records
 from ..features.ratings import digit_logits
 from ..options import Interval, NonNegativeFloat
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 SCALE = ("1", "2", "3", "4", "5")
@@ -70,6 +71,7 @@ class SelectIT(Selector):
         ),
         evidence="the authors' on Alpaca with Llama 2; no replication found",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("rating", "spread")
     default_budget: ClassVar[float | int | str] = 0.2
 
@@ -80,12 +82,11 @@ class SelectIT(Selector):
         return {"forward_rows": self.prompts * rows}
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
-        pairs = [("", "") if r.problem is not None else (r.prompt.strip(), r.answer.strip()) for r in records]
-        asked = np.array([bool(prompt and answer) for prompt, answer in pairs])
+        asked = np.array([r.problem is None and bool(r.prompt.strip() and r.answer.strip()) for r in records])
         ctx.account.note("unscorable", "the prompt or the answer is empty", np.flatnonzero(~asked))
         logits = np.full((len(records), self.prompts, len(SCALE)), np.nan)
         for number, wording in enumerate(WORDINGS[: self.prompts]):
-            texts = (_question(wording, *pair) for pair, whole in zip(pairs, asked, strict=True) if whole)
+            texts = (_question(wording, r.prompt.strip(), r.answer.strip()) for r in compress(records, asked))
             label = f"Rating rows {number + 1}/{self.prompts}"
             logits[asked, number] = digit_logits(texts, ctx, SCALE, label)
         lost = asked & ~np.isfinite(logits).all((1, 2))

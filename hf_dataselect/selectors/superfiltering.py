@@ -25,7 +25,7 @@ from ..engines.subset.choose import exponential_distance, facility_location
 from ..features.loss import answer_loss
 from ..features.row_vectors import RowVectors
 from ..options import Fraction
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
@@ -92,6 +92,11 @@ class Superfiltering(Selector):
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         return {"forward_rows": 2 * rows}
+
+    @property
+    def splits(self) -> Split:
+        """With `diversity`, the vectors too."""
+        return "selection" if self.diversity else "rows"
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         small = ctx.with_model(self.model)

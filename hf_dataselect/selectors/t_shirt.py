@@ -27,7 +27,7 @@ from ..context import Context
 from ..data.records import Records
 from ..features.noisy_losses import prompt_deltas
 from ..options import Fraction, NonNegativeFloat, PositiveInt
-from ..selector import Card, Need, Scores, Selector
+from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
@@ -68,6 +68,7 @@ class TSHIRT(Selector):
         ),
         evidence="the authors' on two sets of instructions and eight benchmarks; no replication found",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("noisy_ifd", "sifd_std")
     nested: ClassVar[bool] = False
 

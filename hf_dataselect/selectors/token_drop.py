@@ -27,7 +27,7 @@ from ..features.loss import answer_loss
 from ..features.target_rows import encode_target
 from ..features.tuning import check_warmup, tuned_on
 from ..options import PositiveFloat, PositiveInt
-from ..selector import Card, Need, Scores, Selector, Want
+from ..selector import Card, Need, Scores, Selector, Split, Want
 
 
 @dataclass
@@ -72,6 +72,7 @@ class TokenDrop(Selector):
         ),
         evidence="the authors' only, and of their own normaliser; no code and no replication found",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("loss_before", "loss_after")
 
     def needs(self) -> frozenset[Need]:

@@ -32,7 +32,7 @@ from ..engines.subset.transport import densities_around, nearest_rows, transport
 from ..features.sentence_vectors import check_sentence_encoder
 from ..features.target_vectors import target_sentence_vectors, target_vectors
 from ..options import Interval, NonNegativeFloat, PositiveFloat, PositiveInt
-from ..selector import Card, Need, Selector, Want
+from ..selector import Card, Need, Selector, Split, Want
 
 
 @dataclass
@@ -81,6 +81,7 @@ class TSDS(Selector):
         ),
         evidence="the authors'; a later study (2602.14696) finds its matching no better than taking turns",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     default_budget: ClassVar[float | int | str] = 0.01
 

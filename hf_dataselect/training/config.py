@@ -93,6 +93,13 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             "tasks, a mapping {math: FILE, code: {dataset: FILE, weight: 2}}. More rows cost more scoring."
         },
     )
+    selection_stream_rows: PositiveInt | None = field(
+        default=None,
+        metadata={
+            "help": "Stream `dataset_name` (or `train_dataset`, an `IterableDataset`), write its first rows, so many, "
+            "to disk, and choose from them. They take their size below HF_DATASETS_CACHE until the process ends."
+        },
+    )
     selection_schedule: dict[str, Any] | str | None = field(
         default=None,
         metadata={

@@ -19,13 +19,14 @@ from ..data.records import Records
 from ..data.rows_hash import rows_hash
 from ..data.targets import load_target, target_names
 from ..engines.runtime.loading import check_model_folder
+from ..engines.runtime.part import Part
 from ..engines.store.files import check_writable
 from ..errors import Checks
 from ..options import documented
 from ..parsing import parse_options
+from ..parts import check_part, compute_part
 from ..plan import SelectionPlan
 from ..runs.hub import make_repo
-from ..selection import Selection
 from ..selector import Selector
 from .config import DataSelectingConfig
 from .inputs import load_processing_class_of, selection_plan
@@ -104,8 +105,12 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
     for option, (value, kind) in missing.items():
         if not value:
             checks.errors.append(ValueError(f"`{option}` is required: {kind}."))
-    if data is not None and data.dataset_streaming:
-        checks.errors.append(ValueError("`dataset_streaming` can't be used: streamed rows can't be chosen from."))
+    if data is not None and args is not None and data.dataset_streaming and args.selection_stream_rows is None:
+        checks.errors.append(
+            ValueError(
+                "`dataset_streaming` needs `selection_stream_rows`: how many rows to write to disk and choose from."
+            )
+        )
     if checks.errors:  # then nothing will be loaded: what can be told without that
         names = [data and data.dataset_name, data and data.eval_dataset_name]
         names += target_names(args.selection_target) if args else []
@@ -121,7 +126,8 @@ def parse_recipe(argv: Sequence[str], command: str = "train", more: type | None 
 def load_candidates(recipe: Recipe) -> Dataset:
     """The candidate dataset."""
     data, text = recipe.data, [recipe.args.dataset_text_field]
-    return load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split, text_columns=text)
+    options = {"text_columns": text, "stream_rows": recipe.args.selection_stream_rows}
+    return load_rows(data.dataset_name, data.dataset_config, data.dataset_train_split, **options)
 
 
 def load_held_out(recipe: Recipe) -> Dataset | None:
@@ -257,9 +263,12 @@ def set_model_options(args: DataSelectingConfig, model: ModelConfig) -> None:
     }
 
 
-def prepare_selection(recipe: Recipe) -> tuple[Dataset, SelectionPlan, Callable[[], Selection], bool]:
+def prepare_selection(
+    recipe: Recipe, part: Part | None = None
+) -> tuple[Dataset, SelectionPlan, Callable[[], Any], bool]:
     """
-    A selection without training. It runs the model as the trainer would; a method that needs none loads none.
+    A selection without training. It runs the model as the trainer would; a method that needs none loads none. With
+    `part`, the function computes that part instead, see [`compute_part`], and nothing is written but the cache.
 
     Returns:
         `tuple`: the candidate dataset; the plan; a function that selects, and writes the run folder; whether this is
@@ -269,8 +278,13 @@ def prepare_selection(recipe: Recipe) -> tuple[Dataset, SelectionPlan, Callable[
     rows, _ = load_sources(recipe, evaluation=False)
     records = Records(scored_columns(rows, args.dataset_text_field), args.dataset_text_field)
     plan = selection_plan(args, records, load_target(args.selection_target, records))
+    if part is not None:
+        check_part(plan, part, args.runtime(None).cache_dir)
     if plan.uses_model:
         trainer = build_trainer(recipe, rows=records.dataset, evaluation="training" in plan.needs)
+        if part is not None:
+            compute = partial(compute_part, trainer.plan, trainer.context(), part)
+            return rows, trainer.plan, compute, trainer.is_world_process_zero()
         return rows, trainer.plan, trainer.select, trainer.is_world_process_zero()
     runtime = args.runtime(Accelerator(cpu=args.use_cpu))
     name = model.model_name_or_path
@@ -282,4 +296,5 @@ def prepare_selection(recipe: Recipe) -> tuple[Dataset, SelectionPlan, Callable[
     plan.try_preparation(processing_class)
     ctx = plan.context(processing_class, None, runtime, name, plan.load_judge(runtime))
     choose = partial(plan.select, ctx, Path(args.output_dir), recipe.sources | args.given)
+    choose = choose if part is None else partial(compute_part, plan, ctx, part)
     return rows, plan, choose, runtime.is_main

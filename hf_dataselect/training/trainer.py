@@ -19,6 +19,7 @@ from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation,
 from ..context import Context
 from ..data.chat_template import set_template
 from ..data.records import Records
+from ..data.streams import on_disk
 from ..data.targets import load_target
 from ..engines.llm.judge import Judge
 from ..engines.llm.load import load_judge
@@ -72,7 +73,7 @@ class DataSelectingTrainer(OnlineTrainer):
             An instance, instead of `args.selection_method` and `args.selection_kwargs`.
 
     Raises, before any weights load:
-        `TypeError`: the candidate dataset is streamed.
+        `TypeError`: the candidate dataset is streamed, without `selection_stream_rows`.
         `ValueError`: a wrong option, a dataset without rows or of unknown columns, a budget beyond the dataset, a
         folder that can't be written, a baseline that was not evaluated, a model folder that does not exist.
 
@@ -108,6 +109,7 @@ class DataSelectingTrainer(OnlineTrainer):
         args = as_config(model, args, selector)
         if train_dataset is None:
             raise ValueError("`train_dataset` is required: it holds the rows to select from.")
+        train_dataset = on_disk(train_dataset, args.selection_stream_rows)
         if formatting_func is not None:
             if args.dataset_text_field != "text":
                 raise ValueError(

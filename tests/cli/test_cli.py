@@ -96,7 +96,7 @@ def test_a_method_without_a_model_loads_none(recipe, tmp_path, monkeypatch):
         (["--selection_budget", "99"], "more rows than the 24"),
         (["--dataset_name", "./nothing.jsonl"], "there is no file"),
         (["--model_name_or_path", "./nothing"], "does not exist"),
-        (["--dataset_streaming", "true"], "can't be chosen from"),
+        (["--dataset_streaming", "true"], "`dataset_streaming` needs `selection_stream_rows`"),
     ],
     ids=lambda value: value[1] if isinstance(value, list) else "",
 )

@@ -123,6 +123,8 @@ def test_options_of_select_and_train_reach_the_selection(command, judge, tmp_pat
 
     def load(name, *given, **options):
         loaded.append((Path(name).name, given or options))
+        if "stream_rows" in options:
+            found["selection_stream_rows"] = options["stream_rows"]
         return load_rows(name)
 
     def select(records, selector, budget, ctx):
@@ -176,6 +178,7 @@ def test_options_of_select_and_train_reach_the_selection(command, judge, tmp_pat
         "selection_cache_dir": (str(tmp_path / "kept"), tmp_path / "kept"),
         "selection_batch_tokens": ("77", 77),
         "selection_dtype": ("float16", "float16"),
+        "selection_stream_rows": ("99", 99),
         "use_vllm": ("true", True),
         "vllm_gpu_memory_utilization": ("0.7", 0.7),
         "judge": (judge, judge),

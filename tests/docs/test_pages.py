@@ -17,8 +17,10 @@ from trl import ModelConfig, SFTConfig
 
 import hf_dataselect
 from hf_dataselect import DataSelectingConfig
+from hf_dataselect.cli.console import without_part
 from hf_dataselect.cli.main import COMMANDS, main
 from hf_dataselect.cli.methods import method_table, policy_table
+from hf_dataselect.engines.runtime.part import Part
 from hf_dataselect.evaluation.benchmark import Setting
 from hf_dataselect.evaluation.comparison.pir import benchmark_pir, selection_to_tuning_ratio
 from hf_dataselect.evaluation.comparison.wins import wins_pir
@@ -90,6 +92,8 @@ def test_commands_are_taken(page, monkeypatch):
             continue
         _, name, *arguments = shlex.split(command.replace("&& ", ""))
         assert name in COMMANDS, command
+        arguments, part = without_part(arguments)
+        assert part is None or Part.parse(part) and name == "select"
         if name in RECIPES and "--help" not in arguments and "--dry_run" not in arguments:
             cpu = ["--use_cpu", "true", "--bf16", "false"]
             recipe = parse_recipe([*arguments, *cpu], name, RECIPES[name])

@@ -14,6 +14,7 @@ from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.generation import generate
 from hf_dataselect.engines.runtime import progress
 from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.engines.runtime.stored_vectors import Vectors
 from hf_dataselect.engines.subset.choose import k_center
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.generated_answers import generated_answers
@@ -173,7 +174,8 @@ def test_rewards_that_are_no_numbers_leave_nothing_to_select(rewards, tmp_path):
 def test_seed_rows_are_the_authors_picks(case, monkeypatch):
     expected = golden("mods")["cases"][case]
     vectors = golden_arrays("mods_vectors")[expected["vectors"]]
-    monkeypatch.setattr("hf_dataselect.selectors.mods.prompt_embedding", lambda records, ctx: vectors)
+    embedded = Vectors(vectors, np.isfinite(vectors).all(1))
+    monkeypatch.setattr("hf_dataselect.selectors.mods.prompt_vectors", lambda records, ctx: embedded)
     seed = next(s for s in range(10**5) if np.random.default_rng(s).integers(len(vectors)) == expected["first_centre"])
     picks = MoDS(encoder="model")._cover(Records(alpaca(2)), expected["k"], context(seed=seed))
     assert picks.tolist() == expected["picks"]

@@ -24,7 +24,7 @@ from hf_dataselect.engines.runtime.account import Account
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.errors import SelectionError
-from hf_dataselect.features.one_shot_tasks import TaskLosses, task_tokens
+from hf_dataselect.features.one_shot_tasks import task_tokens
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.nuggets import Nuggets, Plan
 from tests.engines.forward.test_likelihood import MODELS
@@ -414,8 +414,9 @@ def test_a_task_without_a_finite_loss_costs_no_row_and_such_a_row_no_other(optio
 
 def test_a_task_that_is_not_finite_after_one_row_is_left_out_for_that_row(monkeypatch):
     one_shot = np.array([[0.5, np.inf, 2.0], [0.5, 0.5, 2.0], [np.inf] * 3, [0.5, np.nan, np.nan]])
-    losses = TaskLosses(np.ones(3), one_shot, np.ones(4, bool))
-    monkeypatch.setattr("hf_dataselect.selectors.nuggets.task_losses", lambda *_, **__: losses)
+    engines = "hf_dataselect.features.one_shot_tasks."
+    monkeypatch.setattr(engines + "likelihood", lambda *_, **__: SimpleNamespace(loss=np.ones(3)))
+    monkeypatch.setattr(engines + "one_shot_losses", lambda *given, **__: given[4](np.arange(4), one_shot))
     found = select(alpaca(4), Nuggets(tasks=3, threshold=None), 1.0, context())
     np.testing.assert_array_equal(found.scores, np.array([1 / 2, 2 / 3, np.nan, np.nan], np.float32))
     assert found.unscorable == {"its losses are not finite": [2], "did not fit in memory": [3]}

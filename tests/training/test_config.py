@@ -90,7 +90,7 @@ def test_every_option_has_a_help_text(tmp_path):
         for f in dataclasses.fields(DataSelectingConfig)
         if f.name.startswith(("selection_", "baseline_", "benchmark"))
     ]
-    assert len(own) == 16 and all(len(field.metadata["help"]) > 40 for field in own)
+    assert len(own) == 17 and all(len(field.metadata["help"]) > 40 for field in own)
 
 
 @pytest.mark.parametrize("kind", [DataSelectingConfig, DataArguments, CompareArguments])

@@ -9,6 +9,7 @@ caller can decide early to score no more tasks of an exemplar.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from ...compat.transformers import attention_implementation
 from ..forward import likelihood
 from ..runtime.model_state import cast, evaluating, scoring_dtype
 from ..runtime.runtime import Runtime
-from ..runtime.shared_work import missing
+from ..runtime.shared_work import missing, of_part
 from ..runtime.token_rows import TokenRows
 from ..store.identity import digest
 from .likelihood import keys_and_values
@@ -28,19 +29,31 @@ from .likelihood import keys_and_values
 VERSION = 1
 #: Largest fraction of padding in a batch of tasks. A CPU gains little from larger batches.
 PADDING = {"cpu": 0.1}
+#: Losses that are in memory at a time.
+LOSSES = 2**22
 
 
 def one_shot_loss(
+    model: nn.Module, exemplars: TokenRows, tasks: TokenRows, runtime: Runtime, **options: Any
+) -> np.ndarray:
+    """[`one_shot_losses`] of all exemplars in memory, float64 `(exemplars, tasks)`; NaN for those not among `rows`."""
+    loss = np.full((len(exemplars), len(tasks)), np.nan)
+    one_shot_losses(model, exemplars, tasks, runtime, loss.__setitem__, **options)
+    return loss
+
+
+def one_shot_losses(
     model: nn.Module,
     exemplars: TokenRows,
     tasks: TokenRows,
     runtime: Runtime,
+    give: Callable[[np.ndarray, np.ndarray], None],
     *,
     rows: np.ndarray | None = None,
     wanted: Callable[[np.ndarray], np.ndarray] | None = None,
     label: str | None = None,
     mean_logit: bool = False,
-) -> np.ndarray:
+) -> None:
     """
     Score the label tokens of each task after each exemplar.
 
@@ -52,6 +65,10 @@ def one_shot_loss(
         tasks ([`TokenRows`]):
             Token ids and label spans. Nothing is inserted between an exemplar and a task, whose first token is never a
             label token.
+        give (`Callable`):
+            Called with some exemplars `(b,)` and their losses `(b, tasks)`, float64: summed negative log-likelihood of
+            the task's label tokens after the exemplar, nats; infinite where it is not finite; NaN for tasks that were
+            not `wanted`, and from the one on that did not fit in memory. No more are in memory.
         rows (`np.ndarray`, *optional*):
             Exemplars to score, all by default.
         wanted (`Callable`, *optional*):
@@ -59,11 +76,6 @@ def one_shot_loss(
             result ends it). By default all. The order of exemplars is not fixed.
         runtime, label, mean_logit:
             As in [`likelihood`]. Exemplars are sharded across ranks; the losses of each are cached at once.
-
-    Returns:
-        `np.ndarray`: summed negative log-likelihood of the task's label tokens after the exemplar, nats, float64
-        `(exemplars, tasks)`; infinite where it is not finite; NaN for tasks that were not `wanted`, and from the one
-        on that did not fit in memory.
     """
     rows = np.arange(len(exemplars)) if rows is None else np.asarray(rows)
     target = scoring_dtype(model, runtime.dtype)
@@ -79,40 +91,39 @@ def one_shot_loss(
     # A cached row holds the losses of an exemplar so far, and the seconds they took.
     store = runtime.store(namespace, width=len(tasks))
     keys = exemplars.keys() if runtime.cache_dir else np.zeros(len(exemplars), "V16")
-    known, known_seconds = np.full((len(exemplars), len(tasks)), np.nan), np.zeros(len(exemplars))
-    with missing(runtime, store, keys[rows], "scoring tasks one-shot") as stored:
-        known[rows], _, known_seconds[rows], earlier = stored
-        plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
-        # Tokens of forward passes: exemplars once, tasks once per exemplar, padding excluded.
-        spent = np.zeros(1, np.int64)
-        with torch.no_grad(), evaluating(model), cast(model, target):
-            score = _pair_scorer(model, exemplars, tasks, rows, mean_logit, runtime, spent)
+    rows = rows[of_part(runtime, keys[rows])]
+    plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
+    # Tokens of forward passes: exemplars once, tasks once per exemplar, padding excluded.
+    spent, size = np.zeros(1, np.int64), max(1, LOSSES // len(tasks))
+    with torch.no_grad(), evaluating(model), cast(model, target):
+        score = _pair_scorer(model, exemplars, tasks, rows, mean_logit, runtime, spent)
+        for part in np.split(rows, range(size, len(rows), size)):
+            several = label is not None and len(rows) > size
+            told = f"{label}, rows from {part[0]:,} on" if several else label
+            with missing(runtime, store, keys[part], "scoring tasks one-shot") as (known, _, seconds, earlier):
 
-            def compute(batch: np.ndarray) -> np.ndarray:
-                (row,) = batch
-                losses, score_tasks, started = known[row].copy(), None, time.perf_counter()
-                while len(todo := plan(losses)):
-                    todo = todo[np.isnan(losses[todo])]
-                    score_tasks = score_tasks or score(row)
-                    losses[todo] = score_tasks(todo)
-                    if np.isnan(losses[todo]).any():
-                        break  # did not fit in memory
-                if score_tasks is not None:
-                    seconds = known_seconds[row] + (time.perf_counter() - started) / runtime.world
-                    store.append(keys[batch], losses[None], seconds)
-                return losses[None]
+                def compute(batch: np.ndarray, known=known, seconds=seconds, part=part) -> np.ndarray:
+                    (place,) = batch
+                    losses, score_tasks, started = known[place].copy(), None, time.perf_counter()
+                    while len(todo := plan(losses)):
+                        todo = todo[np.isnan(losses[todo])]
+                        score_tasks = score_tasks or score(part[place])
+                        losses[todo] = score_tasks(todo)
+                        if np.isnan(losses[todo]).any():
+                            break  # did not fit in memory
+                    if score_tasks is not None:
+                        spent_on_row = seconds[place] + (time.perf_counter() - started) / runtime.world
+                        store.append(keys[part[batch]], losses[None], spent_on_row)
+                    return losses[None]
 
-            options = {"batch_tokens": 1, "label": label}  # one exemplar at a time
-            loss = runtime.map(compute, exemplars.lengths, len(tasks), rows=rows, **options)
+                options = {"batch_tokens": 1, "label": told}  # one exemplar at a time
+                loss = runtime.map(compute, exemplars.lengths[part], len(tasks), **options)
+            cached = int((~np.isnan(known)).sum())
+            computed = int((~np.isnan(loss)).sum()) - cached
+            runtime.book(forward_rows=computed, cached_rows=cached, cached_seconds=float(earlier.sum()))
+            give(part, loss)
     store.close()
-    cached = int((~np.isnan(known)).sum())
-    runtime.book(
-        forward_rows=int((~np.isnan(loss)).sum()) - cached,
-        forward_tokens=int(runtime.sum(spent)[0]),
-        cached_rows=cached,
-        cached_seconds=float(earlier.sum()),
-    )
-    return loss
+    runtime.book(forward_tokens=int(runtime.sum(spent)[0]))
 
 
 def _pair_scorer(

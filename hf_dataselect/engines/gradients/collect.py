@@ -11,7 +11,7 @@ from torch import nn
 from ...compat.transformers import attention_implementation
 from ..runtime.model_state import cast, evaluating, preserved, scoring_dtype
 from ..runtime.runtime import Runtime
-from ..runtime.shared_work import missing
+from ..runtime.shared_work import missing, of_part
 from ..runtime.stored_vectors import read_back
 from ..runtime.token_rows import TokenRows
 from ..store.identity import digest
@@ -155,7 +155,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     with missing(runtime, store, keys[first], "taking gradients") as (stored, known, _, earlier):
         (facts,) = runtime.broadcast_arrays(stored.field("facts"))
-        todo, fits = np.sort(first[~known]), known.copy()
+        todo, fits = np.sort(first[~known]), known & of_part(runtime, keys[first])
         reduction = (lambda vectors: vectors) if reduce is None else reduce
         kept, source = np.zeros((len(keep), projector.width), project.dtype), first[inverse]
         empty, in_memory = reduction(kept[:0]), None

@@ -11,13 +11,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import Any, ClassVar, Self
+
+import numpy as np
 
 from ...errors import JudgeError
 from ..runtime.account import Account
 from ..runtime.cached_map import Mapped
+from ..runtime.part import Part
 from ..runtime.runtime import Runtime
+from ..runtime.shared_work import of_part
 from ..store.identity import digest
 from ..store.replies import Reply, ReplyStore
 from .judge_options import Cost, JudgeOptions
@@ -61,10 +66,10 @@ class MeteredModel:
         #: What it has cost so far, in all accounts together.
         self.cost = Cost()
 
-    def booking_in(self, account: Account) -> Self:
-        """The same model, with the same cost and cache, that books in another account."""
+    def booking_in(self, account: Account, part: Part | None = None) -> Self:
+        """The same model, with the same cost and cache, that books in another account, and computes a part only."""
         bound = copy.copy(self)
-        bound.runtime = replace(self.runtime, account=account)
+        bound.runtime = replace(self.runtime, account=account, part=part)
         return bound
 
     @contextmanager
@@ -138,7 +143,8 @@ class TextModel(MeteredModel, ABC):
             self._clock = time.perf_counter()
             keys, asked = self._by_key(questions, max_new_tokens)
             replies = self.runtime.on_main(lambda: self._store.load(asked))
-            todo = {key: question for key, question in asked.items() if key not in replies}
+            mine = of_part(self.runtime, np.array([*asked]))
+            todo = {key: asked[key] for key in compress(asked, mine) if key not in replies}
             self.cost.cached += len(keys) - len(todo)
             self.cost.cached_seconds += sum(reply.seconds for reply in replies.values())
             if todo:
@@ -148,7 +154,8 @@ class TextModel(MeteredModel, ABC):
         if todo:
             self._store.save()
             self._conclude([replies[key] for key in todo], before)
-        return [replies[key] for key in keys]
+        other = Reply(None, "of another part")
+        return [replies.get(key, other) for key in keys]
 
     def _by_key(self, questions: Iterable[Any], max_new_tokens: int) -> tuple[list[str], dict[str, Any]]:
         """The key of each question, and the questions by key."""

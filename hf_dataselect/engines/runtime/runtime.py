@@ -20,6 +20,7 @@ from ..store.row_store import RecordStore, RowStore, Stored
 from ..store.vector_store import VectorStore
 from .account import Account
 from .batching import MOST_PADDING, batches_by_tokens
+from .part import Part
 from .phase import Phased
 from .progress import progress_bar
 from .ranks import meeting, ranks
@@ -48,6 +49,8 @@ class Runtime:
             Fraction of the GPU's memory for vLLM; `None` generates without vLLM.
         silent (`bool`, *optional*, defaults to `False`):
             Whether to show no progress.
+        part ([`Part`], *optional*):
+            The rows that cached computations are restricted to; other rows that are not cached are NaN.
         account ([`Account`], *optional*):
             Account of rows, tokens and seconds.
     """
@@ -60,6 +63,7 @@ class Runtime:
     gradient_checkpointing: bool = False
     vllm_memory: float | None = None
     silent: bool = False
+    part: Part | None = None
     account: Account = field(default_factory=Account)
 
     def __post_init__(self):

@@ -34,11 +34,16 @@ def alone(runtime: Runtime, path: Path, work: str) -> Iterator[None]:
         lock.release()
 
 
+def of_part(runtime: Runtime, keys: np.ndarray) -> np.ndarray:
+    """Which rows the runtime's part holds, bool `(n,)`, see [`Part.holds`]; all where there are no parts."""
+    return np.ones(len(keys), bool) if runtime.part is None else runtime.part.holds(keys)
+
+
 @contextmanager
 def missing(runtime: Runtime, store: RecordStore, keys: np.ndarray, work: str = "scoring rows") -> Iterator[Stored]:
     """
     What is known of rows, as from [`Runtime.find`]. Inside, no other run that was asked for the same rows computes
-    those that are not known.
+    those that are not known. Rows that are not of the runtime's part count as known, NaN where they are not.
 
     Args:
         runtime ([`Runtime`]):
@@ -50,11 +55,12 @@ def missing(runtime: Runtime, store: RecordStore, keys: np.ndarray, work: str = 
         work (`str`, *optional*, defaults to `"scoring rows"`):
             What is computed, for messages.
     """
-    stored = runtime.find(store, keys)
+    mine, stored = of_part(runtime, keys), runtime.find(store, keys)
+    stored = stored._replace(known=stored.known | ~mine)
     if stored.known.all() or not runtime.broadcast(store.writable):
         yield stored
         return
-    asked = hashlib.blake2b(keys.tobytes(), digest_size=12).hexdigest()
+    asked = hashlib.blake2b(keys[mine].tobytes(), digest_size=12).hexdigest()
     with alone(runtime, store.folder / f"{asked}.lock", work):
         again = runtime.find(store, keys)
-        yield again._replace(earlier=stored.earlier + again.earlier)
+        yield again._replace(known=again.known | ~mine, earlier=stored.earlier + again.earlier)

@@ -9,7 +9,7 @@ import numpy as np
 from ...errors import SelectionError
 from ..store.vector_store import StoredVectors, VectorStore, check_room
 from .runtime import Runtime
-from .shared_work import missing
+from .shared_work import missing, of_part
 
 
 class Vectors(NamedTuple):
@@ -19,6 +19,10 @@ class Vectors(NamedTuple):
     vectors: np.ndarray | StoredVectors
     #: Whether the vector is finite, bool `(n,)`.
     usable: np.ndarray
+
+    def take(self, rows: np.ndarray) -> np.ndarray | StoredVectors:
+        """Vectors of some rows, on disk where all of them are."""
+        return self.vectors[rows] if isinstance(self.vectors, np.ndarray) else self.vectors.take(rows)
 
 
 def stored_vectors(
@@ -56,7 +60,7 @@ def stored_vectors(
     """
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     with missing(runtime, store, keys[first], "computing vectors of rows") as (_, known, _, earlier):
-        todo, usable = np.sort(first[~known]), known.copy()
+        todo, usable = np.sort(first[~known]), known & of_part(runtime, keys[first])
         cached = len(keys) - len(todo)
         on_rows(cached)
         check_room(store.folder and store.folder.parent, len(todo), store.record, "'none', which holds them in memory")

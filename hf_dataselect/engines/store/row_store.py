@@ -23,6 +23,8 @@ from .identity import digest, plain
 
 logger = logging.getLogger(__name__)
 
+#: Rows whose values are read at a time.
+BLOCK = 4096
 #: What a run knows of cache files, by name, see [`Account`].
 CacheFiles = dict[str, np.ndarray | None]
 
@@ -246,7 +248,10 @@ class RowStore(RecordStore):
         super().__init__(folder, namespace, record_of([("values", "<f8", (width,))]), files)
 
     def _order(self, keys: np.ndarray, places: np.ndarray) -> np.ndarray:
-        return np.lexsort((np.isnan(self._field("values", places)).sum(1), folded(keys)))
+        # Of all tasks of all rows, the values would not fit in memory.
+        parts = np.split(places, range(BLOCK, len(places), BLOCK))
+        missing = [np.isnan(self._field("values", part)).sum(1) for part in parts]
+        return np.lexsort((np.concatenate(missing), folded(keys)))
 
 
 def record_of(fields: list[tuple]) -> np.dtype:

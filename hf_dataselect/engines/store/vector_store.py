@@ -39,6 +39,10 @@ class StoredVectors:
     def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
         return self.field("values", rows)
 
+    def take(self, rows: np.ndarray) -> "StoredVectors":
+        """Some rows, on disk as they are."""
+        return StoredVectors(self.parts, self.record, self.places[rows])
+
     def field(self, name: str, rows: slice | np.ndarray = np.s_[:]) -> np.ndarray:
         """One field of some rows."""
         return field_of(self.parts, self.record, name, self.places[rows])

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from ..store.vector_store import StoredVectors, blocks
+
 
 def top_k(scores: np.ndarray, k: int, ties: np.ndarray | None = None) -> np.ndarray:
     """
@@ -57,7 +59,7 @@ def tied_at_the_cut(scores: np.ndarray, kept: np.ndarray) -> tuple[int, int]:
     return int(tied.sum()), int((tied & chosen).sum())
 
 
-#: Rows whose gains facility location updates together; one product for all costs about as much as for a few.
+#: Rows that are compared with others together; one product for all costs about as much as for a few.
 AT_A_TIME = 32
 #: All gains are updated once single updates have taken this fraction of the work of updating all.
 PATIENCE = 1 / 16
@@ -184,13 +186,19 @@ def exponential_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.exp(-np.sqrt(np.maximum(squared, 0)) / a.shape[1])
 
 
-def k_center(vectors: np.ndarray, k: int, first: Iterable[int] = (0,)) -> tuple[np.ndarray, np.ndarray]:
+def k_center(
+    vectors: np.ndarray | StoredVectors, k: int, first: Iterable[int] = (0,)
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Greedy k-center: the next row is the one farthest (Euclidean) from its nearest selected row; ties go to the earlier
-    row. Distances to the nearest selected row are updated with one matrix-vector product per pick.
+    row.
+
+    Of vectors on disk, a block of rows is in memory at a time. Distances to the nearest selected row only shrink, so
+    that old ones are upper bounds: a block is compared with the rows selected since, all at once, when it has the
+    highest bound.
 
     Args:
-        vectors (`np.ndarray`):
+        vectors (`np.ndarray` or [`StoredVectors`]):
             `(n, width)`; computed in their own dtype.
         k (`int`):
             Rows to select, those of `first` included.
@@ -201,25 +209,48 @@ def k_center(vectors: np.ndarray, k: int, first: Iterable[int] = (0,)) -> tuple[
         `tuple`: rows in the order of selection, int64, and the distance of each row after `first` when it is selected,
         then the largest remaining distance, float64.
     """
-    vectors = np.asarray(vectors)
+    n, parts = len(vectors), [*blocks(vectors.shape)]
     # Distances are translation-invariant, and products of centered vectors lose the fewest digits.
-    vectors = vectors - vectors.mean(0)
-    squares = np.einsum("ij,ij->i", vectors, vectors)
-    nearest = np.full(len(vectors), np.inf)
-    rows, radii = [], []
+    mean = sum((block.mean(0) * (len(block) / n) for block in map(vectors.__getitem__, parts)), np.float32(0))
+    nearest, seen = np.full(n, np.inf), np.zeros(len(parts), np.int64)
+    held: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # centered blocks, and the squares of their lengths
+    rows: list[int] = []
+    centres, radii = [], []
 
     def pick(row: int) -> None:
         rows.append(row)
-        np.minimum(nearest, np.maximum(squares - 2 * (vectors @ vectors[row]) + squares[row], 0), out=nearest)
+        centres.append(vectors[row : row + 1][0] - mean)
         nearest[row] = -1
+
+    def farthest() -> int:
+        """The row whose distance, up to date, is not below the bound of any other."""
+        while True:
+            place = int(bounds.argmax())
+            part = parts[place]
+            if seen[place] == len(rows):
+                return part.start + int(nearest[part].argmax())
+            if place not in held:
+                if isinstance(vectors, StoredVectors):  # others are in memory anyway
+                    held.clear()
+                block = vectors[part] - mean
+                held[place] = block, np.einsum("ij,ij->i", block, block)
+            (block, squares), own = held[place], nearest[part]
+            for start in range(seen[place], len(rows), AT_A_TIME):
+                new = np.stack(centres[start : start + AT_A_TIME])
+                products = block @ new.T if len(new) > 1 else (block @ new[0])[:, None]
+                distances = squares[:, None] - 2 * products + np.einsum("ij,ij->i", new, new)
+                np.minimum(own, np.maximum(distances, 0).min(1), out=own)
+            seen[place], bounds[place] = len(rows), own.max()
 
     for row in first:
         pick(int(row))
-    while len(rows) < min(k, len(vectors)):
-        farthest = int(nearest.argmax())
-        radii.append(nearest[farthest])
-        pick(farthest)
-    return np.array(rows, np.int64), np.sqrt(np.array([*radii, max(nearest.max(initial=0), 0)], np.float64))
+    bounds = np.full(len(parts), np.inf)
+    while len(rows) < min(k, n):
+        row = farthest()
+        radii.append(nearest[row])
+        pick(row)
+    last = max(nearest[farthest()], 0) if n else 0
+    return np.array(rows, np.int64), np.sqrt(np.array([*radii, last], np.float64))
 
 
 def tag_cover(tags: Sequence[Iterable[str]], k: int) -> tuple[np.ndarray, list[int]]:

@@ -3,6 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from hf_dataselect.engines.store import vector_store
 from hf_dataselect.engines.subset import choose as subset
 from hf_dataselect.engines.subset.choose import (
     cosine,
@@ -185,6 +186,16 @@ def test_k_center_picks_what_mods_picks(case):
     given = expected["with_given_centres"]
     rows, _ = k_center(vectors, len(given["given"]) + given["k_more"], given["given"])
     assert rows.tolist() == given["picks"]
+
+
+def test_k_center_reads_blocks(monkeypatch):
+    vectors = np.random.default_rng(0).normal(size=(300, 5))
+    vectors[200] = vectors[100]
+    whole = k_center(vectors, 40, [7, 250])
+    monkeypatch.setattr(vector_store, "READ", 5 * 32)
+    rows, radii = k_center(vectors, 40, [7, 250])
+    assert rows.tolist() == whole[0].tolist()
+    np.testing.assert_allclose(radii, whole[1])
 
 
 def test_k_center_takes_copies_last_and_no_row_twice():
