@@ -47,7 +47,7 @@ class Codes:
         if self.bits == 1:
             vectors = np.unpackbits(body, 1, count=self.width).astype(np.float32) * 2 - 1
         elif self.bits == 4:
-            pairs = np.stack([body >> 4, body & 15], 2).reshape(len(codes), -1)[:, : self.width]
+            pairs = np.stack([body >> 4, body & 15], 2).reshape(len(codes), 2 * body.shape[1])[:, : self.width]
             vectors = pairs.astype(np.float32) - 8
         else:
             vectors = body.view(np.int8).astype(np.float32)
