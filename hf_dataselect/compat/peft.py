@@ -47,7 +47,7 @@ def plain_lora(layer: Any) -> tuple[Any, Any, float] | None:
     """
     Both factors of a LoRA layer and their scale, if its output is `base_layer(x) + scale * lora_B(lora_A(x))` but for
     dropout, all of one dtype, and its `forward` is PEFT's: by `forward` of `peft.tuners.lora.layer.Linear`. `None`
-    otherwise. Seen on PEFT 0.21.2; `None` where a name is missing.
+    otherwise, and where an attribute is missing. Seen on PEFT 0.21.2; raises `ImportError` without that class.
     """
     kind = imported("peft", "peft.tuners.lora.layer", "Linear")
     active = getattr(layer, "active_adapters", [])

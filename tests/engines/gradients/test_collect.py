@@ -17,6 +17,7 @@ from hf_dataselect.engines.gradients import collect as engine
 from hf_dataselect.engines.gradients import per_example
 from hf_dataselect.engines.gradients.adam import AdamFeature, AdamState
 from hf_dataselect.engines.gradients.layers import linear_layers, lora_layers
+from hf_dataselect.engines.gradients.lora import joined
 from hf_dataselect.engines.gradients.projection import Projection
 from hf_dataselect.engines.runtime.account import Account
 from hf_dataselect.engines.runtime.model_state import evaluating
@@ -358,6 +359,21 @@ def test_factors_that_multiply_into_a_parameter_are_no_layers():
     options = {"target_modules": ["q_proj"], "target_parameters": ["down_proj.weight"], "task_type": "CAUSAL_LM"}
     layers = lora_layers(get_peft_model(plain(), LoraConfig(r=4, **options)))
     assert len(layers) == 4 and all(".q_proj." in name for name in layers)
+
+
+def test_factors_are_joined_unless_a_layer_does_more_than_apply_them():
+    def count(model):
+        places = {layer: place for place, layer in enumerate(lora_layers(model).values())}
+        return len(list(joined(model, places)))
+
+    model = adapted(lora_dropout=0.3)
+    assert count(model) == 14
+    next(iter(lora_layers(model).values())).register_forward_hook(lambda *_: None)
+    assert count(model) == 13
+    assert count(adapted(lora_bias=True, init_lora_weights=False)) == 0
+    model.add_adapter("second", model.peft_config["default"])
+    model.base_model.set_adapter(["default", "second"])
+    assert count(model) == 0
 
 
 def test_a_gradient_of_zero_is_nan():
