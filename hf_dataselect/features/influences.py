@@ -46,11 +46,7 @@ class Influences(WarmupOptions, ServesTarget):
         gradient_bits (`int`, *optional*, defaults to `16`):
             Bits of each number of a candidate's gradient on disk, a row and epoch: 16, or 8, 4 or 1, with a scale for
             each row (QLESS, arXiv 2502.01703). Fewer than 16 cost a backward pass more of 64 rows an epoch, from which
-            the report has the rank correlation with scores of 16 bits. With `momentum`, 1 bit keeps little of the
-            differences between rows.
-        momentum (`bool`, *optional*, defaults to `True`):
-            Whether the features include Adam's first moment, which is the same for every row and outweighs their
-            differences; the paper's way.
+            the report has the rank correlation with scores of 16 bits.
     """
 
     projection: Literal["auto", "sketch", "rademacher", "none"] = "auto"
