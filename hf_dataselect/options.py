@@ -67,6 +67,20 @@ class Interval:
         return f"{'at least' if left else 'above'} {self.low:g}" + ("" if right else " and finite")
 
 
+@dataclass(frozen=True)
+class _AnyOf:
+    """Ranges and choices of an option, of which one is enough."""
+
+    parts: tuple
+
+    def __contains__(self, value: Any) -> bool:
+        return any(value in part for part in self.parts)
+
+    def __str__(self) -> str:
+        said = (" or ".join(map(repr, part)) if isinstance(part, tuple) else str(part) for part in self.parts)
+        return " or ".join(said)
+
+
 PositiveInt = Annotated[int, Interval(1)]
 NonNegativeInt = Annotated[int, Interval(0)]
 PositiveFloat = Annotated[float, Interval(0, closed="neither")]
@@ -78,14 +92,14 @@ Cosine = Annotated[float, Interval(-1, 1)]
 Number = Annotated[float, Interval()]
 
 
-def declared(kind: type) -> dict[str, Interval | tuple]:
+def declared(kind: type) -> dict[str, Interval | tuple | _AnyOf]:
     """Fields of a dataclass that declare a range, with their [`Interval`], or choices (`Literal`), with these."""
     hints = typing.get_type_hints(kind, include_extras=True)
     ranges = {field.name: _declared(hints[field.name]) for field in dataclasses.fields(kind)}
     return {name: allowed for name, allowed in ranges.items() if allowed is not None}
 
 
-def _declared(hint: Any) -> Interval | tuple | None:
+def _declared(hint: Any) -> Interval | tuple | _AnyOf | None:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         return arguments
@@ -93,7 +107,8 @@ def _declared(hint: Any) -> Interval | tuple | None:
         return next((item for item in arguments if isinstance(item, Interval)), None)
     if origin is typing.Union or origin is types.UnionType:
         given = [argument for argument in arguments if argument is not type(None)]
-        return _declared(given[0]) if len(given) == 1 else None
+        parts = tuple(_declared(argument) for argument in given)
+        return None if None in parts else parts[0] if len(parts) == 1 else _AnyOf(parts)
     return None
 
 
@@ -215,6 +230,7 @@ def _typed(value: Any, hint: Any, what: str) -> Any:
     if hint is Any:
         return value
     if origin is typing.Literal:
+        value = next((argument for argument in arguments if str(argument) == value), value)
         if value not in arguments:
             raise ValueError(f"{what}={value!r} must be one of {', '.join(map(repr, arguments))}.")
         return value

@@ -186,6 +186,7 @@ def test_peft():
         layer = next(iter(layers.values()))
         assert bool(of_peft.lora_variant(layer, "default")) is dora
         assert isinstance(of_peft.lora_factor(layer, "lora_A", "default"), nn.Linear)
+        assert (of_peft.plain_lora(layer) is None) is dora
         assert of_peft.lora_factor(layer, "lora_B", "another") is None
 
 

@@ -43,6 +43,25 @@ def lora_factor(layer: Any, factor: str, adapter: str) -> Any:
     return dict(getattr(layer, factor).items()).get(adapter)
 
 
+def plain_lora(layer: Any) -> tuple[Any, Any, float] | None:
+    """
+    Both factors of a LoRA layer and their scale, if its output is `base_layer(x) + scale * lora_B(lora_A(x))` but for
+    dropout, all of one dtype, and its `forward` is PEFT's: by `forward` of `peft.tuners.lora.layer.Linear`. `None`
+    otherwise, and where an attribute is missing. Seen on PEFT 0.21.2; raises `ImportError` without that class.
+    """
+    kind = imported("peft", "peft.tuners.lora.layer", "Linear")
+    active = getattr(layer, "active_adapters", [])
+    if type(layer) is not kind or len(active) != 1 or lora_variant(layer, active[0]) or "forward" in vars(layer):
+        return None
+    factors = [lora_factor(layer, factor, active[0]) for factor in ("lora_A", "lora_B")]
+    weights = [getattr(module, "weight", None) for module in (layer.base_layer, *factors)]
+    if getattr(layer, "disable_adapters", True) or getattr(layer, "merged", True) or None in weights:
+        return None
+    bare = all(factor.bias is None and not factor._forward_hooks for factor in factors)
+    alike = len({(weight.dtype, weight.device) for weight in weights}) == 1
+    return (*factors, layer.scaling[active[0]]) if bare and alike else None
+
+
 def is_target_error(error: ValueError) -> bool:
     """
     Whether `get_peft_model` says that no module is named as `target_modules` are, or that one of them takes no

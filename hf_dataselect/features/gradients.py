@@ -1,9 +1,9 @@
 """Gradient features of rows (LESS, arXiv 2402.04333): projected gradients of a temporarily fine-tuned model."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,11 @@ from ..engines.gradients.adam import AdamFeature, AdamState
 from ..engines.gradients.collect import Gradients, check_room_for_gradients, gradients, reduced_gradients
 from ..engines.gradients.layers import left_out, linear_layers, lora_layers
 from ..engines.gradients.projection import Projection
-from ..engines.gradients.projection_error import ProjectionError
+from ..engines.gradients.projection_error import PILOT, ProjectionError, narrowest
 from ..engines.gradients.subspace import Subspace, check_memory
 from ..engines.gradients.whole import why_whole
 from ..engines.store.vector_store import StoredVectors
-from ..engines.subset.target_similarity import Target
+from ..engines.subset.target_similarity import Target, error_of_scores, highest
 from ..engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
 from ..errors import SelectionError
 from .hidden_states import note_unusable
@@ -54,6 +54,9 @@ class GradientFeatures:
             The checkpoint's number, for labels of progress bars.
         error ([`ProjectionError`], *optional*):
             The error of the similarities, to which each checkpoint adds; `None` for whole gradients.
+        rounded (`list`, *optional*):
+            Where vectors are of few bits, each checkpoint adds the similarities of a sample, weighted, `(s, groups)`:
+            those of 16 bits and those of few.
     """
 
     rows: Encoded
@@ -64,6 +67,7 @@ class GradientFeatures:
     options: dict[str, Any]
     place: str
     error: ProjectionError | None = None
+    rounded: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
 
     def of_examples(self) -> np.ndarray | StoredVectors:
         """
@@ -77,9 +81,33 @@ class GradientFeatures:
     def _gradients_of_examples(self) -> Gradients:
         label = f"Target gradients {self.place}"
         runtime = self.ctx.whole.runtime
-        features = gradients(self.ctx.model, self.examples.tokens, runtime, label=label, **self.options)
+        features = gradients(self.ctx.model, self.examples.tokens, runtime, label=label, **self._exact)
         refuse_without_target(np.isfinite(features.norm), self.examples, self.ctx)
         return features
+
+    @property
+    def _exact(self) -> dict[str, Any]:
+        """The options at 16 bits: the few examples and the sample are not rounded."""
+        return self.options | {"project": replace(self.options["project"], bits=16)}
+
+    def _of_sample(self, momentum: bool) -> np.ndarray:
+        """Unit vectors of the sample's Adam updates, `(s, width)`."""
+        rows, adam = self.rows.tokens.select(self._sample()), AdamFeature(self.adam, momentum)
+        label = f"Gradients of a sample {self.place}"
+        runtime = self.ctx.whole.runtime
+        return gradients(self.ctx.model, rows, runtime, adam=adam, label=label, **self._exact).vectors[:]
+
+    def narrowest(self, groups: np.ndarray, momentum: bool, compete: bool) -> tuple[int, float]:
+        """
+        The smallest width of a projection that keeps the ranking of a sample, and the rank correlation with scores
+        without a projection to expect of it, see [`~projection_error.narrowest`]. The options are the pilot's.
+        """
+        target, vectors, error = Target(self.of_examples(), groups, "mean"), self._of_sample(momentum), self.error
+        error.add(1.0, vectors, target.vectors)
+        similarity = target.similarity(vectors)
+        scores = highest(similarity)
+        errors = error_of_scores(similarity, error.of_groups(compete))[np.isfinite(scores)]
+        return narrowest(float(np.nanstd(scores)), float(np.sqrt(np.square(errors).mean())))
 
     def similarity(self, target: Target, momentum: bool = True) -> np.ndarray:
         """
@@ -96,10 +124,14 @@ class GradientFeatures:
         """
         ctx, adam = self.ctx, AdamFeature(self.adam, momentum)
         options = {"adam": adam, "label": f"Gradients {self.place}", **self.options}
-        keep = () if self.error is None else self._sample()
+        few = self.options["project"].bits < 16
+        keep = self._sample() if few or self.error is not None else ()
         features = reduced_gradients(ctx.model, self.rows.tokens, ctx.runtime, target.similarity, keep, **options)
         if self.error is not None:
             self.error.add(self.weight, features.kept, target.vectors)
+        if few:
+            sides = self._of_sample(momentum), features.kept
+            self.rounded.append(tuple(self.weight * target.similarity(side) for side in sides))
         self._note(features.fits, features.norm)
         return features.reduced
 
@@ -163,6 +195,7 @@ def gradient_features(
     project: Projection,
     optional: bool = False,
     subspace: int | None = None,
+    width: Callable[[GradientFeatures], tuple[int, float]] | None = None,
 ) -> Iterator[Iterator[GradientFeatures]]:
     """
     The model temporarily fine-tuned on some rows, at the end of each epoch in turn, then restored.
@@ -180,6 +213,9 @@ def gradient_features(
             Whether they are taken whole where they need no projection, see [`why_whole`].
         subspace (`int`, *optional*):
             Directions of the [`Subspace`] that candidates are projected to, for which examples are taken whole.
+        width (`Callable`, *optional*):
+            Chooses the width of the projection at the first checkpoint, see [`GradientFeatures.narrowest`]; `project`
+            is then that of the pilot.
 
     Raises:
         [`SelectionError`]: see [`warmed_up_by_epoch`] and [`gradients`]; or too little disk space for all vectors, or
@@ -192,13 +228,13 @@ def gradient_features(
     def chosen_for(layers: dict[str, nn.Linear]) -> tuple[Projection, str | None]:
         sides = rows.tokens, examples.tokens
         why = why_whole(project, layers, *sides, ctx.runtime, settings.epochs, identity) if optional else None
-        return (Projection("none") if why else project), why
+        return (replace(project, kind="none") if why else project), why
 
     def check_room(model: nn.Module) -> None:
         layers = layers_of(model)
         numbers, (chosen, _) = sum(layer.weight.numel() for layer in layers.values()), chosen_for(layers)
         if subspace is None:
-            vectors = settings.epochs * (len(rows.tokens) + len(examples.tokens))
+            vectors = vectors_of_all
         else:
             vectors = settings.epochs * len(examples.tokens)
             check_memory(numbers, len(examples.tokens), subspace)
@@ -206,6 +242,7 @@ def gradient_features(
             check_room_for_gradients(ctx.runtime, settings.epochs * len(rows.tokens), layers, of_rows)
         check_room_for_gradients(ctx.runtime, vectors, layers, chosen)
 
+    vectors_of_all = settings.epochs * (len(rows.tokens) + len(examples.tokens))
     identity = ctx.runtime.identity(ctx.model)
     warm = rows.tokens.select(tuned_on)
     with warmed_up_by_epoch(ctx.model, ctx.tokenizer, warm, settings, ctx.runtime, check_room) as (model, epochs):
@@ -215,16 +252,32 @@ def gradient_features(
         if untouched := left_out(model, layers):
             logger.warning("%s trained weights are excluded from the gradients: %s.", len(untouched), untouched[:8])
         projection, why = chosen_for(layers)
-        error, numbers = None, sum(layer.weight.numel() for layer in layers.values())
-        if subspace is None:
-            error = _note_projection(projection, why, numbers, ctx)
-        options, rates = {"layers": layers, "project": projection}, sum(e.learning_rate for e in epochs)
+        rates = sum(e.learning_rate for e in epochs)
+        numbers = sum(layer.weight.numel() for layer in layers.values())
 
         def checkpoints() -> Iterator[GradientFeatures]:
+            chosen, reason, error, rounded = projection, why, None, []
             for number, epoch in enumerate(epochs, 1):
                 epoch.load()
                 weight, place = epoch.learning_rate / rates, f"{number}/{len(epochs)}"
-                yield GradientFeatures(rows, examples, ctx.using(model), epoch.adam, weight, options, place, error)
+                given = rows, examples, ctx.using(model), epoch.adam, weight
+                if number == 1 and width is not None and chosen.kind != "none":
+                    pilot = {"layers": layers, "project": chosen}
+                    dim, expected = ctx.agreed(width(GradientFeatures(*given, pilot, "pilot", ProjectionError(PILOT))))
+                    if dim < numbers:
+                        chosen = replace(chosen, dim=dim)
+                    else:
+                        chosen, reason = (
+                            replace(chosen, kind="none"),
+                            f"their {numbers:,} numbers are no more than {dim:,}",
+                        )
+                    said = f"{dim:,}, with a rank correlation of {expected:.2f} to expect"
+                    ctx.account.figures["width of the projection, chosen"] = said
+                    check_room_for_gradients(ctx.runtime, vectors_of_all, layers, chosen)
+                if number == 1 and subspace is None:
+                    error = _note_projection(chosen, reason, numbers, ctx)
+                options = {"layers": layers, "project": chosen}
+                yield GradientFeatures(*given, options, place, error, rounded)
 
         yield checkpoints()
 

@@ -14,6 +14,8 @@ from hf_dataselect.cli.main import main
 from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.gradients.layers import lora_layers
+from hf_dataselect.engines.gradients.projection_error import ProjectionError
+from hf_dataselect.engines.gradients.quantized import rank_correlation
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.engines.subset.matchers import for_target
@@ -311,6 +313,37 @@ def test_a_cut_that_the_error_could_decide_is_warned_of_and_no_clear_one(rule, c
     assert f"{said} at 6: which of them are kept is partly chance. Use a larger `projection_dim` (256)" in caplog.text
 
 
+def test_gradients_of_few_bits_are_kept_apart_and_measured_beside_those_of_16(tmp_path):
+    rows, target, scores, sizes = alpaca(16), subtask_rows(3), {}, {}
+    for bits in (16, 8, 1):
+        selector = LESS(**SMALL | SKETCH | {"warmup_epochs": 1}, momentum=False, gradient_bits=bits)
+        found = select(rows, selector, 4, context(target, cache_dir=tmp_path))
+        scores[bits], figures = found.scores, found.facts["figures"]
+        sizes[bits] = sum(path.stat().st_size for path in tmp_path.rglob("*.rows"))
+        measured = [float(figure) for name, figure in figures.items() if "rank correlation" in name]
+        assert measured == pytest.approx([rank_correlation(found.scores, scores[16])] * (bits < 16), abs=6e-4)
+        assert found.passes["backward_rows"] == (19 if bits == 16 else 16)  # 16 rows and 3 examples
+    assert rank_correlation(scores[8], scores[16]) > 0.99 > rank_correlation(scores[1], scores[16]) > 0.5
+    assert sizes[1] - sizes[8] < 0.4 * (sizes[8] - sizes[16])
+    uncached = select(rows, selector, 4, context(target))
+    np.testing.assert_allclose(uncached.scores, scores[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("error", "width", "expected", "figure"),
+    [(1e-9, "512", "1.00", "1,792 numbers to 512 (sketch)"),
+     (1e3, "65,536", "0.00", "their 1,792 numbers are no more than 65,536")],
+)  # fmt: skip
+def test_the_width_is_chosen_from_the_error_of_a_sample(error, width, expected, figure, monkeypatch):
+    monkeypatch.setattr(ProjectionError, "of_groups", lambda self, compete: np.full(2, error))
+    selector = LESS(**SMALL | {"warmup_epochs": 1, "projection": "sketch", "projection_dim": "auto"})
+    found = select(alpaca(12), selector, 4, context(subtask_rows()))
+    figures = found.facts["figures"]
+    said = f"{width}, with a rank correlation of {expected} to expect"
+    assert figure in figures.values() and figures["width of the projection, chosen"] == said
+    assert found.passes["backward_rows"] == 12 + 6 + 12 + 6  # a sample and the target at the pilot's width
+
+
 # Targets -------------------------------------------------------------------------------------------------------------
 
 
@@ -386,7 +419,8 @@ def test_candidates_that_cannot_be_used_are_nan_and_named():
     [
         ({"warmup_fraction": 1.5}, "warmup_fraction=1.5"),
         ({"warmup_epochs": 0}, "warmup_epochs=0"),
-        ({"projection_dim": 0}, "projection_dim=0"),
+        ({"projection_dim": 0}, "projection_dim=0 must be at least 1 or 'auto'"),
+        ({"gradient_bits": 2}, "gradient_bits=2 must be one of 16, 8, 4, 1"),
         ({"lora_r": -1}, "lora_r=-1"),
         ({"lora_dropout": 1.5}, "lora_dropout=1.5"),
         ({"lora_dropout": float("nan")}, "lora_dropout=nan"),

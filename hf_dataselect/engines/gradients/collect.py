@@ -20,6 +20,7 @@ from .adam import AdamFeature
 from .layers import lora_layers
 from .per_example import Batch, differentiated, recompute_layers
 from .projection import Projection, Projector
+from .quantized import Codes, DecodedVectors
 from .subspace import Subspace
 
 
@@ -27,7 +28,9 @@ from .subspace import Subspace
 #: rounding: with the loss, the label tokens, Adam's update or a projection. Other versions are not read.
 VERSION = 1
 _FACTS = 2
-_REMEDY = "a smaller `projection_dim`, or another `projection`"
+#: Part of a batch that may be padding: each batch reads all weights anew, which costs as much as some 60 tokens.
+MOST_PADDING = 0.2
+_REMEDY = "a smaller `projection_dim`, fewer `gradient_bits`, or another `projection`"
 
 
 class Gradients(NamedTuple):
@@ -35,7 +38,7 @@ class Gradients(NamedTuple):
 
     #: Unit vectors `(n, width)`, an array, or read from disk when indexed. NaN for a row without label tokens,
     #: with a loss or gradient that is not finite, with a zero gradient, or that did not fit in memory.
-    vectors: np.ndarray | StoredVectors
+    vectors: np.ndarray | StoredVectors | DecodedVectors
     #: Mean loss of the label tokens, nats, float64 `(n,)`.
     loss: np.ndarray
     #: Norm of the vector before normalization, float64 `(n,)`.
@@ -79,7 +82,7 @@ def gradients(
             Token ids and label spans.
         runtime ([`Runtime`]):
             Ranks, dtype, cache. A batch has a quarter of its tokens, since activations of all layers are in memory, as
-            in training. Without a cache, vectors are held in memory.
+            in training, but not less than twice the longest row. Without a cache, vectors are held in memory.
         layers (`dict[str, nn.Linear]`, *optional*):
             Layers to differentiate, by module name; by default [`lora_layers`]. See also [`linear_layers`].
         adam ([`AdamFeature`], *optional*):
@@ -150,7 +153,8 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
         "attention": attention_implementation(model),
     }
     numbers = _FACTS + projector.extra
-    store = runtime.vector_store(namespace, projector.width, facts=numbers, dtype=project.dtype)
+    codes, kept_as = _kept_as(projector.width, project)
+    store = runtime.vector_store(namespace, facts=numbers, **kept_as)
     keys, keep = rows.keys(), np.asarray(keep, np.int64)
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     with missing(runtime, store, keys[first], "taking gradients") as (stored, known, _, earlier):
@@ -173,20 +177,23 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
                         vectors, facts = _unit_rows(differentiate, rows.take(batch), projector, project.dtype)
                         spent = (time.perf_counter() - started) / len(batch) / runtime.world
                         if in_memory is None:
-                            store.append(keys[batch], vectors, spent, facts=facts)
+                            store.append(keys[batch], codes.encode(vectors) if codes else vectors, spent, facts=facts)
                         else:
+                            vectors = codes.decode(codes.encode(vectors)) if codes else vectors
                             in_memory[batch] = reduction(vectors)
                             place, row = np.nonzero(source[keep][:, None] == batch)
                             kept[place] = vectors[row]
                         return np.column_stack([facts, np.ones(len(batch))])  # all NaN for a row that does not fit
 
                     # A backward pass keeps the activations of all layers, a forward pass those of one.
-                    options = {"batch_tokens": backward_tokens(runtime), "rows": todo, "label": label}
+                    options = {"batch_tokens": backward_tokens(runtime, rows.lengths[todo]), "rows": todo}
+                    options |= {"label": label, "most_padding": MOST_PADDING}
                     result = runtime.map(compute, rows.lengths, numbers + 1, **options)[first[~known]]
                     facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
     facts, fits = facts[inverse], fits[inverse]
     if in_memory is None:
         vectors = read_back(store, keys, fits, runtime)
+        vectors = DecodedVectors(vectors, codes) if codes else vectors
         kept = vectors[keep]
         if reduce is not None:
             vectors = np.concatenate([empty, *(reduce(vectors[part]) for part in blocks(vectors.shape))])
@@ -206,9 +213,11 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
     return vectors, kept, facts, fits
 
 
-def backward_tokens(runtime: Runtime) -> int:
-    """Tokens of a batch, padding included."""
-    return max(1, runtime.batch_tokens // 4)
+def backward_tokens(runtime: Runtime, lengths: np.ndarray) -> int:
+    """
+    Tokens of a batch, padding included. Two of the longest row at least: of one alone, the logits take nearly as much.
+    """
+    return max(1, runtime.batch_tokens // 4, 2 * int(lengths.max(initial=0)))
 
 
 def check_room_for_gradients(runtime: Runtime, rows: int, layers: dict[str, nn.Linear], project: Projection) -> None:
@@ -218,8 +227,16 @@ def check_room_for_gradients(runtime: Runtime, rows: int, layers: dict[str, nn.L
     Raises:
         [`SelectionError`]: too little disk space.
     """
-    width = project.of([layer.weight.numel() for layer in layers.values()]).width
-    check_room(runtime.cache_dir, rows, vector_record(width, _FACTS, project.dtype), _REMEDY)
+    _, kept_as = _kept_as(project.of([layer.weight.numel() for layer in layers.values()]).width, project)
+    check_room(runtime.cache_dir, rows, vector_record(facts=_FACTS, **kept_as), _REMEDY)
+
+
+def _kept_as(width: int, project: Projection | Subspace) -> tuple[Codes | None, dict[str, Any]]:
+    """The codes of vectors of so many numbers, if they are of few bits, and what the store keeps of each."""
+    if project.bits == 16:
+        return None, {"width": width, "dtype": project.dtype}
+    codes = Codes(width, project.bits)
+    return codes, {"width": codes.size, "dtype": "uint8"}
 
 
 def _unit_rows(

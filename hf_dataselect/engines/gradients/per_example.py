@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from ...errors import SelectionError
 from ..forward.likelihood import LOGIT_BYTES, _logit_scale, same_logits
 from .adam import AdamFeature
+from .lora import join, joined
 from .projection import Projector
 
 
@@ -57,7 +58,7 @@ def differentiated(
 ) -> Iterator[Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]]:
     """
     A function from a batch of `(ids, spans)` to its rows' mean losses, float32 `(rows,)`, and projected gradients,
-    float32 `(rows, width + extra)`. Freezes all parameters; see [`preserved`].
+    float32 `(rows, width + extra)`. Freezes all parameters and replaces `forward`s; see [`preserved`].
     """
     backward_of = _losses_and_backward(model, layers)
     device = next(model.parameters()).device
@@ -65,16 +66,21 @@ def differentiated(
     half = any(layer.weight.dtype == torch.float16 for layer in layers.values())
     collected = _Collector(names, feature, projector, FLOAT16_SCALE if half else 1.0)
     model.requires_grad_(False)
-    taps = [partial(collected.tap, place) for place in range(len(layers))]
-    handles = [layer.register_forward_hook(tap) for layer, tap in zip(layers.values(), taps, strict=True)]
+    places = {layer: place for place, layer in enumerate(layers.values())}
+    for module, a, b, factor in list(joined(model, places)):
+        join(module, a, b, factor, *(partial(collected.called, places.pop(layer)) for layer in (a, b)))
+    handles = [layer.register_forward_hook(partial(collected.tap, place)) for layer, place in places.items()]
 
     def differentiate(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        width = max(len(ids) for ids, _ in batch)
+        labels = [
+            np.concatenate([np.arange(max(first, 1), min(end, len(ids))) for first, end in spans])
+            for ids, spans in batch
+        ]
+        width = max(part.max() for part in labels)  # the last label token is not read, nor what follows it
         padded = np.full((len(batch), width), filler, np.int64)  # on the right, where no label token attends to it
         positions, targets, owners = [], [], []
-        for row, (ids, spans) in enumerate(batch):
-            padded[row, : len(ids)] = ids
-            label_positions = np.concatenate([np.arange(max(first, 1), min(end, len(ids))) for first, end in spans])
+        for row, ((ids, _), label_positions) in enumerate(zip(batch, labels, strict=True)):
+            padded[row, : len(ids)] = ids[:width]
             positions.append(row * width + label_positions - 1)  # the hidden state before a token predicts it
             targets.append(ids[label_positions].astype(np.int64))
             owners.append(np.full(len(label_positions), row))
@@ -131,8 +137,12 @@ class _Collector:
     def tap(self, place: int, layer: nn.Linear, inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
         if not torch.is_grad_enabled():
             return None
+        return _Tap.apply(output, inputs[0], self.anchor, self.called(place))
+
+    def called(self, place: int) -> Callable[[torch.Tensor, torch.Tensor], None]:
+        """What takes the inputs and output gradients of this call of a layer."""
         self.calls[place] += self.forward  # not counted when checkpointing recomputes it
-        return _Tap.apply(output, inputs[0], self.anchor, partial(self.receive, place))
+        return partial(self.receive, place)
 
     def receive(self, place: int, inputs: torch.Tensor, gradient: torch.Tensor) -> None:
         rows, tokens = self.shape

@@ -43,13 +43,16 @@ class Projection:
         seed (`int`, *optional*, defaults to `0`):
             Only vectors with the same seed are comparable.
         dtype (`str`, *optional*, defaults to `"float16"`):
-            Dtype of the projected unit vectors, in memory and on disk.
+            Dtype of the projected unit vectors, in memory and, at 16 bits, on disk.
+        bits (`int`, *optional*, defaults to 16):
+            Fewer: a vector is rounded to so many a number, on disk and before its scores, see [`Codes`].
     """
 
     kind: Literal["sketch", "rademacher", "none"] = "sketch"
     dim: PositiveInt = 8192
     seed: int = 0
     dtype: str = "float16"
+    bits: Literal[16, 8, 4, 1] = 16
 
     def __post_init__(self):
         check_declared(self, "projection")
@@ -58,7 +61,9 @@ class Projection:
     def identity(self) -> dict[str, Any]:
         """What determines the vectors, for cache keys."""
         fields = asdict(self)
-        return {name: fields[name] for name in ("kind", "dtype")} if self.kind == "none" else fields
+        if self.bits == 16:
+            del fields["bits"]  # as in the keys of what was stored before there were others
+        return {name: fields[name] for name in fields if self.kind != "none" or name not in ("dim", "seed")}
 
     def of(self, sizes: Sequence[int]) -> "Projector":
         """A projector of vectors that are given in pieces of these sizes."""
@@ -130,6 +135,8 @@ class _Sketch(Projector):
         orders = [np.argsort(self._bits("order", run, count=self.width), kind="stable") for run in range(runs)]
         indices = [run * self.width + order for run, order in enumerate(orders)]
         self.order = torch.from_numpy(np.concatenate(indices or [np.zeros(0)]).astype(np.int64))
+        starts = [self._bits("turn", piece, count=1)[0] for piece in range(len(self.sizes))]
+        self.shifts = [int(start % np.uint64(self.width)) for start in starts]
         self.kept = {}
 
     def add(self, piece: int, values: torch.Tensor, out: torch.Tensor) -> None:
@@ -138,7 +145,7 @@ class _Sketch(Projector):
         if self.order.device != device:
             self.order = self.order.to(device)
         signed = values * self._signs_of(piece, device)
-        shift = int(self._bits("turn", piece, count=1)[0] % np.uint64(width))
+        shift = self.shifts[piece]
         whole = size // width * width
         if whole:
             runs = signed[:, :whole].index_select(1, self.order[:whole]).view(rows, -1, width)

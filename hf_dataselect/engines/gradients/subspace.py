@@ -35,7 +35,7 @@ class Subspace:
             Gives all ranks the same decomposition.
     """
 
-    kind, dtype = "subspace", "float32"
+    kind, dtype, bits = "subspace", "float32", 16
 
     def __init__(self, gradients: np.ndarray, dim: int, agreed: Callable[[Any], Any] = lambda value: value):
         usable = np.isfinite(gradients).all(1)

@@ -94,7 +94,7 @@ def _fit(
     numbers: int, rows: TokenRows, examples: TokenRows, runtime: Runtime, epochs: int, device: torch.device
 ) -> str | None:
     """Why vectors of so many numbers fit in memory and on the disk; `None` if they don't."""
-    batches = [batches_by_tokens(side.lengths, backward_tokens(runtime)) for side in (rows, examples)]
+    batches = [batches_by_tokens(side.lengths, backward_tokens(runtime, side.lengths)) for side in (rows, examples)]
     buffers = 16 * max(map(len, sum(batches, [])), default=0)  # float32: the sum, its squares, the quotient, a copy
     vectors = 2 * (len(rows) + len(examples))
     needed, free = numbers * (vectors + runtime.world * (4 * len(examples) + buffers)), free_memory()

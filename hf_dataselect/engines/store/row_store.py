@@ -260,9 +260,9 @@ def record_of(fields: list[tuple]) -> np.dtype:
 
 
 def field_of(parts: list[np.ndarray], record: np.dtype, name: str, places: np.ndarray) -> np.ndarray:
-    """One field of the records at `places` (file and record, `(n, 2)`), NaN where they are -1."""
+    """One field of the records at `places` (file and record, `(n, 2)`), NaN where they are -1, or 0 of integers."""
     kind, _ = record.fields[name]
-    values = np.full((len(places), *kind.shape), np.nan, kind.base)
+    values = np.full((len(places), *kind.shape), np.nan if kind.base.kind == "f" else 0, kind.base)
     for file in np.unique(places[places[:, 0] >= 0, 0]):
         mine = np.flatnonzero(places[:, 0] == file)
         values[mine] = parts[file][name][places[mine, 1]]

@@ -17,6 +17,7 @@ from hf_dataselect.engines.gradients import collect as engine
 from hf_dataselect.engines.gradients import per_example
 from hf_dataselect.engines.gradients.adam import AdamFeature, AdamState
 from hf_dataselect.engines.gradients.layers import linear_layers, lora_layers
+from hf_dataselect.engines.gradients.lora import joined
 from hf_dataselect.engines.gradients.projection import Projection
 from hf_dataselect.engines.runtime.account import Account
 from hf_dataselect.engines.runtime.model_state import evaluating
@@ -360,6 +361,21 @@ def test_factors_that_multiply_into_a_parameter_are_no_layers():
     assert len(layers) == 4 and all(".q_proj." in name for name in layers)
 
 
+def test_factors_are_joined_unless_a_layer_does_more_than_apply_them():
+    def count(model):
+        places = {layer: place for place, layer in enumerate(lora_layers(model).values())}
+        return len(list(joined(model, places)))
+
+    model = adapted(lora_dropout=0.3)
+    assert count(model) == 14
+    next(iter(lora_layers(model).values())).register_forward_hook(lambda *_: None)
+    assert count(model) == 13
+    assert count(adapted(lora_bias=True, init_lora_weights=False)) == 0
+    model.add_adapter("second", model.peft_config["default"])
+    model.base_model.set_adapter(["default", "second"])
+    assert count(model) == 0
+
+
 def test_a_gradient_of_zero_is_nan():
     model = adapted()
     with torch.no_grad():
@@ -378,7 +394,8 @@ def test_rows_that_do_not_fit_in_memory_are_nan_and_the_others_halve_their_batch
             raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     model.get_base_model().model.embed_tokens.register_forward_pre_hook(refuse)
-    found, fits = gradients(model, rows, **EXACT), rows.lengths <= 30
+    read = np.array([spans.max() - 1 for _, spans in rows.take(range(len(rows)))])  # nothing from the last label on
+    found, fits = gradients(model, rows, **EXACT), read <= 30
     assert found.fits.tolist() == fits.tolist() and 0 < fits.sum() < len(fits)
     assert_near(whole(found)[fits], expected[fits])
     assert np.isnan(found.vectors[~fits]).all()

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from hf_dataselect.engines.gradients.projection import Projection
-from hf_dataselect.engines.gradients.projection_error import ProjectionError
+from hf_dataselect.engines.gradients.projection_error import KEEPS, PILOT, WIDTHS, ProjectionError, narrowest
+from hf_dataselect.engines.gradients.quantized import rank_correlation
 
 
 SIZES, DIM, WEIGHTS = [1500, 300, 900, 1500], 128, [0.5, 0.3, 0.2]
@@ -99,3 +100,19 @@ def test_unusable_rows_do_not_count_and_one_row_tells_nothing():
     error = ProjectionError(DIM)
     error.add(1.0, rows[:1], target)
     assert np.isnan(error.of_groups()).all()
+
+
+def test_the_narrowest_width_keeps_the_ranking_and_the_one_below_does_not():
+    draw, rows = np.random.default_rng(0), 2000
+    for signal, error in ((1, 0.05), (1, 0.3), (1, 1)):  # at the pilot's width
+        width, expected = narrowest((signal**2 + error**2) ** 0.5, error)
+        exact = signal * draw.normal(size=rows)
+        kept = [
+            rank_correlation(exact, exact + draw.normal(size=rows) * error * (PILOT / dim) ** 0.5)
+            for dim in (width, width // 2)
+        ]
+        assert expected == pytest.approx(kept[0], abs=0.02)
+        assert kept[0] > KEEPS - 0.02 and (kept[1] < KEEPS + 0.01 or width == WIDTHS[0])
+    assert narrowest(1.0, 0.01)[0] == WIDTHS[0]
+    assert narrowest(1.0, 1.1) == (WIDTHS[-1], 0)  # no difference that is not error
+    assert narrowest(0.0, 0.0)[0] == WIDTHS[-1] and narrowest(float("nan"), float("nan"))[0] == WIDTHS[-1]
