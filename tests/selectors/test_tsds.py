@@ -43,7 +43,9 @@ def test_probabilities_and_draw_are_the_authors(case, block, monkeypatch):
     assert np.repeat(np.arange(n), drawn).tolist() == case["sample"]
 
 
-def test_neighbours_and_densities_are_those_of_a_full_matrix():
+@pytest.mark.parametrize("tile", [20, 1024])
+def test_neighbours_and_densities_are_those_of_a_full_matrix(tile, monkeypatch):
+    monkeypatch.setattr(transport, "TILE", tile)
     draw = np.random.default_rng(0)
     vectors, queries = draw.normal(size=(90, 4)).astype(np.float32), draw.normal(size=(5, 4))
     vectors[70] = vectors[3]
@@ -57,7 +59,7 @@ def test_neighbours_and_densities_are_those_of_a_full_matrix():
     vectors = vectors[usable].astype(np.float64)
     squared = ((vectors[:, None] - vectors[None]) ** 2).sum(2)
     kernel = np.sort(np.maximum(1 - squared / 1.5**2, 0), axis=1)[:, ::-1]
-    for count in (3, 77):
+    for count in (3, 25, 77):  # all, a part and none of the rows are in a larger crowd
         np.testing.assert_allclose(densities(vectors, 1.5, count), kernel[:, :count].sum(1), rtol=1e-4)
     assert (densities(vectors, 0, 3) == 1).all()
 

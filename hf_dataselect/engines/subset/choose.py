@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from ..store.vector_store import StoredVectors, blocks
+
 
 def top_k(scores: np.ndarray, k: int, ties: np.ndarray | None = None) -> np.ndarray:
     """
@@ -63,6 +65,8 @@ AT_A_TIME = 32
 PATIENCE = 1 / 16
 #: Gains that differ by less, relative to 1 and to themselves, are equal.
 TIE = 1e-8
+#: Rows whose distances k-center updates at each pick.
+FARTHEST = 4096
 #: A matrix of all similarities of at most so many bytes is kept in memory: of 11,585 rows.
 MATRIX_BYTES = 2**30
 
@@ -184,13 +188,19 @@ def exponential_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.exp(-np.sqrt(np.maximum(squared, 0)) / a.shape[1])
 
 
-def k_center(vectors: np.ndarray, k: int, first: Iterable[int] = (0,)) -> tuple[np.ndarray, np.ndarray]:
+def k_center(
+    vectors: np.ndarray | StoredVectors, k: int, first: Iterable[int] = (0,)
+) -> tuple[np.ndarray, np.ndarray]:
     """
     Greedy k-center: the next row is the one farthest (Euclidean) from its nearest selected row; ties go to the earlier
-    row. Distances to the nearest selected row are updated with one matrix-vector product per pick.
+    row.
+
+    Distances to the nearest selected row never grow. Those of the farthest rows are updated at each pick, and all,
+    by one matrix product, when another row might be farther. Vectors are read in blocks: in memory are one of them
+    and two numbers a row.
 
     Args:
-        vectors (`np.ndarray`):
+        vectors (`np.ndarray` or [`StoredVectors`]):
             `(n, width)`; computed in their own dtype.
         k (`int`):
             Rows to select, those of `first` included.
@@ -201,25 +211,46 @@ def k_center(vectors: np.ndarray, k: int, first: Iterable[int] = (0,)) -> tuple[
         `tuple`: rows in the order of selection, int64, and the distance of each row after `first` when it is selected,
         then the largest remaining distance, float64.
     """
-    vectors = np.asarray(vectors)
+    n, width = vectors.shape
     # Distances are translation-invariant, and products of centered vectors lose the fewest digits.
-    vectors = vectors - vectors.mean(0)
-    squares = np.einsum("ij,ij->i", vectors, vectors)
-    nearest = np.full(len(vectors), np.inf)
-    rows, radii = [], []
-
-    def pick(row: int) -> None:
-        rows.append(row)
-        np.minimum(nearest, np.maximum(squares - 2 * (vectors @ vectors[row]) + squares[row], 0), out=nearest)
-        nearest[row] = -1
-
-    for row in first:
-        pick(int(row))
-    while len(rows) < min(k, len(vectors)):
-        farthest = int(nearest.argmax())
-        radii.append(nearest[farthest])
-        pick(farthest)
-    return np.array(rows, np.int64), np.sqrt(np.array([*radii, max(nearest.max(initial=0), 0)], np.float64))
+    mean = sum((vectors[part].mean(0) * (len(range(n)[part]) / n) for part in blocks((n, width))), np.zeros(1))
+    mean = mean.astype(vectors.dtype)
+    squares = np.zeros(n, vectors.dtype)
+    for part in blocks((n, width)):
+        centered = vectors[part] - mean
+        squares[part] = np.einsum("ij,ij->i", centered, centered)
+    nearest, radii = np.full(n, np.inf), []
+    rows = [int(row) for row in first]
+    pending = [*rows]
+    while True:
+        picked, count = vectors[np.array(pending, np.int64)] - mean, len(pending)
+        for part in blocks((n if count else 0, max(width, count))):
+            squared = (vectors[part] - mean) @ picked.T
+            squared *= -2
+            squared += squares[part, None]
+            squared += squares[pending]
+            np.minimum(nearest[part], np.maximum(squared.min(1), 0), out=nearest[part])
+        nearest[pending] = -1
+        if len(rows) >= min(k, n):
+            return np.array(rows, np.int64), np.sqrt(np.array([*radii, max(nearest.max(initial=0), 0)], np.float64))
+        row, limit, near = int(nearest.argmax()), -np.inf, np.arange(n)
+        if n > FARTHEST:
+            limit = -np.partition(-nearest, FARTHEST)[FARTHEST]
+            near = np.flatnonzero(nearest > limit)
+        centered, distance, pending = vectors[near] - mean, nearest[near], []
+        reached = float(nearest[row])
+        while reached > limit or not pending:
+            radii.append(reached)
+            rows.append(row)
+            pending.append(row)
+            if len(rows) == min(k, n) or len(near) == 0:
+                break
+            own = vectors[row : row + 1][0] - mean
+            squared = squares[near] - 2 * (centered @ own) + squares[row]
+            np.minimum(distance, np.maximum(squared, 0), out=distance)
+            distance[near == row] = -1
+            place = int(distance.argmax())
+            row, reached = int(near[place]), float(distance[place])
 
 
 def tag_cover(tags: Sequence[Iterable[str]], k: int) -> tuple[np.ndarray, list[int]]:
