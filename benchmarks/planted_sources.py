@@ -83,7 +83,9 @@ def sources(folder: Path) -> dict[str, list[dict]]:
     return found
 
 
-def drawn(pool: dict[str, list[dict]], seed: int, options: argparse.Namespace) -> tuple[Dataset, dict[str, list[dict]]]:
+def drawn(
+    pool: dict[str, list[dict]], seed: int, options: argparse.Namespace
+) -> tuple[Dataset, dict[str, list[dict]]]:
     """The candidates of a draw, with their `source`, and each source's target rows."""
     draw = np.random.default_rng(seed)
     shuffled = {source: [rows[i] for i in draw.permutation(len(rows))] for source, rows in pool.items()}
@@ -174,8 +176,9 @@ def main() -> None:
                     given = context | {"runtime": Runtime(accelerator=cpu, cache_dir=Path(cache))}
                     parts[target] = part_kept(name, candidates, wanted[target], target, seed, given, warm)
                 seconds = round(time.perf_counter() - start, 1)
-                results.append({"method": name, "draw": seed, "parts": parts, "seconds": seconds, "settings": settings})
-                path.write_text(json.dumps(results[-1]), encoding="utf-8")
+                one = {"method": name, "draw": seed, "parts": parts, "seconds": seconds, "settings": settings}
+                results.append(one)
+                path.write_text(json.dumps(one), encoding="utf-8")
                 print(f"draw {seed}, {name}, {seconds} s: {parts}", flush=True)
     print_table(results, options)
 
