@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -53,6 +53,10 @@ class Diversity:
         check_declared(self, "selection_diversity")
         if self.neighbours is not None and self.kind == "filter":
             raise ValueError("`selection_diversity`: neighbours is for `kind: facility_location`: remove it.")
+
+    def facts(self) -> dict[str, Any]:
+        """Its options, without those that are not given and have no default: runs of before have none of them."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def needs(self) -> frozenset[str]:
         """What it needs besides what the method does, as [`~Selector.needs`] names it."""

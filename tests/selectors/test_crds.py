@@ -146,7 +146,7 @@ def test_layers_that_the_model_lacks_are_refused_before_it_loads(kwargs, tmp_pat
     with pytest.raises(ValueError, match=said):
         select(alpaca(4), load_selector("crds", options), 2, context(alpaca(2)))
     tiny_model(tiny_tokenizer(), layers=2).config.save_pretrained(tmp_path)  # no weights
-    nested = {"members": {"crds": {"kwargs": options}}}, {"method": "crds", "kwargs": options}
+    nested = {"members": {"crds": {"kwargs": options}}}, {"method": "crds", "kwargs": options, "keep": 0.5}
     for name, given in zip(("crds", "blend", "cascade"), (options, *nested), strict=True):
         plan = SelectionPlan(Records(alpaca(4)), load_selector(name, given), 2, target=Records(alpaca(2)))
         with pytest.raises(ValueError, match=said):
