@@ -51,20 +51,21 @@ def test_neighbours_are_the_nearest_and_the_row_itself(all_pairs, monkeypatch):
     near = np.maximum(unit @ unit.T, 0)
     np.testing.assert_allclose(graph, np.where(graph > 0, near, 0), atol=1e-6)
     np.testing.assert_allclose(graph.diagonal(), 1, atol=1e-6)
-    found = [len(set(np.argsort(-near[row])[:6]) & set(np.flatnonzero(graph[row]))) / 6 for row in range(50)]
-    assert np.mean(found) == 1 if all_pairs else np.mean(found) > 0.9
-    assert ((graph > 0).sum(1) <= 6).all() and nearest_graph(vectors[:3], 6).shape == (3, 3)
+    found = graph.sum(1) / np.sort(near, axis=1)[:, -6:].sum(1)  # of equally near rows any may be named
+    assert found.min() > 1 - 1e-5 if all_pairs else found.mean() > 0.9
+    assert ((graph > 0).sum(1) <= 6).all()
+    if all_pairs:
+        assert nearest_graph(vectors[:3], 6).shape == (3, 3)
 
 
 @with_index
 def test_methods_take_the_rows_of_the_graph():
     ctx = context_of(tokenizer := tiny_tokenizer(), tiny_model(tokenizer), max_length=128, dtype="float32")
     rows = Records(alpaca(30))
-    few, all_of_them, exact = (
-        select(rows, load_selector("qdit", QDIT | {"neighbours": count}), 6, ctx) for count in (5, 30, None)
-    )
-    assert few.facts["figures"]["rows that may represent one"] == "its 5 nearest, by an index"
-    assert all_of_them.indices.tolist() == exact.indices.tolist()
+    select(rows, load_selector("qdit", QDIT), 6, ctx)
+    assert ctx.account.figures["rows that may represent one"] == "its 5 nearest, by an index"
+    every, exact = (select(rows, load_selector("qdit", QDIT | {"neighbours": n}), 6, ctx) for n in (30, None))
+    assert every.indices.tolist() == exact.indices.tolist()
     wide, narrow = (Diversity("facility_location", pool=0.5, encoder="model", neighbours=n) for n in (30, None))
     chosen = [
         one.choose(lambda wanted: ctx.best(np.arange(30.0), wanted), rows, 5, ctx).tolist() for one in (wide, narrow)
