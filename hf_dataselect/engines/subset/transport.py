@@ -13,10 +13,8 @@ from .target_similarity import Similarity, best_of_columns, best_of_parts, parts
 #: Of TSDS (arXiv 2410.11303) as a matcher: how much near rows are preferred to many, the scale of distances, the width
 #: of a crowd; and, of all rows, the nearest of a column, and of a row, that are looked at.
 ALPHA, SCALE, SIGMA, NEAREST, CROWD = 0.01, 5.0, 0.75, 5000, 1000
-#: Rows whose kernel with as many others is computed together: it stays in the processor's cache.
-TILE = 1024
-#: Rows that tell whether most are in a crowd.
-SAMPLE = 64
+#: Rows whose kernel with as many others stays in the processor's cache, and rows that tell if most are in a crowd.
+TILE, SAMPLE = 1024, 64
 #: Entropy and freedom of the candidates' side of the transport, and when its potentials stand still.
 ENTROPY, FREEDOM, STILL = 0.01, 1e-4, 1e-9
 
@@ -183,8 +181,7 @@ def densities(vectors: np.ndarray, width: float, count: int) -> np.ndarray:
     density = np.ones(len(vectors))
     if width == 0 or len(vectors) == 0:
         return density
-    centred = (vectors - vectors.mean(0)).astype(np.float32)
-    centred /= width
+    centred = ((vectors - vectors.mean(0)) / width).astype(np.float32)
     squares = np.einsum("ij,ij->i", centred, centred)
     near = np.ones(len(vectors), np.int64)
     some = np.arange(0, len(vectors), max(1, len(vectors) // SAMPLE))
