@@ -55,8 +55,8 @@ class QDIT(EncoderOption, RatedSelector):
             What instructions are embedded by: a sentence encoder by hub name or folder (extra `embed`), or `"model"`,
             the pending fine-tune model.
         neighbours (`int`, *optional*):
-            Rows that may represent a row: as many nearest ones, which an index looks up (extra `faiss`), so that a
-            million rows take minutes; 64 cover nearly what all of them do. By default any row may.
+            Rows that may represent a row: as many nearest ones, which an index looks up (extra `faiss`), for pools of
+            more than some 50,000 rows, where others may be kept than without. By default any row may.
     """
 
     quality: str = "reward"
