@@ -36,7 +36,9 @@ class Simulated(Trials):
         self.scores = {name: share * shared + draw.standard_normal(400) for name, share in methods.items()}
         self.noise, self.spending = draw, 0.0
         entries = [SimpleNamespace(name=name) for name in methods]
-        self._planned = SimpleNamespace(entries=entries, held_out=range(24), source="simulated", halved=False)
+        self._planned = SimpleNamespace(
+            entries=entries, held_out=range(24), source="simulated", halved=False, weights=None
+        )
         self._trainer = SimpleNamespace(args=SimpleNamespace(seed=seed, max_steps=-1))
         self._ctx, self._usable, self._chosen, self.left_out = ctx, np.arange(400), {}, {}
         self.rows, self.seconds, self.size, self.cost, self.source = rows, seconds, 10, 0.0, "simulated"

@@ -149,11 +149,16 @@ def with_matrix(vectors: np.ndarray, picks: int) -> None:
 def measured(function, *arguments):
     """What it gives, its seconds, and its peak of memory above the start in bytes."""
     process, peak, done = psutil.Process(), [0], threading.Event()
-    before = process.memory_info().rss
+
+    def used() -> int:
+        now = process.memory_info()
+        return now.rss - getattr(now, "shared", 0)  # without files that are mapped
+
+    before = used()
 
     def watch():
         while not done.wait(0.005):
-            peak[0] = max(peak[0], process.memory_info().rss - before)
+            peak[0] = max(peak[0], used() - before)
 
     watcher = threading.Thread(target=watch)
     watcher.start()

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +12,10 @@ from .data.records import Records
 from .engines.forward.sentence_encoder import check_sentence_encoder
 from .engines.subset.choose import cosine, facility_location
 from .engines.subset.diverse_filter import diverse_filter
+from .engines.subset.nearest_graph import nearest_graph, represented
+from .engines.subset.target_similarity import unit
 from .features.row_vectors import RowVectors
-from .options import Cosine, Fraction, check_declared, typed_options
+from .options import Cosine, Fraction, PositiveInt, check_declared, typed_options
 
 
 @dataclass
@@ -36,15 +38,25 @@ class Diversity:
         encoder (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
             Sentence encoder by hub name or folder (extra `embed`), or `"model"`: the last hidden state of the pending
             fine-tune model at the end of the answer.
+        neighbours (`int`, *optional*):
+            For `"facility_location"`: rows that may represent a row, its nearest ones, which an index looks up (extra
+            `faiss`), for pools of more than some 50,000 rows. By default any row may.
     """
 
     kind: Literal["filter", "facility_location"] = "filter"
     threshold: Cosine = 0.9
     pool: Fraction = 0.2
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
+    neighbours: PositiveInt | None = None
 
     def __post_init__(self):
         check_declared(self, "selection_diversity")
+        if self.neighbours is not None and self.kind == "filter":
+            raise ValueError("`selection_diversity`: neighbours is for `kind: facility_location`: remove it.")
+
+    def facts(self) -> dict[str, Any]:
+        """Its options, without those that are not given and have no default: runs of before have none of them."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
     def needs(self) -> frozenset[str]:
         """What it needs besides what the method does, as [`~Selector.needs`] names it."""
@@ -91,12 +103,12 @@ class Diversity:
                     "choice stands"
                 )
                 return pool
-            embeddings = vectors(pool).astype(np.float64)
-            with np.errstate(invalid="ignore"):
-                embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-            usable = np.isfinite(embeddings).all(1)
-            picked, _ = facility_location(embeddings[usable], k, cosine)
-            return pool[usable][picked]
+            embeddings = vectors(pool)
+            usable = np.isfinite(embeddings).all(1) & embeddings.any(1)
+            pool, embeddings = pool[usable], embeddings[usable]
+            if self.neighbours is not None:
+                return pool[ctx.agreed(represented(nearest_graph(embeddings, self.neighbours), k)[0])]
+            return pool[facility_location(unit(embeddings.astype(np.float64)), k, cosine)[0]]
         finally:
             vectors.close()
 
@@ -117,5 +129,10 @@ def load_diversity(value: "str | dict[str, Any] | Diversity | None") -> Diversit
         raise ImportError(
             "`selection_diversity` needs the package `sentence_transformers`: `pip install hf_dataselect[embed]`, or "
             "`encoder: model`."
+        )
+    if diversity.neighbours is not None and importlib.util.find_spec("faiss") is None:
+        raise ImportError(
+            "`selection_diversity`: neighbours needs the package `faiss`: `pip install hf_dataselect[faiss]`, or "
+            "remove it and give a smaller `pool`."
         )
     return diversity

@@ -110,7 +110,7 @@ def select(
         passes=dict(ctx.account.passes),
         peak_memory=peak,
         facts={
-            "diversity": dataclasses.asdict(ctx.diversity) if ctx.diversity is not None else None,
+            "diversity": ctx.diversity.facts() if ctx.diversity is not None else None,
             "figures": ctx.account.figures,
             "model_identity": identity,
         },

@@ -22,7 +22,7 @@ from .diversity import Diversity
 from .engines.forward.wants import Want
 from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
-from .engines.runtime.loading import check_causal_lm, check_model_folder, tokenizer_of
+from .engines.runtime.loading import check_causal_lm, check_configuration, check_model_folder, tokenizer_of
 from .engines.runtime.runtime import Runtime
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
@@ -172,6 +172,8 @@ class SelectionPlan:
         if self.uses_model and model is None:
             raise ValueError(f"`{self.method}` needs `model`: the model to be fine-tuned, or its name.")
         check_model_folder(model)
+        if self.uses_model and type(self.selector).check_model is not Selector.check_model:
+            check_configuration(model, self.selector.check_model)
 
     def complete(
         self,

@@ -66,6 +66,9 @@ class RatedSelector(Selector):
     def check_target(self, target: Records) -> None:
         self._rater.check_target(target)
 
+    def check_model(self, config: Any) -> None:
+        self._rater.check_model(config)
+
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         return dict(Counter(self._rater.forecast(rows, target, kept)))
 

@@ -55,7 +55,7 @@ class Selector(ABC):
     |---|---|
     | `needs()` | what must be given for these options |
     | `wants()` | what is wanted of passes of the model over the rows: one pass serves all methods at hand |
-    | `check(records)`, `check_target(target)` | nothing; raises before any weights load |
+    | `check(records)`, `check_target(target)`, `check_model(config)` | nothing; raises before any weights load |
     | `featurize(records, ctx)` | stage 1: records, an array or memmap `(n, d)`, or a dict of these |
     | `score(features, ctx)` | stage 2a: float32 `(n,)`, higher is better, NaN = unscorable; or [`Scores`] |
     | `exclude(scores, features, ctx)` | stage 2b: why scored rows may not be kept, a mask `(n,)` by reason |
@@ -133,8 +133,15 @@ class Selector(ABC):
             if len(weights) > 1:
                 raise ValueError(
                     f"`selection_target`: weights of tasks have no effect on `{method_name(self)}`, which takes all "
-                    "examples alike. Remove them, or select with `less`, `gist`, `bids`, `rds`, `crds` or `bm25`."
+                    "examples alike. Remove them, or select with `less`, `gist`, `bids`, `rds`, `crds`, `tsds` or "
+                    "`bm25`."
                 )
+
+    def check_model(self, config: Any) -> None:  # noqa: B027 (optional)
+        """
+        Refuse, with a `ValueError`, a pending fine-tune model that the options don't fit, by its configuration; called
+        with `check`, where that can be read without the model.
+        """
 
     def featurize(self, records: Records, ctx: Context) -> Any:
         """Stage 1; by default the records themselves."""

@@ -1,7 +1,7 @@
 """Vectors of texts by a sentence encoder."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,6 +13,37 @@ from ..engines.forward.sentence_encoder import load_sentence_encoder, sentence_e
 from ..engines.runtime.runtime import Runtime
 from ..engines.runtime.stored_vectors import Vectors
 from ..errors import SelectionError
+
+
+class EncoderOption:
+    """
+    What methods share that embed rows by an option `encoder`: a sentence encoder, or `"model"`, the pending fine-tune
+    model.
+    """
+
+    encoder: str | None
+
+    @property
+    def embeds(self) -> bool:
+        """Whether these options embed rows at all."""
+        return self.encoder is not None
+
+    def encoder_needs(self) -> frozenset[Literal["model"]]:
+        """The part of `needs()`."""
+        return frozenset({"model"} if self.embeds and self.encoder == "model" else ())
+
+    def encoder_extras(self) -> dict[str, str]:
+        """The part of `extras()`."""
+        return {"sentence_transformers": "embed"} if self.embeds and self.encoder != "model" else {}
+
+    def check_encoder(self) -> None:
+        """The part of `check()`."""
+        if self.embeds and self.encoder != "model":
+            check_sentence_encoder(str(self.encoder))
+
+    def embedded(self, rows: int) -> dict[str, int]:
+        """The part of `forecast()` for as many rows."""
+        return {"forward_rows" if self.encoder == "model" else "embedded_rows": rows} if self.embeds else {}
 
 
 def sentence_vectors(texts: Sequence[str], encoder: str, ctx: Context, label: str) -> Vectors:

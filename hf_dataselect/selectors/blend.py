@@ -106,6 +106,10 @@ class Blend(Selector):
             if member.reads_target:
                 member.check_target(target)
 
+    def check_model(self, config: Any) -> None:
+        for member in self._selectors.values():
+            member.check_model(config)
+
     def check(self, records: Records) -> None:
         for member in self._selectors.values():
             member.check(records)

@@ -25,14 +25,14 @@ from sklearn.decomposition import PCA
 from ..context import Context
 from ..data.records import Records
 from ..features.row_vectors import RowVectors
-from ..features.sentence_vectors import check_sentence_encoder
+from ..features.sentence_vectors import EncoderOption
 from ..options import Fraction, PositiveInt
 from ..rated import RatedSelector
 from ..selector import Card, Need, Split
 
 
 @dataclass
-class CaR(RatedSelector):
+class CaR(EncoderOption, RatedSelector):
     """
     Args:
         quality (`str`, *optional*, defaults to `"reward"`):
@@ -82,19 +82,18 @@ class CaR(RatedSelector):
         return None if super().splits is None and self._rater.card.llm_uses else "selection"
 
     def needs(self) -> frozenset[Need]:
-        return super().needs() | ({"text", "model"} if self.encoder == "model" else {"text"})
+        return super().needs() | {"text"} | self.encoder_needs()
 
     def extras(self) -> dict[str, str]:
-        return super().extras() | ({} if self.encoder == "model" else {"sentence_transformers": "embed"})
+        return super().extras() | self.encoder_extras()
 
     def check(self, records: Records) -> None:
         super().check(records)
-        if self.encoder != "model":
-            check_sentence_encoder(self.encoder)
+        self.check_encoder()
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(super().forecast(rows, target, kept))
-        passes["forward_rows" if self.encoder == "model" else "embedded_rows"] += rows
+        passes.update(self.embedded(rows))
         return dict(passes)
 
     def select(

@@ -113,6 +113,10 @@ class Cascade(Selector):
             if selector.reads_target:
                 selector.check_target(target)
 
+    def check_model(self, config: Any) -> None:
+        for selector in (self._cheap, self._costly):
+            selector.check_model(config)
+
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(self._cheap.forecast(rows, target, round(self.keep * rows)))
         passes.update(self._costly.forecast(max(1, round(self.keep * rows)), target, kept))

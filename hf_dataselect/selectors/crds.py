@@ -51,8 +51,7 @@ class CRDS(ServesBySimilarity, Selector):
             For `"whitened"`: principal components to keep; by default 512, or a quarter of the rows if less.
             Nearly as many components as rows make all rows equally far apart.
         layers (`int`, *optional*, defaults to `6`):
-            For `"concatenated"`: number of layers; more leave each a smaller part of the width. A number that the
-            model lacks is refused when it is loaded, before a row is embedded.
+            For `"concatenated"`: number of layers; more leave each a smaller part of the width.
         which (`str`, *optional*, defaults to `"last"`):
             For `"concatenated"`: the `"last"` layers, or `"spread"` over all, whose number `layers` must divide.
     """
@@ -88,6 +87,16 @@ class CRDS(ServesBySimilarity, Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model", "target"})
 
+    def check_model(self, config: Any) -> None:
+        total = config.get_text_config().num_hidden_layers
+        if self.representation == "concatenated" and (
+            self.layers > total or (self.which == "spread" and total % self.layers)
+        ):
+            raise ValueError(
+                f"`selection_kwargs`: layers={self.layers} of the model's {total}: give at most {total}, and for "
+                "`which: spread` one that divides it."
+            )
+
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         candidates, target = target_vectors(records, ctx, self._states(ctx))
         vectors, width = candidates.vectors, candidates.vectors.shape[1]
@@ -110,12 +119,8 @@ class CRDS(ServesBySimilarity, Selector):
         """What makes the vectors of encoded rows."""
         if self.representation != "concatenated":
             return unscaled_text_vectors
+        self.check_model(ctx.model.config)
         total = ctx.model.config.get_text_config().num_hidden_layers
-        if self.layers > total or (self.which == "spread" and total % self.layers):
-            raise ValueError(
-                f"`selection_kwargs`: layers={self.layers} of the model's {total}: give at most {total}, and for "
-                "`which: spread` one that divides it."
-            )
         step = 1 if self.which == "last" else total // self.layers
         layers = [total - step * place for place in reversed(range(self.layers))]
 

@@ -15,6 +15,7 @@ The claim: tags of intentions measure complexity (tags a row) and diversity (dif
 Relations: [`DEITA`] measures complexity with a trained scorer and diversity between embeddings.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
@@ -29,6 +30,9 @@ from ..features.judgements import ask_about_rows, note_missing_replies, turns_of
 from ..features.tags import Vocabulary, parse_tags, tag_statistics
 from ..options import Interval, NonNegativeInt, PositiveInt, nearest
 from ..selector import Card, Need, Selector, Split
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -151,6 +155,14 @@ class InsTag(Selector):
             tags, self.min_count, self.similarity, self.encoder, self.support, self.confidence, ctx.runtime
         )
         ctx.account.figures["different tags"] = vocabulary.figures
+        lost = sum(bool(given) and not left for given, left in zip(tags, vocabulary.tags, strict=True))
+        if lost:
+            rare = vocabulary.figures["by rule"] - vocabulary.figures[f"in {self.min_count} rows or more"]
+            logger.warning(
+                "`min_count=%s` removes %s of %s different tags, which fewer rows have, and leaves %s of %s tagged "
+                "rows without one: these are excluded. A small dataset needs a lower `min_count`.",
+                *(self.min_count, rare, vocabulary.figures["by rule"], lost, sum(map(bool, tags))),
+            )
         return vocabulary.tags
 
     def score(self, features: list[list[str] | None], ctx: Context) -> np.ndarray:

@@ -11,8 +11,8 @@ Row by row, take the one of the highest
     facility location = sum over the n rows of the highest cosine, at least 0, of its instruction to a row taken
 
 The quality is that of any method (`quality`), from 0 to 1. With `alpha: 0` it is facility location alone, with 1 the
-top rows by quality, and no row is embedded. Time grows with the square of the rows: in a large pool, let [`Cascade`]
-run a cheap method first.
+top rows by quality, and no row is embedded. Time grows with the square of the rows: in a large pool, set `neighbours`,
+or let [`Cascade`] run a cheap method first.
 
     score = quality, as its method gives it
 
@@ -29,16 +29,17 @@ from scipy.stats import rankdata
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import cosine, facility_location
+from ..engines.subset.nearest_graph import nearest_graph, represented
 from ..engines.subset.target_similarity import unit
 from ..features.hidden_states import prompt_embedding
-from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
-from ..options import Interval
+from ..features.sentence_vectors import EncoderOption, sentence_vectors
+from ..options import Interval, PositiveInt
 from ..rated import RatedSelector
 from ..selector import Card, Need, Split
 
 
 @dataclass
-class QDIT(RatedSelector):
+class QDIT(EncoderOption, RatedSelector):
     """
     Args:
         quality (`str`, *optional*, defaults to `"reward"`):
@@ -53,6 +54,9 @@ class QDIT(RatedSelector):
         encoder (`str`, *optional*, defaults to `"sentence-transformers/all-mpnet-base-v2"`):
             What instructions are embedded by: a sentence encoder by hub name or folder (extra `embed`), or `"model"`,
             the pending fine-tune model.
+        neighbours (`int`, *optional*):
+            Rows that may represent a row: as many nearest ones, which an index looks up (extra `faiss`), for pools of
+            more than some 50,000 rows, where others may be kept than without. By default any row may.
     """
 
     quality: str = "reward"
@@ -60,6 +64,7 @@ class QDIT(RatedSelector):
     alpha: Annotated[float, Interval(0, 1)] = 0.7
     scaling: Literal["range", "ranks"] = "range"
     encoder: str = "sentence-transformers/all-mpnet-base-v2"
+    neighbours: PositiveInt | None = None
 
     card: ClassVar[Card] = Card(
         title="rows of high quality that represent the pool's instructions",
@@ -86,24 +91,26 @@ class QDIT(RatedSelector):
         """Where the quality does, or needs no model."""
         return None if super().splits is None and self._rater.card.llm_uses else "selection"
 
+    @property
+    def embeds(self) -> bool:
+        """Whether coverage counts."""
+        return self.alpha != 1
+
     def needs(self) -> frozenset[Need]:
-        if self.alpha == 1:
-            return super().needs()
-        return super().needs() | ({"text", "prompt", "model"} if self.encoder == "model" else {"text", "prompt"})
+        return super().needs() | ({"text", "prompt"} if self.embeds else set()) | self.encoder_needs()
 
     def extras(self) -> dict[str, str]:
-        own = {} if self.alpha == 1 or self.encoder == "model" else {"sentence_transformers": "embed"}
-        return super().extras() | own
+        index = {"faiss": "faiss"} if self.embeds and self.neighbours is not None else {}
+        return super().extras() | self.encoder_extras() | index
 
     def check(self, records: Records) -> None:
         super().check(records)
-        if self.alpha != 1 and self.encoder != "model":
-            check_sentence_encoder(self.encoder)
+        self.check_encoder()
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(super().forecast(rows, target, kept))
-        passes["forward_rows" if self.encoder == "model" else "embedded_rows"] += rows * (self.alpha != 1)
-        return dict(+passes)
+        passes.update(self.embedded(rows))
+        return dict(passes)
 
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
@@ -117,14 +124,17 @@ class QDIT(RatedSelector):
         else:
             texts = [record.prompt for record in rows]
             vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions").vectors[:]
-        vectors = unit(vectors.astype(np.float64))
-        usable = np.isfinite(vectors).all(1)
+        usable = np.isfinite(vectors).all(1) & vectors.any(1)
         ctx.account.note("dropped", "no finite embedding of its prompt", order[~usable])
         order, vectors = order[usable], vectors[usable]
         quality = scaled(scores[order].astype(np.float64), self.scaling)
         # The gain times n / (1 - alpha).
         worth = self.alpha / (1 - self.alpha) * len(order) * quality
-        return order[facility_location(vectors, k, cosine, worth=worth)[0]]
+        if self.neighbours is None:
+            return order[facility_location(unit(vectors.astype(np.float64)), k, cosine, worth=worth)[0]]
+        picked, _ = represented(nearest_graph(vectors, self.neighbours), k, worth)
+        ctx.account.figures["rows that may represent one"] = f"its {self.neighbours} nearest, by an index"
+        return order[ctx.agreed(picked)]
 
 
 def scaled(values: np.ndarray, scaling: str) -> np.ndarray:

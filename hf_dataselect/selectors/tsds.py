@@ -15,8 +15,11 @@ of the rows chosen so beat all of them.
 
     score = probability
 
+Of a target with several tasks, each has mass by its weight, and its target rows have equal parts of that.
+
 Rows that no target row reaches have a probability of 0 and are excluded, so that fewer rows than the budget may be
-kept; lower `alpha` or raise `neighbours` then.
+kept. Lower `alpha` then, and, of more than 50,000 candidates, raise `neighbours`. Of fewer, a target row reaches a
+tenth at most, whatever `neighbours` says: give more target rows, or select with `rds` and `rule: knn_kde`.
 
 Relations: [`RDS`] lets target rows choose in turn, without a density; [`DSIR`] draws by the distribution of words.
 """
@@ -29,14 +32,15 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.transport import densities_around, nearest_rows, transport_probabilities
-from ..features.sentence_vectors import check_sentence_encoder
+from ..features.sentence_vectors import EncoderOption
+from ..features.target_rows import columns
 from ..features.target_vectors import target_sentence_vectors, target_vectors
 from ..options import Interval, NonNegativeFloat, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Selector, Split, Want
 
 
 @dataclass
-class TSDS(Selector):
+class TSDS(EncoderOption, Selector):
     """
     Args:
         alpha (`float`, *optional*, defaults to `0.6`):
@@ -83,30 +87,31 @@ class TSDS(Selector):
     )
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
+    weighs_tasks: ClassVar[bool] = True
     default_budget: ClassVar[float | int | str] = 0.01
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "target", "model"} if self.encoder == "model" else {"text", "target"})
+        return frozenset({"text", "target"}) | self.encoder_needs()
 
     def wants(self) -> frozenset[Want]:
         return frozenset({"position state"} if self.encoder == "model" else ())
 
     def extras(self) -> dict[str, str]:
-        return {} if self.encoder == "model" else {"sentence_transformers": "embed"}
+        return self.encoder_extras()
 
     def check(self, records: Records) -> None:
-        if self.encoder != "model":
-            check_sentence_encoder(self.encoder)
+        self.check_encoder()
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        return {"forward_rows" if self.encoder == "model" else "embedded_rows": rows + target}
+        return self.embedded(rows + target)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         if self.encoder == "model":
             candidates, target = target_vectors(records, ctx)
         else:
             candidates, target = target_sentence_vectors(records, ctx, self.encoder)
-        target = target[np.isfinite(target).all(1)]
+        shares, known = columns(ctx.target, "examples").shares, np.isfinite(target).all(1)
+        target = target[known]
         usable = int(candidates.usable.sum())
         reach, around = (min(usable, max(2, min(n, usable // 10))) for n in (self.neighbours, self.density_neighbours))
         if usable == 0:
@@ -115,14 +120,15 @@ class TSDS(Selector):
             candidates.vectors, candidates.usable, target, reach, ctx.ties(len(candidates.usable))
         )
         density = densities_around(candidates.vectors, rows, self.sigma, around)
-        return {"usable": candidates.usable, "rows": rows, "distances": distances, "density": density}
+        features = {"usable": candidates.usable, "rows": rows, "distances": distances, "density": density}
+        return features if shares is None else features | {"shares": shares[known] / shares[known].sum()}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
         usable = features["usable"]
         if not usable.any():
             return np.full(len(usable), np.nan, np.float32)
         given = features["rows"], features["distances"], features["density"]
-        probability = transport_probabilities(*given, self.alpha, self.scale, len(usable))
+        probability = transport_probabilities(*given, self.alpha, self.scale, len(usable), features.get("shares"))
         reached = int((probability > 0).sum())
         ctx.account.figures["rows that the target reaches"] = f"{reached:,} of {int(usable.sum()):,}"
         return np.where(usable, probability, np.nan).astype(np.float32)

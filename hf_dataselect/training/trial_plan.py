@@ -1,6 +1,7 @@
 """What `auto` tries, and the rows that decide ([`TrialPlan`]): checked before a model loads."""
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,7 +10,9 @@ from datasets import Dataset
 
 from ..data.load import load_rows
 from ..data.records import Records
+from ..data.targets import TASK
 from ..errors import Checks, explained
+from ..features.target_rows import columns
 from ..plan import SelectionPlan
 from ..selectors.auto import DEFAULTS, MOST_ROWS, Auto
 from .entries import Entry, entries_of
@@ -41,6 +44,8 @@ class TrialPlan:
             What all trials may take; by default the time of training on the whole pool.
         left_out (`dict[str, str]`):
             Methods that are not tried, and why.
+        weights (`np.ndarray`, *optional*):
+            How much each of the rows counts, of mean 1, where they are those of several tasks; else all count alike.
     """
 
     held_out: Records
@@ -51,6 +56,7 @@ class TrialPlan:
     rows: int
     seconds: float | None = None
     left_out: dict[str, str] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
 
 def plan_trials(plan: SelectionPlan, eval_dataset: Any, model: Any) -> TrialPlan | None:
@@ -92,7 +98,9 @@ def plan_trials(plan: SelectionPlan, eval_dataset: Any, model: Any) -> TrialPlan
     checks.finish()
     if held_out.name == "held_out":
         plan.held_out["held_out"] = held_out
-    return TrialPlan(held_out, source, halved, entries, required, size, auto.auto_budget, left_out)
+    shares = columns(held_out, "examples").shares if halved else None
+    weights = None if shares is None else shares / shares.mean()
+    return TrialPlan(held_out, source, halved, entries, required, size, auto.auto_budget, left_out, weights)
 
 
 def _check(entry: Entry, plan: SelectionPlan, size: int, model: Any) -> None:
@@ -129,9 +137,16 @@ def _deciding(named: str | None, plan: SelectionPlan, eval_dataset: Any) -> tupl
     if len(given) < 2:
         raise ValueError(f"`selection_method='auto'` can't decide by the single row of {what}.")
     also = ", on which the run is evaluated, too" if given.content_hash() == _content(evaluated) else ""
-    kept = np.sort(np.random.default_rng(plan.seed).permutation(len(given))[:MOST_ROWS])
+    drawn = np.random.default_rng(plan.seed).permutation(len(given))
+    by_task = halved and TASK in given.dataset.column_names
+    if by_task:  # in turn, so that none is left out
+        place: Counter[str] = Counter()
+        turn = [place.update([task]) or place[task] for task in np.array(given.dataset[TASK])[drawn].tolist()]
+        drawn = drawn[np.argsort(turn, kind="stable")]
+    kept = np.sort(drawn[:MOST_ROWS])
     some = Records(given.dataset.select(kept), text_field, given.formatting_func, name=given.name)
-    return some, f"{len(kept)} of {len(given)} rows of {what}{also}", halved
+    counted = ", each task by its weight" if by_task else ""
+    return some, f"{len(kept)} of {len(given)} rows of {what}{also}{counted}", halved
 
 
 def _content(records: Records | None) -> str | None:

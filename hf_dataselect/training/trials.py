@@ -171,7 +171,7 @@ class Trials:
         scores = [chosen.scores[self._usable] for chosen in self._chosen[name]]
         columns = scores[0] if len(scores) == 1 else np.where(self._halves[1], scores[0][:, None], scores[1][:, None])
         places = np.searchsorted(self._usable, np.stack(self._subsets))
-        losses = np.stack(self.random)
+        losses = self._weighted(self.random)
         known = np.isfinite(losses).all(0)
         sums = subset_sums(columns, places)
         value = predict(sums if sums.ndim == 1 else sums[:, known], -losses[:, known]).mean_loss.value
@@ -218,15 +218,19 @@ class Trials:
             among (`int`):
                 Methods that were tried: the interval is so wide that all of as many hold with 95 %.
         """
-        tables = {one: np.stack(losses) for one, losses in self.tops.items()}
-        known = np.isfinite(np.concatenate([np.stack(self.random), *tables.values()])).all(0)
+        random, tables = self._weighted(self.random), {one: self._weighted(top) for one, top in self.tops.items()}
+        known = np.isfinite(np.concatenate([random, *tables.values()])).all(0)
         tables = {one: losses[:, known] for one, losses in tables.items()}
         seeds, level = between_seeds(list(tables.values())), 1 - (1 - LEVEL) / among
-        return gain(np.stack(self.random)[:, known], tables[name], seeds, level, drawn=False)
+        return gain(random[:, known], tables[name], seeds, level, drawn=False)
 
     def selector(self, name: str) -> Selector:
         """A method with its options."""
         return next(entry for entry in self._planned.entries if entry.name == name).load()
+
+    def _weighted(self, losses: list[np.ndarray]) -> np.ndarray:
+        """Losses `(trainings, rows)`, times the weights of the rows."""
+        return np.stack(losses) * (1 if self._planned.weights is None else self._planned.weights)
 
     def _targets(self, entry: Entry) -> list[Records | None]:
         """The whole target, or both halves of it, one by one, for a method that would see the rows that decide."""

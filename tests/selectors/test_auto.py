@@ -10,14 +10,18 @@ from datasets import Dataset
 
 from benchmarks.auto_claims import Simulated, decide
 from hf_dataselect import select_dataset
+from hf_dataselect.data.records import Records
+from hf_dataselect.data.targets import load_target
 from hf_dataselect.engines.store.checked import read_lines
 from hf_dataselect.evaluation.audit.estimate import Estimate
 from hf_dataselect.features.tuned_loss import TunedLoss
 from hf_dataselect.fitted import subset_losses
 from hf_dataselect.fitted.subset_losses import Measured
+from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selectors.auto import ROUNDS, halving
 from hf_dataselect.selectors.random import Random
+from hf_dataselect.training.trial_plan import plan_trials
 from hf_dataselect.training.trials import with_trials
 from tests.rows import alpaca
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
@@ -163,6 +167,20 @@ def test_rows_of_its_own_decide_and_candidates_among_them_are_reported(tmp_path)
     assert len(made.plan.held_out["held_out"]) == 8 and "evaluated" not in made.plan.trials.source
     assert made.plan.trials.left_out["rds"] == "`rds` needs `selection_target`: target-task examples."
     assert [entry.name for entry in made.plan.trials.entries][0] == "length" and not made.plan.trials.required
+
+
+def test_tasks_of_a_target_that_decides_count_by_their_weights():
+    records, tasks = Records(POOL), {"math": alpaca(90), "code": {"dataset": alpaca(9, seed=5), "weight": 2}}
+    auto = load_selector("auto", {"methods": ["length"]})
+    planned = plan_trials(SelectionPlan(records, auto, 8, target=load_target(tasks, records)), None, None)
+    code = np.array(planned.held_out.dataset["task"]) == "code"
+    assert len(code) == 64 and code.sum() == 9, "as many of each as there are"
+    assert planned.source == "64 of 99 rows of `selection_target`, each task by its weight"
+    assert planned.weights[code].sum() == pytest.approx(2 * planned.weights[~code].sum())
+    trials = Simulated(context_of(None), 0, {"length": 1.0})
+    trials._planned.weights = np.repeat([0.5, 1.5], 12)
+    trials.random, trials.tops = [np.ones(24), np.ones(24)], {"length": [np.repeat([1.0, 0.0], 12)]}
+    assert trials.gain("length", 1).value == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hf_dataselect.engines.subset.whitening import Mapped, Whitening
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.hidden_states import side_by_side
 from hf_dataselect.pipeline import select
+from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import load_selector
 from hf_dataselect.selectors.crds import CRDS
 from tests.rows import alpaca
@@ -140,6 +141,13 @@ def test_rows_that_cannot_be_used_are_named_and_copies_differ_in_nothing(caplog)
 @pytest.mark.parametrize(
     "kwargs", [{"layers": 3}, {"layers": 9, "which": "spread"}], ids=["more than there are", "no divisor"]
 )
-def test_layers_that_the_model_lacks_are_refused(kwargs):
-    with pytest.raises(ValueError, match=f"layers={kwargs['layers']} of the model's 2"):
-        select(alpaca(4), load_selector("crds", {"representation": "concatenated", **kwargs}), 2, context(alpaca(2)))
+def test_layers_that_the_model_lacks_are_refused_before_it_loads(kwargs, tmp_path):
+    options, said = {"representation": "concatenated", **kwargs}, f"layers={kwargs['layers']} of the model's 2"
+    with pytest.raises(ValueError, match=said):
+        select(alpaca(4), load_selector("crds", options), 2, context(alpaca(2)))
+    tiny_model(tiny_tokenizer(), layers=2).config.save_pretrained(tmp_path)  # no weights
+    nested = {"members": {"crds": {"kwargs": options}}}, {"method": "crds", "kwargs": options, "keep": 0.5}
+    for name, given in zip(("crds", "blend", "cascade"), (options, *nested), strict=True):
+        plan = SelectionPlan(Records(alpaca(4)), load_selector(name, given), 2, target=Records(alpaca(2)))
+        with pytest.raises(ValueError, match=said):
+            plan.check(str(tmp_path))

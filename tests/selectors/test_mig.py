@@ -148,3 +148,12 @@ def test_tags_need_a_judge_or_a_column():
     plan = SelectionPlan(Records(alpaca(4)), load_selector("mig", {**OPTIONS, "tags": {"normalize": False}}), 1.0)
     with pytest.raises(ValueError, match="judge"):
         plan.check(None)
+
+
+def test_rare_tags_that_a_small_pool_loses_are_told(caplog):
+    rows = rated([["sum"], ["sums", "odd"], ["rare"], []], [1.0, 2.0, 3.0, 4.0])
+    tags = {"tags_column": "tags", "min_count": 2, "similarity": 0, "support": 0}
+    found = select(rows, MIG(**OPTIONS | {"tags": tags}), 1.0, context())
+    assert sorted(found.indices.tolist()) == [0, 1]
+    assert "`min_count=2` removes 2 of 3 different tags" in caplog.text
+    assert "leaves 1 of 3 tagged rows without one" in caplog.text

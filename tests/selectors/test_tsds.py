@@ -1,11 +1,14 @@
 """TSDS: the authors' probabilities and draw, and what becomes of rows that can't be reached or used."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from datasets import Dataset
 from transformers import BertModel
 
 from hf_dataselect.data.records import Records
+from hf_dataselect.data.targets import load_target
 from hf_dataselect.engines.forward.hidden_states import hidden_state
 from hf_dataselect.engines.subset import transport
 from hf_dataselect.engines.subset.transport import densities, nearest_rows, transport_probabilities
@@ -43,7 +46,9 @@ def test_probabilities_and_draw_are_the_authors(case, block, monkeypatch):
     assert np.repeat(np.arange(n), drawn).tolist() == case["sample"]
 
 
-def test_neighbours_and_densities_are_those_of_a_full_matrix():
+@pytest.mark.parametrize("tile", [20, 1024])
+def test_neighbours_and_densities_are_those_of_a_full_matrix(tile, monkeypatch):
+    monkeypatch.setattr(transport, "TILE", tile)
     draw = np.random.default_rng(0)
     vectors, queries = draw.normal(size=(90, 4)).astype(np.float32), draw.normal(size=(5, 4))
     vectors[70] = vectors[3]
@@ -57,7 +62,7 @@ def test_neighbours_and_densities_are_those_of_a_full_matrix():
     vectors = vectors[usable].astype(np.float64)
     squared = ((vectors[:, None] - vectors[None]) ** 2).sum(2)
     kernel = np.sort(np.maximum(1 - squared / 1.5**2, 0), axis=1)[:, ::-1]
-    for count in (3, 77):
+    for count in (3, 11, 77):  # all, a part and none of the rows are in a larger crowd
         np.testing.assert_allclose(densities(vectors, 1.5, count), kernel[:, :count].sum(1), rtol=1e-4)
     assert (densities(vectors, 0, 3) == 1).all()
 
@@ -89,6 +94,18 @@ def test_the_method_is_the_transport_of_its_vectors_and_draws_by_it():
     drawn = [method.select(usable, None, None, 1, context_of(None, seed=seed))[0] for seed in range(400)]
     shares = np.bincount(drawn, minlength=60) / 400
     np.testing.assert_allclose(shares, expected, atol=0.1)
+
+
+def test_tasks_have_mass_by_their_weights():
+    rows = alpaca(40)
+    tasks = {"few": {"dataset": rows.select([3]), "weight": 3}, "many": rows.select([7, 8])}
+    ctx = dataclasses.replace(context(rows), target=load_target(tasks, Records(rows)))
+    features = TSDS().featurize(Records(rows), ctx)
+    np.testing.assert_allclose(features["shares"], [3 / 4, 1 / 8, 1 / 8])
+    given = (features[name] for name in ("rows", "distances", "density"))
+    expected = transport_probabilities(*given, 0.6, 5.0, 40, features["shares"])
+    np.testing.assert_allclose(TSDS().score(features, ctx), expected, rtol=1e-6)
+    assert "shares" not in TSDS().featurize(Records(rows), context(rows.select([3, 7])))
 
 
 def test_copies_share_what_one_row_gets():

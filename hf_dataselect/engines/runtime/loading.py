@@ -26,6 +26,21 @@ def check_model_folder(model: Any) -> None:
         raise ValueError(f"`model`: the folder {model!r} does not exist.")
 
 
+def check_configuration(model: Any, check: Callable[[Any], None]) -> None:
+    """
+    Call a function with the configuration of a model that is given by name or as an object. One that needs options of
+    the Hub, or can't be read, is left to [`load_tuned_model`].
+    """
+    if isinstance(model, str):
+        try:
+            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
+        except (OSError, ValueError):
+            return
+    else:
+        config = model.config
+    check(config)
+
+
 def check_pretrained(name: str, option: str, group: str = "selection_kwargs") -> Any:
     """
     The configuration of a model by hub name or folder, named in the options `group`; its weights are not loaded.

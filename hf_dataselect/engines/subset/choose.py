@@ -65,6 +65,8 @@ AT_A_TIME = 32
 PATIENCE = 1 / 16
 #: Gains that differ by less, relative to 1 and to themselves, are equal.
 TIE = 1e-8
+#: Rows whose distances k-center updates at each pick.
+FARTHEST = 4096
 #: A matrix of all similarities of at most so many bytes is kept in memory: of 11,585 rows.
 MATRIX_BYTES = 2**30
 
@@ -193,9 +195,9 @@ def k_center(
     Greedy k-center: the next row is the one farthest (Euclidean) from its nearest selected row; ties go to the earlier
     row.
 
-    Of vectors on disk, a block of rows is in memory at a time. Distances to the nearest selected row only shrink, so
-    that old ones are upper bounds: a block is compared with the rows selected since, all at once, when it has the
-    highest bound.
+    Distances to the nearest selected row never grow. Those of the farthest rows are updated at each pick, and all,
+    by one matrix product, when another row might be farther. Vectors are read in blocks: in memory are one of them
+    and two numbers a row.
 
     Args:
         vectors (`np.ndarray` or [`StoredVectors`]):
@@ -209,48 +211,46 @@ def k_center(
         `tuple`: rows in the order of selection, int64, and the distance of each row after `first` when it is selected,
         then the largest remaining distance, float64.
     """
-    n, parts = len(vectors), [*blocks(vectors.shape)]
+    n, width = vectors.shape
     # Distances are translation-invariant, and products of centered vectors lose the fewest digits.
-    mean = sum((block.mean(0) * (len(block) / n) for block in map(vectors.__getitem__, parts)), np.float32(0))
-    nearest, seen = np.full(n, np.inf), np.zeros(len(parts), np.int64)
-    held: dict[int, tuple[np.ndarray, np.ndarray]] = {}  # centered blocks, and the squares of their lengths
-    rows: list[int] = []
-    centres, radii = [], []
-
-    def pick(row: int) -> None:
-        rows.append(row)
-        centres.append(vectors[row : row + 1][0] - mean)
-        nearest[row] = -1
-
-    def farthest() -> int:
-        """The row whose distance, up to date, is not below the bound of any other."""
-        while True:
-            place = int(bounds.argmax())
-            part = parts[place]
-            if seen[place] == len(rows):
-                return part.start + int(nearest[part].argmax())
-            if place not in held:
-                if isinstance(vectors, StoredVectors):  # others are in memory anyway
-                    held.clear()
-                block = vectors[part] - mean
-                held[place] = block, np.einsum("ij,ij->i", block, block)
-            (block, squares), own = held[place], nearest[part]
-            for start in range(seen[place], len(rows), AT_A_TIME):
-                new = np.stack(centres[start : start + AT_A_TIME])
-                products = block @ new.T if len(new) > 1 else (block @ new[0])[:, None]
-                distances = squares[:, None] - 2 * products + np.einsum("ij,ij->i", new, new)
-                np.minimum(own, np.maximum(distances, 0).min(1), out=own)
-            seen[place], bounds[place] = len(rows), own.max()
-
-    for row in first:
-        pick(int(row))
-    bounds = np.full(len(parts), np.inf)
-    while len(rows) < min(k, n):
-        row = farthest()
-        radii.append(nearest[row])
-        pick(row)
-    last = max(nearest[farthest()], 0) if n else 0
-    return np.array(rows, np.int64), np.sqrt(np.array([*radii, last], np.float64))
+    mean = sum((vectors[part].mean(0) * (len(range(n)[part]) / n) for part in blocks((n, width))), np.zeros(1))
+    mean = mean.astype(vectors.dtype)
+    squares = np.zeros(n, vectors.dtype)
+    for part in blocks((n, width)):
+        centered = vectors[part] - mean
+        squares[part] = np.einsum("ij,ij->i", centered, centered)
+    nearest, radii = np.full(n, np.inf), []
+    rows = [int(row) for row in first]
+    pending = [*rows]
+    while True:
+        picked, count = vectors[np.array(pending, np.int64)] - mean, len(pending)
+        for part in blocks((n if count else 0, max(width, count))):
+            squared = (vectors[part] - mean) @ picked.T
+            squared *= -2
+            squared += squares[part, None]
+            squared += squares[pending]
+            np.minimum(nearest[part], np.maximum(squared.min(1), 0), out=nearest[part])
+        nearest[pending] = -1
+        if len(rows) >= min(k, n):
+            return np.array(rows, np.int64), np.sqrt(np.array([*radii, max(nearest.max(initial=0), 0)], np.float64))
+        row, limit, near = int(nearest.argmax()), -np.inf, np.arange(n)
+        if n > FARTHEST:
+            limit = -np.partition(-nearest, FARTHEST)[FARTHEST]
+            near = np.flatnonzero(nearest > limit)
+        centered, distance, pending = vectors[near] - mean, nearest[near], []
+        reached = float(nearest[row])
+        while reached > limit or not pending:
+            radii.append(reached)
+            rows.append(row)
+            pending.append(row)
+            if len(rows) == min(k, n) or len(near) == 0:
+                break
+            own = vectors[row : row + 1][0] - mean
+            squared = squares[near] - 2 * (centered @ own) + squares[row]
+            np.minimum(distance, np.maximum(squared, 0), out=distance)
+            distance[near == row] = -1
+            place = int(distance.argmax())
+            row, reached = int(near[place]), float(distance[place])
 
 
 def tag_cover(tags: Sequence[Iterable[str]], k: int) -> tuple[np.ndarray, list[int]]:

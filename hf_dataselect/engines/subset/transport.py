@@ -13,6 +13,8 @@ from .target_similarity import Similarity, best_of_columns, best_of_parts, parts
 #: Of TSDS (arXiv 2410.11303) as a matcher: how much near rows are preferred to many, the scale of distances, the width
 #: of a crowd; and, of all rows, the nearest of a column, and of a row, that are looked at.
 ALPHA, SCALE, SIGMA, NEAREST, CROWD = 0.01, 5.0, 0.75, 5000, 1000
+#: Rows whose kernel with as many others stays in the processor's cache, and rows that tell if most are in a crowd.
+TILE, SAMPLE = 1024, 64
 #: Entropy and freedom of the candidates' side of the transport, and when its potentials stand still.
 ENTROPY, FREEDOM, STILL = 0.01, 1e-4, 1e-9
 
@@ -179,26 +181,42 @@ def densities(vectors: np.ndarray, width: float, count: int) -> np.ndarray:
     density = np.ones(len(vectors))
     if width == 0 or len(vectors) == 0:
         return density
-    centred = (vectors - vectors.mean(0)).astype(np.float32)
+    centred = ((vectors - vectors.mean(0)) / width).astype(np.float32)
     squares = np.einsum("ij,ij->i", centred, centred)
+    near = np.ones(len(vectors), np.int64)
+    some = np.arange(0, len(vectors), max(1, len(vectors) // SAMPLE))
+    if np.mean(np.count_nonzero(_kernel(centred, squares, some, slice(None)), 1) > count) > 0.5:
+        near += count  # most rows need a sorted one anyway
+    tiles = [slice(first, first + TILE) for first in range(0, len(vectors), TILE)] if near[0] == 1 else []
+    for number, one in enumerate(tiles):
+        for other in tiles[number:]:  # the kernel is symmetric
+            kernel = _kernel(centred, squares, one, other)
+            if one == other:
+                np.fill_diagonal(kernel, 0)
+            density[one] += kernel.sum(1, dtype=np.float64)
+            near[one] += np.count_nonzero(kernel, 1)
+            if one != other:
+                density[other] += kernel.sum(0, dtype=np.float64)
+                near[other] += np.count_nonzero(kernel, 0)
+    crowded = np.flatnonzero(near > count)
     step = max(1, READ // len(vectors))
-    for rows in (slice(first, first + step) for first in range(0, len(vectors), step)):
-        kernel = centred[rows] @ centred.T
-        kernel *= 2
-        kernel -= squares
-        kernel -= squares[rows, None]
-        kernel /= width**2
-        kernel += 1
-        np.maximum(kernel, 0, out=kernel)
-        own = np.arange(len(kernel))
-        kernel[own, own + rows.start] = 1
-        crowded = np.flatnonzero((kernel > 0).sum(1) > count)
-        if len(crowded):
-            nearest = -np.partition(-kernel[crowded], count - 1, axis=1)[:, :count]
-            kernel[crowded] = 0
-            kernel[crowded, :count] = nearest
-        density[rows] = kernel.sum(1, dtype=np.float64)
+    for rows in (crowded[first : first + step] for first in range(0, len(crowded), step)):
+        kernel = _kernel(centred, squares, rows, slice(None))
+        kernel[np.arange(len(rows)), rows] = 1
+        density[rows] = -np.partition(-kernel, count - 1, axis=1)[:, :count].sum(1, dtype=np.float64)
     return density
+
+
+def _kernel(
+    vectors: np.ndarray, squares: np.ndarray, rows: slice | np.ndarray, others: slice | np.ndarray
+) -> np.ndarray:
+    """The part of 1 - distance^2 that is positive, `(rows, others)`."""
+    kernel = vectors[rows] @ vectors[others].T
+    kernel *= 2
+    kernel -= squares[others]
+    kernel -= squares[rows, None]
+    kernel += 1
+    return np.maximum(kernel, 0, out=kernel)
 
 
 def transport_probabilities(

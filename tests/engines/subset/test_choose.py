@@ -166,8 +166,11 @@ def centers(vectors, k, first):
         picked.append(int(nearest.argmax()))
 
 
+@pytest.mark.parametrize("farthest", [4096, 7])
 @pytest.mark.parametrize("seed", range(6))
-def test_k_center_is_the_plain_greedy_one(seed):
+def test_k_center_is_the_plain_greedy_one(seed, farthest, monkeypatch):
+    monkeypatch.setattr(subset, "FARTHEST", farthest)
+    monkeypatch.setattr("hf_dataselect.engines.store.vector_store.READ", 100 * farthest)  # 80 rows or more, or 28
     vectors = np.random.default_rng(seed).normal(size=(80, 5)) + 100 * (seed % 2)
     for k, first in ((25, [3]), (80, [0]), (10, [5, 17, 4])):
         picked, radii = centers(vectors, k, first)
@@ -203,6 +206,22 @@ def test_k_center_takes_copies_last_and_no_row_twice():
     rows, radii = k_center(vectors, 99)
     assert sorted(rows.tolist()) == list(range(6)) and set(rows[-2:].tolist()) == {2, 4}
     np.testing.assert_allclose(radii[-3:], 0, atol=1e-6)
+
+
+def test_k_center_updates_all_rows_seldom(monkeypatch):
+    monkeypatch.setattr(subset, "FARTHEST", 50)
+    vectors, reads = np.random.default_rng(0).normal(size=(400, 8)), []
+
+    class Counted:
+        shape, dtype = vectors.shape, vectors.dtype
+
+        def __getitem__(self, rows):
+            reads.append(len(vectors[rows]))
+            return vectors[rows]
+
+    rows, _ = k_center(Counted(), 60)
+    assert rows.tolist() == centers(vectors, 60, [0])[0]
+    assert reads.count(400) < 30  # two for mean and lengths
 
 
 # Tag cover -----------------------------------------------------------------------------------------------------------
