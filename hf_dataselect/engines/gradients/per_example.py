@@ -96,7 +96,7 @@ def differentiated(
             handle.remove()
 
 
-class _Tap(torch.autograd.Function):
+class LayerTap(torch.autograd.Function):
     """Passes a linear layer's input and output gradient to `receive` in the backward pass, and changes neither."""
 
     @staticmethod
@@ -132,7 +132,7 @@ class _Collector:
         if not torch.is_grad_enabled():
             return None
         self.calls[place] += self.forward  # not counted when checkpointing recomputes it
-        return _Tap.apply(output, inputs[0], self.anchor, partial(self.receive, place))
+        return LayerTap.apply(output, inputs[0], self.anchor, partial(self.receive, place))
 
     def receive(self, place: int, inputs: torch.Tensor, gradient: torch.Tensor) -> None:
         rows, tokens = self.shape
