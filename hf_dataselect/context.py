@@ -42,6 +42,8 @@ class Context:
             Name or path of the model, for the record.
         target ([`Records`], *optional*):
             Target-task examples.
+        kept ([`Records`], *optional*):
+            Rows that are kept already, where the choice adds to them.
         judge ([`Judge`] or [`RewardModel`], *optional*):
             The judge; books in the account of `runtime`.
         diversity ([`Diversity`], *optional*):
@@ -65,6 +67,7 @@ class Context:
     runtime: Runtime = field(default_factory=Runtime)
     model_id: str | None = None
     target: Records | None = None
+    kept: Records | None = None
     judge: Any = None
     diversity: Any = None
     seed: int = 42

@@ -41,6 +41,21 @@ class Seen(NamedTuple):
         return progress_at(self.step, self.steps)
 
 
+class Products(NamedTuple):
+    """Inner products of what rows add to the gradient of an optimizer step, those without label tokens excluded."""
+
+    #: Rows of the candidate dataset, int64 `(k,)`, ascending.
+    rows: np.ndarray
+    #: Label tokens, float64 `(k,)`.
+    tokens: np.ndarray
+    #: With the gradient of the mean loss of target-task examples, float64 `(k,)`.
+    towards: np.ndarray
+    #: With one another, float64 `(k, k)`.
+    between: np.ndarray
+    #: The learning rate of the step.
+    rate: float
+
+
 def progress_at(done: int, steps: int) -> float:
     """Where the next of some steps is, of which so many are done: 0 at the first, 1 at the last."""
     return min(1.0, done / max(1, steps - 1))
@@ -64,6 +79,7 @@ class Policy(ABC):
     | `check(records)` | before any weights load; raises |
     | `prepare(records, rows, ctx)` | once, before the first step: what has to be known of the rows |
     | `weights(rows, losses)` | in each forward pass: a factor of each row's loss |
+    | `take(products)` | after a step's backward passes, if it `reads_gradients`: a factor of each row's gradient |
     | `observe(seen)` | after each optimizer step, with the rows of all ranks |
     | `guard(changes)` | at each evaluation, where `guard_dataset` names domains |
     | `choose(rows, progress, random)` | as a round begins, if it `chooses`: the rows it serves, and their factors |
@@ -74,8 +90,13 @@ class Policy(ABC):
     card: ClassVar[Card]
     #: Whether it scores rows before training, for which their texts are needed.
     reads_texts: ClassVar[bool] = False
+    #: What becomes of rows that have no loss then.
+    without_loss: ClassVar[str] = "weigh 1"
     #: Whether it chooses the rows of each round.
     chooses: ClassVar[bool] = False
+    #: Whether it takes rows by their gradients, towards `examples` target-task examples a step.
+    reads_gradients: ClassVar[bool] = False
+    examples: int = 0
 
     def __post_init__(self):
         """Refuse, with a `ValueError`, options out of range. A subclass that checks more calls this first."""
@@ -105,6 +126,10 @@ class Policy(ABC):
             `torch.Tensor`: `(r,)`, not negative, on the same device.
         """
         return torch.ones_like(losses)
+
+    def take(self, products: Products) -> np.ndarray:
+        """Factors `(k,)` of the gradients of the rows of a step; 0 drops a row from it."""
+        return np.ones(len(products.rows))
 
     def observe(self, seen: Seen) -> None:  # noqa: B027
         """Learn from a whole optimizer step."""

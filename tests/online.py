@@ -21,7 +21,9 @@ POLICIES: dict[str, dict[str, Any]] = {
     "tail_drop": {"schedule": "static"},
     "self_paced": {"full_at": 1.0},
     "info_batch": {},
+    "lead": {"clusters": 2, "fraction": 0.5},
     "domains": {"prefer": {"a": 2}},
+    "greats": {},
 }
 #: What a policy follows besides its steps.
 GUARDED: dict[str, dict[str, Any]] = {"domains": {"eval_strategy": "steps", "eval_steps": 2}}
@@ -41,6 +43,13 @@ def sources(n: int = 10) -> Dataset:
     return layout("messages", n).add_column("source", ["a", "b", "c", "c", "a"] * (n // 5))
 
 
+def examples(folder: Path) -> str:
+    """A file of target-task examples."""
+    folder.mkdir(parents=True, exist_ok=True)
+    layout("messages", 3, seed=9).to_json(folder / "target.jsonl")
+    return str(folder / "target.jsonl")
+
+
 def trained(folder: Path, policy: str, **options) -> DataSelectingTrainer:
     """A trainer under a policy, trained."""
     resume = options.pop("resume_from_checkpoint", None)
@@ -49,6 +58,8 @@ def trained(folder: Path, policy: str, **options) -> DataSelectingTrainer:
         held_out = layout("messages", 24, seed=7)
         guard = {"a": held_out.select(range(12)), "b": held_out.select(range(12, 24))}
         given = {"guard_dataset": guard, "eval_dataset": held_out.select(range(2)), **GUARDED[policy], **given}
+    if policy == "greats":
+        given["selection_target"] = examples(folder)
     trainer = tiny_trainer(folder, selection_policy=policy, **given)
     trainer.train(resume_from_checkpoint=resume)
     return trainer

@@ -214,6 +214,18 @@ def weighing(model: Any, weigh: Callable[[Any, Any], Any]) -> Callable[..., Any]
     return forward
 
 
+def token_losses(model: Any, input_ids: Any, attention_mask: Any, labels: Any) -> tuple[Any, Any]:
+    """
+    Losses of tokens, and which of them are labels, `(lines, tokens - 1)`, by the head that `SFTTrainer` gives its
+    model: `fused_lm_head` of its forward. Seen on TRL 1.16.0; raises `ImportError` where they are missing.
+    """
+    outputs = model(
+        input_ids=input_ids, attention_mask=attention_mask, labels=labels, use_cache=False, fused_lm_head=True
+    )
+    log_probs, counted = (attribute("trl", outputs, name) for name in ("log_probs", "label_mask"))
+    return -log_probs, counted
+
+
 def is_default_collator(collator: Any) -> bool:
     """
     Whether a collator is the one of [`~trl.SFTTrainer`] for tokens, `DataCollatorForLanguageModeling` of

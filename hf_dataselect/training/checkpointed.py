@@ -50,9 +50,11 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def packed(value: Any) -> Any:
-    """A mapping with arrays as JSON, bit for bit."""
+    """Mappings and lists with arrays as JSON, bit for bit."""
     if isinstance(value, dict):
         return {name: packed(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [packed(item) for item in value]
     if isinstance(value, np.ndarray):
         return {"dtype": value.dtype.str, "shape": value.shape, "data": base64.b64encode(value.tobytes()).decode()}
     return value
@@ -60,6 +62,8 @@ def packed(value: Any) -> Any:
 
 def unpacked(value: Any) -> Any:
     """What [`packed`] was given."""
+    if isinstance(value, list):
+        return [unpacked(item) for item in value]
     if not isinstance(value, dict):
         return value
     if value.keys() == {"dtype", "shape", "data"}:

@@ -105,7 +105,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         metadata={
             "help": "When rows are selected: 'once' (the default), before training, or a mapping like {every: 0.25}: "
             "then the method chooses again with the model as it is. At most 1 is a part of an epoch, more are steps; "
-            "exclude_seen leaves out rows that were trained on. Each time costs a selection."
+            "exclude_seen leaves out rows that were trained on; grow adds so many rows to those kept. Each time costs "
+            "a selection."
         },
     )
     selection_policy: str | None = field(

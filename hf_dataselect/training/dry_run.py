@@ -5,6 +5,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from trl import get_peft_config
+
 from ..budget import Budget
 from ..data.preferences import scored_columns
 from ..data.records import Records
@@ -36,7 +38,8 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
         held_out = load_held_out(recipe)
     trials = plan_trials(plan, held_out, recipe.model.model_name_or_path)
     if train:
-        check_policy_rows(args, records, None, {})
+        given = {"model": recipe.model.model_name_or_path, "peft_config": get_peft_config(recipe.model)}
+        check_policy_rows(args, records, None, given)
     if train and args.baseline_dir:
         comparable_baseline(args.baseline_dir, benchmarks)
     forecast = Forecast(recipe, plan, len(records), benchmarks=benchmarks, models_kept=int(train))

@@ -99,8 +99,9 @@ class Forecast:
         """Add a training, and what selects in it."""
         args = self.recipe.args
         self.trained_rows.append(kept)
-        if args.policy is not None and args.policy.reads_texts:
-            self.passes["forward_rows"] += kept
+        if args.policy is not None:
+            self.passes["forward_rows"] += kept * args.policy.reads_texts
+            self.passes["backward_rows"] += self._updates(kept) * args.policy.examples
         if schedule := Schedule.parse(args.selection_schedule):
             self.select(selector, kept, schedule.times(self._updates(kept), math.ceil(kept / self._batch())))
 

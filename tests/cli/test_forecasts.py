@@ -23,6 +23,7 @@ def test_a_dry_run_refuses_what_the_run_refuses(tmp_path, capsys):
         (["--guard_dataset", f"{{a: {tmp_path / 'heldout.jsonl'}}}"], "`guard_dataset.a` has 6 rows, too few"),
         (["--fail_on_harm"], "`fail_on_harm` needs `guard_dataset`"),
         (["--selection_policy", "domains"], "column='source' is not in `train_dataset`"),
+        (["--selection_policy", "greats", "--selection_target", str(tmp_path / "heldout.jsonl")], "without LoRA"),
     ):
         train = ["train", "--config", str(recipe), *options]
         said = [refused(capsys, [*train, *more]) for more in ([], ["--dry_run"])]

@@ -179,7 +179,8 @@ def two_ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_a_policy_does_the_same_for_any_micro_batch_accumulation_and_ranks(tmp_path, two_ranks, policy):
-    trained(tmp_path, policy, per_device_train_batch_size=4, **EVERYTHING)
+    trainer = trained(tmp_path, policy, per_device_train_batch_size=4, **EVERYTHING)
+    assert trainer.padding_free, "packing no longer takes padding away, and is to be tested apart from it"
     folders = tmp_path, two_ranks / policy
     here, there = map(history, folders)
     assert len(here) == len(there) == 6
@@ -240,6 +241,8 @@ UNSEEN = {"selection_policy": None, "method": "perplexity", "selection_schedule"
         ({"selection_policy": None, "selection_schedule": {"evry": 2}}, "needs `every`"),
         ({"selection_policy": None, "selection_schedule": {"every": 0}}, "every=0.0 must be"),
         ({**UNSEEN, "selection_budget_by": "source"}, "`selection_budget_by='source'`: a group may have no rows left"),
+        ({**UNSEEN, "selection_schedule": {"every": 2, "exclude_seen": True, "grow": 1}}, "remove grow"),
+        ({**UNSEEN, "selection_schedule": {"every": 2, "grow": 1}, "selection_budget_by": "source"}, "groups alike"),
         ({**UNSEEN, "selection_budget": "score >= 2"}, "`selection_budget='score >= 2"),
         ({**UNSEEN, "selection_budget": "2k tokens"}, "keeps as many rows each time"),
         ({"loss_type": "dft"}, "`loss_type=dft`"),

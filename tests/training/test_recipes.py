@@ -111,7 +111,7 @@ OF_IMAGES += ("max_length",)
 
 def test_recipes_differ_in_the_selection_only():
     free = ("selection_method", "selection_budget", "selection_kwargs", "judge", "output_dir", "baseline_dir")
-    free += ("selection_target", "selection_policy", "selection_policy_kwargs")
+    free += ("selection_target", "selection_policy", "selection_policy_kwargs", "selection_schedule")
     kept = {path.stem: {key: value for key, value in recipe(path.stem).items() if key not in free} for path in TRAINED}
     full = kept.pop("full")
     images = {key: value for key, value in kept.pop("instructiongpt4").items() if key not in OF_IMAGES}

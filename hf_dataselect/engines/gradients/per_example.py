@@ -102,7 +102,7 @@ def differentiated(
             handle.remove()
 
 
-class _Tap(torch.autograd.Function):
+class LayerTap(torch.autograd.Function):
     """Passes a linear layer's input and output gradient to `receive` in the backward pass, and changes neither."""
 
     @staticmethod
@@ -137,7 +137,7 @@ class _Collector:
     def tap(self, place: int, layer: nn.Linear, inputs: tuple, output: torch.Tensor) -> torch.Tensor | None:
         if not torch.is_grad_enabled():
             return None
-        return _Tap.apply(output, inputs[0], self.anchor, self.called(place))
+        return LayerTap.apply(output, inputs[0], self.anchor, self.called(place))
 
     def called(self, place: int) -> Callable[[torch.Tensor, torch.Tensor], None]:
         """What takes the inputs and output gradients of this call of a layer."""

@@ -149,7 +149,9 @@ class Group:
         if run.policy.get("policy") != "selection_schedule":
             return run.recipe.get("selection_policy")
         schedule = run.policy["options"]
-        return f"again every {schedule['every']:g}" + (" of unseen rows" if schedule["exclude_seen"] else "")
+        rows = " of unseen rows" if schedule["exclude_seen"] else ""
+        more = f", {schedule['grow']} rows more" if schedule.get("grow") else ""
+        return f"again every {schedule['every']:g}{rows}{more}"
 
     @property
     def is_full(self) -> bool:

@@ -37,6 +37,8 @@ def check_policy_options(args: Any) -> None:
         said = f"`selection_schedule={args.selection_schedule!r}`"
         if args.selector.fixed_budget:
             raise ValueError(f"{said}: `{args.selection_method}` keeps every row each time. Choose another method.")
+        if schedule.grow and args.selection_budget_by is not None:
+            raise ValueError(f"{said} with `selection_budget_by`: grow adds rows of all groups alike. Remove one.")
         if schedule.exclude_seen:
             _check_count(args, said)
     if "training" in args.selector.needs():
@@ -113,7 +115,27 @@ def check_policy_rows(args: Any, records: Records, collator: Any, more: dict[str
     if policy is not None:
         if policy.reads_texts and records.layout == "tokens":
             raise ValueError(f"{said} scores the rows before training: give them untokenized.")
+        if policy.reads_gradients:
+            _check_gradients(args, said, more)
         policy.check(records)
         policy.check_guard(records, args.guard_dataset or ())
         if args.guard_dataset and args.eval_strategy == "no" and type(policy).guard is not Policy.guard:
             logger.warning("%s follows `guard_dataset` at evaluations, and `eval_strategy='no'` has none.", said)
+
+
+def _check_gradients(args: Any, said: str, more: dict[str, Any]) -> None:
+    """Refuse what has no gradients of rows, or no examples that they are compared with."""
+    if args.selection_target is None:
+        raise ValueError(f"{said} needs `selection_target`: target-task examples.")
+    adapter = more.get("peft_config")
+    if isinstance(more.get("model"), str) and adapter is None:
+        raise ValueError(
+            f"{said} keeps the gradients of the rows of a step, which are too large without LoRA: give a "
+            "`peft_config` (`--use_peft`)."
+        )
+    for option in ("use_dora", "modules_to_save"):
+        if getattr(adapter, option, None):
+            raise ValueError(
+                f"{said} with `{option}` of the adapter: rows can't be dropped from the gradients of what is not "
+                "LoRA's factors. Leave it out."
+            )

@@ -17,7 +17,7 @@ from ...engines.runtime.model_state import preserved
 from ...engines.runtime.phase import doing
 from ...engines.runtime.ranks import meeting
 from ...evaluation.comparison.pir import selection_to_tuning_ratio
-from ...options import Interval, check_declared, typed_options
+from ...options import Interval, NonNegativeInt, check_declared, typed_options
 from ...policy import Policy
 from ...runs.folder import read_evaluation
 from ...selection import Selection
@@ -37,15 +37,21 @@ class Schedule:
         exclude_seen (`bool`, *optional*, defaults to `False`):
             Whether rows that were trained on are left out of later selections. Once the others are too few to choose
             as many as at first, all are candidates again.
+        grow (`int`, *optional*, defaults to `0`):
+            Rows that each selection adds to those kept, which stay. By default it chooses all of them anew.
     """
 
     every: Annotated[float, Interval(0, closed="neither")]
     exclude_seen: bool = False
+    grow: NonNegativeInt = 0
 
     def __post_init__(self):
         check_declared(self, "selection_schedule")
         if self.every > 1 and self.every != int(self.every):
             raise ValueError(f"`selection_schedule`: every={self.every} must be a part of an epoch, or whole steps.")
+
+        if self.exclude_seen and self.grow:
+            raise ValueError("`selection_schedule`: exclude_seen has no meaning where rows kept stay: remove grow.")
 
     @classmethod
     def parse(cls, given: Any) -> "Schedule | None":
@@ -112,6 +118,9 @@ class Reselection(Policy):
         """
         before = self.state["kept"]
         among, began_anew = self._candidates(rows)
+        if not len(among):
+            logger.info("Step %d: all rows are kept.", step)
+            return 0.0
         chosen = self._selected(among, step)
         kept = np.intersect1d(among[chosen.indices], rows)
         untrainable = len(chosen.indices) - len(kept)
@@ -123,7 +132,7 @@ class Reselection(Policy):
                 len(before),
             )
             kept = before
-        self.state["kept"] = kept
+        self.state["kept"] = kept = np.union1d(before, kept) if self.schedule.grow else kept
         entry = {"step": step, "kept": len(kept), "seconds": chosen.seconds, "str": self._str(chosen.seconds)}
         entry |= {"candidates": len(among), "began_anew": began_anew, "untrainable": untrainable}
         for kind in ("unscorable", "dropped"):
@@ -135,6 +144,8 @@ class Reselection(Policy):
 
     def _candidates(self, rows: np.ndarray) -> tuple[np.ndarray, bool]:
         """Rows to choose among, and whether those that were trained on are candidates again."""
+        if self.schedule.grow:
+            return np.setdiff1d(rows, self.state["kept"]), False
         if not self.schedule.exclude_seen:
             return np.arange(len(self._trainer.records)), False
         left, wanted = rows[~self.state["seen"][rows]], len(self._trainer.selection.indices)
@@ -154,11 +165,13 @@ class Reselection(Policy):
     def _selected(self, among: np.ndarray, step: int) -> Selection:
         trainer = self._trainer
         plan, ctx = trainer.plan, trainer.context()
-        if self.schedule.exclude_seen:
+        if self.schedule.exclude_seen or self.schedule.grow:
             most = max(1, round(plan.selector.largest_part * len(among)))
-            budget = Budget(min(len(trainer.selection.indices), most), "rows")
+            budget = Budget(min(self.schedule.grow or len(trainer.selection.indices), most), "rows")
             plan = dataclasses.replace(plan, records=trainer.records.subset(among), budget=budget)
             ctx = ctx.of_rows(among)
+        if self.schedule.grow:
+            ctx = dataclasses.replace(ctx, kept=trainer.records.subset(self.state["kept"]))
         with preserved(trainer.model), meeting(), doing(f"Selecting again (step {step:,})"):
             return plan.select(dataclasses.replace(ctx, seed=ctx.seed + step), None, {})
 

@@ -30,6 +30,11 @@ class Tap:
         """The micro-batches of the step that begins, in their order."""
         self._expected = deque(batches)
 
+    @property
+    def next(self) -> RowBatch | None:
+        """The next micro-batch of the step, if there is one."""
+        return self._expected[0] if self._expected else None
+
     def model(self, model: Any) -> Callable[..., Any]:
         """The model, for one forward pass of [`~trl.SFTTrainer.compute_loss`]."""
         return weighing(model, self._weigh)

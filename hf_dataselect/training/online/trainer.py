@@ -84,8 +84,15 @@ class OnlineTrainer(SFTTrainer):
     def compute_loss(self, model: Any, *more: Any, **kwargs: Any) -> Any:
         """The loss of a micro-batch; in training, with the weights of the policy."""
         if self.online is not None and self.model.training:
-            model = self.online.tap.model(model)
+            model = self.online.watched(model)
         return super().compute_loss(model, *more, **kwargs)
+
+    def training_step(self, *given: Any, **kwargs: Any) -> Any:
+        """The passes of a micro-batch; after the last one of a step, the policy may take rows by their gradients."""
+        loss = super().training_step(*given, **kwargs)
+        if self.online is not None:
+            self.online.passed()
+        return loss
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
         """As [`~transformers.Trainer.train`]."""

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .record import Record
 from .sampler import RoundSampler
 from .schedule import Reselection
 from .tap import Tap
+from .target_gradients import TargetGradients
 
 
 logger = logging.getLogger(__name__)
@@ -42,6 +44,7 @@ class OnlineTraining(Checkpointed):
 
     def __init__(self, trainer: Any, policy: Policy):
         self.trainer, self.policy = trainer, policy
+        self.gradients = TargetGradients(trainer, policy) if policy.reads_gradients else None
 
     def enter(self, pool: Pool, kept: np.ndarray) -> Lines:
         """Train on rows of a pool; the lines of those that were kept."""
@@ -70,6 +73,8 @@ class OnlineTraining(Checkpointed):
         self.policy.state.clear()
         self.seconds = self.prepared_in = 0.0
         self.unscorable: dict[str, int] = {}
+        if self.gradients is not None:
+            self.gradients.begin()
         if resumed_from is not None:
             return
         started, ctx = time.perf_counter(), trainer.context()
@@ -77,7 +82,8 @@ class OnlineTraining(Checkpointed):
             self.policy.prepare(records, self.pool.rows, ctx)
         self.unscorable = {reason: len(rows) for reason, rows in ctx.account.rows("unscorable").items()}
         for reason, count in self.unscorable.items():
-            logger.warning("`selection_policy`: %d rows have no loss before training, and weigh 1: %s.", count, reason)
+            said = "`selection_policy`: %d rows have no loss before training, and %s: %s."
+            logger.warning(said, count, self.policy.without_loss, reason)
         self.prepared_in = time.perf_counter() - started + ctx.account.cached_seconds
         self._spend(self.prepared_in)
 
@@ -122,14 +128,36 @@ class OnlineTraining(Checkpointed):
         if self.trainer.is_world_process_zero():
             write_selection(self.trainer.run_folder, self.trainer.selection)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+    def watched(self, model: Any) -> Callable[..., Any]:
+        """The model, for the next forward pass of a step."""
+        if self.gradients is not None and self.tap.next is not None:
+            self.gradients.rows.begin(self.tap.next.rows, self.tap.next.of_token)
+        return self.tap.model(model)
+
+    def passed(self) -> None:
+        """A backward pass is done; after the last one of a step, let the policy take rows by their gradients."""
+        if self.gradients is None:
+            return
         started = time.perf_counter()
+        self.gradients.rows.pause()
+        if self.tap.next is None:
+            rows, (losses, tokens, weights) = self._taken()
+            weights[tokens > 0] *= self.gradients.take(rows[tokens > 0], tokens[tokens > 0])
+            self._of_step = rows, np.stack([losses, tokens, weights])
+        self.seconds += time.perf_counter() - started
+
+    def _taken(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows `(k,)` of all ranks in the step that ends; sums of their losses, label tokens, weights, `(3, k)`."""
         parts = [self.tap.taken()]
         if self.trainer.accelerator.num_processes > 1:
             parts = gather_object(parts)
         rows, place = np.unique(np.concatenate([part for part, _ in parts]), return_inverse=True)
         losses, tokens, weights = np.concatenate([part for _, part in parts], 1)
-        sums = [np.bincount(place, part, len(rows)) for part in (losses, tokens, tokens * weights)]
+        return rows, np.stack([np.bincount(place, part, len(rows)) for part in (losses, tokens, tokens * weights)])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        started = time.perf_counter()
+        rows, sums = self._taken() if self.gradients is None else self._of_step
         counted = sums[1] > 0
         losses, tokens, weighted = (part[counted] for part in sums)
         seen = Seen(state.global_step, state.max_steps, rows[counted], losses / tokens, tokens)
