@@ -98,12 +98,13 @@ def test_t_shirt_equals_its_authors_code(tiny):
 
 def test_noise_leaves_the_padding_of_bfloat16_alone():
     tokenizer = tiny_tokenizer()
-    rows = [TokenRows.from_lists([list(range(5, 5 + length))], [[(start, start + 9)]]) for length, start in ((13, 4), (9, 0))]
+    lists = [([list(range(5, 5 + length))], [[(start, start + 9)]]) for length, start in ((13, 4), (9, 0))]
+    rows = [TokenRows.from_lists(*given) for given in lists]
     found = [
         noisy_deltas(tiny_model(tokenizer, hidden=32), rows[0], [rows[1]], Runtime(dtype=dtype), 2, 5.0)[0]
         for dtype in ("float32", "bfloat16")
     ]
-    np.testing.assert_allclose(*found, atol=0.1)
+    np.testing.assert_allclose(*found, atol=0.2)
     assert len(found[0]) == 2 * 9
 
 
