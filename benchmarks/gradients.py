@@ -59,7 +59,7 @@ def plain(model: torch.nn.Module, rows: TokenRows, places: list[int], state: Ada
     weights = [layer.weight.requires_grad_(True) for layer in lora_layers(model).values()]
     first, second = (torch.cat([m.flatten() for m in part.values()]) for part in (state.exp_avg, state.exp_avg_sq))
     for ids, spans in rows.take(places):
-        ids = torch.from_numpy(ids.astype(np.int64))[None]
+        ids = torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
         labels = torch.full_like(ids, -100)
         for begin, end in spans:
             labels[0, begin:end] = ids[0, begin:end]
@@ -69,7 +69,8 @@ def plain(model: torch.nn.Module, rows: TokenRows, places: list[int], state: Ada
         features.append((0.9 * first + 0.1 * gradient) / torch.sqrt(0.999 * second + 0.001 * gradient**2 + 1e-8))
     backward = time.perf_counter() - start
     features, start = torch.stack(features), time.perf_counter()
-    signs = torch.randint(0, 2, (features.shape[1], columns), dtype=torch.int8).float().mul_(2).sub_(1)
+    signs = torch.randint(0, 2, (features.shape[1], columns), dtype=torch.int8, device=features.device)
+    signs = signs.float().mul_(2).sub_(1)
     made = time.perf_counter()
     features @ signs
     return backward, (made - start) * dim / columns, (time.perf_counter() - made) * dim / columns

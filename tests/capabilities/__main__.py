@@ -24,17 +24,14 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
-        kept, began = folder / "outcomes.json", time.perf_counter()
         folder.mkdir(parents=True, exist_ok=True)
-        lines = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
+        lines, began = {}, time.perf_counter()
         for key in ["one", *(key for key in given.modes or MODES if key != "one")]:
-            if key not in lines:
 
-                def tell(line: dict, key: str = key) -> None:
-                    print(f"{key:8} {line['method']:20} {line['seconds']:6.1f} s  {line['said'][:120]}", flush=True)
+            def tell(line: dict, key: str = key) -> None:
+                print(f"{key:8} {line['method']:20} {line['seconds']:6.1f} s  {line['said'][:120]}", flush=True)
 
-                lines[key] = probe(key, given.methods or method_names(), folder, tell)
-                kept.write_text(json.dumps(lines), encoding="utf-8")
+            lines[key] = probe(key, given.methods or method_names(), folder, tell)
     print(f"{time.perf_counter() - began:,.0f} s")
     if given.methods:
         return

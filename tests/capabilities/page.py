@@ -27,7 +27,7 @@ def page(found: dict[str, dict[str, str]]) -> str:
         "is written by hand.",
         "",
         "- **works**: it keeps the rows that one process keeps with the plain model (not compared for 4-bit, MoE and",
-        "  images, where the model is another one). **works, other rows**: it runs and keeps others, as an update of its",
+        "  images, where the model is another one). **works, other rows**: it runs and keeps others, as a step of its",
         "  warm-up is made of other rows, see [scaling out](scaling.md#several-gpus-and-nodes).",
         "- **refused**: with the message of that number, and nothing is selected. **fails**: with an error that is no",
         "  refusal of this package, which is a fault. **not run**: what it needs is not there.",

@@ -99,11 +99,15 @@ def probe_all(key: str, names: Sequence[str], folder: Path) -> None:
 
 
 def probe(key: str, names: Sequence[str], folder: Path, tell: Callable[[dict], None] = lambda line: None) -> dict:
-    """What comes of each method in a mode, in processes of their own: new ones go on after what ends or hangs."""
+    """
+    What comes of each method in a mode, in processes of their own: new ones go on after what ends or hangs. What is in
+    the folder already is not probed again.
+    """
     mode, found, results = MODES[key], dict[str, dict](), folder / f"{key}.jsonl"
-    (folder / key).mkdir()
-    prepare(folder / key)
-    results.touch()
+    if not results.exists():
+        (folder / key).mkdir(exist_ok=True)
+        prepare(folder / key)
+        results.touch()
 
     def read() -> bool:
         """Whether there is more to read than before."""
@@ -115,6 +119,7 @@ def probe(key: str, names: Sequence[str], folder: Path, tell: Callable[[dict], N
             tell(line)
         return bool(new)
 
+    read()
     while todo := [name for name in names if name not in found]:
         ranks = {"ranks": mode.ranks, "env": SERVER | mode.env, "patch": mode.patch, "timeout": 1e6}
         with start_ranks(probe_all, key, todo, folder, folder=folder, **ranks) as run:
@@ -130,6 +135,7 @@ def probe(key: str, names: Sequence[str], folder: Path, tell: Callable[[dict], N
         if left and not (told and told[-1].startswith(FAILS)):
             last = [(run.log(rank).strip().splitlines() or [""])[-1] for rank in range(mode.ranks)]
             said = f"{FAILS}: it {'hangs' if running else 'ends the process'}: {' / '.join(last)}"
-            found[left[0]] = {"method": left[0], "said": said[:300], "rows": [], "seconds": 0.0}
-            tell(found[left[0]])
+            with results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"method": left[0], "said": said[:300], "rows": [], "seconds": 0.0}) + "\n")
+            read()
     return found
