@@ -126,6 +126,7 @@ def test_a_quantized_model_selects(folder, method, options, tmp_path):
     assert model_identity(trainer.model) == model_identity(trainer.model) and before
 
 
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="minutes on a CPU")
 def test_a_compiled_run_selects_and_trains(tmp_path):
     options = {"torch_compile": True, "selection_budget": 6, **CPU, **BF16}
     trainer = tiny_trainer(tmp_path, "perplexity", **options)
@@ -136,15 +137,17 @@ def test_a_compiled_run_selects_and_trains(tmp_path):
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="limits the memory of a GPU")
 def test_batches_that_do_not_fit_are_halved(folder):
-    model = load(folder).to(DEVICE)
-    expected = likelihood(model, rows(400), Runtime(dtype="float32", batch_tokens=512)).mean_loss
+    model, many = load(folder).to(DEVICE), rows(4000)
+    expected = likelihood(model, many, Runtime(dtype="float32", batch_tokens=2048)).mean_loss
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
+    before = torch.cuda.memory_stats()["num_ooms"]
     try:
         torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 2**25) / total)
-        found = likelihood(model, rows(400), Runtime(dtype="float32", batch_tokens=2**20)).mean_loss
+        found = likelihood(model, many, Runtime(dtype="float32", batch_tokens=2**20)).mean_loss
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+    assert torch.cuda.memory_stats()["num_ooms"] > before
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 

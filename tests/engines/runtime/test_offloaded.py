@@ -14,6 +14,7 @@ from hf_dataselect.engines.store.identity import identities_remembered, identity
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
+from hf_dataselect.service import select_dataset
 from tests.rows import alpaca
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
@@ -92,6 +93,20 @@ def test_scores_are_those_of_the_model_in_memory(name, dtype, methods, models):
             found.append(select(rows, load_selector(method, options), 4, ctx).scores)
         assert np.isfinite(found[0]).all(), method
         np.testing.assert_array_equal(*found, err_msg=method)
+
+
+def test_a_model_by_name_is_offloaded_as_asked_for(models, tmp_path):
+    tokenizer, rows = tiny_tokenizer(), alpaca(6)
+    for part in (models["memory"], tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    given = {"device_map": MAPS["whole"], "offload_folder": str(tmp_path / "offloaded")}
+    found = [
+        select_dataset(rows, "perplexity", str(tmp_path / "model"), model_kwargs=options, cache_dir=None)[1]
+        for options in ({"dtype": "float32"}, {"dtype": "float32"} | given)
+    ]
+    np.testing.assert_array_equal(found[0].scores, found[1].scores)
+    assert found[0].facts["model_identity"] == found[1].facts["model_identity"]
+    assert (tmp_path / "offloaded").exists()
 
 
 def test_it_generates_as_in_memory(models):
