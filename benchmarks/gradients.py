@@ -53,7 +53,7 @@ def plain(model: torch.nn.Module, rows: TokenRows) -> None:
     model.requires_grad_(False)
     weights = [layer.weight.requires_grad_(True) for layer in lora_layers(model).values()]
     for ids, spans in rows.take(range(len(rows))):
-        ids = torch.from_numpy(ids.astype(np.int64))[None]
+        ids = torch.from_numpy(ids.astype(np.int64))[None].to(model.device)
         labels = torch.full_like(ids, -100)
         for begin, end in spans:
             labels[0, begin:end] = ids[0, begin:end]

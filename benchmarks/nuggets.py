@@ -35,7 +35,7 @@ def plain(model, exemplars: TokenRows, tasks: TokenRows, pairs: list[tuple[int, 
     with torch.no_grad():
         for row, place in pairs:
             (exemplar, _), (task, spans) = exemplars.take([row])[0], examples[place]
-            ids = torch.from_numpy(np.concatenate([exemplar, task]).astype(np.int64))[None]
+            ids = torch.from_numpy(np.concatenate([exemplar, task]).astype(np.int64))[None].to(model.device)
             logits = model(ids).logits[0, :-1].float()
             loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none").double()
             losses.append(sum(float(loss[len(exemplar) + a - 1 : len(exemplar) + b - 1].sum()) for a, b in spans))

@@ -53,9 +53,10 @@ def naive(model, rows, size: int = 8) -> np.ndarray:
             ids[place, : len(tokens)] = torch.from_numpy(tokens.astype(np.int64))
             labels[place, first : len(tokens)] = ids[place, first : len(tokens)]
         mask = (torch.arange(width) < torch.tensor([len(rows[row][0]) for row in batch])[:, None]).long()
+        ids, labels, mask = (tensor.to(model.device) for tensor in (ids, labels, mask))
         logits = model(input_ids=ids, attention_mask=mask).logits[:, :-1].float()
         loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
-        losses[batch] = (loss.sum(1) / (labels[:, 1:] != -100).sum(1)).numpy()
+        losses[batch] = (loss.sum(1) / (labels[:, 1:] != -100).sum(1)).cpu().numpy()
     return losses
 
 
@@ -68,10 +69,11 @@ def naive_states(model, rows: list[np.ndarray], size: int = 8) -> np.ndarray:
         batch = order[begin : begin + size]
         ids = torch.nn.utils.rnn.pad_sequence([torch.from_numpy(rows[row]) for row in batch], batch_first=True)
         mask = torch.arange(ids.shape[1]) < torch.tensor([len(rows[row]) for row in batch])[:, None]
-        states = model.model(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
         weights = mask * torch.arange(1, ids.shape[1] + 1)
-        total = (states * weights[..., None]).sum(1)
-        vectors[batch] = (total / total.norm(dim=1, keepdim=True)).numpy()
+        ids, mask, weights = (tensor.to(model.device) for tensor in (ids, mask.long(), weights))
+        states = model.model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state
+        total = (states.float() * weights[..., None]).sum(1)
+        vectors[batch] = (total / total.norm(dim=1, keepdim=True)).cpu().numpy()
     return vectors
 
 

@@ -25,7 +25,8 @@ NAVIGATION = {
     "Use": ["command-line.md", "options.md", "rows.md", "targets.md", "languages.md", "any-trainer.md", "judges.md"]
     + ["while-training.md"],
     "Evaluate": ["evaluation.md", "benchmarks.md", "intervals.md", "scenarios.md", "audit.md", "auto.md"],
-    "Run": ["runs.md", "cache.md", "scaling.md", "ranks.md", "faults.md", "troubleshooting.md", "limits.md"],
+    "Run": ["runs.md", "cache.md", "scaling.md", "capabilities.md", "ranks.md", "faults.md"]
+    + ["troubleshooting.md", "limits.md"],
     "Extend": ["add-a-method.md", "building-on.md"],
     "More": ["papers.md", "other-tools.md", "versions.md"],
 }

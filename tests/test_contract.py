@@ -3,9 +3,8 @@
 import ast
 import inspect
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -23,14 +22,12 @@ from hf_dataselect.registry import load_selector, method_names, selector_class
 from hf_dataselect.selector import Card, Scores, Selector
 from hf_dataselect.selectors.length import Length
 from hf_dataselect.testing import check_selector, tiny_context
-from tests.engines.llm.test_local import reward_model
 from tests.processes import succeed
 from tests.rows import alpaca, layout
 from tests.scripted import ScriptedJudge
-from tests.selectors.small import LAYOUTS, OPTIONS
+from tests.selectors.small import LAYOUTS, OPTIONS, in_folders, save_models, with_columns
 from tests.selectors.test_auto import certain_context
-from tests.tiny import context_of, tiny_evaluator, tiny_model, tiny_tokenizer
-from tests.tiny_vision import save_clip
+from tests.tiny import context_of, tiny_model, tiny_tokenizer
 
 
 PACKAGE = Path(hf_dataselect.__file__).parent
@@ -38,18 +35,7 @@ PACKAGE = Path(hf_dataselect.__file__).parent
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, str]:
-    """Folders of the models that options name."""
-    found, tokenizer = {}, tiny_tokenizer()
-    for name, make in (
-        ("LLAMA", tiny_model),
-        ("POLICY", partial(tiny_model, seed=1)),
-        ("REWARD", reward_model),
-        ("EVALUATOR", tiny_evaluator),
-    ):
-        found[name] = str(tmp_path_factory.mktemp(name))
-        for part in (make(tokenizer), tokenizer):
-            part.save_pretrained(found[name])
-    return found | {"CLIP": save_clip(tmp_path_factory.mktemp("CLIP"))}
+    return save_models(tmp_path_factory.mktemp("models"))
 
 
 def context() -> Context:
@@ -65,22 +51,10 @@ def _some_judgement(text: str) -> str:
     return f'["all", "kind {number % 5}", "kind {number % 11}"]' if "JSON" in text else f"{number % 6}\nFor a reason."
 
 
-def in_folders(options: Any, folders: dict[str, str]) -> Any:
-    """Options with folders in the place of the names of models."""
-    if isinstance(options, dict):
-        return {key: in_folders(value, folders) for key, value in options.items()}
-    return folders.get(options, options) if isinstance(options, str) else options
-
-
 @pytest.mark.parametrize("name", method_names())
 def test_every_selector_keeps_the_contract(name, folders):
-    options = OPTIONS.get(name, {})
-    options = in_folders(options, folders)
-    rows = layout(LAYOUTS.get(name, "alpaca"))
-    if name == "reward_gap":
-        rows = rows.add_column("rejected", [f"No. {text[:9]}" for text in rows["output"]])
-    if name == "pass_rate":
-        rows = rows.add_column("pass_rate", [(i % 5 + 1) / 8 for i in range(len(rows))])
+    options = in_folders(OPTIONS.get(name, {}), folders)
+    rows = with_columns(layout(LAYOUTS.get(name, "alpaca")), name)
     check_selector(load_selector(name, options), certain_context if name == "auto" else context, rows)
 
 

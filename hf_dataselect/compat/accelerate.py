@@ -1,11 +1,14 @@
 """What accelerate does not document."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import align_module_device, has_offloaded_params
 
+from ..errors import SelectionError
 from .installed import attribute, imported
 
 
@@ -71,3 +74,54 @@ def own_optimizer(optimizer: Any) -> Any:
     without one is not wrapped.
     """
     return getattr(optimizer, "optimizer", optimizer)
+
+
+def is_offloaded(model: Any) -> bool:
+    """Whether weights of the model are in main memory or on disk until they are needed (`device_map`)."""
+    return any(map(has_offloaded_params, model.modules()))
+
+
+def device_of(module: Any) -> Any:
+    """
+    Device that a module is run on: that of its first weight or, where that is offloaded, `execution_device` of its
+    hook `_hf_hook`. Seen on accelerate 1.15.0; raises `ImportError` where they are missing.
+    """
+    import torch
+
+    device = next(module.parameters()).device
+    hooked = next(filter(has_offloaded_params, module.modules()), None) if device.type == "meta" else None
+    if hooked is None:
+        return device
+    hook = attribute("accelerate", hooked, "_hf_hook")
+    return torch.device(attribute("accelerate", hook, "execution_device"))
+
+
+@contextmanager
+def loaded(module: Any) -> Iterator[Callable]:
+    """
+    The forward of a module whose weights, if they are offloaded, stay on its device inside: that within the hook which
+    reads and frees them at each call, `_old_forward`. Seen on accelerate 1.15.0; raises `ImportError` where it is
+    missing.
+    """
+    with align_module_device(module):
+        yield attribute("accelerate", module, "_old_forward") if has_offloaded_params(module) else module
+
+
+def with_offloaded(model: Any, state: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """
+    The state of a model by name, in the order of the names. Offloaded weights are read one module at a time, and freed
+    when the next one is asked for.
+
+    Raises:
+        [`SelectionError`]: a weight without data, which is not offloaded either.
+    """
+    for name, tensor in sorted(state.items()):
+        if not getattr(tensor, "is_meta", False):
+            yield name, tensor
+            continue
+        path, _, own = name.rpartition(".")
+        module = model.get_submodule(path)
+        if not has_offloaded_params(module):
+            raise SelectionError(f"`model`: {name!r} is on the device `meta`, without data: load the model's weights.")
+        with align_module_device(module, "cpu"):
+            yield name, getattr(module, own)

@@ -1,5 +1,15 @@
 """Options that make a method small enough for a test, or that it can't do without; models by the name of a folder."""
 
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from tests.tiny import tiny_evaluator, tiny_model, tiny_tokenizer
+
+
 OPTIONS = {
     "alpagasus": {"threshold": 2.0},
     "bids": {"lora_r": 2, "warmup_epochs": 1},
@@ -39,3 +49,37 @@ OPTIONS = {
 }
 #: Layouts of rows that a method needs.
 LAYOUTS = {"conversation_ifd": "messages"}
+
+
+def with_columns(rows: Dataset, name: str) -> Dataset:
+    """The rows with the column that a method reads."""
+    if name == "reward_gap":
+        return rows.add_column("rejected", [f"No. {number}" for number in range(len(rows))])
+    if name == "pass_rate":
+        return rows.add_column("pass_rate", [(i % 5 + 1) / 8 for i in range(len(rows))])
+    return rows
+
+
+def save_models(folder: Path) -> dict[str, str]:
+    """The models that options name, each in a folder of its own; the folders by name."""
+    from tests.engines.llm.test_local import reward_model
+    from tests.tiny_vision import save_clip
+
+    tokenizer, found = tiny_tokenizer(), {}
+    for name, make in (
+        ("LLAMA", tiny_model),
+        ("POLICY", partial(tiny_model, seed=1)),
+        ("REWARD", reward_model),
+        ("EVALUATOR", tiny_evaluator),
+    ):
+        found[name] = str(folder / name)
+        for part in (make(tokenizer), tokenizer):
+            part.save_pretrained(found[name])
+    return found | {"CLIP": save_clip(folder / "CLIP")}
+
+
+def in_folders(options: Any, folders: Mapping[str, str]) -> Any:
+    """Options with folders in the place of the names of models."""
+    if isinstance(options, dict):
+        return {key: in_folders(value, folders) for key, value in options.items()}
+    return folders.get(options, options) if isinstance(options, str) else options

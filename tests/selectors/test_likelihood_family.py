@@ -32,6 +32,7 @@ from hf_dataselect.selectors.t_shirt import TSHIRT, selective_ifd
 from hf_dataselect.selectors.token_drop import TokenDrop
 from hf_dataselect.testing import sample_rows, tiny_context
 from tests.shared_data import golden, golden_path, smollm2_path
+from tests.tiny import tiny_model, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +94,18 @@ def test_t_shirt_equals_its_authors_code(tiny):
     plain = noisy_deltas(tiny, whole, alone, runtime, 1, 0.0)
     expected = [row["ifd"] for row in rows if row["ifd"] is not None]
     np.testing.assert_allclose([np.exp(row[0]) for row in plain if len(row)], expected, rtol=2e-4)
+
+
+def test_noise_leaves_the_padding_of_bfloat16_alone():
+    tokenizer = tiny_tokenizer()
+    lists = [([list(range(5, 5 + length))], [[(start, start + 9)]]) for length, start in ((13, 4), (9, 0))]
+    rows = [TokenRows.from_lists(*given) for given in lists]
+    found = [
+        noisy_deltas(tiny_model(tokenizer, hidden=32), rows[0], [rows[1]], Runtime(dtype=dtype), 2, 5.0)[0]
+        for dtype in ("float32", "bfloat16")
+    ]
+    np.testing.assert_allclose(*found, atol=0.2)
+    assert len(found[0]) == 2 * 9
 
 
 @pytest.mark.parametrize("name", ["tiny", "smollm2"])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
-from ...compat.accelerate import out_of_memory
+from ...compat.accelerate import device_of, out_of_memory
 from ...errors import SelectionError
 from ..runtime.model_state import evaluating, positions
 from ..runtime.runtime import Runtime
@@ -121,8 +121,8 @@ def generate_ids(
         try:
             # `synced_gpus=False`: ranks have different numbers of batches, and do not wait for each other
             out = model.generate(
-                input_ids=ids.to(model.device),
-                attention_mask=mask.to(model.device),
+                input_ids=ids.to(device_of(model)),
+                attention_mask=mask.to(device_of(model)),
                 generation_config=config,
                 logits_processor=[nan],
                 synced_gpus=False,

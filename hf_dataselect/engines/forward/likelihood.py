@@ -18,6 +18,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 from transformers import Cache
 
+from ...compat.accelerate import device_of, loaded
 from ...compat.peft import adapts_layers_only
 from ...compat.transformers import attention_implementation, cache_for_rows, growing_cache
 from ..runtime.batching import HEAD_ROWS, WIDTHS, rounded
@@ -117,7 +118,7 @@ def _scorer(
     share their first `skip` tokens, whose KV cache is `past`. And the number of tokens of `prefix` that may be
     skipped: 0 if KV caches can't be used.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     inner = model.get_base_model() if is_peft_model(model) else model
     filler = 1 if getattr(inner.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
     logits_of, skipped = logits_at(model, inner, device, prefix)
@@ -211,11 +212,11 @@ def logits_at(
     cap = getattr(config, "final_logit_softcapping", None)
     past = None
 
-    def head_logits(hidden: torch.Tensor) -> torch.Tensor:
+    def head_logits(run: Callable, hidden: torch.Tensor) -> torch.Tensor:
         if ids is None:
-            return head(hidden)
+            return run(hidden)
         if type(head) is not nn.Linear:
-            return head(hidden)[:, ids]
+            return run(hidden)[:, ids]
         # A few ids cost nothing in float32, and bfloat16 is too coarse for logits that are compared.
         bias = None if head.bias is None else head.bias[ids].float()
         return nn.functional.linear(hidden.float(), head.weight[ids].float(), bias)
@@ -236,13 +237,14 @@ def logits_at(
             states.append(hidden)
         hidden = hidden.flatten(0, 1)
         hidden = hidden[positions.to(hidden.device)]  # the last device of a model split over devices
-        for first in range(0, len(positions), chunk):
-            part = slice(first, min(first + chunk, len(positions)))
-            size, weight = part.stop - first, next(head.parameters())
-            taken = nn.functional.pad(hidden[part], (0, 0, 0, rounded(size, HEAD_ROWS, weight, chunk) - size))
-            logits = head_logits(taken.to(weight.device))[:size]
-            logits = logits * scale if scale != 1 else logits
-            yield (torch.tanh(logits / cap) * cap if cap else logits), part
+        with loaded(head) as run:
+            for first in range(0, len(positions), chunk):
+                part = slice(first, min(first + chunk, len(positions)))
+                size, weight = part.stop - first, next(head.parameters())
+                taken = nn.functional.pad(hidden[part], (0, 0, 0, rounded(size, HEAD_ROWS, weight, chunk) - size))
+                logits = head_logits(run, taken.to(device_of(head)))[:size]
+                logits = logits * scale if scale != 1 else logits
+                yield (torch.tanh(logits / cap) * cap if cap else logits), part
 
     def plain(input_ids: torch.Tensor, positions: torch.Tensor, skipped: int = 0, *_, states: list | None = None):
         if states is not None:
@@ -283,7 +285,7 @@ def same_logits(own: torch.Tensor, other: torch.Tensor) -> bool:
 def keys_and_values(model: nn.Module, ids: np.ndarray) -> Cache | None:
     """The model's KV cache of these tokens; `None` if the cache can't be extended by appending tokens."""
     inner = model.get_base_model() if is_peft_model(model) else model
-    begin = torch.from_numpy(ids.astype(np.int64)).to(next(model.parameters()).device)[None]
+    begin = torch.from_numpy(ids.astype(np.int64)).to(device_of(model))[None]
     return growing_cache(getattr(inner.base_model(input_ids=begin, use_cache=True), "past_key_values", None))
 
 

@@ -128,7 +128,10 @@ def _losses(score, inner, ids, spans, noise, runtime) -> np.ndarray:
         size = copies if part is None else len(part)
 
         def add(module, args, embedded, part=part):
-            return embedded if part is None else embedded + part.to(embedded.device, embedded.dtype)
+            if part is None:
+                return embedded
+            noise = nn.functional.pad(part, (0, 0, 0, embedded.shape[1] - part.shape[1]))  # padding gets none
+            return embedded + noise.to(embedded.device, embedded.dtype)
 
         more: dict[str, list] = {}
         hook = inner.get_input_embeddings().register_forward_hook(add)

@@ -77,9 +77,10 @@ def batches_by_tokens(
 def rounded(size: int, step: int, weights: torch.Tensor, most: int | None = None) -> int:
     """
     A number of rows or positions, on a CPU in bfloat16 rounded up to a multiple of `step`, not above `most`: there,
-    each shape of a matrix product takes memory for as long as the process lives.
+    each shape of a matrix product takes memory for as long as the process lives. Offloaded weights (`meta`) may be
+    multiplied there, too.
     """
-    if weights.device.type != "cpu" or weights.dtype != torch.bfloat16:
+    if weights.device.type not in ("cpu", "meta") or weights.dtype != torch.bfloat16:
         return size
     up = -(-size // step) * step
     return up if most is None else max(size, min(up, most))

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...compat.accelerate import ORIGINAL_FORWARD, PREPARED, PREPARED_MARK, shared_states, without_autocast
+from ...compat.accelerate import (
+    ORIGINAL_FORWARD,
+    PREPARED,
+    PREPARED_MARK,
+    device_of,
+    shared_states,
+    without_autocast,
+)
 from ...compat.bitsandbytes import REPACKS_FOR_CPU
 from ...compat.torch import HOOKS, cpu_has_bfloat16
 from ...compat.transformers import CAPTURING_FLAG, CHECKPOINTING_FLAGS, INPUT_GRADIENT_HOOKS
@@ -205,7 +212,7 @@ def scoring_dtype(model: nn.Module, name: str = "auto") -> torch.dtype:
         return own
     if name != "auto":
         return getattr(torch, name)
-    return torch.bfloat16 if own == torch.float32 and has_fast_bfloat16(next(model.parameters()).device) else own
+    return torch.bfloat16 if own == torch.float32 and has_fast_bfloat16(device_of(model)) else own
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary, ref
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...compat.accelerate import with_offloaded
 from ...compat.bitsandbytes import as_repacked
 from ...compat.peft import active_adapters
 from ...compat.torch import after_optimizer_steps, tensor_version
@@ -39,7 +40,8 @@ def model_identity(model: nn.Module) -> str:
     Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
     exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements.
     """
-    return _hashed(hashlib.blake2b(_described(model).encode(), digest_size=16), _state(model))
+    hasher = hashlib.blake2b(_described(model).encode(), digest_size=16)
+    return _hashed(hasher, with_offloaded(model, _state(model)))
 
 
 #: Inside [`identities_remembered`]: of a model, hash of its configuration, marks of its tensors, identity.
@@ -51,8 +53,8 @@ def identities_remembered() -> Iterator[None]:
     """
     Inside, [`identity_of`] hashes a model again only after it changed: another tensor, or a tensor with other memory
     or another version (which operations in place count up); and any step of an optimizer, since fused ones count
-    nothing. Only writes through `.data` escape that: what has to prove that weights are as before calls
-    [`model_identity`].
+    nothing. Only writes through `.data` escape that, and to offloaded weights: what has to prove that weights are as
+    before calls [`model_identity`].
     """
     global _remembered
     if _remembered is not None:
@@ -70,7 +72,7 @@ def identities_remembered() -> Iterator[None]:
 def identity_of(model: nn.Module) -> str:
     """The [`model_identity`] of a model, or what [`note_identity`] took for it; see [`identities_remembered`]."""
     described, marks, identity = (_remembered or {}).get(model, ("", [], ""))
-    if marks and described == _described(model) and _same(marks, _tensors(model)):
+    if identity and described == _described(model) and _same(marks, _tensors(model)):
         return identity
     return note_identity(model, model_identity(model))
 
@@ -84,7 +86,8 @@ def note_identity(model: nn.Module, identity: str) -> str:
 
 
 def _tensors(model: nn.Module) -> list[torch.Tensor]:
-    return [*model.parameters(), *model.buffers()]
+    """Those that are in memory: of offloaded weights, each pass leaves other ones without data."""
+    return [tensor for tensor in (*model.parameters(), *model.buffers()) if not tensor.is_meta]
 
 
 def _mark(tensor: torch.Tensor) -> tuple:
@@ -109,11 +112,12 @@ def _described(model: nn.Module) -> str:
 
 def weights_identity(weights: dict[str, torch.Tensor]) -> str:
     """Content hash of tensors by name, as that of [`model_identity`]."""
-    return _hashed(hashlib.blake2b(digest_size=16), weights)
+    return _hashed(hashlib.blake2b(digest_size=16), sorted(weights.items()))
 
 
-def _hashed(hasher: Any, weights: dict[str, Any]) -> str:
-    for name, tensor in sorted(weights.items()):
+def _hashed(hasher: Any, weights: Iterable[tuple[str, Any]]) -> str:
+    """Hash of tensors by name, in the order of their names."""
+    for name, tensor in weights:
         if isinstance(tensor, torch.Tensor):
             bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
             width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)

@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import nn
 
+from ...compat.accelerate import is_offloaded
 from ...compat.peft import active_adapters, is_target_error, refused_targets
 from ...errors import SelectionError
 from ..gradients.layers import linear_layers
@@ -27,8 +28,15 @@ def temporary_weights(model: nn.Module, settings: Any, images: bool = False) -> 
     The weights that the settings fine-tune, which are made inside the context.
 
     Raises:
-        [`SelectionError`]: `method="full"` on a quantized model; inside, layers that can't be tuned.
+        [`SelectionError`]: offloaded weights, or `method="full"` on a quantized model; inside, layers that can't be
+            tuned.
     """
+    if is_offloaded(model):
+        raise SelectionError(
+            "`model`: its `device_map` offloads weights to main memory or disk, and a backward pass would hold all of "
+            "them at once: a model can be fine-tuned for the selection, and gradients be taken, only where it fits. "
+            "Load it in 4-bit or split over more GPUs, or take a method that only scores; for `ifd`, `warmup: none`."
+        )
     if settings.method == "full":
         if getattr(model, "is_quantized", False):
             raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
