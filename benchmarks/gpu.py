@@ -32,7 +32,17 @@ from transformers import LlamaForCausalLM, logging
 
 from benchmarks import gradients as of_gradients
 from benchmarks import nuggets as of_nuggets
-from benchmarks.gpu_models import GPT2, SHAPES, TINY, Shape, adapted, random_model, random_rows, random_texts, some_state
+from benchmarks.gpu_models import (
+    GPT2,
+    SHAPES,
+    TINY,
+    Shape,
+    adapted,
+    random_model,
+    random_rows,
+    random_texts,
+    some_state,
+)
 from benchmarks.likelihood import computed_flops
 from benchmarks.one_pass import naive, naive_states
 from hf_dataselect.context import Context

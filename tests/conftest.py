@@ -1,11 +1,15 @@
 """No test reaches a hub or the user's own cache; tiny models are fastest on one thread."""
 
+import functools
 import gc
 import os
 from pathlib import Path
 
+import accelerate.utils.imports
+import datasets
 import pytest
 from datasets import disable_progress_bars
+from datasets.fingerprint import generate_random_fingerprint
 
 
 os.environ.update(
@@ -14,7 +18,12 @@ os.environ.update(
 # Processes that tests start import this package, wherever they run.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.getenv("PYTHONPATH")]))
 
-disable_progress_bars()  # a trainer maps some twenty times
+# A trainer maps some twenty times, asks for packages some forty times, and hashes each function that it maps.
+disable_progress_bars()
+accelerate.utils.imports._is_package_available = functools.cache(accelerate.utils.imports._is_package_available)
+_HASHED, _HASHING = datasets.fingerprint.update_fingerprint, (datasets.arrow_dataset, datasets.fingerprint)
+for module in _HASHING:
+    module.update_fingerprint = lambda *given: generate_random_fingerprint()
 
 
 def pytest_collection_modifyitems(items):
@@ -33,3 +42,10 @@ def quiet(monkeypatch, tmp_path):
     # A kill loses nothing that is written, only a power cut does: no training waits for the disk, twenty times each.
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setenv("HF_DATASELECT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def fingerprints(monkeypatch):
+    """Datasets are known by their content, as outside the tests."""
+    for module in _HASHING:
+        monkeypatch.setattr(module, "update_fingerprint", _HASHED)

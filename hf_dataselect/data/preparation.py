@@ -191,13 +191,16 @@ def try_preparation(
         rows = np.setdiff1d(rows, [row for lost in records.unreadable().values() for row in lost])
     if len(rows) == 0:
         return
-    sample = records.subset(rows)
+    sample, other = records.subset(rows), []
     try:
-        options = {"packing": preparation.packing, "text_field": sample.trained_field}
-        preparation.prepare(sample.for_training(), text_format, processing_class, **options)
+        if preparation.packing or not is_text:
+            options = {"packing": preparation.packing, "text_field": sample.trained_field}
+            preparation.prepare(sample.for_training(), text_format, processing_class, **options)
+        if is_text:
+            other = _other_tokens(sample, text_format, preparation, processing_class)
     except Exception as error:  # TRL raises many kinds
         raise ValueError(f"TRL can't prepare the rows of `{records.name}`: {explained(error)}") from error
-    if is_text and (other := _other_tokens(sample, text_format, preparation, processing_class)):
+    if other:
         logger.warning(
             "`%s`: rows %s are scored with other tokens than TRL trains on, as the chat template or the tokenizer "
             "gives them: scores may not be those of the training.",

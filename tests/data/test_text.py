@@ -522,6 +522,7 @@ def test_a_dataset_is_encoded_as_its_records_are(alone, num_proc):
     assert set(np.flatnonzero(found.truncated)) == cut and cut
 
 
+@pytest.mark.usefixtures("fingerprints")
 def test_an_encoding_is_kept_beside_the_dataset_and_made_anew_when_anything_changes(tmp_path, monkeypatch):
     dataset().save_to_disk(tmp_path)
     calls = []
