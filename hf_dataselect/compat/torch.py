@@ -33,6 +33,11 @@ def tensor_version(tensor: Any) -> int:
     return attribute("torch", tensor, "_version")
 
 
+def whole_tensor(tensor: Any) -> Any:
+    """A tensor that may be sharded across ranks, whole on each; all of them have to ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
 def after_optimizer_steps(function: Callable[..., None]) -> Any:
     """
     Call a function after each step of any optimizer, by `register_optimizer_step_post_hook` of

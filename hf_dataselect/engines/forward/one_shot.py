@@ -16,7 +16,7 @@ from torch import nn
 
 from ...compat.transformers import attention_implementation
 from ..forward import likelihood
-from ..runtime.model_state import cast, evaluating, scoring_dtype
+from ..runtime.model_state import scoring, scoring_dtype
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import missing
 from ..runtime.token_rows import TokenRows
@@ -85,7 +85,7 @@ def one_shot_loss(
         plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
         # Tokens of forward passes: exemplars once, tasks once per exemplar, padding excluded.
         spent = np.zeros(1, np.int64)
-        with torch.no_grad(), evaluating(model), cast(model, target):
+        with torch.no_grad(), scoring(model, target):
             score = _pair_scorer(model, exemplars, tasks, rows, mean_logit, runtime, spent)
 
             def compute(batch: np.ndarray) -> np.ndarray:

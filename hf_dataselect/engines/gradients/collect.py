@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from ...compat.transformers import attention_implementation
-from ..runtime.model_state import cast, evaluating, preserved, scoring_dtype
+from ..runtime.model_state import preserved, scoring, scoring_dtype
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import missing
 from ..runtime.stored_vectors import read_back
@@ -163,7 +164,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
             in_memory = np.zeros((len(rows), empty.shape[1]), empty.dtype)
         if len(todo):
             check_room(store.folder and store.folder.parent, len(todo), store.record, _REMEDY)
-            with preserved(model), evaluating(model), cast(model, target):
+            with preserved(model), scoring(model, target):
                 if runtime.gradient_checkpointing:
                     recompute_layers(model)
                 with differentiated(model, layers, names, adam, projector) as differentiate:
@@ -182,6 +183,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
 
                     # A backward pass keeps the activations of all layers, a forward pass those of one.
                     options = {"batch_tokens": backward_tokens(runtime), "rows": todo, "label": label}
+                    options["make_pass"] = partial(differentiate, [(np.arange(3, 6, dtype=np.int32), np.array([[1, 3]]))])
                     result = runtime.map(compute, rows.lengths, numbers + 1, **options)[first[~known]]
                     facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
     facts, fits = facts[inverse], fits[inverse]

@@ -23,6 +23,7 @@ from .batching import MOST_PADDING, batches_by_tokens
 from .phase import Phased
 from .progress import progress_bar
 from .ranks import meeting, ranks
+from .sharding import in_step, refuse_to_halve
 
 
 @dataclass(frozen=True)
@@ -219,6 +220,7 @@ class Runtime:
         on_batch: Callable[[np.ndarray, np.ndarray], None] | None = None,
         dtype: type = np.float64,
         most_padding: float = MOST_PADDING,
+        make_pass: Callable[[], Any] | None = None,
     ) -> np.ndarray:
         """
         Compute `width` values per row, batch by batch, sharded across ranks.
@@ -241,6 +243,8 @@ class Runtime:
                 Called on the rank that computed a batch with its rows and results, before the next batch starts.
             most_padding (`float`, *optional*):
                 As in [`batches_by_tokens`].
+            make_pass (`Callable`, *optional*):
+                As in [`in_step`], for passes of a sharded model.
 
         Returns:
             `np.ndarray`: `(n, width)`, the same on all ranks; NaN for rows that are not in `rows`, and for a row that
@@ -251,7 +255,7 @@ class Runtime:
         queue = batches[self.rank :: self.world][::-1]
         result = np.zeros((len(lengths), width), dtype=dtype)
         limit = None  # rows x longest row that may fit, once a batch did not
-        with self.progress(sum(map(len, batches)), label) as bar:
+        with self.progress(sum(map(len, batches)), label) as bar, in_step(make_pass):
             while queue:
                 batch = queue.pop()
                 size = len(batch) * int(lengths[batch].max())
@@ -263,6 +267,7 @@ class Runtime:
                 except Exception as error:
                     if not out_of_memory(error):
                         raise
+                    refuse_to_halve(error)
                     if len(batch) > 1:
                         limit = min(size // 2, limit or size)
                         queue.append(batch)

@@ -13,7 +13,7 @@ from torch import nn
 
 from ...compat.bitsandbytes import as_repacked
 from ...compat.peft import active_adapters
-from ...compat.torch import after_optimizer_steps, tensor_version
+from ...compat.torch import after_optimizer_steps, tensor_version, whole_tensor
 
 
 def digest(value: Any) -> str:
@@ -115,6 +115,7 @@ def weights_identity(weights: dict[str, torch.Tensor]) -> str:
 def _hashed(hasher: Any, weights: dict[str, Any]) -> str:
     for name, tensor in sorted(weights.items()):
         if isinstance(tensor, torch.Tensor):
+            tensor = whole_tensor(tensor)
             bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
             width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)
             hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
