@@ -30,6 +30,7 @@ from .pipeline import check_budget, check_diversity, needs_of, rows_asked, selec
 from .runs.begin import enter_selection
 from .selection import Selection
 from .selector import Selector, method_name
+from .sharded import check_sharded
 
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class SelectionPlan:
         """Whether selecting runs the model to be fine-tuned."""
         return "model" in self.needs or ("judge" in self.needs and self.judge == "self")
 
-    def check(self, model: Any, cache_dir: Path | None = None, sharded: bool = False) -> None:
+    def check(self, model: Any, cache_dir: Path | None = None, sharding: str | None = None) -> None:
         """
         Refuse what can't be selected, before any weights load.
 
@@ -127,8 +128,8 @@ class SelectionPlan:
                 The model to be fine-tuned, or its name; `None` if none was given.
             cache_dir (`Path`, *optional*):
                 Where results are kept.
-            sharded (`bool`, *optional*, defaults to `False`):
-                Whether the model is sharded across ranks.
+            sharding (`str`, *optional*):
+                How the model is sharded across ranks, see [`check_sharded`].
 
         Raises:
             `ValueError`: a model that is no causal language model, rows of another layout than the method reads, no
@@ -136,11 +137,8 @@ class SelectionPlan:
         """
         records, needs = self.records, self.needs
         check_causal_lm(model)
-        if self.uses_model and sharded:
-            raise ValueError(
-                f"`selection_method={self.method!r}` runs the model before it is sharded, which DeepSpeed and FSDP do "
-                "not allow yet: run `hf-dataselect select` first and train on the subset it saves."
-            )
+        if self.uses_model:
+            check_sharded(sharding, self.method, needs, self.judge, records.images)
         rows_asked(self.budget, self.selector, len(records))
         if self.budget.groups is not None:
             self.budget.groups.of(records.dataset)

@@ -1,6 +1,5 @@
 """What accelerate does not document."""
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -33,14 +32,6 @@ def several_processes() -> bool:
     `ImportError` where it is missing.
     """
     return bool(attribute("accelerate", PartialState, "_shared_state")) and PartialState().num_processes > 1
-
-
-def launched_sharded() -> bool:
-    """
-    Whether `accelerate launch` was told to shard the model, by the environment variables that it sets:
-    `ACCELERATE_USE_DEEPSPEED` and `ACCELERATE_USE_FSDP`. Seen on accelerate 1.15.0; false where it sets others.
-    """
-    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("DEEPSPEED", "FSDP"))
 
 
 def out_of_memory(error: Exception) -> bool:

@@ -88,6 +88,11 @@ class Benchmark(ABC):
         """Required packages, each with the extra that installs it."""
         return {}
 
+    @property
+    def generates(self) -> bool:
+        """Whether the model generates answers, which it can't where it is sharded by FSDP2."""
+        return True
+
     def default_name(self) -> str:
         """Name by default."""
         return self.name

@@ -28,6 +28,8 @@ from .subspace import Subspace
 #: rounding: with the loss, the label tokens, Adam's update or a projection. Other versions are not read.
 VERSION = 1
 _FACTS = 2
+#: A batch of one row.
+SHORTEST: Batch = [(np.arange(3, 6, dtype=np.int32), np.array([[1, 3]]))]
 _REMEDY = "a smaller `projection_dim`, or another `projection`"
 
 
@@ -183,7 +185,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
 
                     # A backward pass keeps the activations of all layers, a forward pass those of one.
                     options = {"batch_tokens": backward_tokens(runtime), "rows": todo, "label": label}
-                    options["make_pass"] = partial(differentiate, [(np.arange(3, 6, dtype=np.int32), np.array([[1, 3]]))])
+                    options["make_pass"] = partial(differentiate, SHORTEST)
                     result = runtime.map(compute, rows.lengths, numbers + 1, **options)[first[~known]]
                     facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
     facts, fits = facts[inverse], fits[inverse]

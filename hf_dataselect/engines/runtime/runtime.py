@@ -286,9 +286,7 @@ class Runtime:
                         torch.cuda.empty_cache()
         result = self.sum(result)  # ranks hold disjoint rows, and zeros elsewhere
         if rows is not None:
-            untouched = np.ones(len(lengths), bool)
-            untouched[rows] = False
-            result[untouched] = np.nan
+            result[np.setdiff1d(np.arange(len(lengths)), rows)] = np.nan
         return result
 
 

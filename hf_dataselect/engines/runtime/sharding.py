@@ -6,14 +6,14 @@ passes, see [`in_step`].
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
 from torch import distributed, nn
 
-from ...compat.sharding import fsdp_param_dtype
+from ...compat.sharding import fsdp_param_dtype, not_launched_sharded, trained_beside_shards
 from ...compat.torch import HOOKS
 from ...errors import SelectionError
 from .ranks import meeting
@@ -36,24 +36,23 @@ def sharded_root(model: nn.Module | None) -> nn.Module | None:
     from torch.distributed.tensor import DTensor
 
     inner = model.get_base_model() if is_peft_model(model) else model
-    if root := next((part for part in (model, inner) if isinstance(part, FSDPModule)), None):
-        if max((p.device_mesh.ndim for p in root.parameters() if isinstance(p, DTensor)), default=0) > 1:
-            raise SelectionError(f"`model`: it is sharded over {_dimensions(root)}. Shard it by FSDP2 alone.")
-        return root
-    for part in model.modules():
-        if isinstance(part, FullyShardedDataParallel):
-            raise SelectionError(f"`model`: it is sharded by FSDP1. {USE_FSDP2}")
-    if any(isinstance(parameter, DTensor) for parameter in model.parameters()):
-        raise SelectionError("`model`: layers of it are sharded, and not the model. Call `fully_shard(model)`, too.")
-    return None
+    root = next((part for part in (model, inner) if isinstance(part, FSDPModule)), None)
+    meshes = [p.device_mesh.mesh_dim_names or () for p in model.parameters() if isinstance(p, DTensor)]
+    if (root is None and meshes) or any(name in OTHERWISE for mesh in meshes for name in mesh):
+        raise SelectionError(
+            "`model`: it is sharded in another way than by FSDP2 (tensor, expert, context parallelism, layers alone). "
+            "Load it as a whole, or shard it as `distributed_config=DistributedConfig(fsdp_size=...)` and FSDP2 of "
+            "accelerate do."
+        )
+    if root is None and any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
+        raise SelectionError(f"`model`: it is sharded by FSDP1. {USE_FSDP2}")
+    return root
 
 
+#: Dimensions of meshes over which a layer computes a part of its result.
+OTHERWISE = frozenset({"tp", "ep", "cp", "sp", "pp"})
 #: What to do about FSDP1.
-USE_FSDP2 = "Give `fsdp_version: 2` in the configuration of accelerate (`fsdp_config: {version: 2}` in the recipe)."
-
-
-def _dimensions(root: nn.Module) -> str:
-    return " and ".join(map(str, next(root.parameters()).device_mesh.mesh_dim_names or ["several dimensions"]))
+USE_FSDP2 = "Use FSDP2: `fsdp_version: 2` in the configuration of accelerate, `fsdp_config: {version: 2}` in a recipe."
 
 
 def computing_dtype(model: nn.Module) -> torch.dtype | None:
@@ -214,6 +213,19 @@ def in_step(make_pass: Callable[[], Any] | None = None) -> Iterator[None]:
                 (make_pass or parts.pass_for_nothing)()
         finally:
             parts.stepping = False
+
+
+@contextmanager
+def trained_as_it_is(model: nn.Module) -> Iterator[None]:
+    """
+    Inside, [`~transformers.Trainer`] trains the adapter of a model as it is now: weights that are sharded stay so,
+    others are not sharded, whatever the launch says; and its gradients are averaged over the ranks.
+    """
+    with not_launched_sharded(), ExitStack() as stack:
+        if sharded_root(model) is not None:
+            inner: Any = model.get_base_model() if is_peft_model(model) else model
+            stack.enter_context(trained_beside_shards(inner))
+        yield
 
 
 def refuse_to_halve(error: Exception) -> None:

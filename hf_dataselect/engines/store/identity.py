@@ -13,6 +13,7 @@ from torch import nn
 
 from ...compat.bitsandbytes import as_repacked
 from ...compat.peft import active_adapters
+from ...compat.sharding import sharded_precision
 from ...compat.torch import after_optimizer_steps, tensor_version, whole_tensor
 
 
@@ -36,7 +37,8 @@ def model_identity(model: nn.Module) -> str:
     """
     Content hash of a model: its configuration and all its weights, adapters included.
 
-    Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
+    It is the same where the model is sharded, unless FSDP2 computes in another dtype than that of the weights: each
+    tensor is gathered in turn, so that all ranks have to ask. Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
     exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements.
     """
     return _hashed(hashlib.blake2b(_described(model).encode(), digest_size=16), _state(model))
@@ -98,13 +100,17 @@ def _same(marks: list[tuple], tensors: list[torch.Tensor]) -> bool:
 
 
 def _described(model: nn.Module) -> str:
-    """Hash of all that decides a model's numbers besides its tensors: its configuration and that of its adapters."""
+    """
+    Hash of all that decides a model's numbers besides its tensors: its configuration, that of its adapters, and the
+    mixed precision of one that is sharded.
+    """
     config = model.config.to_dict() if hasattr(model, "config") else {}
     adapters = {
         name: (name in active_adapters(model), {k: v for k, v in adapter.to_dict().items() if k not in _VOLATILE})
         for name, adapter in getattr(model, "peft_config", {}).items()
     }
-    return digest([{k: v for k, v in config.items() if k not in _VOLATILE}, adapters])
+    described = [{k: v for k, v in config.items() if k not in _VOLATILE}, adapters]
+    return digest(described + [precision] if (precision := sharded_precision(model)) else described)
 
 
 def weights_identity(weights: dict[str, torch.Tensor]) -> str:

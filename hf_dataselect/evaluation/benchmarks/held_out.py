@@ -57,6 +57,10 @@ class HeldOut(RowsBenchmark):
         benchmark._check()
         return benchmark
 
+    @property
+    def generates(self) -> bool:
+        return bool(self.metrics)
+
     def _check(self) -> None:
         check_metrics(self.metrics)
         if self.metrics and self.records.images:
