@@ -24,6 +24,7 @@ from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
 from .engines.runtime.loading import check_causal_lm, check_model_folder, tokenizer_of
 from .engines.runtime.runtime import Runtime
+from .engines.runtime.sharding import sharding_as_loaded
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
 from .pipeline import check_budget, check_diversity, needs_of, rows_asked, select
@@ -138,7 +139,7 @@ class SelectionPlan:
         records, needs = self.records, self.needs
         check_causal_lm(model)
         if self.uses_model:
-            check_sharded(sharding, self.method, needs, self.judge, records.images)
+            check_sharded(sharding or sharding_as_loaded(model), self.method, needs, records.images)
         rows_asked(self.budget, self.selector, len(records))
         if self.budget.groups is not None:
             self.budget.groups.of(records.dataset)

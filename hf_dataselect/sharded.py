@@ -9,15 +9,12 @@ from .engines.runtime.sharding import USE_FSDP2
 WAY_OUT = "run `hf-dataselect select` in a launch without sharding, and train on the rows that it saves"
 #: Of the needs of a method, those that no sharded model meets, and why.
 REFUSED = {
-    "generation": "generates answers with the model, which FSDP2 can't do exactly",
     "all weights": "tunes weights of the model itself, and FSDP2 rounds their sums in another way",
     "training": "trains the model again and again",
 }
 
 
-def check_sharded(
-    sharding: str | None, method: str, needs: Collection[str], judge: str | None = None, images: str | None = None
-) -> None:
+def check_sharded(sharding: str | None, method: str, needs: Collection[str], images: str | None = None) -> None:
     """
     Refuse a method that runs the model in a way that it can't be run in where it is sharded.
 
@@ -28,8 +25,6 @@ def check_sharded(
             The method.
         needs (`Collection`):
             What it needs, see [`~selector.Need`].
-        judge (`str`, *optional*):
-            Its judge.
         images (`str`, *optional*):
             Column of the images of the rows.
 
@@ -45,8 +40,6 @@ def check_sharded(
         if need in needs:
             options = ", `warmup: lora` without `layers`" if need == "all weights" else ""
             raise ValueError(f"{said}; it {why}. Use another method{options}, or {WAY_OUT}.")
-    if judge == "self":
-        raise ValueError(f"{said}; `judge='self'` generates with it. Give 'model:...' or 'openai:...', or {WAY_OUT}.")
     if images is not None:
         raise ValueError(
             f"{said}; rows have images (`{images}`), which not every pass reads. Remove them, or {WAY_OUT}."

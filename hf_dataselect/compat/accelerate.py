@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+from accelerate.utils import align_module_device
 
 from .installed import attribute, imported
 
@@ -54,6 +56,33 @@ def without_autocast(forward: Callable | None) -> Callable | None:
     while isinstance(converted := getattr(function, "__wrapped__", None), kind):
         function = converted.model_forward.__wrapped__
     return function
+
+
+def device_of(module: Any) -> torch.device:
+    """
+    Where a model or a layer takes its inputs: the device of its first parameter, or the `execution_device` of the hook
+    `_hf_hook` where that is offloaded, on no device but while it computes. Seen on accelerate 1.15.0; where the hook
+    is missing, the device is `meta`.
+    """
+    device = next(module.parameters()).device
+    if device.type != "meta":
+        return device
+    hooks = (getattr(part, "_hf_hook", None) for part in module.modules())
+    devices = (getattr(hook, "execution_device", None) for hook in hooks)
+    return torch.device(next((given for given in devices if given is not None), device))
+
+
+def is_offloaded(model: Any) -> bool:
+    """Whether `device_map` keeps weights of a model in main memory or on disk, and loads each layer as it computes."""
+    return any(parameter.is_meta for parameter in model.parameters())
+
+
+def offloaded_tensor(model: Any, name: str) -> Any:
+    """A parameter or buffer, by its name in the state, of a layer that is offloaded, in main memory."""
+    owner, _, own = name.rpartition(".")
+    module = model.get_submodule(owner)
+    with align_module_device(module, "cpu"):
+        return getattr(module, own).detach()
 
 
 def own_optimizer(optimizer: Any) -> Any:

@@ -115,7 +115,7 @@ class MoDS(Selector):
             raise ValueError(f"`selection_kwargs`: seed_rows={self.seed_rows} must be a part up to 1.0, or a count.")
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "prompt", "model", "generation"}) | needs_of_warmup(self)
+        return frozenset({"text", "prompt", "model"}) | needs_of_warmup(self)
 
     def extras(self) -> dict[str, str]:
         return {} if self.encoder == "model" else {"sentence_transformers": "embed"}

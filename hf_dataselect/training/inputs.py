@@ -130,17 +130,19 @@ def evaluable(args: DataSelectingConfig, held_out: list[HeldOut], named: list[Be
     The benchmarks that can run on the model as the run shards it; a warning names sets of evaluation rows that can't.
 
     Raises:
-        `ValueError`: a benchmark that generates with a model that is sharded by FSDP2, or none of those that decide
-            for the best checkpoint.
+        `ValueError`: a benchmark that can't run on a model that is sharded by FSDP2, or none of those that decide for
+            the best checkpoint.
     """
     sharding, benchmarks = sharding_of(args), [*held_out, *named]
-    if sharding is None:
+    if sharding in (None, "ZeRO-1", "ZeRO-2"):
         return benchmarks
-    generating = [benchmark.name or "benchmark_metrics" for benchmark in benchmarks if benchmark.generates]
-    if sharding == "FSDP2" and generating:
+    if args.use_vllm:
+        raise ValueError(f"`use_vllm=True`: vLLM can't take the weights of a model that {sharding} shards. Remove it.")
+    elsewhere = [benchmark.name for benchmark in benchmarks if benchmark.runs_elsewhere]
+    if sharding == "FSDP2" and elsewhere:
         raise ValueError(
-            f"`benchmarks`: {', '.join(generating)} can't generate answers with a model that FSDP2 shards. Remove "
-            "them, and evaluate the saved model in a launch without sharding."
+            f"`benchmarks`: {', '.join(elsewhere)} can't run on a model that FSDP2 shards. Remove it, and evaluate "
+            "the saved model in a launch without sharding."
         )
     if sharding == "FSDP2" and not any(rows.records.images for rows in held_out):
         return benchmarks

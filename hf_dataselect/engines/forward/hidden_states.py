@@ -9,6 +9,7 @@ import torch
 from accelerate.utils import is_peft_model
 from torch import nn
 
+from ...compat.accelerate import device_of
 from ..runtime.batching import WIDTHS, padded, rounded
 from ..runtime.model_state import evaluating, scoring, scoring_dtype, unprepared
 from ..runtime.model_state import positions as positions_of
@@ -32,7 +33,7 @@ def state_width(model: nn.Module) -> int:
     if model in _widths:
         return _widths[model]
     inner = model.get_base_model() if is_peft_model(model) else model
-    token = torch.zeros((1, 1), dtype=torch.int64, device=next(model.parameters()).device)
+    token = torch.zeros((1, 1), dtype=torch.int64, device=device_of(model))
     with torch.no_grad(), evaluating(model), unprepared(model), callable_by_parts(model):
         _widths[model] = inner.base_model(input_ids=token, use_cache=False).last_hidden_state.shape[-1]
     return _widths[model]
@@ -65,7 +66,7 @@ def hidden_state(
         did not fit in memory.
     """
     inner = model.get_base_model() if is_peft_model(model) else model
-    device, columns = next(model.parameters()).device, state_width(model) * max(1, len(layers)) + with_loss
+    device, columns = device_of(model), state_width(model) * max(1, len(layers)) + with_loss
 
     def compute(batch: np.ndarray) -> np.ndarray:
         ids = [ids for ids, _ in rows.take(batch)]

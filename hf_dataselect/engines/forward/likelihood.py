@@ -18,6 +18,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 from transformers import Cache
 
+from ...compat.accelerate import device_of
 from ...compat.peft import adapts_layers_only
 from ...compat.sharding import unsharded_type
 from ...compat.transformers import attention_implementation, cache_for_rows, growing_cache
@@ -118,7 +119,7 @@ def _scorer(
     share their first `skip` tokens, whose KV cache is `past`. And the number of tokens of `prefix` that may be
     skipped: 0 if KV caches can't be used.
     """
-    device = next(model.parameters()).device
+    device = device_of(model)
     inner = model.get_base_model() if is_peft_model(model) else model
     filler = 1 if getattr(inner.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
     logits_of, skipped = logits_at(model, inner, device, prefix)
@@ -241,7 +242,7 @@ def logits_at(
             part = slice(first, min(first + chunk, len(positions)))
             size, weight = part.stop - first, next(head.parameters())
             taken = nn.functional.pad(hidden[part], (0, 0, 0, rounded(size, HEAD_ROWS, weight, chunk) - size))
-            logits = head_logits(taken.to(weight.device))[:size]
+            logits = head_logits(taken.to(device_of(head)))[:size]
             logits = logits * scale if scale != 1 else logits
             yield (torch.tanh(logits / cap) * cap if cap else logits), part
 
@@ -284,7 +285,7 @@ def same_logits(own: torch.Tensor, other: torch.Tensor) -> bool:
 def keys_and_values(model: nn.Module, ids: np.ndarray) -> Cache | None:
     """The model's KV cache of these tokens; `None` if the cache can't be extended by appending tokens."""
     inner = model.get_base_model() if is_peft_model(model) else model
-    begin = torch.from_numpy(ids.astype(np.int64)).to(next(model.parameters()).device)[None]
+    begin = torch.from_numpy(ids.astype(np.int64)).to(device_of(model))[None]
     return growing_cache(getattr(inner.base_model(input_ids=begin, use_cache=True), "past_key_values", None))
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...compat.accelerate import device_of
 from ...compat.transformers import attention_implementation
 from ..forward import likelihood
 from ..runtime.model_state import scoring, scoring_dtype
@@ -127,7 +128,7 @@ def _pair_scorer(
     """A function from an exemplar to a function from tasks to their losses after it; adds its tokens to `spent`."""
     examples = tasks.take(range(len(tasks)))
     one_process = replace(runtime, accelerator=None)  # ranks have different exemplars
-    padding = PADDING.get(next(model.parameters()).device.type, 0.25)
+    padding = PADDING.get(device_of(model).type, 0.25)
     probe = exemplars.take(rows[:1])[0][0][:64].copy() if len(rows) else np.zeros(0, np.int32)
     _, score_after, proven = likelihood._scorer(model, probe, mean_logit)
 

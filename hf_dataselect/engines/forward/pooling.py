@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...compat.accelerate import device_of
 from .wants import STATES, Want
 
 
 def states_of(inner: nn.Module, ids: np.ndarray) -> torch.Tensor:
     """Last hidden states (after the final norm) of token ids `(rows, width)` or `(width,)`, `(rows, width, size)`."""
-    tensor = torch.from_numpy(np.atleast_2d(ids).astype(np.int64)).to(next(inner.parameters()).device)
+    tensor = torch.from_numpy(np.atleast_2d(ids).astype(np.int64)).to(device_of(inner))
     return inner.base_model(input_ids=tensor, use_cache=False).last_hidden_state
 
 

@@ -13,6 +13,7 @@ from datasets import concatenate_datasets
 from jinja2 import TemplateError
 from torch import nn
 
+from ...compat.accelerate import device_of
 from ..forward.likelihood import common_prefix, logits_at
 from ..runtime.batching import padded
 from ..runtime.cached_map import Mapped, measured
@@ -191,7 +192,7 @@ def _next_token(
     rows of the head only, and the KV cache of the common prefix computed once.
     """
     inner = model.get_base_model() if is_peft_model(model) else model
-    device, start = next(model.parameters()).device, common_prefix(rows, todo)
+    device, start = device_of(model), common_prefix(rows, todo)
     logits_of, skipped = logits_at(model, inner, device, start, ids)
 
     def compute(batch: np.ndarray) -> np.ndarray:

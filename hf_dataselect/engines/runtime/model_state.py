@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...compat.accelerate import ORIGINAL_FORWARD, PREPARED, PREPARED_MARK, shared_states, without_autocast
+from ...compat.accelerate import (
+    ORIGINAL_FORWARD,
+    PREPARED,
+    PREPARED_MARK,
+    is_offloaded,
+    shared_states,
+    without_autocast,
+)
 from ...compat.bitsandbytes import REPACKS_FOR_CPU
 from ...compat.torch import HOOKS, cpu_has_bfloat16
 from ...compat.transformers import CAPTURING_FLAG, CHECKPOINTING_FLAGS, INPUT_GRADIENT_HOOKS
@@ -210,26 +217,31 @@ def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
 def scoring_dtype(model: nn.Module, name: str = "auto") -> torch.dtype:
     """
     The dtype to score in: `"auto"` is bfloat16 for float32 models on hardware with native support, the model's own
-    dtype otherwise; any other name is a torch dtype. Quantized models always keep their own, and sharded ones that of
-    their mixed precision policy, or their own.
+    dtype otherwise; any other name is a torch dtype. Quantized and offloaded models always keep their own, and sharded
+    ones that of their mixed precision policy, or their own.
 
     Raises:
-        [`SelectionError`]: another dtype than that of a sharded model.
+        [`SelectionError`]: another dtype than that of an offloaded or sharded model.
     """
-    sharded = computing_dtype(model)
-    if sharded is not None:
-        if name != "auto" and getattr(torch, name) != sharded:
-            raise SelectionError(
-                f"`selection_dtype={name!r}`: the model is sharded, and computes in {str(sharded)[6:]}. Use 'auto', "
-                "or shard it in that dtype (mixed precision, `dtype`)."
-            )
-        return sharded
+    if (sharded := computing_dtype(model)) is not None:
+        return _only(sharded, name, "sharded, and computes")
     own = getattr(model, "dtype", torch.float32)
     if getattr(model, "is_quantized", False):
         return own
+    if is_offloaded(model):
+        return _only(own, name, "offloaded, and computes")
     if name != "auto":
         return getattr(torch, name)
     return torch.bfloat16 if own == torch.float32 and has_fast_bfloat16(next(model.parameters()).device) else own
+
+
+def _only(own: torch.dtype, name: str, why: str) -> torch.dtype:
+    if name != "auto" and getattr(torch, name) != own:
+        raise SelectionError(
+            f"`selection_dtype={name!r}`: the model is {why} in {str(own)[6:]}. Use 'auto', or load it in that dtype "
+            "(`dtype`, mixed precision)."
+        )
+    return own
 
 
 def has_fast_bfloat16(device: torch.device) -> bool:

@@ -203,7 +203,8 @@ class Runtime:
         """Content hash of a model, for the namespace of a store; `None` without a cache."""
         if not self.cache_dir:
             return None
-        identity = identity_of(model)
+        with meeting():
+            identity = identity_of(model)
         if self.is_main:
             note_model(self.cache_dir, identity, model)
         return identity

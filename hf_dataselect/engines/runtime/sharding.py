@@ -22,7 +22,7 @@ from .ranks import meeting
 _ABSENT = object()
 
 
-def sharded_root(model: nn.Module | None) -> nn.Module | None:
+def sharded_root(model: Any) -> nn.Module | None:
     """
     The module of a model that FSDP2 shards, by whose forward weights are gathered; `None` if each rank holds all of
     them.
@@ -30,7 +30,7 @@ def sharded_root(model: nn.Module | None) -> nn.Module | None:
     Raises:
         [`SelectionError`]: it is sharded in another way.
     """
-    if model is None or not (distributed.is_available() and distributed.is_initialized()):
+    if not (isinstance(model, nn.Module) and distributed.is_available() and distributed.is_initialized()):
         return None
     from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
     from torch.distributed.tensor import DTensor
@@ -47,6 +47,11 @@ def sharded_root(model: nn.Module | None) -> nn.Module | None:
     if root is None and any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
         raise SelectionError(f"`model`: it is sharded by FSDP1. {USE_FSDP2}")
     return root
+
+
+def sharding_as_loaded(model: Any) -> str | None:
+    """How a model that was loaded already is sharded, as [`~compat.sharding.sharding_of`] says it."""
+    return None if sharded_root(model) is None else "FSDP2"
 
 
 #: Dimensions of meshes over which a layer computes a part of its result.
@@ -130,7 +135,7 @@ def callable_by_parts(model: nn.Module) -> Iterator[None]:
         backbone.forward = forward
     _running.append(parts)
     try:
-        with _head_gathered(root, head):
+        with meeting(), _head_gathered(root, head):
             yield
     finally:
         _running.remove(parts)
@@ -205,14 +210,13 @@ def in_step(make_pass: Callable[[], Any] | None = None) -> Iterator[None]:
         yield
         return
     parts.stepping = True
-    with meeting():
-        try:
-            yield
-            parts.stepping = False
-            while parts.working(0):
-                (make_pass or parts.pass_for_nothing)()
-        finally:
-            parts.stepping = False
+    try:
+        yield
+        parts.stepping = False
+        while parts.working(0):
+            (make_pass or parts.pass_for_nothing)()
+    finally:
+        parts.stepping = False
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...compat.accelerate import offloaded_tensor
 from ...compat.bitsandbytes import as_repacked
 from ...compat.peft import active_adapters
 from ...compat.sharding import sharded_precision
@@ -37,11 +39,14 @@ def model_identity(model: nn.Module) -> str:
     """
     Content hash of a model: its configuration and all its weights, adapters included.
 
-    It is the same where the model is sharded, unless FSDP2 computes in another dtype than that of the weights: each
-    tensor is gathered in turn, so that all ranks have to ask. Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
+    It is the same where the model is offloaded or sharded, unless FSDP2 computes in another dtype than that of the
+    weights: each tensor is loaded or gathered in turn, so that all ranks have to ask.
+
+    Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
     exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements.
     """
-    return _hashed(hashlib.blake2b(_described(model).encode(), digest_size=16), _state(model))
+    hasher = hashlib.blake2b(_described(model).encode(), digest_size=16)
+    return _hashed(hasher, _state(model), partial(offloaded_tensor, model))
 
 
 #: Inside [`identities_remembered`]: of a model, hash of its configuration, marks of its tensors, identity.
@@ -118,10 +123,10 @@ def weights_identity(weights: dict[str, torch.Tensor]) -> str:
     return _hashed(hashlib.blake2b(digest_size=16), weights)
 
 
-def _hashed(hasher: Any, weights: dict[str, Any]) -> str:
+def _hashed(hasher: Any, weights: dict[str, Any], read: Callable[[str], torch.Tensor] | None = None) -> str:
     for name, tensor in sorted(weights.items()):
         if isinstance(tensor, torch.Tensor):
-            tensor = whole_tensor(tensor)
+            tensor = whole_tensor(read(name) if read and tensor.is_meta else tensor)
             bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
             width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)
             hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

@@ -57,10 +57,6 @@ class HeldOut(RowsBenchmark):
         benchmark._check()
         return benchmark
 
-    @property
-    def generates(self) -> bool:
-        return bool(self.metrics)
-
     def _check(self) -> None:
         check_metrics(self.metrics)
         if self.metrics and self.records.images:

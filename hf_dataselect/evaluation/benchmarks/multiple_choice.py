@@ -68,10 +68,6 @@ class MultipleChoice(RowsBenchmark):
     #: Few-shot examples by subject.
     examples: dict[str | None, list[Item]] = field(init=False, repr=False, default_factory=dict)
 
-    @property
-    def generates(self) -> bool:
-        return False
-
     def __post_init__(self):
         super().__post_init__()
         if self.shots < 0:
