@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from datasets import Dataset
 
-from .compat.sharding import shard, sharding_by
+from .compat.sharding import sharding_by
 from .data.preferences import scored_columns
 from .data.records import Records
 from .data.targets import load_target
@@ -18,6 +18,7 @@ from .engines.llm.judge_options import JudgeOptions
 from .engines.runtime.loading import load_processing_class, load_tuned_model
 from .engines.runtime.model_state import preserved_accelerate_state
 from .engines.runtime.runtime import Runtime
+from .engines.runtime.sharding import place
 from .engines.store.files import cache_folder, check_writable, default_cache_dir
 from .options import typed_options
 from .plan import SelectionPlan
@@ -179,8 +180,8 @@ def select_dataset(
         model_id, loaded = name_of(model), None
         if plan.uses_model:
             loaded = load_tuned_model(model, **model_kwargs) if isinstance(model, str) else model
-            if sharding == "FSDP2":
-                shard(accelerator, loaded)
+            if sharding is not None:
+                place(loaded, accelerator, sharding)
             elif isinstance(model, str) and getattr(loaded, "hf_device_map", None) is None:
                 loaded.to(accelerator.device)
         ctx = plan.context(tokenizer, loaded, runtime, model_id, plan.load_judge(runtime, loaded, tokenizer))

@@ -5,6 +5,8 @@ from collections.abc import Collection
 from .engines.runtime.sharding import USE_FSDP2
 
 
+#: Ways of sharding in which each rank holds all weights until training begins.
+WHOLE = (None, "ZeRO-0", "ZeRO-1", "ZeRO-2")
 #: What else to do.
 WAY_OUT = "run `hf-dataselect select` in a launch without sharding, and train on the rows that it saves"
 #: Of the needs of a method, those that no sharded model meets, and why.
@@ -31,7 +33,7 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str], ima
     Raises:
         `ValueError`: what can't be done, and what to do instead.
     """
-    if sharding in (None, "ZeRO-0", "ZeRO-1", "ZeRO-2"):  # before training, each rank holds all weights
+    if sharding in WHOLE:
         return
     said = f"`selection_method={method!r}` runs the model, which {sharding} shards"
     if sharding != "FSDP2":

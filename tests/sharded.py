@@ -22,9 +22,9 @@ from tests.tiny import tiny_tokenizer
 from tests.tiny_training import tiny_trainer
 
 
-#: LESS on a few rows, with a warm-up of three updates of two rows.
-LESS = {"warmup_fraction": 0.25, "warmup_epochs": 1, "warmup_learning_rate": 1e-3, "warmup_gradient_accumulation": 1}
-LESS |= {"projection_dim": 64, "lora_r": 2}
+#: LESS on a few rows, with a warm-up of two updates.
+LESS = {"warmup_fraction": 0.3, "warmup_epochs": 1, "warmup_batch_size": 1, "warmup_gradient_accumulation": 1}
+LESS |= {"warmup_learning_rate": 1e-3, "projection_dim": 64, "lora_r": 2}
 
 
 def rows() -> TokenRows:
@@ -49,16 +49,11 @@ def passes(model: torch.nn.Module, runtime: Runtime) -> dict[str, np.ndarray]:
     }
 
 
-def selected(folder: Path, ranks: int, **options) -> tuple[np.ndarray, list[float], torch.nn.Module]:
-    """Scores of LESS, and the losses of the training and of the evaluation after it, whose updates are of two rows."""
-    given = {
-        "selection_target": str(folder / "target.jsonl"),
-        "selection_budget": 4,
-        "eval_dataset": alpaca(3, seed=7),
-    }
-    given |= {"selection_dtype": "auto", "max_steps": 2, "per_device_train_batch_size": 2 // ranks}
-    less = LESS | {"warmup_batch_size": 2 // ranks}
-    trainer = tiny_trainer(folder / f"{ranks} ranks", "less", less, **given, **options)
+def selected(folder: Path, **options) -> tuple[np.ndarray, list[float], torch.nn.Module]:
+    """Scores of LESS, and the losses of the training and of the evaluation after it."""
+    given = {"selection_target": str(folder.parent / "target.jsonl"), "selection_budget": 4, "max_steps": 2}
+    given |= {"eval_dataset": alpaca(3, seed=7), "train_dataset": alpaca(12)}
+    trainer = tiny_trainer(folder, "less", LESS, **given, **options)
     trainer.train()
     losses = [entry[name] for entry in trainer.state.log_history for name in entry if "loss" in name]
     return trainer.selection.scores, losses, trainer.model
@@ -88,15 +83,15 @@ def of_rank(folder: Path, fails: int) -> None:
         raise ValueError("this rank fails")
 
     accelerator = Accelerator(cpu=True)
-    rank, ranks = accelerator.process_index, accelerator.num_processes
-    config = DistributedConfig(fsdp_size=ranks)
+    rank, config = accelerator.process_index, DistributedConfig(fsdp_size=accelerator.num_processes)
     model = AutoModelForCausalLM.from_pretrained(folder / "model", distributed_config=config)
     runtime = Runtime(accelerator, batch_tokens=100, silent=True)
     found = passes(model, runtime) | {"sharded": sharded(model), "identity": model_identity(model)}
-    AcceleratorState._reset_state()
     options = {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
-    scores, losses, trained = selected(folder, ranks, **options)
-    found |= {"less": scores, "losses": losses, "sharded by accelerate": sharded(trained)}
+    for name, given in {"whole": {}, "sharded by accelerate": options}.items():
+        AcceleratorState._reset_state()
+        found[f"scores {name}"], found[f"losses {name}"], trained = selected(folder / name, **given)
+        found[name] = sharded(trained)
     np.savez(folder / f"{rank}.npz", **found)
     if rank == fails:
         model.get_input_embeddings().register_forward_hook(fail)

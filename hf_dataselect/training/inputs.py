@@ -19,6 +19,7 @@ from ..evaluation.benchmarks.held_out import HeldOut
 from ..plan import SelectionPlan
 from ..selector import Selector, method_name
 from ..service import load_tokenizer_of, name_of
+from ..sharded import WHOLE
 from .callbacks import by_pir
 from .config import DataSelectingConfig
 
@@ -134,7 +135,7 @@ def evaluable(args: DataSelectingConfig, held_out: list[HeldOut], named: list[Be
             the best checkpoint.
     """
     sharding, benchmarks = sharding_of(args), [*held_out, *named]
-    if sharding in (None, "ZeRO-1", "ZeRO-2"):
+    if sharding in WHOLE:
         return benchmarks
     if args.use_vllm:
         raise ValueError(f"`use_vllm=True`: vLLM can't take the weights of a model that {sharding} shards. Remove it.")

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import SFTTrainer
 
-from ..compat.sharding import shard, sharding_of
+from ..compat.sharding import sharding_of
 from ..compat.transformers import put_first
 from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation, tag_names
 from ..context import Context
@@ -27,7 +27,7 @@ from ..engines.runtime.loading import load_tuned_model, tokenizer_of
 from ..engines.runtime.model_state import broadcast_weights
 from ..engines.runtime.phase import doing
 from ..engines.runtime.ranks import meeting, training_phase
-from ..engines.runtime.sharding import sharded_root
+from ..engines.runtime.sharding import place, sharded_root
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
 from ..evaluation.report.model_card import extend_card
@@ -38,6 +38,7 @@ from ..runs.publish import push_selected, selected_dataset, selection_card
 from ..selection import Selection
 from ..selector import Selector
 from ..service import name_of
+from ..sharded import WHOLE
 from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
 from .inputs import (
@@ -166,8 +167,8 @@ class DataSelectingTrainer(OnlineTrainer):
     @property
     def replicated(self) -> bool:
         """Whether there are several ranks, each with the whole model."""
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.accelerator.parallelism_config is not None
-        return self.accelerator.num_processes > 1 and not sharded and sharded_root(self.model) is None
+        whole = sharding_of(self.args) in WHOLE and sharded_root(self.model) is None
+        return self.accelerator.num_processes > 1 and whole and self.accelerator.parallelism_config is None
 
     @property
     def run_folder(self) -> Path:
@@ -197,8 +198,8 @@ class DataSelectingTrainer(OnlineTrainer):
         The model, its flags and the random state are restored afterwards, bit for bit.
         """
         self._refuse_edited()
-        if self.plan.uses_model and sharding_of(self.args) == "FSDP2":
-            shard(self.accelerator, self.model)  # as training would before its first step, which finds it sharded
+        if self.plan.uses_model:
+            place(self.model, self.accelerator, sharding_of(self.args))
         with locked(self.run_folder):
             self._selection = self.plan.select(with_trials(self), self.run_folder, self.recipe | self.args.given)
         self.train_dataset, self._prepared = self._candidates, False

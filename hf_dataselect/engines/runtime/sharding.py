@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import is_peft_model
 from torch import distributed, nn
 
-from ...compat.sharding import fsdp_param_dtype, not_launched_sharded, trained_beside_shards
+from ...compat.sharding import fsdp_param_dtype, not_launched_sharded, shard, trained_beside_shards
 from ...compat.torch import HOOKS
 from ...errors import SelectionError
 from .ranks import meeting
@@ -47,6 +48,17 @@ def sharded_root(model: Any) -> nn.Module | None:
     if root is None and any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
         raise SelectionError(f"`model`: it is sharded by FSDP1. {USE_FSDP2}")
     return root
+
+
+def place(model: nn.Module, accelerator: Accelerator, sharding: str | None) -> None:
+    """
+    Put a model where it can be run, as training does before its first step: sharded by FSDP2, which training then
+    finds done; or, under DeepSpeed with all weights on each rank, on the device.
+    """
+    if sharding == "FSDP2":
+        shard(accelerator, model)
+    elif sharding is not None:
+        model.to(accelerator.device)
 
 
 def sharding_as_loaded(model: Any) -> str | None:
@@ -191,8 +203,9 @@ def _head_gathered(root: nn.Module, head: nn.Module | None) -> Iterator[None]:
             of_kind.update(before)
         for layer, name, parameter in sharded:
             setattr(layer, name, parameter)
-        for unit in units:
-            unit.reshard()
+        for unit in root.modules():  # the last ones keep their weights gathered after a pass
+            if isinstance(unit, FSDPModule):
+                unit.reshard()
 
 
 @contextmanager
