@@ -27,7 +27,7 @@ from ..engines.runtime.loading import load_tuned_model, tokenizer_of
 from ..engines.runtime.model_state import broadcast_weights
 from ..engines.runtime.phase import doing
 from ..engines.runtime.ranks import meeting, training_phase
-from ..engines.runtime.sharding import place, sharded_root
+from ..engines.runtime.sharding import place
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
 from ..evaluation.report.model_card import extend_card
@@ -166,9 +166,9 @@ class DataSelectingTrainer(OnlineTrainer):
 
     @property
     def replicated(self) -> bool:
-        """Whether there are several ranks, each with the whole model."""
-        whole = sharding_of(self.args) in WHOLE and sharded_root(self.model) is None
-        return self.accelerator.num_processes > 1 and whole and self.accelerator.parallelism_config is None
+        """Whether there are several ranks, each with all weights, or with those that were not sharded as it loaded."""
+        several = self.accelerator.num_processes > 1 and self.accelerator.parallelism_config is None
+        return several and sharding_of(self.args) in WHOLE
 
     @property
     def run_folder(self) -> Path:

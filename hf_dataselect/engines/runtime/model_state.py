@@ -143,10 +143,14 @@ def unprepare(module: nn.Module) -> None:
 
 
 def broadcast_weights(model: nn.Module) -> None:
-    """Broadcast the main process's parameters and buffers to all ranks, in place, as DDP does when training starts."""
+    """
+    Broadcast the main process's parameters and buffers to all ranks, in place, as DDP does when training starts; not
+    those that are sharded.
+    """
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
-            torch.distributed.broadcast(tensor, src=0)
+            if not hasattr(tensor, "to_local"):
+                torch.distributed.broadcast(tensor, src=0)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one_and_the_error_of_a_ran
     model.tie_weights()
     model.save_pretrained(tmp_path / "model")
     alpaca(4, seed=3).to_json(tmp_path / "target.jsonl")
-    zero, one = run_ranks(of_rank, tmp_path, 1, ranks=2, folder=tmp_path, patch=shard_on_cpus, timeout=120)
+    zero, one = run_ranks(of_rank, tmp_path, 1, ranks=2, folder=tmp_path, patch=shard_on_cpus)
     assert (zero.exitcode, zero.hung, one.exitcode, one.hung) == (1, False, 1, False), zero.log[-4000:] + one.log
     assert "ValueError: this rank fails" in one.log and "Rank 1 failed" in zero.log and "this rank fails" in zero.log
 
