@@ -183,6 +183,7 @@ def _head_gathered(root: nn.Module, head: nn.Module | None) -> Iterator[None]:
         of_kind.clear()
     for unit in units:
         unit.unshard()
+        unit.set_reshard_after_backward(False, recurse=False)
     # Tied weights are gathered by the embeddings' name only.
     sharded = [
         (layer, name, parameter)
@@ -203,6 +204,8 @@ def _head_gathered(root: nn.Module, head: nn.Module | None) -> Iterator[None]:
             of_kind.update(before)
         for layer, name, parameter in sharded:
             setattr(layer, name, parameter)
+        for unit in units:
+            unit.set_reshard_after_backward(True, recurse=False)
         for unit in root.modules():  # the last ones keep their weights gathered after a pass
             if isinstance(unit, FSDPModule):
                 unit.reshard()

@@ -19,12 +19,12 @@ _PHASES = [
     ("train", "length", "training", 2, "2nd step of the training", {}, "Training"),
 ]
 _FSDP2 = {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
-#: The same where the model is sharded.
-_SHARDED = [
+#: Scoring where the model is sharded.
+_SHARDED = next(
     (command, method, phase, call, f"{words}, sharded by FSDP2", options | _FSDP2, name)
     for command, method, phase, call, words, options, name in _PHASES
-    if method == "ifd"
-]
+    if phase == "scoring"
+)
 #: Seconds from the fault to the end of the other rank; and those that a group waits for a rank that is silent.
 _WITHIN, _TIMEOUT = 30.0, 10
 _SILENT = r"Rank 1 has not been heard of for \d+ s; it was at: "
@@ -58,6 +58,6 @@ def _again(command, method, phase, call, words, options, name, ranks=2) -> Case:
 CASES = [
     *(_failed(*phase, action) for phase in _PHASES for action in _ACTIONS),
     *(_again(*phase) for phase in _PHASES),
-    *(_failed(*phase, action, ranks=3) for phase in _SHARDED for action in ("kill", "raise")),
-    *(_again(*phase, ranks=3) for phase in _SHARDED),
+    _failed(*_SHARDED, "raise", ranks=3),
+    _again(*_SHARDED, ranks=3),
 ]
