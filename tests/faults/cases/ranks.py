@@ -18,7 +18,7 @@ _PHASES = [
     ("select", "ifd", "warm-up", 2, "2nd step of the warm-up", {}, "Warming up"),
     ("train", "length", "training", 2, "2nd step of the training", {}, "Training"),
 ]
-_FSDP2 = {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
+_FSDP2 = {"fsdp": "full_shard", "fsdp_config": {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
 #: Scoring where the model is sharded.
 _SHARDED = next(
     (command, method, phase, call, f"{words}, sharded by FSDP2", options | _FSDP2, name)
