@@ -130,7 +130,7 @@ def callable_by_parts(model: nn.Module) -> Iterator[None]:
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         """The backbone in place of the model, between the hooks of the model that gather and free weights."""
-        if parts.inside or backbone is root:
+        if parts.inside:
             return own(*args, **kwargs)
         before = vars(root).get("forward", _ABSENT)
         root.forward = own
@@ -143,7 +143,7 @@ def callable_by_parts(model: nn.Module) -> Iterator[None]:
         root.register_forward_pre_hook(parts.begin, prepend=True),
         root.register_forward_hook(parts.end, always_call=True),
     ]
-    if backbone is not inner:
+    if backbone is not root:
         backbone.forward = forward
     _running.append(parts)
     try:
@@ -153,7 +153,7 @@ def callable_by_parts(model: nn.Module) -> Iterator[None]:
         _running.remove(parts)
         for handle in handles:
             handle.remove()
-        if backbone is not inner:
+        if backbone is not root:
             _put_back(backbone, kept)
 
 
