@@ -317,6 +317,8 @@ DOCUMENTED = {
     "lm_eval.tasks",
     "sentence_transformers.util",
     "torch.distributed",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
     "torch.nn.functional",
     "torch.nn.parallel",
     "torch.utils.checkpoint",
