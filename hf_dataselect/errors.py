@@ -1,5 +1,6 @@
 """Errors that are the user's to correct, and how they, and texts of rows, are told."""
 
+import pickle
 import re
 from collections.abc import Callable
 from typing import Any
@@ -120,3 +121,12 @@ def explained(error: BaseException) -> str:
         root = root.__cause__
     cause = (getattr(root, "strerror", None) or str(root).strip() or type(root).__name__).splitlines()[0]
     return said if cause in said else f"{said} ({cause})"
+
+
+def sendable(error: Exception) -> Exception:
+    """The error, or its text where other processes can't unpickle it."""
+    try:
+        pickle.loads(pickle.dumps(error))
+        return error
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")

@@ -24,12 +24,14 @@ from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
 from .engines.runtime.loading import check_causal_lm, check_configuration, check_model_folder, tokenizer_of
 from .engines.runtime.runtime import Runtime
+from .engines.runtime.sharding import sharding_as_loaded
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
 from .pipeline import check_budget, check_diversity, needs_of, rows_asked, select
 from .runs.begin import enter_selection
 from .selection import Selection
 from .selector import Selector, method_name
+from .sharded import check_sharded
 
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ class SelectionPlan:
         """Whether selecting runs the model to be fine-tuned."""
         return "model" in self.needs or ("judge" in self.needs and self.judge == "self")
 
-    def check(self, model: Any, cache_dir: Path | None = None, sharded: bool = False) -> None:
+    def check(self, model: Any, cache_dir: Path | None = None, sharding: str | None = None) -> None:
         """
         Refuse what can't be selected, before any weights load.
 
@@ -127,8 +129,8 @@ class SelectionPlan:
                 The model to be fine-tuned, or its name; `None` if none was given.
             cache_dir (`Path`, *optional*):
                 Where results are kept.
-            sharded (`bool`, *optional*, defaults to `False`):
-                Whether the model is sharded across ranks.
+            sharding (`str`, *optional*):
+                How the model is sharded across ranks, see [`check_sharded`].
 
         Raises:
             `ValueError`: a model that is no causal language model, rows of another layout than the method reads, no
@@ -136,11 +138,8 @@ class SelectionPlan:
         """
         records, needs = self.records, self.needs
         check_causal_lm(model)
-        if self.uses_model and sharded:
-            raise ValueError(
-                f"`selection_method={self.method!r}` runs the model before it is sharded, which DeepSpeed and FSDP do "
-                "not allow yet: run `hf-dataselect select` first and train on the subset it saves."
-            )
+        if self.uses_model:
+            check_sharded(sharding or sharding_as_loaded(model), self.method, needs, records.images)
         rows_asked(self.budget, self.selector, len(records))
         if self.budget.groups is not None:
             self.budget.groups.of(records.dataset)

@@ -27,8 +27,9 @@ from .options import check_declared
 #: cached computations of `featurize`, which gets all rows; or those of `select`, too.
 Split = Literal["rows", "features", "selection"]
 #: What must be given: rows with a prompt apart from the answer, rows not tokenized yet, the pending fine-tune model,
-#: target-task examples, a judge that answers in words, the logits of a judge loaded here, a trainer.
-Need = Literal["prompt", "text", "model", "target", "judge", "digit logits", "training"]
+#: one all of whose weights can be tuned, target-task examples, a judge that answers in words, the logits of a judge
+#: loaded here, a trainer.
+Need = Literal["prompt", "text", "model", "all weights", "target", "judge", "digit logits", "training"]
 
 
 @dataclass(frozen=True)

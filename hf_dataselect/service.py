@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
 from datasets import Dataset
 
+from .compat.sharding import sharding_by
 from .data.preferences import scored_columns
 from .data.records import Records
 from .data.streams import on_disk
@@ -19,6 +19,7 @@ from .engines.llm.judge_options import JudgeOptions
 from .engines.runtime.loading import load_processing_class, load_tuned_model
 from .engines.runtime.model_state import preserved_accelerate_state
 from .engines.runtime.runtime import Runtime
+from .engines.runtime.sharding import place
 from .engines.store.files import cache_folder, check_writable, default_cache_dir
 from .options import typed_options
 from .plan import SelectionPlan
@@ -107,7 +108,8 @@ def select_dataset(
         cache_dir (`str`, *optional*, defaults to `$HF_DATASELECT_CACHE` or `"~/.cache/hf_dataselect"`):
             Where scores are kept, so that no row is scored twice; `None` keeps none.
         accelerator ([`~accelerate.Accelerator`], *optional*):
-            That of the training loop, if there is one.
+            That of the training loop, if there is one. If it shards by FSDP2, the model is sharded before it is run,
+            as `accelerator.prepare` would.
         output_dir (`str`, *optional*):
             Folder to write `recipe.yaml`, `versions.json`, `selection.json` and `scores.parquet` to.
 
@@ -165,9 +167,8 @@ def select_dataset(
             num_proc=num_proc,
             gradient_checkpointing=gradient_checkpointing,
         )
-        plan.check(
-            model, runtime.cache_dir, accelerator.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
-        )
+        sharding = sharding_by(accelerator)
+        plan.check(model, runtime.cache_dir, sharding)
         model_kwargs = model_kwargs or {}
         hub = {key: model_kwargs[key] for key in ("revision", "trust_remote_code") if key in model_kwargs}
         if tokenizer is None and model is not None:
@@ -184,7 +185,9 @@ def select_dataset(
         model_id, loaded = name_of(model), None
         if plan.uses_model:
             loaded = load_tuned_model(model, **model_kwargs) if isinstance(model, str) else model
-            if isinstance(model, str) and getattr(loaded, "hf_device_map", None) is None:
+            if sharding is not None:
+                place(loaded, accelerator, sharding)
+            elif isinstance(model, str) and getattr(loaded, "hf_device_map", None) is None:
                 loaded.to(accelerator.device)
         ctx = plan.context(tokenizer, loaded, runtime, model_id, plan.load_judge(runtime, loaded, tokenizer))
         selection = plan.select(ctx, folder, _recipe(plan, model_id))

@@ -4,6 +4,7 @@ import ast
 import importlib
 import inspect
 import json
+import os
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from hf_dataselect.compat import bitsandbytes as of_bitsandbytes
 from hf_dataselect.compat import datasets as of_datasets
 from hf_dataselect.compat import lm_eval as of_lm_eval
 from hf_dataselect.compat import peft as of_peft
+from hf_dataselect.compat import sharding as of_sharding
 from hf_dataselect.compat import torch as of_torch
 from hf_dataselect.compat import transformers as of_transformers
 from hf_dataselect.compat import trl as of_trl
@@ -161,13 +163,37 @@ def test_accelerate(monkeypatch):
     prepared = accelerator.prepare(optimizer)
     assert prepared is not optimizer and of_accelerate.own_optimizer(prepared) is optimizer
     assert of_accelerate.own_optimizer(optimizer) is optimizer
-    launching = source(importlib.import_module("accelerate.utils.launch"))
-    for name in ("ACCELERATE_USE_DEEPSPEED", "ACCELERATE_USE_FSDP"):
-        assert f'"{name}"' in launching, f"`accelerate launch` sets no {name}"
+
+
+def test_sharding(monkeypatch, tmp_path):
+    launching, args = (
+        source(importlib.import_module("accelerate.utils.launch")),
+        SimpleNamespace(fsdp=None, deepspeed=None),
+    )
+    zero3 = tmp_path / "zero3.json"
+    zero3.write_text('{"zero_optimization": {"stage": 3}}')
+    said = {
+        "FSDP1": {"ACCELERATE_USE_FSDP": "true"},
+        "FSDP2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"},
+        "ZeRO-2": {"ACCELERATE_USE_DEEPSPEED": "true"},
+        "ZeRO-1": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"},
+        "ZeRO-3": {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(zero3)},
+    }
+    for sharding, variables in said.items():
         with monkeypatch.context() as environment:
-            environment.setenv(name, "true")
-            assert of_accelerate.launched_sharded()
-    assert not of_accelerate.launched_sharded()
+            for name, value in variables.items():
+                assert f'"{name}"' in launching or name == "FSDP_VERSION", f"`accelerate launch` sets no {name}"
+                environment.setenv(name, value)
+            assert of_sharding.sharding_of(args) == sharding
+            with of_sharding.not_launched_sharded():
+                assert of_sharding.sharding_of(args) is None
+            assert os.environ.items() >= variables.items()
+    assert of_sharding.sharding_of(args) is None
+    args.deepspeed = {"zero_optimization": {"stage": 2}}
+    assert of_sharding.sharding_of(args) == "ZeRO-2"
+    args.fsdp, args.fsdp_config = True, {"version": 1}
+    assert of_sharding.sharding_of(args) == "FSDP1"
+    assert of_sharding.sharding_by(accelerate.Accelerator()) is None
 
 
 def test_peft():
@@ -292,6 +318,8 @@ DOCUMENTED = {
     "lm_eval.tasks",
     "sentence_transformers.util",
     "torch.distributed",
+    "torch.distributed.fsdp",
+    "torch.distributed.tensor",
     "torch.nn.functional",
     "torch.nn.parallel",
     "torch.utils.checkpoint",

@@ -1,10 +1,10 @@
 """What accelerate does not document."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from accelerate.utils import align_module_device, has_offloaded_params
 
@@ -36,14 +36,6 @@ def several_processes() -> bool:
     `ImportError` where it is missing.
     """
     return bool(attribute("accelerate", PartialState, "_shared_state")) and PartialState().num_processes > 1
-
-
-def launched_sharded() -> bool:
-    """
-    Whether `accelerate launch` was told to shard the model, by the environment variables that it sets:
-    `ACCELERATE_USE_DEEPSPEED` and `ACCELERATE_USE_FSDP`. Seen on accelerate 1.15.0; false where it sets others.
-    """
-    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("DEEPSPEED", "FSDP"))
 
 
 def out_of_memory(error: Exception) -> bool:
@@ -81,13 +73,11 @@ def is_offloaded(model: Any) -> bool:
     return any(map(has_offloaded_params, model.modules()))
 
 
-def device_of(module: Any) -> Any:
+def device_of(module: Any) -> torch.device:
     """
     Device that a module is run on: that of its first weight or, where that is offloaded, `execution_device` of its
     hook `_hf_hook`. Seen on accelerate 1.15.0; raises `ImportError` where they are missing.
     """
-    import torch
-
     device = next(module.parameters()).device
     hooked = next(filter(has_offloaded_params, module.modules()), None) if device.type == "meta" else None
     if hooked is None:

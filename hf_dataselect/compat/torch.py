@@ -33,6 +33,25 @@ def tensor_version(tensor: Any) -> int:
     return attribute("torch", tensor, "_version")
 
 
+def whole_tensor(tensor: Any) -> Any:
+    """A tensor that may be sharded across ranks, whole on each; all of them have to ask."""
+    return tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def local_part(tensor: Any) -> Any:
+    """What this rank holds of a tensor that may be sharded, the tensor itself if it is not; without its gradient."""
+    return tensor.detach().to_local() if hasattr(tensor, "to_local") else tensor.detach()
+
+
+def part_of(tensor: Any, like: Any) -> Any:
+    """What this rank holds of a whole tensor where it is sharded as another one is."""
+    if not hasattr(like, "to_local"):
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None).to_local()
+
+
 def after_optimizer_steps(function: Callable[..., None]) -> Any:
     """
     Call a function after each step of any optimizer, by `register_optimizer_step_post_hook` of

@@ -83,6 +83,8 @@ class Benchmark(ABC):
     at_end: bool = False
     #: What the context must provide besides the model: `"judge"`; the benchmark's `judge` is then set to its spec.
     needs: ClassVar[frozenset[str]] = frozenset()
+    #: Whether another library runs the model, in passes that ranks with parts of it can't make together.
+    runs_elsewhere: ClassVar[bool] = False
 
     def extras(self) -> dict[str, str]:
         """Required packages, each with the extra that installs it."""

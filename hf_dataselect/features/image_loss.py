@@ -10,7 +10,7 @@ from ..compat.trl import vision_collator
 from ..context import Context
 from ..data.images import image_mode, picture, stored_images
 from ..data.records import Records
-from ..engines.runtime.model_state import cast, evaluating, scoring_dtype
+from ..engines.runtime.model_state import scoring, scoring_dtype
 from .loss import AnswerLoss, answer_loss
 
 
@@ -65,7 +65,7 @@ def held_out_loss(records: Records, ctx: Context, label: str | None = None) -> A
                     logger.warning("Row %d of `%s`: %s", batch[i], records.name, str(error).splitlines()[0])
         return sums
 
-    with torch.no_grad(), evaluating(ctx.model), cast(ctx.model, scoring_dtype(ctx.model, ctx.runtime.dtype)):
+    with torch.no_grad(), scoring(ctx.model, scoring_dtype(ctx.model, ctx.runtime.dtype)):
         lengths = np.full(len(records), ctx.max_length or 1024)
         sums = ctx.runtime.map(compute, lengths, 3, label=label or "Scoring answers")
     ctx.runtime.book(forward_rows=len(records))

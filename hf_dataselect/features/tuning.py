@@ -22,6 +22,12 @@ def tuning_rows(records: Records, rows: np.ndarray, ctx: Context) -> TokenRows:
     return ctx.trained(records.subset(rows), parts=True).tokens
 
 
+def needs_of_warmup(options: Any) -> frozenset[str]:
+    """What a method needs for its warm-up, by its options `warmup` or `layers`."""
+    full = getattr(options, "warmup", "") == "full" or getattr(options, "layers", ())
+    return frozenset({"all weights"} if full else ())
+
+
 def check_warmup(ctx: Context, options: Any) -> None:
     """Raise [`SelectionError`], before anything is scored for the warm-up, for a model that can't be tuned so."""
     if options.warmup != "none":

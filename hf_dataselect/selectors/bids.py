@@ -27,6 +27,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.matchers import underserved
 from ..features.influences import Influences
+from ..features.tuning import needs_of_warmup
 from ..selector import Card, Need, Selector, Split
 
 
@@ -75,7 +76,7 @@ class BIDS(Influences, Selector):
     joins_examples: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"})
+        return frozenset({"text", "model", "target"}) | needs_of_warmup(self)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         features = super().featurize(records, ctx)

@@ -37,7 +37,7 @@ from ..engines.subset.target_similarity import Target, highest, unit
 from ..features.gradients import check_adapter, gradient_features
 from ..features.served import ServesTarget
 from ..features.target_rows import encode_target
-from ..features.tuning import WarmupOptions
+from ..features.tuning import WarmupOptions, needs_of_warmup
 from ..options import Interval
 from ..selector import Card, Need, Scores, Selector, Split
 
@@ -90,7 +90,7 @@ class GIST(WarmupOptions, ServesTarget, Selector):
     joins_examples: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"})
+        return frozenset({"text", "model", "target"}) | needs_of_warmup(self)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         taken = 1 if self.checkpoints == "last" else self.warmup_epochs

@@ -29,7 +29,7 @@ from ..context import Context
 from ..data.records import Records
 from ..errors import SelectionError
 from ..features.loss import answer_loss, prompt_features
-from ..features.tuning import check_warmup, tuned_on
+from ..features.tuning import check_warmup, needs_of_warmup, tuned_on
 from ..options import NonNegativeInt, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Scores, Selector, Split, Want
 
@@ -106,7 +106,7 @@ class IFD(Selector):
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss", "unconditional_loss")
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "prompt", "model"})
+        return frozenset({"text", "prompt", "model"}) | needs_of_warmup(self)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         if self.warmup == "none":

@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..features.influences import Influences
+from ..features.tuning import needs_of_warmup
 from ..selector import Card, Need, Selector, Split
 
 
@@ -76,4 +77,4 @@ class LESS(Influences, Selector):
     joins_examples: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"})
+        return frozenset({"text", "model", "target"}) | needs_of_warmup(self)

@@ -31,7 +31,7 @@ from ..features.generated_answers import generated_answers
 from ..features.hidden_states import Vectors, prompt_vectors
 from ..features.rewards import answer_rewards
 from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
-from ..features.tuning import check_warmup, tuned_on
+from ..features.tuning import check_warmup, needs_of_warmup, tuned_on
 from ..options import Interval, Number, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Selector, Split
 
@@ -117,7 +117,7 @@ class MoDS(Selector):
             raise ValueError(f"`selection_kwargs`: seed_rows={self.seed_rows} must be a part up to 1.0, or a count.")
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "prompt", "model"})
+        return frozenset({"text", "prompt", "model"}) | needs_of_warmup(self)
 
     def extras(self) -> dict[str, str]:
         return {} if self.encoder == "model" else {"sentence_transformers": "embed"}

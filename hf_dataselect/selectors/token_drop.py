@@ -25,7 +25,7 @@ from ..context import Context
 from ..data.records import Records
 from ..features.loss import answer_loss
 from ..features.target_rows import encode_target
-from ..features.tuning import check_warmup, tuned_on
+from ..features.tuning import check_warmup, needs_of_warmup, tuned_on
 from ..options import PositiveFloat, PositiveInt
 from ..selector import Card, Need, Scores, Selector, Split, Want
 
@@ -76,7 +76,7 @@ class TokenDrop(Selector):
     columns: ClassVar[tuple[str, ...] | None] = ("loss_before", "loss_after")
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"})
+        return frozenset({"text", "model", "target"}) | needs_of_warmup(self)
 
     def wants(self) -> frozenset[Want]:
         return frozenset({"loss"})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..compat.accelerate import launched_sharded
+from ..compat.sharding import sharding_of
 from ..data.records import Records
 from ..data.targets import load_target
 from ..errors import Checks, explained
@@ -102,8 +102,8 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
     """
     args, given = recipe.args, recipe.more
     refuse_options_of_one_run(args, _INSTEAD, "an audit")
-    if args.deepspeed or args.fsdp or launched_sharded():
-        raise ValueError("An audit trains one model again and again, which DeepSpeed and FSDP do not allow.")
+    if sharding := sharding_of(args):
+        raise ValueError(f"An audit trains one model again and again, which {sharding} does not allow.")
     rows, held_out = load_sources(recipe)
     if held_out is None:
         raise ValueError("`eval_dataset_name` is required: the rows whose loss scores are to predict.")

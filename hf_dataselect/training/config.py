@@ -104,9 +104,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         default=None,
         metadata={
             "help": "When rows are selected: 'once' (the default), before training, or a mapping like {every: 0.25}: "
-            "then the method chooses again with the model as it is. At most 1 is a part of an epoch, more are steps; "
-            "exclude_seen leaves out rows that were trained on; grow adds so many rows to those kept. Each time costs "
-            "a selection."
+            "the current model chooses again, at a cost each time. At most 1 is a part of an epoch, more are steps; "
+            "exclude_seen leaves out rows that were trained on; grow adds so many rows to those kept."
         },
     )
     selection_policy: str | None = field(
@@ -124,15 +123,12 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
         default=None,
         metadata={
             "help": "Held-out rows by domain, {math: FILE, code: {dataset: NAME, split: test}}: what training does to "
-            "each is measured at every evaluation and at the end, and a policy may follow it. More rows cost more "
-            "time."
+            "each is measured at every evaluation and at the end. More rows cost more time."
         },
     )
     guard_harm: NonNegativeFloat = field(
         default=0.01,
-        metadata={
-            "help": "Largest harm that `guard_dataset` allows: a relative increase of the loss of a domain's rows."
-        },
+        metadata={"help": "Largest harm that `guard_dataset` allows: how much the loss of a domain's rows may rise."},
     )
     selection_cache_dir: str | None = field(
         default_factory=default_cache_dir,
@@ -213,7 +209,6 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
             "of its own. Time grows with it. Default: by kind, 256 to 1024."
         },
     )
-
     hub_subset_id: str | None = field(
         default=None,
         metadata={
@@ -268,9 +263,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     @property
     def policy(self) -> Policy | None:
         """What selects while the model trains, with its options."""
-        if self.selection_policy is None:
-            return None
-        return load_policy(self.selection_policy, self.selection_policy_kwargs)
+        name = self.selection_policy
+        return None if name is None else load_policy(name, self.selection_policy_kwargs)
 
     @property
     def judge_options(self) -> JudgeOptions:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..compat.accelerate import launched_sharded
+from ..compat.sharding import sharding_of
 from ..data.guard_sets import load_guard
 from ..data.records import Records
 from ..engines.runtime.model_state import preserved
@@ -35,8 +35,8 @@ def guard_records(args: Any, records: Records) -> dict[str, Records]:
     Raises:
         `ValueError`: the model is sharded.
     """
-    if args.guard_dataset and (args.deepspeed or args.fsdp or launched_sharded()):
-        raise ValueError("`guard_dataset` can't be measured on a sharded model (DeepSpeed, FSDP): train without.")
+    if args.guard_dataset and (sharding := sharding_of(args)):
+        raise ValueError(f"`guard_dataset` can't be measured on a model that {sharding} shards: train without.")
     return load_guard(args.guard_dataset, records, MIN_EXAMPLES)
 
 

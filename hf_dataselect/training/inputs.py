@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
-from ..compat.accelerate import launched_sharded
+from ..compat.sharding import sharding_of
 from ..data.images import undecodable
 from ..data.preparation import Preparation
 from ..data.records import Records
@@ -19,6 +19,7 @@ from ..evaluation.benchmarks.held_out import HeldOut
 from ..plan import SelectionPlan
 from ..selector import Selector, method_name
 from ..service import load_tokenizer_of, name_of
+from ..sharded import WHOLE
 from .callbacks import by_pir
 from .config import DataSelectingConfig
 
@@ -106,7 +107,7 @@ def prepare_benchmarks(
     sets = eval_dataset if isinstance(eval_dataset, dict) else {"": eval_dataset}
     length = args.benchmark_max_new_tokens
     options = {"metrics": args.benchmark_metrics} | ({} if length is None else {"max_new_tokens": length})
-    held_out: list[Benchmark] = [
+    held_out: list[HeldOut] = [
         HeldOut.of(records, name=name, **options)
         for name, rows in sets.items()
         if isinstance(rows, Dataset)
@@ -121,8 +122,40 @@ def prepare_benchmarks(
             benchmark.judge = args.judge
         benchmark.prepare()
     if by_pir(args):
-        _check_best_by_pir(args, held_out + named)
-    return held_out + named
+        _check_best_by_pir(args, [*held_out, *named])
+    return evaluable(args, held_out, named)
+
+
+def evaluable(args: DataSelectingConfig, held_out: list[HeldOut], named: list[Benchmark]) -> list[Benchmark]:
+    """
+    The benchmarks that can run on the model as the run shards it; a warning names sets of evaluation rows that can't.
+
+    Raises:
+        `ValueError`: a benchmark that can't run on a model that is sharded by FSDP2, or none of those that decide for
+            the best checkpoint.
+    """
+    sharding, benchmarks = sharding_of(args), [*held_out, *named]
+    if sharding in WHOLE:
+        return benchmarks
+    if args.use_vllm:
+        raise ValueError(f"`use_vllm=True`: vLLM can't take the weights of a model that {sharding} shards. Remove it.")
+    elsewhere = [benchmark.name for benchmark in benchmarks if benchmark.runs_elsewhere]
+    if sharding == "FSDP2" and elsewhere:
+        raise ValueError(
+            f"`benchmarks`: {', '.join(elsewhere)} can't run on a model that FSDP2 shards. Remove it, and evaluate "
+            "the saved model in a launch without sharding."
+        )
+    if sharding == "FSDP2" and not any(rows.records.images for rows in held_out):
+        return benchmarks
+    if by_pir(args):
+        raise ValueError(f"`metric_for_best_model={args.metric_for_best_model!r}`: {NO_PIR % sharding} Use 'loss'.")
+    if benchmarks:
+        logger.warning("%s This run will have no PIR.", NO_PIR % sharding)
+    return []
+
+
+#: What is said of benchmarks that don't run.
+NO_PIR = "Benchmarks can't run on a model that %s shards, nor on rows with images where it is FSDP2."
 
 
 def _check_best_by_pir(args: DataSelectingConfig, benchmarks: list[Benchmark]) -> None:
@@ -131,8 +164,6 @@ def _check_best_by_pir(args: DataSelectingConfig, benchmarks: list[Benchmark]) -
         raise ValueError(f"{option} needs `baseline_dir`: PIR compares with it. Use 'loss' for the baseline itself.")
     if all(benchmark.at_end for benchmark in benchmarks):
         raise ValueError(f"{option} needs an `eval_dataset` or `benchmarks` that run before training ends.")
-    if args.deepspeed or args.fsdp or launched_sharded():
-        raise ValueError(f"{option}: benchmarks can't run on a sharded model (DeepSpeed, FSDP). Use 'loss'.")
     if not args.greater_is_better:
         raise ValueError(f"{option} with `greater_is_better=False` would keep the worst checkpoint. Leave it out.")
     logger.warning("%s: the PIR of a checkpoint that is chosen by it is biased upwards.", option)

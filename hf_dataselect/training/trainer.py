@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import SFTTrainer
 
-from ..compat.accelerate import launched_sharded
+from ..compat.sharding import sharding_of
 from ..compat.transformers import put_first
 from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation, tag_names
 from ..context import Context
@@ -28,6 +28,7 @@ from ..engines.runtime.loading import load_tuned_model, tokenizer_of
 from ..engines.runtime.model_state import broadcast_weights
 from ..engines.runtime.phase import doing
 from ..engines.runtime.ranks import meeting, training_phase
+from ..engines.runtime.sharding import place
 from ..engines.store.files import check_writable
 from ..engines.store.identity import model_identity
 from ..evaluation.report.model_card import extend_card
@@ -38,17 +39,11 @@ from ..runs.publish import push_selected, selected_dataset, selection_card
 from ..selection import Selection
 from ..selector import Selector
 from ..service import name_of
+from ..sharded import WHOLE
 from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
 from .guard import GuardCallback
-from .inputs import (
-    as_config,
-    load_processing_class_of,
-    prepare_benchmarks,
-    readable_rows,
-    sample_row,
-    selection_plan,
-)
+from .inputs import as_config, load_processing_class_of, prepare_benchmarks, readable_rows, sample_row, selection_plan
 from .online.trainer import OnlineTrainer
 from .resume import begin, checkpoint_to_resume, forget_evaluation, resume_run
 from .trained import TrainedCallback
@@ -124,8 +119,7 @@ class DataSelectingTrainer(OnlineTrainer):
         self.records = Records(train_dataset, args.dataset_text_field, formatting_func)
         target, selector = load_target(args.selection_target, self.records), selector and load_selector(selector)
         self.plan = selection_plan(args, self.records, target, selector)
-        sharded = bool(args.deepspeed or args.fsdp) or launched_sharded()
-        self.plan.check(model, args.runtime(None).cache_dir, sharded)
+        self.plan.check(model, args.runtime(None).cache_dir, sharding_of(args))
         check_writable(args.output_dir, "output_dir", make=False)
         if processing_class is None:
             processing_class = load_processing_class_of(model, args)
@@ -151,9 +145,6 @@ class DataSelectingTrainer(OnlineTrainer):
         # Weights that each rank draws by itself (a new adapter, added tokens) would differ until training begins.
         if self.replicated and not self.args.runtime(self.accelerator).agree(model_identity(self.model)):
             broadcast_weights(self.model)
-        if benchmarks and (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            logger.warning("Benchmarks can't run on a sharded model (DeepSpeed, FSDP): this run will have no PIR.")
-            evaluation.benchmarks = []
         # Before the trackers' own callbacks, which close their files when training ends.
         put_first(self, [SelectionCallback(self), self.trained, self.guard, evaluation])
 
@@ -173,9 +164,9 @@ class DataSelectingTrainer(OnlineTrainer):
 
     @property
     def replicated(self) -> bool:
-        """Whether there are several ranks, each with the whole model."""
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled or self.accelerator.parallelism_config is not None
-        return self.accelerator.num_processes > 1 and not sharded
+        """Whether there are several ranks, each with all weights, or with those that were not sharded as it loaded."""
+        several = self.accelerator.num_processes > 1 and self.accelerator.parallelism_config is None
+        return several and sharding_of(self.args) in WHOLE
 
     @property
     def run_folder(self) -> Path:
@@ -205,6 +196,8 @@ class DataSelectingTrainer(OnlineTrainer):
         The model, its flags and the random state are restored afterwards, bit for bit.
         """
         self._refuse_edited()
+        if self.plan.uses_model:
+            place(self.model, self.accelerator, sharding_of(self.args))
         with locked(self.run_folder):
             self._selection = self.plan.select(with_trials(self), self.run_folder, self.recipe | self.args.given)
         self.train_dataset, self._prepared = self._candidates, False

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.case import At, Nan
+from tests.sharded import shard_on_cpus
 
 
 #: What ends each phase, and whether the fault comes after it.
@@ -39,6 +40,7 @@ class Patch:
 
     def __call__(self, rank: int) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the tests run in the background
+        shard_on_cpus()
         self.done = {"scores": 0, "warm-up steps": 0, "training steps": 0}
         self.file = os.open(f"{self.tally}-{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._note()

@@ -242,7 +242,10 @@ def test_the_best_model_can_be_the_one_with_the_highest_pir(tmp_path, baseline):
         ({}, "needs `baseline_dir`"),
         ({"baseline_dir": "bm", "eval_dataset": None}, "needs an `eval_dataset`"),
         ({"baseline_dir": "bm", "greater_is_better": False}, "would keep the worst"),
-        ({"baseline_dir": "bm", "fsdp": "full_shard"}, "sharded"),
+        (
+            {"baseline_dir": "bm", "fsdp": True, "fsdp_config": {"version": 1}},
+            "can't run on a model that FSDP1 shards",
+        ),
     ],
 )
 def test_the_best_model_by_pir_is_refused_where_it_has_none(tmp_path, options, why):

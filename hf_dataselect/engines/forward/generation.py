@@ -3,15 +3,18 @@
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...compat.accelerate import device_of, out_of_memory
+from ...compat.sharding import sharding_by
 from ...errors import SelectionError
 from ..runtime.model_state import evaluating, positions
 from ..runtime.runtime import Runtime
+from ..runtime.sharding import USE_FSDP2, callable_by_parts, sharded_root
 from .vllm import vllm_ids
 
 
@@ -34,7 +37,7 @@ def _greedy(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     own, inner.generation_config = inner.generation_config, config
     try:
-        with evaluating(model):
+        with evaluating(model), callable_by_parts(model):
             yield
     finally:
         inner.generation_config = own
@@ -70,11 +73,10 @@ def generate_ids(
         raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
     accelerator = runtime.accelerator
     if accelerator is not None:
-        plugin = getattr(accelerator.state, "deepspeed_plugin", None)
-        if accelerator.distributed_type == "FSDP" or getattr(plugin, "zero_stage", 0) == 3:
+        if (sharding := sharding_by(accelerator)) in ("FSDP1", "ZeRO-3"):
             raise ValueError(
-                "`generate` needs the whole model on every rank, and FSDP or ZeRO-3 shards it. Generate with the "
-                "saved model in a launch without sharding."
+                f"`generate` can't run a model that {sharding} shards. {USE_FSDP2} Or generate with the saved model "
+                "in a launch without sharding."
             )
         model = accelerator.unwrap_model(model, keep_torch_compile=False)
     prompts = [tuple(map(int, prompt)) for prompt in prompts]
@@ -120,7 +122,7 @@ def generate_ids(
             mask[row, width - len(unique[i]) :] = 1
         try:
             # `synced_gpus=False`: ranks have different numbers of batches, and do not wait for each other
-            out = model.generate(
+            out = write(
                 input_ids=ids.to(device_of(model)),
                 attention_mask=mask.to(device_of(model)),
                 generation_config=config,
@@ -151,6 +153,8 @@ def generate_ids(
         result[:, : new.shape[1]] = np.where(ended > 0, 0, new + 1)
         return result
 
+    # `Trainer` gives a sharded model a method of its own, which gathers weights once more than the passes do.
+    write = model.generate if sharded_root(model) is None else partial(type(model).generate, model)
     with _greedy(model, config):
         lengths = [len(prompt) + max_new_tokens for prompt in unique]
         padded = runtime.map(answer, lengths, max_new_tokens, label=label, dtype=np.int32, most_padding=1)

@@ -11,9 +11,10 @@ from torch import nn
 
 from ...compat.accelerate import device_of
 from ..runtime.batching import WIDTHS, padded, rounded
-from ..runtime.model_state import cast, evaluating, scoring_dtype, unprepared
+from ..runtime.model_state import evaluating, scoring, scoring_dtype, unprepared
 from ..runtime.model_state import positions as positions_of
 from ..runtime.runtime import Runtime
+from ..runtime.sharding import callable_by_parts
 from ..runtime.token_rows import TokenRows
 from .likelihood import logits_at
 from .token_losses import token_losses
@@ -33,7 +34,7 @@ def state_width(model: nn.Module) -> int:
         return _widths[model]
     inner = model.get_base_model() if is_peft_model(model) else model
     token = torch.zeros((1, 1), dtype=torch.int64, device=device_of(model))
-    with torch.no_grad(), evaluating(model), unprepared(model):
+    with torch.no_grad(), evaluating(model), unprepared(model), callable_by_parts(model):
         _widths[model] = inner.base_model(input_ids=token, use_cache=False).last_hidden_state.shape[-1]
     return _widths[model]
 
@@ -96,6 +97,6 @@ def hidden_state(
         total = (hidden.float() * weights[..., None]).sum(1)
         return torch.cat([(total / weights.sum(1, keepdim=True)).cpu(), losses], 1).numpy()
 
-    with torch.no_grad(), evaluating(model), cast(model, scoring_dtype(model, runtime.dtype)):
+    with torch.no_grad(), scoring(model, scoring_dtype(model, runtime.dtype)):
         logits_of = logits_at(model, inner, device, np.zeros(0))[0] if with_loss else None
         return runtime.map(compute, rows.lengths, columns, dtype=np.float32)

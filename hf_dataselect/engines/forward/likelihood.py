@@ -20,6 +20,7 @@ from transformers import Cache
 
 from ...compat.accelerate import device_of, loaded
 from ...compat.peft import adapts_layers_only
+from ...compat.sharding import unsharded_type
 from ...compat.transformers import attention_implementation, cache_for_rows, growing_cache
 from ..runtime.batching import HEAD_ROWS, WIDTHS, rounded
 from ..runtime.cached_map import measured
@@ -215,7 +216,7 @@ def logits_at(
     def head_logits(run: Callable, hidden: torch.Tensor) -> torch.Tensor:
         if ids is None:
             return run(hidden)
-        if type(head) is not nn.Linear:
+        if unsharded_type(head) is not nn.Linear:
             return run(hidden)[:, ids]
         # A few ids cost nothing in float32, and bfloat16 is too coarse for logits that are compared.
         bias = None if head.bias is None else head.bias[ids].float()

@@ -9,7 +9,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 
 from ...compat.transformers import attention_implementation
-from ..runtime.model_state import cast, evaluating, scoring_dtype
+from ..runtime.model_state import scoring, scoring_dtype
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import missing
 from ..runtime.token_rows import TokenRows
@@ -65,7 +65,7 @@ def noisy_deltas(
     with missing(runtime, store, keys[first]) as stored:
         todo = np.sort(first[~stored.known])
         if len(todo):
-            with torch.no_grad(), evaluating(model), cast(model, dtype):
+            with torch.no_grad(), scoring(model, dtype):
                 score, _, _ = _scorer(model, np.zeros(0, np.int32), wants=("token losses",))
 
                 def compute(batch: np.ndarray) -> np.ndarray:

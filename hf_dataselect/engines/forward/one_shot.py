@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ...compat.accelerate import device_of
 from ...compat.transformers import attention_implementation
 from ..forward import likelihood
-from ..runtime.model_state import cast, evaluating, scoring_dtype
+from ..runtime.model_state import scoring, scoring_dtype
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import missing, of_part
 from ..runtime.token_rows import TokenRows
@@ -95,7 +96,7 @@ def one_shot_losses(
     plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
     # Tokens of forward passes: exemplars once, tasks once per exemplar, padding excluded.
     spent, size = np.zeros(1, np.int64), max(1, LOSSES // len(tasks))
-    with torch.no_grad(), evaluating(model), cast(model, target):
+    with torch.no_grad(), scoring(model, target):
         score = _pair_scorer(model, exemplars, tasks, rows, mean_logit, runtime, spent)
         for part in np.split(rows, range(size, len(rows), size)):
             several = label is not None and len(rows) > size
@@ -138,7 +139,7 @@ def _pair_scorer(
     """A function from an exemplar to a function from tasks to their losses after it; adds its tokens to `spent`."""
     examples = tasks.take(range(len(tasks)))
     one_process = replace(runtime, accelerator=None)  # ranks have different exemplars
-    padding = PADDING.get(next(model.parameters()).device.type, 0.25)
+    padding = PADDING.get(device_of(model).type, 0.25)
     probe = exemplars.take(rows[:1])[0][0][:64].copy() if len(rows) else np.zeros(0, np.int32)
     _, score_after, proven = likelihood._scorer(model, probe, mean_logit)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..runtime.model_state import cast, evaluating, scoring_dtype
+from ..runtime.model_state import scoring, scoring_dtype
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import missing
 from ..runtime.token_rows import TokenRows
@@ -120,7 +120,7 @@ def _pass(
 ) -> None:
     """Compute rows for all stores, and keep each batch as it is computed."""
     began = time.perf_counter()
-    with torch.no_grad(), evaluating(model), cast(model, scoring_dtype(model, runtime.dtype)):
+    with torch.no_grad(), scoring(model, scoring_dtype(model, runtime.dtype)):
         score, _, _ = _scorer(model, common_prefix(rows, todo), wants=tuple(stores))
         setup, more = (time.perf_counter() - began) / len(todo), {}
 

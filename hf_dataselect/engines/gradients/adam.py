@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ...compat.bitsandbytes import dequantized_moment
+from ...compat.torch import whole_tensor
 from ...errors import SelectionError
 
 
@@ -66,7 +67,7 @@ def _moment(state: dict, name: str, number: str) -> torch.Tensor | None:
         return None
     if value.dtype == torch.uint8:
         value = dequantized_moment(value, state, number)
-    return value.detach().to("cpu", torch.float32, copy=True)
+    return whole_tensor(value.detach()).to("cpu", torch.float32, copy=True)
 
 
 @dataclass

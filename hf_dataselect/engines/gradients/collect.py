@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from ...compat.transformers import attention_implementation
-from ..runtime.model_state import cast, evaluating, preserved, scoring_dtype
+from ..runtime.model_state import preserved, scoring, scoring_dtype
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import missing, of_part
 from ..runtime.stored_vectors import read_back
@@ -30,6 +31,8 @@ VERSION = 1
 _FACTS = 2
 #: Part of a batch that may be padding: each batch reads all weights anew, which costs as much as some 60 tokens.
 MOST_PADDING = 0.2
+#: A batch of one row.
+SHORTEST: Batch = [(np.arange(3, 6, dtype=np.int32), np.array([[1, 3]]))]
 _REMEDY = "a smaller `projection_dim`, fewer `gradient_bits`, or another `projection`"
 
 
@@ -167,7 +170,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
             in_memory = np.zeros((len(rows), empty.shape[1]), empty.dtype)
         if len(todo):
             check_room(store.folder and store.folder.parent, len(todo), store.record, _REMEDY)
-            with preserved(model), evaluating(model), cast(model, target):
+            with preserved(model), scoring(model, target):
                 if runtime.gradient_checkpointing:
                     recompute_layers(model)
                 with differentiated(model, layers, names, adam, projector) as differentiate:
@@ -188,6 +191,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
                     # A backward pass keeps the activations of all layers, a forward pass those of one.
                     options = {"batch_tokens": backward_tokens(runtime, rows.lengths[todo]), "rows": todo}
                     options |= {"label": label, "most_padding": MOST_PADDING}
+                    options["make_pass"] = partial(differentiate, SHORTEST)
                     result = runtime.map(compute, rows.lengths, numbers + 1, **options)[first[~known]]
                     facts[~known], fits[~known] = result[:, :-1], ~np.isnan(result[:, -1])
     facts, fits = facts[inverse], fits[inverse]

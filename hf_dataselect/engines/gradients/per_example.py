@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
+from ...compat.accelerate import device_of
 from ...errors import SelectionError
 from ..forward.likelihood import LOGIT_BYTES, _logit_scale, same_logits
 from .adam import AdamFeature
@@ -61,7 +62,7 @@ def differentiated(
     float32 `(rows, width + extra)`. Freezes all parameters and replaces `forward`s; see [`preserved`].
     """
     backward_of = _losses_and_backward(model, layers)
-    device = next(model.parameters()).device
+    device = device_of(model)
     filler = 1 if getattr(model.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
     half = any(layer.weight.dtype == torch.float16 for layer in layers.values())
     collected = _Collector(names, feature, projector, FLOAT16_SCALE if half else 1.0)
@@ -193,11 +194,11 @@ def _losses_and_backward(model: nn.Module, layers: dict[str, nn.Linear]) -> Call
     config = inner.config.get_text_config()
     head, backbone = inner.get_output_embeddings(), getattr(inner, "base_model", None)
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
-    device = next(model.parameters()).device
+    device = device_of(model)
     chunk = max(16, LOGIT_BYTES.get(device.type, 2**28) // (4 * config.vocab_size))
 
     def logits_of(hidden: torch.Tensor) -> torch.Tensor:
-        logits = head(hidden.to(next(head.parameters()).device))
+        logits = head(hidden.to(device_of(head)))
         logits = logits * scale if scale != 1 else logits
         return torch.tanh(logits / cap) * cap if cap else logits
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .model_state import cast, evaluating, scoring_dtype
+from .model_state import scoring, scoring_dtype
 from .runtime import Runtime
 from .shared_work import missing
 from .token_rows import TokenRows
@@ -129,8 +129,7 @@ def measured(
     with torch.no_grad(), ExitStack() as stack:
 
         def prepared(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-            stack.enter_context(evaluating(model))
-            stack.enter_context(cast(model, target))
+            stack.enter_context(scoring(model, target))
             return begin(todo)
 
         keys, lengths = rows.keys(), rows.lengths

@@ -21,6 +21,8 @@ from ...compat.accelerate import (
 from ...compat.bitsandbytes import REPACKS_FOR_CPU
 from ...compat.torch import HOOKS, cpu_has_bfloat16
 from ...compat.transformers import CAPTURING_FLAG, CHECKPOINTING_FLAGS, INPUT_GRADIENT_HOOKS
+from ...errors import SelectionError
+from .sharding import callable_by_parts, computing_dtype, sharded_root
 
 
 _FLAGS = ("training", "forward", *HOOKS, *CHECKPOINTING_FLAGS, *INPUT_GRADIENT_HOOKS, CAPTURING_FLAG, *PREPARED)
@@ -141,10 +143,14 @@ def unprepare(module: nn.Module) -> None:
 
 
 def broadcast_weights(model: nn.Module) -> None:
-    """Broadcast the main process's parameters and buffers to all ranks, in place, as DDP does when training starts."""
+    """
+    Broadcast the main process's parameters and buffers to all ranks, in place, as DDP does when training starts; not
+    those that are sharded.
+    """
     with torch.no_grad():
         for tensor in (*model.parameters(), *model.buffers()):
-            torch.distributed.broadcast(tensor, src=0)
+            if not hasattr(tensor, "to_local"):
+                torch.distributed.broadcast(tensor, src=0)
 
 
 @contextmanager
@@ -173,19 +179,29 @@ _MODES = ("training", REPACKS_FOR_CPU)
 
 
 @contextmanager
+def scoring(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
+    """
+    The model ready to score in its [`scoring_dtype`]: in eval mode and that dtype, and its backbone and its head can
+    be called by themselves, also where it is sharded. Afterwards it is as before.
+    """
+    with evaluating(model), cast(model, dtype), callable_by_parts(model):
+        yield model
+
+
+@contextmanager
 def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
     """
     Compute in another dtype: floating-point weights are replaced by copies in `dtype`, and `accelerate`'s autocast is
     off. The model's own parameters are not modified, and are restored afterwards. Costs the memory of one copy in
     `dtype`. Buffers (rotary frequencies) keep their dtype, and so do parameters that a module holds elsewhere than
-    under their names.
+    under their names, and those of a sharded model, which computes in a dtype of its own.
     """
     # Not through `parameter.data`: a new dtype there makes autograd drop the node that accumulates the gradient, and
     # with it the hooks by which DDP averages gradients across ranks.
     copies: dict[int, nn.Parameter] = {}  # by parameter: tied weights stay tied
     replaced = [
         (module, name, parameter)
-        for module in model.modules()
+        for module in (model.modules() if sharded_root(model) is None else ())
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if parameter.is_floating_point() and parameter.dtype != dtype
     ]
@@ -205,8 +221,19 @@ def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
 def scoring_dtype(model: nn.Module, name: str = "auto") -> torch.dtype:
     """
     The dtype to score in: `"auto"` is bfloat16 for float32 models on hardware with native support, the model's own
-    dtype otherwise; any other name is a torch dtype. Quantized models always keep their own.
+    dtype otherwise; any other name is a torch dtype. Quantized models always keep their own, and sharded ones that of
+    their mixed precision policy, or their own.
+
+    Raises:
+        [`SelectionError`]: another dtype than that of a sharded model.
     """
+    if (sharded := computing_dtype(model)) is not None:
+        if name not in ("auto", str(sharded)[6:]):
+            raise SelectionError(
+                f"`selection_dtype={name!r}`: the model is sharded, and computes in {str(sharded)[6:]}. Use 'auto', "
+                "or load it in that dtype (`dtype`, mixed precision)."
+            )
+        return sharded
     own = getattr(model, "dtype", torch.float32)
     if getattr(model, "is_quantized", False):
         return own

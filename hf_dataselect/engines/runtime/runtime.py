@@ -14,6 +14,7 @@ from accelerate.utils import broadcast, broadcast_object_list, gather_object
 from torch import nn
 
 from ...compat.accelerate import out_of_memory
+from ...errors import sendable
 from ..store.contents import note_model
 from ..store.identity import identity_of
 from ..store.row_store import RecordStore, RowStore, Stored
@@ -24,6 +25,7 @@ from .part import Part
 from .phase import Phased
 from .progress import progress_bar
 from .ranks import meeting, ranks
+from .sharding import in_step, refuse_to_halve
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class Runtime:
                 outcome = function(), None
                 pickle.dumps(outcome)
             except Exception as error:  # the other ranks would wait forever
-                outcome = None, _sendable(error)
+                outcome = None, sendable(error)
             if told is not None:
                 told.finish_on_main(number)
         elif told is not None:
@@ -206,7 +208,8 @@ class Runtime:
         """Content hash of a model, for the namespace of a store; `None` without a cache."""
         if not self.cache_dir:
             return None
-        identity = identity_of(model)
+        with meeting():
+            identity = identity_of(model)
         if self.is_main:
             note_model(self.cache_dir, identity, model)
         return identity
@@ -223,6 +226,7 @@ class Runtime:
         on_batch: Callable[[np.ndarray, np.ndarray], None] | None = None,
         dtype: type = np.float64,
         most_padding: float = MOST_PADDING,
+        make_pass: Callable[[], Any] | None = None,
     ) -> np.ndarray:
         """
         Compute `width` values per row, batch by batch, sharded across ranks.
@@ -245,6 +249,8 @@ class Runtime:
                 Called on the rank that computed a batch with its rows and results, before the next batch starts.
             most_padding (`float`, *optional*):
                 As in [`batches_by_tokens`].
+            make_pass (`Callable`, *optional*):
+                As in [`in_step`], for passes of a sharded model.
 
         Returns:
             `np.ndarray`: `(n, width)`, the same on all ranks; NaN for rows that are not in `rows`, and for a row that
@@ -255,7 +261,7 @@ class Runtime:
         queue = batches[self.rank :: self.world][::-1]
         result = np.zeros((len(lengths), width), dtype=dtype)
         limit = None  # rows x longest row that may fit, once a batch did not
-        with self.progress(sum(map(len, batches)), label) as bar:
+        with self.progress(sum(map(len, batches)), label) as bar, in_step(make_pass):
             while queue:
                 batch = queue.pop()
                 size = len(batch) * int(lengths[batch].max())
@@ -267,6 +273,7 @@ class Runtime:
                 except Exception as error:
                     if not out_of_memory(error):
                         raise
+                    refuse_to_halve(error)
                     if len(batch) > 1:
                         limit = min(size // 2, limit or size)
                         queue.append(batch)
@@ -285,16 +292,5 @@ class Runtime:
                         torch.cuda.empty_cache()
         result = self.sum(result)  # ranks hold disjoint rows, and zeros elsewhere
         if rows is not None:
-            untouched = np.ones(len(lengths), bool)
-            untouched[rows] = False
-            result[untouched] = np.nan
+            result[np.setdiff1d(np.arange(len(lengths)), rows)] = np.nan
         return result
-
-
-def _sendable(error: Exception) -> Exception:
-    """The error, or its text where other ranks can't unpickle it."""
-    try:
-        pickle.loads(pickle.dumps(error))
-        return error
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")

@@ -14,7 +14,8 @@ from torch import nn
 from ...compat.accelerate import with_offloaded
 from ...compat.bitsandbytes import as_repacked
 from ...compat.peft import active_adapters
-from ...compat.torch import after_optimizer_steps, tensor_version
+from ...compat.sharding import sharded_precision
+from ...compat.torch import after_optimizer_steps, tensor_version, whole_tensor
 
 
 def digest(value: Any) -> str:
@@ -36,6 +37,9 @@ def _plain(value: Any) -> Any:
 def model_identity(model: nn.Module) -> str:
     """
     Content hash of a model: its configuration and all its weights, adapters included.
+
+    It is the same where the model is offloaded or sharded, unless FSDP2 computes in another dtype than that of the
+    weights: each tensor is loaded or gathered in turn, so that all ranks have to ask.
 
     Each tensor counts with its name, shape, dtype, the exact integer sum of each row's bits (any single change and any
     exchange of rows shows, on any device, in any order of summation) and 256 evenly spaced elements.
@@ -101,13 +105,17 @@ def _same(marks: list[tuple], tensors: list[torch.Tensor]) -> bool:
 
 
 def _described(model: nn.Module) -> str:
-    """Hash of all that decides a model's numbers besides its tensors: its configuration and that of its adapters."""
+    """
+    Hash of all that decides a model's numbers besides its tensors: its configuration, that of its adapters, and the
+    mixed precision of one that is sharded.
+    """
     config = model.config.to_dict() if hasattr(model, "config") else {}
     adapters = {
         name: (name in active_adapters(model), {k: v for k, v in adapter.to_dict().items() if k not in _VOLATILE})
         for name, adapter in getattr(model, "peft_config", {}).items()
     }
-    return digest([{k: v for k, v in config.items() if k not in _VOLATILE}, adapters])
+    described = [{k: v for k, v in config.items() if k not in _VOLATILE}, adapters]
+    return digest(described + [precision] if (precision := sharded_precision(model)) else described)
 
 
 def weights_identity(weights: dict[str, torch.Tensor]) -> str:
@@ -119,6 +127,7 @@ def _hashed(hasher: Any, weights: Iterable[tuple[str, Any]]) -> str:
     """Hash of tensors by name, in the order of their names."""
     for name, tensor in weights:
         if isinstance(tensor, torch.Tensor):
+            tensor = whole_tensor(tensor)
             bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
             width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)
             hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())

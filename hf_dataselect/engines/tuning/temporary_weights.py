@@ -15,9 +15,11 @@ from torch import nn
 
 from ...compat.accelerate import is_offloaded
 from ...compat.peft import active_adapters, is_target_error, refused_targets
+from ...compat.torch import local_part, part_of, whole_tensor
 from ...errors import SelectionError
 from ..gradients.layers import linear_layers
 from ..runtime.model_state import preserved, unprepared
+from ..runtime.sharding import sharded_root
 
 
 _ADAPTER = "hf_dataselect_warmup"
@@ -28,8 +30,8 @@ def temporary_weights(model: nn.Module, settings: Any, images: bool = False) -> 
     The weights that the settings fine-tune, which are made inside the context.
 
     Raises:
-        [`SelectionError`]: offloaded weights, or `method="full"` on a quantized model; inside, layers that can't be
-            tuned.
+        [`SelectionError`]: offloaded weights, or `method="full"` on a quantized or a sharded model; inside, layers
+            that can't be tuned.
     """
     if is_offloaded(model):
         raise SelectionError(
@@ -38,6 +40,8 @@ def temporary_weights(model: nn.Module, settings: Any, images: bool = False) -> 
             "Load it in 4-bit or split over more GPUs, or take a method that only scores; for `ifd`, `warmup: none`."
         )
     if settings.method == "full":
+        if sharded_root(model) is not None:
+            raise SelectionError("A sharded model can't be tuned in full: use 'lora', and no `layers`.")
         if getattr(model, "is_quantized", False):
             raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
         return all_weights(model, settings)
@@ -123,7 +127,7 @@ def own_adapter(model: nn.Module, settings: Any):
             "weights: load it with `is_trainable=True`, or set `warmup` to `none`."
         )
     with _restored(parameters) as load:
-        yield model, lambda: parameters, load
+        yield model, lambda: {name: whole_tensor(parameter) for name, parameter in parameters.items()}, load
 
 
 @contextmanager
@@ -142,12 +146,12 @@ def all_weights(model: nn.Module, settings: Any):
 @contextmanager
 def _restored(parameters: dict[str, nn.Parameter]) -> Iterator[Any]:
     """A function that loads values of these parameters by name; on exit they have those of now, and their dtype."""
-    originals = {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
+    originals = {name: local_part(parameter).to("cpu", copy=True) for name, parameter in parameters.items()}
 
     def load(state: dict[str, torch.Tensor]) -> None:
         with torch.no_grad():
             for name, tensor in state.items():
-                parameters[name].copy_(tensor)
+                local_part(parameters[name]).copy_(part_of(tensor, parameters[name]))
 
     try:
         yield load
@@ -155,4 +159,4 @@ def _restored(parameters: dict[str, nn.Parameter]) -> Iterator[Any]:
         for name, parameter in parameters.items():
             if parameter.dtype != originals[name].dtype:  # TRL casts an adapter on a quantized model
                 parameter.data = parameter.data.to(originals[name].dtype)
-        load(originals)
+            local_part(parameter).copy_(originals[name])

@@ -21,6 +21,7 @@ from ...errors import SelectionError, TrainingDiverged
 from ..runtime.model_state import preserved, unprepared
 from ..runtime.ranks import training_phase
 from ..runtime.runtime import Runtime
+from ..runtime.sharding import trained_as_it_is
 from ..runtime.shared_work import alone
 from ..runtime.token_rows import TokenRows, labelled
 from ..store.files import check_cache
@@ -163,8 +164,9 @@ def _tuned(model, tokenizer, rows, settings, runtime, epochs=None, before=None):
                     "learning rate of the warm-up."
                 )
             runtime.book(warmup_rows=rows_tuned_on * settings.epochs)
+            tuned_weights = weights()  # all ranks together
             if writable and runtime.is_main:
-                state, facts = (weights(), []) if epochs is None else packed(epochs)
+                state, facts = (tuned_weights, []) if epochs is None else packed(epochs)
                 try:
                     save_tensors(saved, state, {"seconds": time.perf_counter() - started, "epochs": facts})
                 except OSError as error:
@@ -213,13 +215,14 @@ def _train(
             "logging_strategy": "no",
             "report_to": "none",
         }
-        args = SFTConfig(folder, **given)
-        # A copy: a tokenizer without a pad token is given one.
-        trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
-        by_row = dropout_by_row(tuned, settings.seed) if settings.dropout_by_row else nullcontext()
-        with by_row as rows_seen, training_phase(trainer, "Warming up"):
-            keep_to(trainer, [_WarmupBar(), *([rows_seen] if rows_seen else []), *callbacks])
-            runtime.account.tuning_seconds = trainer.train().metrics["train_runtime"]
+        with trained_as_it_is(tuned):
+            args = SFTConfig(folder, **given)
+            # A copy: a tokenizer without a pad token is given one.
+            trainer = SFTTrainer(tuned, args, train_dataset=rows, processing_class=deepcopy(tokenizer))
+            by_row = dropout_by_row(tuned, settings.seed) if settings.dropout_by_row else nullcontext()
+            with by_row as rows_seen, training_phase(trainer, "Warming up"):
+                keep_to(trainer, [_WarmupBar(), *([rows_seen] if rows_seen else []), *callbacks])
+                runtime.account.tuning_seconds = trainer.train().metrics["train_runtime"]
 
 
 class _WarmupBar(ProgressCallback):

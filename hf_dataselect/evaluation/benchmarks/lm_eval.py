@@ -13,7 +13,7 @@ import logging
 import numbers
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,6 +57,7 @@ class Harness(Benchmark):
     chat_template: bool | None = None
     at_end: bool = True
     loaded: dict[str, Any] = field(init=False, repr=False, default_factory=dict)
+    runs_elsewhere: ClassVar[bool] = True
 
     def __post_init__(self):
         for option, least in (("shots", 0), ("limit", 1), ("batch_size", 1)):

@@ -4,8 +4,8 @@ import logging
 from typing import Any
 
 from ...budget import Budget
-from ...compat.accelerate import launched_sharded
 from ...compat.peft import learns_prompt
+from ...compat.sharding import sharding_of
 from ...compat.trl import check_token_losses, is_default_collator
 from ...data.records import Records
 from ...policy import Policy
@@ -47,7 +47,7 @@ def check_policy_options(args: Any) -> None:
             "another method."
         )
     check_token_losses()
-    smoothing, sharded = args.label_smoothing_factor, args.deepspeed or args.fsdp or launched_sharded()
+    smoothing, sharding = args.label_smoothing_factor, sharding_of(args)
     refused = {
         "loss_type": (args.loss_type != "nll", args.loss_type, "weights can't be put into this loss: use 'nll'"),
         "label_smoothing_factor": (smoothing > 0, smoothing, "the smoothed loss can't be told row by row: use 0"),
@@ -63,7 +63,7 @@ def check_policy_options(args: Any) -> None:
             "it orders lines by their lengths: use 'random'",
         ),
         "ignore_data_skip": (args.ignore_data_skip, True, "a resumed run would draw other rows: use False"),
-        "deepspeed": (sharded, "(or FSDP)", "a policy has not been run on sharded models: train without"),
+        "deepspeed": (sharding, sharding, "a policy has not been run on sharded models: train without"),
         "parallelism_config": (
             args.parallelism_config is not None,
             args.parallelism_config,

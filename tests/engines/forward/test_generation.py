@@ -200,15 +200,11 @@ def test_wrong_calls_are_refused(model, tokenizer, prompts):
         generate(model, tokenizer, prompts, Runtime(batch_tokens=10), max_new_tokens=0)
     with pytest.raises(ValueError, match="`batch_tokens` must be at least 1, got -3"):
         generate(model, tokenizer, prompts, Runtime(batch_tokens=-3), max_new_tokens=1)
-    zero3 = SimpleNamespace(zero_stage=3)
-    for kind, plugin in (("FSDP", None), ("DEEPSPEED", zero3)):
-        sharded = SimpleNamespace(
-            device=torch.device("cpu"),
-            num_processes=1,
-            distributed_type=kind,
-            state=SimpleNamespace(deepspeed_plugin=plugin),
-        )
-        with pytest.raises(ValueError, match="FSDP or ZeRO-3"):
+    plugins = {"fsdp_plugin": SimpleNamespace(fsdp_version=1), "deepspeed_plugin": SimpleNamespace(zero_stage=3)}
+    for name, sharding in (("fsdp_plugin", "FSDP1"), ("deepspeed_plugin", "ZeRO-3")):
+        state = SimpleNamespace(**{name: plugins[name]})
+        sharded = SimpleNamespace(device=torch.device("cpu"), num_processes=1, state=state)
+        with pytest.raises(ValueError, match=f"a model that {sharding} shards. Use FSDP2"):
             generate(model, tokenizer, prompts, Runtime(accelerator=sharded), max_new_tokens=12)
 
 

@@ -1,0 +1,134 @@
+"""What PyTorch, accelerate, transformers and DeepSpeed do not document of sharded models."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .installed import attribute, imported
+
+
+#: Variables by which `accelerate launch` has every accelerator and [`~transformers.TrainingArguments`] shard a model.
+#: Seen on accelerate 1.15.0.
+_LAUNCHED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_", "FSDP_")
+
+
+def sharding_of(args: Any) -> str | None:
+    """
+    How a run shards its model: `"FSDP1"`, `"FSDP2"`, `"ZeRO-1"` to `"ZeRO-3"`, by the arguments of its trainer or by
+    the environment variables that `accelerate launch` sets: `ACCELERATE_USE_FSDP` and `FSDP_VERSION`,
+    `ACCELERATE_USE_DEEPSPEED`, `ACCELERATE_DEEPSPEED_CONFIG_FILE` and `ACCELERATE_DEEPSPEED_ZERO_STAGE`. Seen on
+    accelerate 1.15.0, transformers 5.23.0; `None` where they set others.
+    """
+    if args.fsdp:
+        return f"FSDP{(args.fsdp_config or {}).get('version', 2)}"
+    if args.deepspeed:
+        return f"ZeRO-{_zero_stage(args.deepspeed)}"
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true":
+        return f"FSDP{os.environ.get('FSDP_VERSION', 1)}"
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        file = os.environ.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")
+        stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2) if file == "none" else _zero_stage(file)
+        return f"ZeRO-{stage}"
+    return None
+
+
+def _zero_stage(config: Any) -> int:
+    """The stage of ZeRO that a configuration of DeepSpeed asks for, a mapping or a file."""
+    config = config if isinstance(config, dict) else json.loads(Path(config).read_text(encoding="utf-8"))
+    return config.get("zero_optimization", {}).get("stage", 0)
+
+
+def sharding_by(accelerator: Any) -> str | None:
+    """
+    How an accelerator shards a model, as [`sharding_of`] says it: by the `fsdp_plugin` and the `deepspeed_plugin` of
+    its state. Seen on accelerate 1.15.0; `None` where it has others.
+    """
+    if (plugin := getattr(accelerator.state, "fsdp_plugin", None)) is not None:
+        return f"FSDP{plugin.fsdp_version}"
+    plugin = getattr(accelerator.state, "deepspeed_plugin", None)
+    return None if plugin is None else f"ZeRO-{plugin.zero_stage}"
+
+
+def fsdp_param_dtype(module: Any) -> torch.dtype | None:
+    """
+    The dtype in which FSDP2 gathers the weights of a module and computes, `param_dtype` of its mixed precision policy:
+    by the private `_get_fsdp_state` of `torch.distributed.fsdp.FSDPModule` and its `_mp_policy`; `None` for that of
+    the weights. Seen on torch 2.13.0; raises `ImportError` where they are missing.
+    """
+    state = attribute("torch", module, "_get_fsdp_state")()
+    return attribute("torch", state, "_mp_policy").param_dtype
+
+
+def unsharded_type(module: Any) -> type:
+    """
+    The class that a module had before FSDP2 sharded it: the first of its bases that is no
+    `torch.distributed.fsdp.FSDPModule`, of which FSDP2 makes a new one. Seen on torch 2.13.0.
+    """
+    if "torch.distributed.fsdp" not in sys.modules:  # nothing is sharded; importing it takes a while
+        return type(module)
+    from torch.distributed.fsdp import FSDPModule
+
+    return next(base for base in type(module).__mro__ if not issubclass(base, FSDPModule))
+
+
+def sharded_precision(model: Any) -> str:
+    """The dtype in which FSDP2 computes, as text, where it isn't that of the weights; else, and unsharded, empty."""
+    sharded = next((module for module in model.modules() if unsharded_type(module) is not type(module)), None)
+    dtype = None if sharded is None else fsdp_param_dtype(sharded)
+    return "" if dtype in (None, next(model.parameters()).dtype) else str(dtype)
+
+
+def shard(accelerator: Any, model: Any) -> None:
+    """
+    Shard a model in place, as `Accelerator.prepare` does under FSDP2, with its activation checkpointing, before there
+    is an optimizer; `prepare` then finds it sharded. By `fsdp2_prepare_model` and `fsdp2_apply_ac` of
+    `accelerate.utils.fsdp_utils`. Seen on accelerate 1.15.0; raises `ImportError` where they are missing.
+    """
+    module, plugin = "accelerate.utils.fsdp_utils", accelerator.state.fsdp_plugin
+    plugin.set_auto_wrap_policy(model)
+    if plugin.activation_checkpointing:
+        imported("accelerate", module, "fsdp2_apply_ac")(accelerator, model)
+        plugin.activation_checkpointing = False  # it would be applied once more
+    imported("accelerate", module, "fsdp2_prepare_model")(accelerator, model)
+
+
+@contextmanager
+def not_launched_sharded() -> Iterator[None]:
+    """
+    Inside, a trainer that is made does not shard its model, whatever `accelerate launch` said: without the variables
+    that it sets. Seen on accelerate 1.15.0.
+    """
+    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_LAUNCHED)}
+    try:
+        yield
+    finally:
+        os.environ.update(hidden)
+
+
+@contextmanager
+def trained_beside_shards(model: Any) -> Iterator[None]:
+    """
+    Inside, [`~transformers.Trainer`] trains the parameters that were added to a sharded model as it does with one that
+    `from_pretrained(distributed_config=...)` sharded: it wraps nothing, and averages their gradients over the ranks.
+    By `_is_distributed_loading_by_transformers` and `config.distributed_config`. Seen on transformers 5.23.0; where
+    they are missing, the ranks end up with different weights, which is an error.
+    """
+    from transformers.distributed import DistributedConfig
+
+    own = getattr(model.config, "distributed_config", None)
+    marked = vars(model).get("_is_distributed_loading_by_transformers")
+    model._is_distributed_loading_by_transformers = True
+    model.config.distributed_config = own or DistributedConfig(fsdp_size=torch.distributed.get_world_size())
+    try:
+        yield
+    finally:
+        if marked is None:
+            del model._is_distributed_loading_by_transformers
+        if own is None:
+            del model.config.distributed_config

@@ -1,0 +1,48 @@
+"""What can't be done with a model that is sharded across ranks, refused by name before any weights load."""
+
+from collections.abc import Collection
+
+from .engines.runtime.sharding import USE_FSDP2
+
+
+#: Ways of sharding in which each rank holds all weights until training begins.
+WHOLE = (None, "ZeRO-0", "ZeRO-1", "ZeRO-2")
+#: What else to do.
+WAY_OUT = "run `hf-dataselect select` in a launch without sharding, and train on the rows that it saves"
+#: Of the needs of a method, those that no sharded model meets, and why.
+REFUSED = {
+    "all weights": "tunes weights of the model itself, and FSDP2 rounds their sums in another way",
+    "training": "trains the model again and again",
+}
+
+
+def check_sharded(sharding: str | None, method: str, needs: Collection[str], images: str | None = None) -> None:
+    """
+    Refuse a method that runs the model in a way that it can't be run in where it is sharded.
+
+    Args:
+        sharding (`str`, *optional*):
+            How, as [`~compat.sharding.sharding_of`] says it; `None` if each rank holds all weights.
+        method (`str`):
+            The method.
+        needs (`Collection`):
+            What it needs, see [`~selector.Need`].
+        images (`str`, *optional*):
+            Column of the images of the rows.
+
+    Raises:
+        `ValueError`: what can't be done, and what to do instead.
+    """
+    if sharding in WHOLE:
+        return
+    said = f"`selection_method={method!r}` runs the model, which {sharding} shards"
+    if sharding != "FSDP2":
+        raise ValueError(f"{said} in a way that it can't be run in. {USE_FSDP2} Or {WAY_OUT}.")
+    for need, why in REFUSED.items():
+        if need in needs:
+            options = ", `warmup: lora` without `layers`" if need == "all weights" else ""
+            raise ValueError(f"{said}; it {why}. Use another method{options}, or {WAY_OUT}.")
+    if images is not None:
+        raise ValueError(
+            f"{said}; rows have images (`{images}`), which not every pass reads. Remove them, or {WAY_OUT}."
+        )

@@ -1,0 +1,65 @@
+"""Models sharded by FSDP2 on two ranks: the numbers of one process that holds all weights."""
+
+import numpy as np
+import pytest
+
+from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.sharded import check_sharded
+from tests.processes import run_ranks
+from tests.rows import alpaca
+from tests.sharded import of_rank, passes, shard_on_cpus
+from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny_training import tiny_trainer
+
+
+@pytest.mark.long
+def test_a_sharded_model_gives_the_numbers_of_a_whole_one_and_the_error_of_a_rank_ends_all(tmp_path):
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(tokenizer)
+    model.config.tie_word_embeddings = True
+    model.tie_weights()
+    model.save_pretrained(tmp_path / "model")
+    alpaca(4, seed=3).to_json(tmp_path / "target.jsonl")
+    zero, one = run_ranks(of_rank, tmp_path, 1, ranks=2, folder=tmp_path, patch=shard_on_cpus)
+    assert (zero.exitcode, zero.hung, one.exitcode, one.hung) == (1, False, 1, False), zero.log[-4000:] + one.log
+    assert "ValueError: this rank fails" in one.log and "Rank 1 failed" in zero.log and "this rank fails" in zero.log
+
+    found, other = (np.load(tmp_path / f"{rank}.npz") for rank in range(2))
+    assert found["sharded"] == len(list(model.parameters())) and found["whole"] == 0
+    assert found["sharded by accelerate"] == len(list(tiny_model(tokenizer).parameters()))
+    assert found["identity"] == model_identity(model)
+    for name, values in passes(model, Runtime(batch_tokens=100, dtype="float32")).items():
+        np.testing.assert_array_equal(found[name], values, name)
+    np.testing.assert_array_equal(found["scores sharded by accelerate"], found["scores whole"])
+    assert found["losses sharded by accelerate"] == pytest.approx(found["losses whole"], rel=1e-5)
+    for name in found.files:
+        np.testing.assert_array_equal(found[name], other[name], name)
+
+
+TWO, ONE = ({"fsdp": True, "fsdp_config": {"version": version}} for version in (2, 1))
+#: Methods, what is said of them, and arguments of the trainer.
+REFUSED = [
+    ("perplexity", {}, "FSDP1 shards in a way.* Use FSDP2: `fsdp_version: 2`.* Or run `hf-dataselect select`", ONE),
+    ("ifd", {"warmup": "full"}, "it tunes weights of the model itself.*`warmup: lora` without `layers`", TWO),
+    ("less", {"layers": ["down_proj"]}, "it tunes weights of the model itself.*`warmup: lora` without `layers`", TWO),
+    ("auto", {"methods": ["random"]}, "it trains the model again and again", TWO),
+]
+
+
+@pytest.mark.parametrize(("method", "kwargs", "said", "options"), REFUSED, ids=[case[0] for case in REFUSED])
+def test_what_cannot_be_exact_is_refused_before_a_model_loads(method, kwargs, said, options, tmp_path):
+    options = options | {"model": "no/such/model", "processing_class": tiny_tokenizer()}
+    if method == "less":
+        options |= {"selection_target": alpaca(3)}
+    with pytest.raises(ValueError, match=said):
+        tiny_trainer(tmp_path, method, kwargs, **options)
+
+
+def test_ranks_that_hold_all_weights_refuse_nothing_and_zero_3_names_the_way_out():
+    for sharding in (None, "ZeRO-1", "ZeRO-2"):
+        check_sharded(sharding, "mods", {"model", "all weights"})
+    with pytest.raises(ValueError, match="`selection_method='ifd'` runs the model, which ZeRO-3 shards.* Use FSDP2"):
+        check_sharded("ZeRO-3", "ifd", {"model"})
+    with pytest.raises(ValueError, match="rows have images .`image`."):
+        check_sharded("FSDP2", "ifd", {"model"}, images="image")

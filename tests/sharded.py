@@ -1,0 +1,102 @@
+"""Functions that ranks run with a model sharded by FSDP2, on the CPU."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from transformers import AutoModelForCausalLM
+
+from hf_dataselect.engines.forward.generation import generate_ids
+from hf_dataselect.engines.forward.hidden_states import hidden_state
+from hf_dataselect.engines.forward.likelihood import likelihood
+from hf_dataselect.engines.forward.one_shot import one_shot_loss
+from hf_dataselect.engines.runtime.ranks import leave_ranks
+from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.engines.runtime.token_rows import TokenRows
+from hf_dataselect.engines.store.identity import model_identity
+from tests.rows import alpaca
+from tests.tiny import tiny_tokenizer
+from tests.tiny_training import tiny_trainer
+
+
+#: LESS on a few rows, with a warm-up of two updates.
+LESS = {"warmup_fraction": 0.3, "warmup_epochs": 1, "warmup_batch_size": 1, "warmup_gradient_accumulation": 1}
+LESS |= {"warmup_learning_rate": 1e-3, "projection_dim": 64, "lora_r": 2}
+
+
+def rows() -> TokenRows:
+    """Rows of many lengths, so that ranks make different numbers of passes; most have a common prefix."""
+    draw = np.random.default_rng(0)
+    begin = draw.integers(6, 300, 12).tolist()
+    ids = [(begin if i % 3 else []) + draw.integers(6, 300, int(draw.integers(4, 60))).tolist() for i in range(17)]
+    return TokenRows.from_lists([*ids, [7, 8, 9]], [*([(len(row) // 2, len(row))] for row in ids), []])
+
+
+def passes(model: torch.nn.Module, runtime: Runtime) -> dict[str, np.ndarray]:
+    """What the forward engines compute of the rows."""
+    given, tokenizer = rows(), tiny_tokenizer()
+    prompts = [ids[:9].tolist() for ids, _ in given.take(range(5))]
+    answers = generate_ids(model, tokenizer, prompts, runtime, max_new_tokens=3)
+    return {
+        **likelihood(model, given, runtime)._asdict(),
+        "states": hidden_state(model, given, runtime, "position", with_loss=True),
+        "layers": hidden_state(model, given.select(np.arange(3)), runtime, "mean", layers=[0, 1]),
+        "one-shot": one_shot_loss(model, given.select(np.arange(3)), given.select(np.arange(4, 7)), runtime),
+        "answers": np.array([[*ids, -1, -1, -1][:3] for ids in answers]),
+    }
+
+
+def selected(folder: Path, **options) -> tuple[np.ndarray, list[float], torch.nn.Module]:
+    """Scores of LESS, and the losses of the training and of the evaluation after it."""
+    given = {"selection_target": str(folder.parent / "target.jsonl"), "selection_budget": 4, "max_steps": 2}
+    given |= {"eval_dataset": alpaca(3, seed=7), "train_dataset": alpaca(12)}
+    trainer = tiny_trainer(folder, "less", LESS, **given, **options)
+    trainer.train()
+    losses = [entry[name] for entry in trainer.state.log_history for name in entry if "loss" in name]
+    return trainer.selection.scores, losses, trainer.model
+
+
+def shard_on_cpus(rank: int = 0) -> None:
+    """Let accelerate shard on CPUs, too, which it silently doesn't."""
+    begin = AcceleratorState.__init__
+
+    def patched(self, *given, fsdp_plugin=None, **options):
+        begin(self, *given, fsdp_plugin=fsdp_plugin, **options)
+        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+
+    AcceleratorState.__init__ = patched
+
+
+def of_rank(folder: Path, fails: int) -> None:
+    """Everything that is asserted of sharded models, by each rank; then one rank fails in a pass."""
+    from torch.distributed.tensor import DTensor
+    from transformers.distributed import DistributedConfig
+
+    def sharded(model: torch.nn.Module) -> int:
+        return sum(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+    def fail(*_) -> None:
+        raise ValueError("this rank fails")
+
+    accelerator = Accelerator(cpu=True)
+    rank, config = accelerator.process_index, DistributedConfig(fsdp_size=accelerator.num_processes)
+    model = AutoModelForCausalLM.from_pretrained(folder / "model", distributed_config=config)
+    runtime = Runtime(accelerator, batch_tokens=100, silent=True)
+    found = passes(model, runtime) | {"sharded": sharded(model), "identity": model_identity(model)}
+    options = {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
+    for name, given in {"whole": {}, "sharded by accelerate": options}.items():
+        AcceleratorState._reset_state()
+        found[f"scores {name}"], found[f"losses {name}"], trained = selected(folder / name, **given)
+        found[name] = sharded(trained)
+    np.savez(folder / f"{rank}.npz", **found)
+    if rank == fails:
+        model.get_input_embeddings().register_forward_hook(fail)
+    try:
+        likelihood(model, rows(), runtime)
+    except Exception as error:
+        leave_ranks(error)
+        raise
