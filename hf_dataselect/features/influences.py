@@ -47,6 +47,9 @@ class Influences(WarmupOptions, ServesTarget):
             Bits of each number of a candidate's gradient on disk, a row and epoch: 16, or 8, 4 or 1, with a scale for
             each row (QLESS, arXiv 2502.01703). Fewer than 16 cost a backward pass more of 64 rows an epoch, from which
             the report has the rank correlation with scores of 16 bits.
+        momentum (`bool`, *optional*, defaults to `True`):
+            Whether the features include Adam's first moment, which is the same for every row and outweighs their
+            differences; the paper's way.
     """
 
     projection: Literal["auto", "sketch", "rademacher", "none"] = "auto"

@@ -31,7 +31,7 @@ from ..data.records import Records
 from ..engines.subset.choose import k_center
 from ..errors import SelectionError
 from ..features.hidden_states import cached_states, note_unusable
-from ..selector import Card, Need, Selector
+from ..selector import Card, Need, Selector, Split
 
 
 @dataclass
@@ -54,6 +54,7 @@ class KCenter(Selector):
         ),
         evidence="the authors'; no replication is known to us",
     )
+    splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     spreads_out: ClassVar[bool] = True
 

@@ -246,7 +246,7 @@ def test_a_dry_run_counts_the_scoring_before_training_of_a_policy(recipe):
     argv = ["--config", str(recipe), "--selection_policy", "tail_drop"]
     forecast = Forecast(parse_recipe(argv), None, 24)
     forecast.train(load_selector("random"), 6)
-    assert (forecast.trained_rows, forecast.passes) == ([6], {"forward_rows": 6})
+    assert (forecast.trained_rows, +forecast.passes) == ([6], {"forward_rows": 6})
 
 
 def test_a_dry_run_of_a_comparison_and_of_an_audit_counts_all_trainings(recipe, tmp_path, capsys):

@@ -541,7 +541,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, monkeypatch):
     (part,) = tmp_path.glob("*/*.rows")
     part.write_bytes(part.read_bytes() + b"torn" * 9)
     done, account = booked(model, rows, cache_dir=tmp_path, **STORED)
-    assert account.passes["cached_rows"] == sum(calls) > 0 and np.array_equal(done.vectors[:], whole_run.vectors)
+    assert account.passes["cached_rows"] == sum(calls) > 0
+    # The rows that were left are batched anew, which rounds the last of 16 bits in another way.
+    np.testing.assert_allclose(done.vectors[:], whole_run.vectors, rtol=2e-3, atol=2e-4)
     damaged = bytearray(part.read_bytes())
     damaged[40] ^= 1
     part.write_bytes(damaged)

@@ -280,7 +280,8 @@ def test_only_the_main_process_shows_a_progress_bar_and_it_ends_at_all_rows(monk
 
 def test_sizes_are_rounded_up_in_bfloat16_on_a_cpu_only_and_never_beyond_the_limit():
     half, full = torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1)
+    elsewhere = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
     assert [rounded(size, 8, half) for size in (0, 1, 8, 9)] == [0, 8, 8, 16]
-    assert rounded(9, 8, full) == 9 and rounded(9, 8, torch.zeros(1, dtype=torch.bfloat16, device="meta")) == 9
+    assert rounded(9, 8, full) == rounded(9, 8, elsewhere) == 9 and rounded(9, 8, half.to("meta")) == 16
     assert rounded(9, 8, half, most=12) == 12 and rounded(13, 8, half, most=12) == 13
     assert padded([np.array([1, 2]), np.array([3])], filler=7, width=4).tolist() == [[1, 2, 7, 7], [3, 7, 7, 7]]
