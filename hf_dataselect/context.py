@@ -59,7 +59,7 @@ class Context:
         trials ([`Trials`], *optional*):
             Trainings on subsets, where a trainer selects by a method that needs them.
         wants (`frozenset`, *optional*):
-            What all methods at hand want of passes of `model` over the candidates, so that one pass serves them all.
+            What all methods want of passes of `model` over the candidates, so that one pass serves them all.
     """
 
     tokenizer: Any

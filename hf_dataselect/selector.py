@@ -55,7 +55,7 @@ class Selector(ABC):
     | call | gives |
     |---|---|
     | `needs()` | what must be given for these options |
-    | `wants()` | what is wanted of passes of the model over the rows: one pass serves all methods at hand |
+    | `wants()` | what is wanted of passes of the model over the rows: one pass serves all methods |
     | `check(records)`, `check_target(target)`, `check_model(config)` | nothing; raises before any weights load |
     | `featurize(records, ctx)` | stage 1: records, an array or memmap `(n, d)`, or a dict of these |
     | `score(features, ctx)` | stage 2a: float32 `(n,)`, higher is better, NaN = unscorable; or [`Scores`] |

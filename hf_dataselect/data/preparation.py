@@ -1,6 +1,8 @@
 """Rows as TRL trains on them: its own preparation, for warm-ups and gradients, and to see early what it refuses."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -191,16 +193,17 @@ def try_preparation(
         rows = np.setdiff1d(rows, [row for lost in records.unreadable().values() for row in lost])
     if len(rows) == 0:
         return
-    sample, other = records.subset(rows), []
-    try:
-        if preparation.packing or not is_text:
-            options = {"packing": preparation.packing, "text_field": sample.trained_field}
+    sample = records.subset(rows)
+    scored = encode(sample, replace(text_format, end_of_turn=True)) if is_text else None
+    if preparation.packing or scored is None or scored.problematic.all():
+        options = {"packing": preparation.packing, "text_field": sample.trained_field}
+        with _by_trl(records.name):
             preparation.prepare(sample.for_training(), text_format, processing_class, **options)
-        if is_text:
-            other = _other_tokens(sample, text_format, preparation, processing_class)
-    except Exception as error:  # TRL raises many kinds
-        raise ValueError(f"TRL can't prepare the rows of `{records.name}`: {explained(error)}") from error
-    if other:
+    if scored is None:
+        return
+    with _by_trl(records.name):
+        trained = trained_rows(sample, text_format, preparation, processing_class)
+    if other := _other_tokens(scored, trained):
         logger.warning(
             "`%s`: rows %s are scored with other tokens than TRL trains on, as the chat template or the tokenizer "
             "gives them: scores may not be those of the training.",
@@ -209,12 +212,16 @@ def try_preparation(
         )
 
 
-def _other_tokens(
-    records: Records, text_format: TextFormat, preparation: Preparation, processing_class: Any
-) -> list[int]:
+@contextmanager
+def _by_trl(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # TRL raises many kinds
+        raise ValueError(f"TRL can't prepare the rows of `{name}`: {explained(error)}") from error
+
+
+def _other_tokens(scored: Encoded, trained: Encoded) -> list[int]:
     """Rows whose scored tokens are not those that TRL makes of them."""
-    scored = encode(records, replace(text_format, end_of_turn=True))
-    trained = trained_rows(records, text_format, preparation, processing_class)
     ids: list[dict[int, list]] = []
     for encoded in (scored, trained):
         rows = np.flatnonzero(~(scored.problematic | trained.problematic)[encoded.row])

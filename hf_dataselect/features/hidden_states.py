@@ -23,9 +23,8 @@ _SIGNS = 42
 def text_vectors(encoded: Encoded, ctx: Context, label: str, candidates: bool = True) -> Vectors:
     """
     The texts of rows as RDS+ represents them (arXiv 2503.01807): mean of the model's last hidden states weighted by
-    position, scaled to length 1. They are cached on disk and read as needed; without a
-    cache they are held in memory, float32 `(n, width)`. `candidates` says whether the rows are those that other
-    methods at hand read, too.
+    position, scaled to length 1. They are cached on disk and read as needed; without a cache they are held in memory,
+    float32 `(n, width)`. `candidates` says whether the rows are those that other methods read, too.
 
     Returns:
         [`Vectors`]: rows without label tokens, and rows that did not fit in memory, are not usable.

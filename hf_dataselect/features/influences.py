@@ -42,7 +42,8 @@ class Influences(WarmupOptions, ServesTarget):
         projection_dim (`int` or `"auto"`, *optional*, defaults to `8192`):
             Dimensions of a projected gradient. `"auto"`: the smallest power of two from 512 to 65,536 at which the
             estimated error of the scores of 64 rows at the first checkpoint leaves a rank correlation of 0.9 with
-            scores without a projection; costs a backward pass of these rows, and another of the target.
+            scores without a projection; costs a backward pass of these rows, and another of the target. Whole
+            gradients have no width.
         gradient_bits (`int`, *optional*, defaults to `16`):
             Bits of each number of a candidate's gradient on disk, a row and epoch: 16, or 8, 4 or 1, with a scale for
             each row (QLESS, arXiv 2502.01703). Fewer than 16 cost a backward pass more of 64 rows an epoch, from which

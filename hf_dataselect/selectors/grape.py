@@ -40,7 +40,7 @@ class GRAPE(Selector):
         code=False,
         model_free=False,
         multi_turn="answers to the same chat compete; the loss is over all assistant turns",
-        deviations=("written from the paper's abstract: its code was not to be had",),
+        deviations=("written from the paper's abstract: its code is not published",),
         evidence="the authors' on three models and two sources of several answers; no replication found",
     )
     splits: ClassVar[Split | None] = "rows"

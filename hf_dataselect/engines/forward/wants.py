@@ -1,4 +1,4 @@
-"""What methods may want of a forward pass over the rows, so that one pass serves all methods at hand."""
+"""What methods may want of a forward pass over the rows, so that one pass serves all of them."""
 
 from typing import Literal, get_args
 

@@ -201,7 +201,7 @@ def k_center(
 
     Args:
         vectors (`np.ndarray` or [`StoredVectors`]):
-            `(n, width)`; computed in their own dtype.
+            `(n, width)`; computed in float32 at least.
         k (`int`):
             Rows to select, those of `first` included.
         first (`Iterable[int]`, *optional*, defaults to `(0,)`):
@@ -213,9 +213,12 @@ def k_center(
     """
     n, width = vectors.shape
     # Distances are translation-invariant, and products of centered vectors lose the fewest digits.
-    mean = sum((vectors[part].mean(0) * (len(range(n)[part]) / n) for part in blocks((n, width))), np.zeros(1))
-    mean = mean.astype(vectors.dtype)
-    squares = np.zeros(n, vectors.dtype)
+    dtype = np.promote_types(vectors.dtype, np.float32)
+    mean = np.zeros(width)
+    for part in blocks((n, width)):
+        mean += vectors[part].mean(0, dtype=dtype) * (len(range(n)[part]) / n)
+    mean = mean.astype(dtype)
+    squares = np.zeros(n, dtype)
     for part in blocks((n, width)):
         centered = vectors[part] - mean
         squares[part] = np.einsum("ij,ij->i", centered, centered)
