@@ -43,7 +43,7 @@ def made(name: str, reward: Path, cache: Path | None) -> tuple[SelectionPlan, Co
     records, target = Records(alpaca(14)), Records(alpaca(3, seed=9))
     tokenizer = tiny_tokenizer()
     ctx = context_of(tokenizer, tiny_model(tokenizer), cache_dir=cache, target=target, dtype="float32", max_length=128)
-    diversity = Diversity("filter") if name == "perplexity" else None
+    diversity = Diversity("filter", encoder="model") if name == "perplexity" else None
     judge = ScriptedJudge(lambda text: str(len(text) % 6), ctx.runtime)
     plan = SelectionPlan(records, load_selector(name, options), 4, target=target, diversity=diversity)
     return plan, dataclasses.replace(ctx, judge=judge, diversity=diversity)
