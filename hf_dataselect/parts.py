@@ -1,7 +1,6 @@
 """[`compute_part`]: one part of what a selection computes, by one of several jobs that share a cache folder."""
 
 import dataclasses
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,9 @@ import numpy as np
 from .context import Context
 from .engines.runtime.part import Part
 from .engines.store.files import check_cache
+from .features.row_vectors import embed
 from .pipeline import scoring, select
 from .plan import SelectionPlan
-
-
-logger = logging.getLogger(__name__)
 
 
 def check_part(plan: SelectionPlan, part: Part, cache_dir: Path | None) -> None:
@@ -58,11 +55,12 @@ def compute_part(plan: SelectionPlan, ctx: Context, part: Part) -> dict[str, int
     mine = dataclasses.replace(ctx, runtime=dataclasses.replace(ctx.runtime, part=part))
     if selector.splits == "selection" or (plan.diversity is not None and plan.diversity.kind == "facility_location"):
         return select(records, selector, plan.budget, mine).passes
-    if plan.diversity is not None or selector.spreads_out:
-        logger.info("What is computed of the rows that a choice compares, the `select` without `--part` computes.")
     if selector.splits == "rows":
         rows = np.arange(part.number - 1, len(records), part.of)
         records, mine = records.subset(rows), ctx.of_rows(rows)
     with scoring(selector, mine) as (ctx, _):
         selector.featurize(records, ctx)
+        encoder = selector.compared_by if plan.diversity is None else plan.diversity.encoder
+        if encoder is not None:  # which of the rows are compared is known with the scores of all parts
+            embed(records, ctx, encoder)
     return dict(ctx.account.passes)

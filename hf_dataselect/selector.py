@@ -99,6 +99,11 @@ class Selector(ABC):
         """Whether target-task examples that are given count."""
         return self.takes_target or "target" in self.needs()
 
+    @property
+    def compared_by(self) -> str | None:
+        """Encoder of the rows that `select` embeds as it reaches them, of which `--part` embeds all; mostly `None`."""
+        return None
+
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         """
         What these options cost at most, by the names that an account counts by (`passes` of a [`Selection`]).

@@ -166,6 +166,13 @@ def test_accelerate(monkeypatch):
 
 
 def test_sharding(monkeypatch, tmp_path):
+    from accelerate.utils.deepspeed import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import (
+        is_deepspeed_zero3_enabled,
+        set_hf_deepspeed_config,
+        unset_hf_deepspeed_config,
+    )
+
     launching, args = (
         source(importlib.import_module("accelerate.utils.launch")),
         SimpleNamespace(fsdp=None, deepspeed=None),
@@ -185,8 +192,12 @@ def test_sharding(monkeypatch, tmp_path):
                 assert f'"{name}"' in launching or name == "FSDP_VERSION", f"`accelerate launch` sets no {name}"
                 environment.setenv(name, value)
             assert of_sharding.sharding_of(args) == sharding
+            kept = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+            set_hf_deepspeed_config(kept)
             with of_sharding.not_launched_sharded():
-                assert of_sharding.sharding_of(args) is None
+                assert of_sharding.sharding_of(args) is None and not is_deepspeed_zero3_enabled()
+            assert is_deepspeed_zero3_enabled()
+            unset_hf_deepspeed_config()
             assert os.environ.items() >= variables.items()
     assert of_sharding.sharding_of(args) is None
     args.deepspeed = {"zero_optimization": {"stage": 2}}

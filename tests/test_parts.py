@@ -13,6 +13,7 @@ import hf_dataselect
 from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
+from hf_dataselect.diversity import Diversity
 from hf_dataselect.engines.runtime.part import Part
 from hf_dataselect.parts import check_part, compute_part
 from hf_dataselect.plan import SelectionPlan
@@ -30,8 +31,10 @@ ROOT = Path(hf_dataselect.__file__).parents[1]
 METHODS = {
     "alpagasus": {"threshold": None},
     "bids": OPTIONS["bids"],
+    "deita": {"complexity_scorer": "model", "quality_scorer": "model"},
     "mods": OPTIONS["mods"],
     "nuggets": OPTIONS["nuggets"],
+    "perplexity": {},
 }
 
 
@@ -40,10 +43,10 @@ def made(name: str, reward: Path, cache: Path | None) -> tuple[SelectionPlan, Co
     records, target = Records(alpaca(14)), Records(alpaca(3, seed=9))
     tokenizer = tiny_tokenizer()
     ctx = context_of(tokenizer, tiny_model(tokenizer), cache_dir=cache, target=target, dtype="float32", max_length=128)
+    diversity = Diversity("filter", encoder="model") if name == "perplexity" else None
     judge = ScriptedJudge(lambda text: str(len(text) % 6), ctx.runtime)
-    return SelectionPlan(records, load_selector(name, options), 4, target=target), dataclasses.replace(
-        ctx, judge=judge
-    )
+    plan = SelectionPlan(records, load_selector(name, options), 4, target=target, diversity=diversity)
+    return plan, dataclasses.replace(ctx, judge=judge, diversity=diversity)
 
 
 def computed(passes: dict[str, int]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from .installed import attribute, imported
 #: Variables by which `accelerate launch` has every accelerator and [`~transformers.TrainingArguments`] shard a model.
 #: Seen on accelerate 1.15.0.
 _LAUNCHED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEPSPEED_", "FSDP_")
+_DEEPSPEED = "transformers.integrations.deepspeed"
 
 
 def sharding_of(args: Any) -> str | None:
@@ -53,6 +54,11 @@ def sharding_by(accelerator: Any) -> str | None:
         return f"FSDP{plugin.fsdp_version}"
     plugin = getattr(accelerator.state, "deepspeed_plugin", None)
     return None if plugin is None else f"ZeRO-{plugin.zero_stage}"
+
+
+def is_partitioned(model: Any) -> bool:
+    """Whether ZeRO-3 shards a model: its parameters have a `ds_id`. Seen on DeepSpeed 0.19.8."""
+    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def fsdp_param_dtype(module: Any) -> torch.dtype | None:
@@ -101,13 +107,19 @@ def shard(accelerator: Any, model: Any) -> None:
 @contextmanager
 def not_launched_sharded() -> Iterator[None]:
     """
-    Inside, a trainer that is made does not shard its model, whatever `accelerate launch` said: without the variables
-    that it sets. Seen on accelerate 1.15.0.
+    Inside, or in a function that it decorates, a model that is loaded is whole on each rank, and a trainer that is
+    made does not shard its model, whatever `accelerate launch` or the arguments of another trainer said: without the
+    variables of the one, and without what the other keeps for ZeRO-3, the private `_hf_deepspeed_config_weak_ref` of
+    `transformers.integrations.deepspeed`. Seen on accelerate 1.15.0, transformers 5.23.0; raises `ImportError` where
+    it is missing.
     """
     hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_LAUNCHED)}
+    kept = imported("transformers", _DEEPSPEED, "_hf_deepspeed_config_weak_ref")
+    sys.modules[_DEEPSPEED]._hf_deepspeed_config_weak_ref = None
     try:
         yield
     finally:
+        sys.modules[_DEEPSPEED]._hf_deepspeed_config_weak_ref = kept
         os.environ.update(hidden)
 
 

@@ -2,7 +2,8 @@
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from .installed import attribute, imported
@@ -22,6 +23,24 @@ def attention_implementation(model: Any) -> str | None:
     5.23.0; `None` where it is missing: then it does not tell cached numbers apart.
     """
     return getattr(model.config, "_attn_implementation", None)
+
+
+@contextmanager
+def without_router_logits(model: Any) -> Iterator[None]:
+    """
+    Inside, a mixture of experts can generate, whatever its `output_router_logits`, which TRL sets: with them, it
+    computes how its experts are balanced of the new tokens by the mask of all tokens, which fails. Seen on
+    transformers 5.23.0.
+    """
+    configs = [model.config, model.config.get_text_config()]
+    asked = [config for config in configs if getattr(config, "output_router_logits", False)]
+    for config in asked:
+        config.output_router_logits = False
+    try:
+        yield
+    finally:
+        for config in asked:
+            config.output_router_logits = True
 
 
 def is_causal_lm(config: Any) -> bool:

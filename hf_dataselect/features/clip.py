@@ -14,7 +14,7 @@ from ..data.images import has_image, image_key, image_mode, picture, stored_imag
 from ..data.records import Records
 from ..engines.forward.cached_vectors import CachedVectors
 from ..engines.forward.sentence_encoder import text_keys
-from ..engines.runtime.loading import load_weights
+from ..engines.runtime.loading import load_pretrained
 from ..engines.runtime.model_state import cast, evaluating, scoring_dtype
 from ..engines.store.identity import digest, identity_of
 from ..engines.subset.target_similarity import unit
@@ -71,13 +71,12 @@ class _Clip:
     def __init__(self, name: str, ctx: Context):
         self.ctx, self.processor = ctx, AutoProcessor.from_pretrained(name)
         try:
-            self.model = load_weights(AutoModel.from_pretrained, name, dtype="auto")
+            self.model, _ = load_pretrained(AutoModel, name, ctx.runtime)
             self.window = self.model.config.text_config.max_position_embeddings
             self._of_texts = self.model.get_text_features
             self._of_images = self.model.get_image_features
         except (OSError, ValueError, AttributeError) as error:
             raise ValueError(f"`selection_kwargs`: clip={name!r} can't be loaded: {error}") from error
-        self.model.to(ctx.runtime.device)
         self.dtype = scoring_dtype(self.model, ctx.runtime.dtype)
         vision = self.model.config.vision_config
         self.patches = (getattr(vision, "image_size", 224) // getattr(vision, "patch_size", 16)) ** 2 + 1

@@ -11,6 +11,10 @@ from ..engines.runtime.model_state import scoring_dtype
 from ..engines.runtime.token_rows import TokenRows
 
 
+#: Rows whose vectors are in memory at once.
+BLOCK = 8192
+
+
 class RowVectors:
     """
     A function from rows to their vectors, float32 `(rows, width)`, cached by content.
@@ -76,3 +80,13 @@ class RowVectors:
             return vectors
 
         return text_keys(texts), compute
+
+
+def embed(records: Records, ctx: Context, encoder: str) -> None:
+    """Keep the vectors of all rows for the [`RowVectors`] of another run."""
+    vectors = RowVectors(records, ctx, encoder)
+    try:
+        for start in range(0, len(records), BLOCK):
+            vectors(np.arange(start, min(start + BLOCK, len(records))))
+    finally:
+        vectors.close()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..compat.sentence_transformers import encoder_modules
+from ..compat.sharding import not_launched_sharded
 from ..context import Context
 from ..engines.forward.cached_vectors import CachedVectors
 from ..engines.forward.sentence_encoder import check_sentence_encoder as check_sentence_encoder
@@ -72,6 +73,7 @@ def sentence_vectors(texts: Sequence[str], encoder: str, ctx: Context, label: st
         return cached(text_keys(texts), compute)
 
 
+@not_launched_sharded()
 def load_text_encoder(name: str, runtime: Runtime) -> Any:
     """
     A sentence-transformers encoder by hub name or folder; a plain BERT gives the hidden state of its first token, for

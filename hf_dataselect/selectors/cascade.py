@@ -86,6 +86,11 @@ class Cascade(Selector):
         return both and ("selection" if self._costly.splits == "selection" else "features")
 
     @property
+    def compared_by(self) -> str | None:
+        """As the costly method."""
+        return self._costly.compared_by
+
+    @property
     def largest_part(self) -> float:
         """What the cheap method leaves, and the costly one may keep of it."""
         return self.keep * self._costly.largest_part

@@ -95,6 +95,10 @@ class DEITA(Selector):
     columns: ClassVar[tuple[str, ...] | None] = ("complexity", "quality")
     spreads_out: ClassVar[bool] = True
 
+    @property
+    def compared_by(self) -> str:
+        return self.encoder
+
     def __post_init__(self):
         super().__post_init__()
         for name, holds in (

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl import ModelConfig, get_peft_config
 
+from ..compat.transformers import without_router_logits
 from ..data.encoded import Encoded
 from ..engines.forward.likelihood import likelihood
 from ..engines.runtime.batching import padded
@@ -109,7 +110,7 @@ def _step(model: Any, rows: TokenRows) -> None:
 
 def _generate(model: Any, rows: TokenRows) -> None:
     prompts, lengths = _ids(model, rows, 64), {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS}
-    with torch.no_grad():
+    with torch.no_grad(), without_router_logits(model):
         model.generate(prompts, attention_mask=torch.ones_like(prompts), do_sample=False, pad_token_id=0, **lengths)
 
 

@@ -170,6 +170,7 @@ def deepspeed(stage: int, **options: Any) -> Mode:
 
 
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+FSDP |= {"FSDP_CPU_RAM_EFFICIENT_LOADING": "true"}
 MODES = {
     "one": Mode("one process", "nothing else"),
     "ddp": Mode("DDP", "two processes, each with the whole model", 2),

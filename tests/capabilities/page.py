@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hf_dataselect.registry import method_names
 from tests.capabilities.modes import MODES
-from tests.capabilities.probes import OTHER, WORKS
+from tests.capabilities.probes import OTHER, REORDERED, WORKS
 
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -13,11 +13,11 @@ PAGE, DATA = DOCS / "capabilities.md", DOCS / "capabilities.json"
 
 def page(found: dict[str, dict[str, str]]) -> str:
     """The page of outcomes by mode and method."""
-    said = sorted({text for cells in found.values() for text in cells.values()} - {WORKS, OTHER})
+    said = sorted({text for cells in found.values() for text in cells.values() if not text.startswith(WORKS)})
     number = {text: place for place, text in enumerate(said, 1)}
 
     def cell(text: str) -> str:
-        return text if text in (WORKS, OTHER) else f"{text.partition(':')[0]} [{number[text]}](#what-was-said)"
+        return text if text.startswith(WORKS) else f"{text.partition(':')[0]} [{number[text]}](#what-was-said)"
 
     lines = [
         "# What runs where",
@@ -27,8 +27,9 @@ def page(found: dict[str, dict[str, str]]) -> str:
         "is written by hand.",
         "",
         "- **works**: it keeps the rows that one process keeps with the plain model (not compared for 4-bit, MoE and",
-        "  images, where the model is another one). **works, other rows**: it runs and keeps others, as a step of its",
-        "  warm-up is made of other rows, see [scaling out](scaling.md#several-gpus-and-nodes).",
+        "  images, where the model is another one). **works, other rows** or **other order**: it keeps others, or the",
+        "  same in another order, as a step of its warm-up is made of other rows, see",
+        "  [scaling out](scaling.md#several-gpus-and-nodes).",
         "- **refused**: with the message of that number, and nothing is selected. **fails**: with an error that is no",
         "  refusal of this package, which is a fault. **not run**: what it needs is not there.",
         "",
@@ -43,8 +44,11 @@ def page(found: dict[str, dict[str, str]]) -> str:
 
 
 def with_rows(lines: dict[str, dict], alone: dict[str, dict]) -> dict[str, str]:
-    """Outcomes of a mode by method; those that keep other rows than one process say so."""
-    return {
-        name: OTHER if line["said"] == WORKS and line["rows"] != alone[name]["rows"] else line["said"]
-        for name, line in lines.items()
-    }
+    """Outcomes of a mode by method; those that keep other rows than one process, or in another order, say so."""
+
+    def said(line: dict, rows: list[int]) -> str:
+        if line["said"] != WORKS or line["rows"] == rows:
+            return line["said"]
+        return REORDERED if sorted(line["rows"]) == sorted(rows) else OTHER
+
+    return {name: said(line, alone[name]["rows"]) for name, line in lines.items()}

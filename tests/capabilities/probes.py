@@ -28,7 +28,9 @@ MOST = 180
 #: Seconds that the other ranks may go on after one has ended.
 GRACE = 20
 #: First words of an outcome.
-WORKS, OTHER, REFUSED, FAILS, NOT_RUN = "works", "works, other rows", "refused", "fails", "not run"
+WORKS, REFUSED, FAILS, NOT_RUN = "works", "refused", "fails", "not run"
+#: Works, but not with the rows of one process, or not in their order.
+OTHER, REORDERED = "works, other rows", "works, other order"
 #: A judge whose replies are scripted; its server is never asked.
 JUDGED, SERVER = {"judge": "openai:scripted"}, {"OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
 #: Small enough trials.

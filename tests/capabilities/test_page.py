@@ -8,7 +8,7 @@ import pytest
 from hf_dataselect.registry import method_names
 from tests.capabilities.modes import MODES, NotHere
 from tests.capabilities.page import DATA, PAGE, page, with_rows
-from tests.capabilities.probes import FAILS, NOT_RUN, OTHER, REFUSED, WORKS, outcome, prepare
+from tests.capabilities.probes import FAILS, NOT_RUN, OTHER, REFUSED, REORDERED, WORKS, outcome, prepare
 
 
 FOUND = json.loads(DATA.read_text("utf-8"))
@@ -49,6 +49,7 @@ def test_only_what_this_package_raises_on_purpose_is_a_refusal(folder):
 
 
 def test_other_rows_than_those_of_one_process_are_told():
-    alone = {name: {"rows": [2, 1], "said": WORKS} for name in "abc"}
+    alone = {name: {"rows": [2, 1], "said": WORKS} for name in "abcd"}
     lines = alone | {"b": {"rows": [1, 2], "said": WORKS}, "c": {"rows": [], "said": "refused: no"}}
-    assert with_rows(lines, alone) == {"a": WORKS, "b": OTHER, "c": "refused: no"}
+    lines |= {"d": {"rows": [2, 3], "said": WORKS}}
+    assert with_rows(lines, alone) == {"a": WORKS, "b": REORDERED, "c": "refused: no", "d": OTHER}

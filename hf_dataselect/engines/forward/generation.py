@@ -10,11 +10,11 @@ import torch
 from transformers import GenerationConfig, LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from ...compat.accelerate import device_of, out_of_memory
-from ...compat.sharding import sharding_by
+from ...compat.transformers import without_router_logits
 from ...errors import SelectionError
 from ..runtime.model_state import evaluating, positions
 from ..runtime.runtime import Runtime
-from ..runtime.sharding import USE_FSDP2, callable_by_parts, sharded_root
+from ..runtime.sharding import callable_by_parts, sharded_root
 from .vllm import vllm_ids
 
 
@@ -37,7 +37,7 @@ def _greedy(model: PreTrainedModel, config: GenerationConfig) -> Iterator[None]:
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     own, inner.generation_config = inner.generation_config, config
     try:
-        with evaluating(model), callable_by_parts(model):
+        with evaluating(model), callable_by_parts(model), without_router_logits(inner):
             yield
     finally:
         inner.generation_config = own
@@ -73,12 +73,8 @@ def generate_ids(
         raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}")
     accelerator = runtime.accelerator
     if accelerator is not None:
-        if (sharding := sharding_by(accelerator)) in ("FSDP1", "ZeRO-3"):
-            raise ValueError(
-                f"`generate` can't run a model that {sharding} shards. {USE_FSDP2} Or generate with the saved model "
-                "in a launch without sharding."
-            )
         model = accelerator.unwrap_model(model, keep_torch_compile=False)
+    sharded = sharded_root(model) is not None
     prompts = [tuple(map(int, prompt)) for prompt in prompts]
     limit = positions(model)
     for row, prompt in enumerate(prompts):
@@ -154,7 +150,7 @@ def generate_ids(
         return result
 
     # `Trainer` gives a sharded model a method of its own, which gathers weights once more than the passes do.
-    write = model.generate if sharded_root(model) is None else partial(type(model).generate, model)
+    write = partial(type(model).generate, model) if sharded else model.generate
     with _greedy(model, config):
         lengths = [len(prompt) + max_new_tokens for prompt in unique]
         padded = runtime.map(answer, lengths, max_new_tokens, label=label, dtype=np.int32, most_padding=1)
@@ -185,7 +181,7 @@ def generate(
 
     Args:
         model ([`~transformers.PreTrainedModel`] or [`~peft.PeftModel`]):
-            Causal language model, on its device; may be wrapped by accelerate, but not sharded.
+            Causal language model, on its device; may be wrapped by accelerate.
         tokenizer ([`~transformers.PreTrainedTokenizerBase`]):
             Decodes ids (special tokens are skipped), and defines EOS and, optionally, the pad token.
         prompts (`Sequence[Sequence[int]]`):
@@ -204,8 +200,8 @@ def generate(
 
     Raises:
         `ValueError`: a prompt without tokens; one that, with `max_new_tokens`, is longer than the positions of the
-            model; an option below 1; weights sharded across ranks.
-        [`SelectionError`]: logits are NaN.
+            model; an option below 1.
+        [`SelectionError`]: logits are NaN, or the model is sharded in another way than by FSDP2.
         `RuntimeError`: a row that does not fit in memory even as a batch of one; the message names it.
     """
     answers = generate_ids(model, tokenizer, prompts, runtime, max_new_tokens=max_new_tokens, label=label)

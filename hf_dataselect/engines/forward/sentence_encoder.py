@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ...compat.sharding import not_launched_sharded
 from ...errors import SelectionError
 from ..runtime.loading import check_pretrained
 from ..runtime.runtime import Runtime
@@ -46,6 +47,7 @@ def check_sentence_encoder(encoder: str, group: str = "selection_kwargs") -> Non
         check_pretrained(encoder, "encoder", group)
 
 
+@not_launched_sharded()
 def load_sentence_encoder(encoder: str, runtime: Runtime) -> Any:
     """
     A sentence-transformers encoder on this rank's device.

@@ -9,6 +9,7 @@ from accelerate.utils import DistributedType, is_peft_model
 from torch import nn
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, ProcessorMixin
 
+from ...compat.sharding import not_launched_sharded
 from ...compat.transformers import attends_to_later_tokens, model_class
 from ...compat.trl import create_model
 from .runtime import Runtime
@@ -132,9 +133,10 @@ def load_weights(
     return model
 
 
+@not_launched_sharded()
 def load_pretrained(kind: type, name: str, runtime: Runtime) -> tuple[nn.Module, Any]:
     """
-    A model and its tokenizer by hub name or folder, on the runtime's device.
+    A model and its tokenizer by hub name or folder, on the runtime's device; each rank holds all weights.
 
     Args:
         kind (`type`):

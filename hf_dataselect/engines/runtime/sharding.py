@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import is_peft_model
 from torch import distributed, nn
 
-from ...compat.sharding import fsdp_param_dtype, not_launched_sharded, shard, trained_beside_shards
+from ...compat.sharding import fsdp_param_dtype, is_partitioned, not_launched_sharded, shard, trained_beside_shards
 from ...compat.torch import HOOKS
 from ...errors import SelectionError
 from .ranks import meeting
@@ -45,8 +45,9 @@ def sharded_root(model: Any) -> nn.Module | None:
             "Load it as a whole, or shard it as `distributed_config=DistributedConfig(fsdp_size=...)` and FSDP2 of "
             "accelerate do."
         )
-    if root is None and any(isinstance(part, FullyShardedDataParallel) for part in model.modules()):
-        raise SelectionError(f"`model`: it is sharded by FSDP1. {USE_FSDP2}")
+    by_fsdp1 = any(isinstance(part, FullyShardedDataParallel) for part in model.modules())
+    if root is None and (by_fsdp1 or is_partitioned(model)):
+        raise SelectionError(f"`model`: it is sharded by {'FSDP1' if by_fsdp1 else 'ZeRO-3'}. {USE_FSDP2}")
     return root
 
 

@@ -37,7 +37,8 @@ def temporary_weights(model: nn.Module, settings: Any, images: bool = False) -> 
         raise SelectionError(
             "`model`: its `device_map` offloads weights to main memory or disk, and a backward pass would hold all of "
             "them at once: a model can be fine-tuned for the selection, and gradients be taken, only where it fits. "
-            "Load it in 4-bit or split over more GPUs, or take a method that only scores; for `ifd`, `warmup: none`."
+            "Load it in 4-bit or split over more GPUs, or take a method that only scores, or `warmup: none` where it "
+            "is an option."
         )
     if settings.method == "full":
         if sharded_root(model) is not None:

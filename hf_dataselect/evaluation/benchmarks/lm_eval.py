@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ...compat.lm_eval import share_ranks
+from ...compat.transformers import without_router_logits
 from ...context import Context
 from ...engines.store.identity import digest
 from ..benchmark import Benchmark, Setting
@@ -130,14 +131,15 @@ class Harness(Benchmark):
         if runtime.world > 1:
             share_ranks(lm, runtime.accelerator)
         chat = bool(ctx.tokenizer.chat_template) if self.chat_template is None else self.chat_template
-        output = evaluate(
-            lm=lm,
-            task_dict={"tasks": self.loaded, "groups": {}, "group_map": {}},
-            limit=self.limit,
-            bootstrap_iters=0,
-            apply_chat_template=chat,
-            fewshot_as_multiturn=chat,
-        )
+        with without_router_logits(ctx.model):
+            output = evaluate(
+                lm=lm,
+                task_dict={"tasks": self.loaded, "groups": {}, "group_map": {}},
+                limit=self.limit,
+                bootstrap_iters=0,
+                apply_chat_template=chat,
+                fewshot_as_multiturn=chat,
+            )
         return runtime.on_main(lambda: _settings(output))
 
 

@@ -3,11 +3,11 @@ import json
 import logging
 import random
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from hf_dataselect.engines.forward.generation import generate, generate_ids, stop_ids
 from hf_dataselect.engines.runtime.runtime import Runtime
@@ -200,12 +200,17 @@ def test_wrong_calls_are_refused(model, tokenizer, prompts):
         generate(model, tokenizer, prompts, Runtime(batch_tokens=10), max_new_tokens=0)
     with pytest.raises(ValueError, match="`batch_tokens` must be at least 1, got -3"):
         generate(model, tokenizer, prompts, Runtime(batch_tokens=-3), max_new_tokens=1)
-    plugins = {"fsdp_plugin": SimpleNamespace(fsdp_version=1), "deepspeed_plugin": SimpleNamespace(zero_stage=3)}
-    for name, sharding in (("fsdp_plugin", "FSDP1"), ("deepspeed_plugin", "ZeRO-3")):
-        state = SimpleNamespace(**{name: plugins[name]})
-        sharded = SimpleNamespace(device=torch.device("cpu"), num_processes=1, state=state)
-        with pytest.raises(ValueError, match=f"a model that {sharding} shards. Use FSDP2"):
-            generate(model, tokenizer, prompts, Runtime(accelerator=sharded), max_new_tokens=12)
+
+
+def test_a_mixture_of_experts_generates_as_trl_trains_it(tokenizer, prompts):
+    given = tiny_model(tokenizer).config.to_dict()
+    sizes = {key: given[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")}
+    routed = MixtralConfig(**sizes, num_key_value_heads=2, intermediate_size=64, num_local_experts=4)
+    model = MixtralForCausalLM(routed).eval()
+    expected = one_by_one(model, tokenizer, prompts[:4])
+    model.config.output_router_logits = True
+    assert generate(model, tokenizer, prompts[:4], PLAIN, max_new_tokens=12) == expected
+    assert model.config.output_router_logits
 
 
 def test_peft_model(tokenizer, prompts):

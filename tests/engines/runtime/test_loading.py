@@ -3,8 +3,10 @@
 import json
 
 import pytest
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from peft import LoraConfig, get_peft_model
 from transformers import (
+    AutoModelForCausalLM,
     BartConfig,
     BartForCausalLM,
     BartForConditionalGeneration,
@@ -16,9 +18,11 @@ from transformers import (
     LlamaModel,
     T5Config,
 )
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from hf_dataselect import select_dataset
-from hf_dataselect.engines.runtime.loading import check_causal_lm, load_tuned_model
+from hf_dataselect.engines.runtime.loading import check_causal_lm, load_pretrained, load_tuned_model
+from hf_dataselect.engines.runtime.runtime import Runtime
 from tests.rows import alpaca
 from tests.tiny import tiny_evaluator, tiny_gpt2, tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
@@ -89,3 +93,17 @@ def test_selecting_for_any_trainer_refuses_it_too():
     with pytest.raises(ValueError, match="T5ForConditionalGeneration is an encoder-decoder"):
         select_dataset(alpaca(4), "perplexity", tiny_evaluator(TOKENIZER), TOKENIZER, budget=2)
     assert len(select_dataset(alpaca(4), "length", None, TOKENIZER, budget=2)[0]) == 2
+
+
+def test_a_model_of_a_method_s_own_is_whole_where_zero_3_shards_those_that_load(tmp_path):
+    model, zero3 = tiny_model(TOKENIZER), HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    for part in (model, TOKENIZER):
+        part.save_pretrained(tmp_path)
+    set_hf_deepspeed_config(zero3)
+    try:
+        loaded, _ = load_pretrained(AutoModelForCausalLM, str(tmp_path), Runtime())
+        with pytest.raises(Exception, match="deepspeed"):  # which is not installed, or makes no ranks here
+            load_tuned_model(str(tmp_path))
+    finally:
+        unset_hf_deepspeed_config()
+    assert all(mine.equal(other) for mine, other in zip(loaded.parameters(), model.parameters(), strict=True))
