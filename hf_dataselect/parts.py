@@ -59,7 +59,7 @@ def compute_part(plan: SelectionPlan, ctx: Context, part: Part) -> dict[str, int
     if selector.splits == "selection" or (plan.diversity is not None and plan.diversity.kind == "facility_location"):
         return select(records, selector, plan.budget, mine).passes
     if plan.diversity is not None or selector.spreads_out:
-        logger.info("What is computed of the rows that a choice compares, the `select` without `--part` computes.")
+        logger.info("Vectors for the final choice are computed by `select` without `--part`.")
     if selector.splits == "rows":
         rows = np.arange(part.number - 1, len(records), part.of)
         records, mine = records.subset(rows), ctx.of_rows(rows)
