@@ -156,8 +156,8 @@ def select_dataset(
         )
         if "training" in plan.needs:
             raise ValueError(
-                f"`{plan.method}` trains on subsets as a run does, and there are no training arguments here: select by "
-                "it in `DataSelectingTrainer`, `hf-dataselect train`, `select` or `compare`."
+                f"`{plan.method}` trains on subsets as a run does, and there are no training arguments here: select "
+                "by it in `DataSelectingTrainer`, `hf-dataselect train`, `select` or `compare`."
             )
         runtime = Runtime(
             accelerator,

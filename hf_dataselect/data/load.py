@@ -79,10 +79,10 @@ def load_rows(
             rows = take_split(_local(path, file_split, text), split)
             return rows if stream_rows is None else rows.select(range(min(stream_rows, len(rows))))
         check_exists(name)
-        if stream_rows is not None and {"[", "+"} & {*split}:
+        if stream_rows is not None and "[" in split:
             raise ValueError(
-                f"`dataset_train_split={split!r}` with `selection_stream_rows`: a stream has whole splits only. Name "
-                "one, of which `selection_stream_rows` takes the first rows."
+                f"`dataset_train_split={split!r}` with `selection_stream_rows`: a stream can't be sliced. Name the "
+                "split alone; `selection_stream_rows` takes its first rows."
             )
         given: dict[str, Any] = {"split": split, "streaming": stream_rows is not None}
         if not path.is_dir():
