@@ -86,7 +86,8 @@ class Context:
     @property
     def account(self) -> Account:
         """Where a method notes rows that it excludes or can't score, and figures of its own."""
-        return self.runtime.account
+        account = self.runtime.account  # a part has no results of other rows, which would look unscorable
+        return account if self.runtime.part is None else account.without_rows()
 
     def best(self, scores: np.ndarray, k: int | None = None) -> np.ndarray:
         """Rows of the `k` highest finite scores (all by default), best first; the seed orders equal ones."""

@@ -43,8 +43,8 @@ class RatedSelector(Selector):
 
     @property
     def splits(self) -> Split | None:
-        """As the quality does."""
-        return split_of([self._rater])
+        """Where the quality does, or needs no model: the choice computes vectors."""
+        return None if split_of([self._rater]) is None and self._rater.card.llm_uses else "selection"
 
     @property
     def largest_part(self) -> float:

@@ -135,30 +135,30 @@ def select_dataset(
     DPOTrainer(model, train_dataset=rows).train()
     ```
     """
-    dataset = on_disk(dataset, stream_rows, "dataset")
-    columns = dataset if formatting_func is not None else scored_columns(dataset, text_field)
-    records = Records(columns, text_field, formatting_func, name="dataset")
-    plan = SelectionPlan(
-        records,
-        load_selector(method, method_kwargs),
-        budget=budget,
-        budget_by=budget_by,
-        target=load_target(target, records),
-        diversity=load_diversity(diversity),
-        judge=judge,
-        judge_options=typed_options(JudgeOptions, judge_kwargs, "judge_kwargs"),
-        seed=seed,
-        max_length=max_length,
-    )
-    if "training" in plan.needs:
-        raise ValueError(
-            f"`{plan.method}` trains on subsets as a run does, and there are no training arguments here: select by it "
-            "in `DataSelectingTrainer`, `hf-dataselect train`, `select` or `compare`."
-        )
     with ExitStack() as stack:
         if accelerator is None:  # the caller may make one later, with other settings
             stack.enter_context(preserved_accelerate_state())
             accelerator = Accelerator()
+        dataset = on_disk(dataset, stream_rows, "dataset")
+        columns = dataset if formatting_func is not None else scored_columns(dataset, text_field)
+        records = Records(columns, text_field, formatting_func, name="dataset")
+        plan = SelectionPlan(
+            records,
+            load_selector(method, method_kwargs),
+            budget=budget,
+            budget_by=budget_by,
+            target=load_target(target, records),
+            diversity=load_diversity(diversity),
+            judge=judge,
+            judge_options=typed_options(JudgeOptions, judge_kwargs, "judge_kwargs"),
+            seed=seed,
+            max_length=max_length,
+        )
+        if "training" in plan.needs:
+            raise ValueError(
+                f"`{plan.method}` trains on subsets as a run does, and there are no training arguments here: select "
+                "by it in `DataSelectingTrainer`, `hf-dataselect train`, `select` or `compare`."
+            )
         runtime = Runtime(
             accelerator,
             cache_folder(default_cache_dir() if cache_dir == "default" else cache_dir),

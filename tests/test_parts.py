@@ -70,6 +70,7 @@ def test_after_the_parts_nothing_is_left_to_compute(name, reward, tmp_path):
         plan, ctx = made(name, reward, tmp_path)
         check_part(plan, part, tmp_path)
         spent.append(computed(compute_part(plan, ctx, part)))
+        assert not ctx.account.rows("unscorable"), "rows of other parts are none of its"
     assert all(spent) and all(sum(part.values()) < sum(computed(alone.passes).values()) for part in spent)
     plan, ctx = made(name, reward, tmp_path)
     after = plan.select(ctx, None, {})
@@ -102,6 +103,12 @@ def test_an_array_of_jobs_and_the_selection_that_reads_it(tmp_path, capsys):
     main(job())
     found = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert computed(found["passes"]) == {} and found["passes"]["cached_rows"] == 24 and len(found["indices"]) == 6
+
+
+def test_a_part_has_no_forecast(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["select", "--config", "ifd", "--part", "1/3", "--dry_run"])
+    assert "`--part 1/3` with `--dry_run`: the forecast is that of all parts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", ["0/3", "4/3", "1/0", "2", "1/3/4", "-1/3", "a/b", "1.5/3", ""])
@@ -138,7 +145,9 @@ def test_methods_of_others_split_where_all_of_these_do():
     assert split("blend", members={"perplexity": 1, "ifd": 1}) == "features"
     assert split("blend", members={"length": 1, "bm25": 1}) is None
     assert split("cascade", method="perplexity", prefilter="length", keep=0.5) == "features"
-    assert split("qdit", quality="perplexity", encoder="model") == "selection"
+    for name in ("car", "qdit"):
+        assert split(name, quality="perplexity", encoder="model") == "selection"
+        assert split(name, quality="length", encoder="model") == "selection"
 
 
 def test_parts_hold_each_row_once_and_equal_rows_together():

@@ -9,7 +9,7 @@ from ..runs.files import SELECTED
 from ..runs.publish import push_selected, selected_dataset
 from ..training.dry_run import forecast_run
 from ..training.recipe import check_hub, check_static, parse_recipe, prepare_selection, subset_repo
-from .console import alone_in, checked, log_to_console, say, without_dry_run, without_part
+from .console import alone_in, checked, log_to_console, refuse, say, without_dry_run, without_part
 
 
 def run(argv: Sequence[str]) -> None:
@@ -18,6 +18,10 @@ def run(argv: Sequence[str]) -> None:
     argv, dry_run = without_dry_run(argv)
     argv, given = without_part(argv)
     part = None if given is None else checked(Part.parse, given)
+    if dry_run and part is not None:
+        refuse(
+            f"`--part {part}` with `--dry_run`: the forecast is that of all parts together. Leave out one of the two."
+        )
     recipe = checked(parse_recipe, argv, "select")
     checked(check_static, recipe.args)
     if dry_run:
@@ -28,7 +32,7 @@ def run(argv: Sequence[str]) -> None:
         passes = compute()
         if is_main:
             computed = {name.replace("_", " "): count for name, count in passes.items() if count}
-            computed.pop("cached rows", None)  # those of other parts, too
+            computed.pop("cached rows", None)
             counts = ", ".join(f"{count:,} {name}" for name, count in computed.items())
             say(f"Part {part} is computed: {counts or 'nothing was left'}.")
         return

@@ -79,11 +79,16 @@ def load_rows(
             rows = take_split(_local(path, file_split, text), split)
             return rows if stream_rows is None else rows.select(range(min(stream_rows, len(rows))))
         check_exists(name)
+        if stream_rows is not None and "[" in split:
+            raise ValueError(
+                f"`dataset_train_split={split!r}` with `selection_stream_rows`: a stream can't be sliced. Name the "
+                "split alone; `selection_stream_rows` takes its first rows."
+            )
         given: dict[str, Any] = {"split": split, "streaming": stream_rows is not None}
         if not path.is_dir():
-            return on_disk(load_dataset(name, config, **given), stream_rows)
+            return on_disk(load_dataset(name, config, **given), stream_rows, "dataset_name")
         given |= _csv_options(_data_files(str(path), config), text)
-        return _valid(on_disk(load_dataset(str(path), config, **given), stream_rows))
+        return _valid(on_disk(load_dataset(str(path), config, **given), stream_rows, "dataset_name"))
     except Exception as error:  # `datasets` raises a dozen kinds
         said = (_fault(path, config) if path.exists() else None) or explained(error)
         told = without_credentials(f"Can't load the dataset {name!r} (split {split!r}): {said}")

@@ -28,7 +28,7 @@ from ..features.row_vectors import RowVectors
 from ..features.sentence_vectors import EncoderOption
 from ..options import Fraction, PositiveInt
 from ..rated import RatedSelector
-from ..selector import Card, Need, Split
+from ..selector import Card, Need
 
 
 @dataclass
@@ -75,11 +75,6 @@ class CaR(EncoderOption, RatedSelector):
     )
     default_budget: ClassVar[float | int | str] = 0.0196
     spreads_out: ClassVar[bool] = True
-
-    @property
-    def splits(self) -> Split | None:
-        """Where the quality does, or needs no model."""
-        return None if super().splits is None and self._rater.card.llm_uses else "selection"
 
     def needs(self) -> frozenset[Need]:
         return super().needs() | {"text"} | self.encoder_needs()

@@ -17,6 +17,7 @@ Relations: [`DEITA`] has a quality and a distance too, but no step with the pend
 necessity by likelihood and needs no generation.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, ClassVar, Literal
@@ -30,14 +31,14 @@ from ..engines.subset.choose import k_center
 from ..features.generated_answers import generated_answers
 from ..features.hidden_states import Vectors, prompt_vectors
 from ..features.rewards import answer_rewards
-from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
+from ..features.sentence_vectors import EncoderOption, sentence_vectors
 from ..features.tuning import check_warmup, needs_of_warmup, tuned_on
 from ..options import Interval, Number, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Selector, Split
 
 
 @dataclass
-class MoDS(Selector):
+class MoDS(EncoderOption, Selector):
     """
     Args:
         reward_model (`str`, *optional*, defaults to `"OpenAssistant/reward-model-deberta-v3-large-v2"`):
@@ -120,17 +121,18 @@ class MoDS(Selector):
         return frozenset({"text", "prompt", "model"}) | needs_of_warmup(self)
 
     def extras(self) -> dict[str, str]:
-        return {} if self.encoder == "model" else {"sentence_transformers": "embed"}
+        return self.encoder_extras()
 
     def check(self, records: Records) -> None:
         check_reward_model(self.reward_model, "reward_model")
-        if self.encoder != "model":
-            check_sentence_encoder(self.encoder)
+        self.check_encoder()
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         seed = int(self.seed_rows) if self.seed_rows > 1 else max(1, round(self.seed_rows * kept))
         tuned_on = 0 if self.warmup == "none" else round(min(seed, kept) * self.warmup_epochs)
-        return {"forward_rows": 2 * rows, "warmup_rows": tuned_on, "answered_rows": rows, "embedded_rows": rows}
+        passes = Counter(forward_rows=2 * rows, warmup_rows=tuned_on, answered_rows=rows)
+        passes.update(self.embedded(rows))
+        return dict(passes)
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         check_warmup(ctx, self)

@@ -35,7 +35,7 @@ from ..features.hidden_states import prompt_embedding
 from ..features.sentence_vectors import EncoderOption, sentence_vectors
 from ..options import Interval, PositiveInt
 from ..rated import RatedSelector
-from ..selector import Card, Need, Split
+from ..selector import Card, Need
 
 
 @dataclass
@@ -85,11 +85,6 @@ class QDIT(EncoderOption, RatedSelector):
         "rows",
     )
     spreads_out: ClassVar[bool] = True
-
-    @property
-    def splits(self) -> Split | None:
-        """Where the quality does, or needs no model."""
-        return None if super().splits is None and self._rater.card.llm_uses else "selection"
 
     @property
     def embeds(self) -> bool:

@@ -1,14 +1,20 @@
 """Streams are written to disk, as far as they are asked for."""
 
+import json
+import os
+from pathlib import Path
+
 import datasets
 import numpy as np
 import pytest
+from accelerate import Accelerator, PartialState
 from datasets import Dataset, Features, IterableDataset, Value
 
 from hf_dataselect import select_dataset
 from hf_dataselect.data.load import load_rows
 from hf_dataselect.data.streams import on_disk
 from tests.docs.markdown import blocks, pages
+from tests.processes import succeed
 from tests.rows import alpaca, alpaca_rows
 
 
@@ -54,6 +60,48 @@ def test_rows_are_chosen_from_a_stream():
     assert rows.to_list() == alone.to_list() and len(selection.scores) == 20
     with pytest.raises(TypeError, match="`dataset` is an `IterableDataset`.* Set `selection_stream_rows`"):
         select_dataset(stream, "random")
+
+
+def drawn():
+    yield from ({"text": text} for text in np.random.default_rng().bytes(8).hex())
+
+
+def failing():
+    yield {"text": "a"}
+    if os.environ["RANK"] == "0":
+        raise OSError("no connection")
+
+
+def stream_on_rank(folder: Path) -> None:
+    def stream(rows):
+        return IterableDataset.from_generator(rows, features=Features({"text": Value("string")}))
+
+    # No accelerator has been made.
+    rows, _ = select_dataset(stream(drawn), "random", budget=4, stream_rows=9, cache_dir=None)
+    (folder / f"rows-{os.environ['RANK']}.json").write_text(json.dumps(rows["text"][:]))
+    Accelerator(cpu=True)
+    with pytest.raises(ValueError, match="`dataset`: its first 4 rows can't be written to"):
+        on_disk(stream(failing), 4, "dataset")
+    PartialState().local_process_index = 0  # two nodes with a disk each
+    datasets.config.HF_DATASETS_CACHE = folder / os.environ["RANK"]
+    with pytest.raises(ValueError, match="`train_dataset`: the nodes have read other rows"):
+        on_disk(stream(drawn), 9)
+
+
+def test_ranks_choose_from_one_copy_of_a_stream_or_are_told_why_not(tmp_path):
+    succeed(stream_on_rank, tmp_path, folder=tmp_path)
+    zero, one = (json.loads((tmp_path / f"rows-{rank}.json").read_text()) for rank in (0, 1))
+    assert zero == one and len(zero) == 4
+
+
+def test_what_can_t_be_streamed_is_refused_by_the_option(tmp_path, monkeypatch):
+    alpaca(5).to_json(tmp_path / "rows" / "rows.jsonl")
+    with pytest.raises(ValueError, match=r"`dataset_train_split='train\[:3\]'` with `selection_stream_rows`"):
+        load_rows(str(tmp_path / "rows"), split="train[:3]", stream_rows=2)
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
+    with pytest.raises(ValueError, match="`dataset_name`: its first 2 rows can't be written to"):
+        load_rows(str(tmp_path / "rows"), stream_rows=2)
 
 
 def test_blocks_of_a_stream_give_the_best_of_it(monkeypatch):

@@ -1,16 +1,18 @@
 """Of every engine that keeps results: a second run reads them, and one with anything else that decides them none."""
 
+import numpy as np
 import pytest
 
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.likelihood import likelihood
-from hf_dataselect.engines.forward.one_shot import one_shot_loss
+from hf_dataselect.engines.forward.one_shot import one_shot_loss, one_shot_losses
 from hf_dataselect.engines.forward.seq2seq import yes_probability
 from hf_dataselect.engines.gradients.collect import gradients
 from hf_dataselect.engines.gradients.projection import Projection
 from hf_dataselect.engines.llm.generator import Generator
 from hf_dataselect.engines.llm.local_model import LocalModel
 from hf_dataselect.engines.llm.reward_model import RewardModel
+from hf_dataselect.engines.runtime.part import Part
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.features.hidden_states import cached_states
@@ -94,3 +96,18 @@ def test_results_of_other_settings_are_never_read(name, change, tmp_path):
         model.set_attn_implementation("eager")
     options = change if isinstance(change, dict) else None
     assert read(options, "bfloat16" if change == "dtype" else "float32", model) == 0
+
+
+def test_what_a_part_scores_one_shot_no_other_run_scores_meanwhile(tmp_path):
+    locked, given = [], {}
+
+    def wanted(losses):
+        locked.append(len(list(tmp_path.glob("*/*.lock"))))
+        return np.flatnonzero(np.isnan(losses))
+
+    def give(rows, losses):
+        given.update(zip(rows.tolist(), losses[:, 0], strict=True))
+
+    runtime = Runtime(cache_dir=tmp_path, part=Part(2, 2))
+    one_shot_losses(tiny_model(tiny_tokenizer()), ROWS.select([0, 1]), TASKS[3], runtime, give, wanted=wanted)
+    assert locked == [1, 1] and np.isfinite([*given.values()]).tolist() == [True]

@@ -11,7 +11,7 @@ from torch import nn
 from ...compat.transformers import attention_implementation
 from ..runtime.model_state import scoring, scoring_dtype
 from ..runtime.runtime import Runtime
-from ..runtime.shared_work import missing
+from ..runtime.shared_work import missing, of_part
 from ..runtime.token_rows import TokenRows
 from ..store.ragged_store import RaggedStore
 from .likelihood import _scorer
@@ -83,7 +83,10 @@ def noisy_deltas(
     if store.memory:
         for part in runtime.gather(store.memory):
             store.memory.update(part)
-    passes = {"forward_rows": 2 * max(copies, 1) * len(todo), "cached_rows": len(keys) - len(todo)}
+    passes = {
+        "forward_rows": 2 * max(copies, 1) * len(todo),
+        "cached_rows": int(of_part(runtime, keys).sum()) - len(todo),
+    }
     passes["forward_tokens"] = 2 * max(copies, 1) * int(whole.lengths[todo].sum())
     runtime.book(cached_seconds=float(stored.earlier.sum()), **passes)
     return store.in_memory(keys) if store.memory or store.folder is None else store.find(keys).values

@@ -93,6 +93,7 @@ def one_shot_losses(
     store = runtime.store(namespace, width=len(tasks))
     keys = exemplars.keys() if runtime.cache_dir else np.zeros(len(exemplars), "V16")
     rows = rows[of_part(runtime, keys[rows])]
+    runtime = replace(runtime, part=None)
     plan = wanted or (lambda losses: np.flatnonzero(np.isnan(losses)))
     # Tokens of forward passes: exemplars once, tasks once per exemplar, padding excluded.
     spent, size = np.zeros(1, np.int64), max(1, LOSSES // len(tasks))

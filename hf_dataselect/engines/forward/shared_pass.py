@@ -11,7 +11,7 @@ from torch import nn
 
 from ..runtime.model_state import scoring, scoring_dtype
 from ..runtime.runtime import Runtime
-from ..runtime.shared_work import missing
+from ..runtime.shared_work import missing, of_part
 from ..runtime.token_rows import TokenRows
 from ..store.ragged_store import RaggedStore
 from ..store.row_store import RecordStore
@@ -92,8 +92,9 @@ def _compute(
         earlier = np.max([stored.earlier for stored in found.values()], 0, initial=0.0)
         lacking = {want: ~stored.known for want, stored in found.items() if not stored.known.all()}
         todo = np.sort(first[np.any([*lacking.values(), np.zeros(len(first), bool)], 0)])
+        mine = int(of_part(runtime, keys).sum()) if least == 1 else 0
         if len(lacking) < least or len(todo) == 0:
-            runtime.book(cached_rows=len(keys) if least == 1 else 0, cached_seconds=float(earlier.sum()))
+            runtime.book(cached_rows=mine, cached_seconds=float(earlier.sum()))
             return
         for want in set(STATES) & set(lacking):
             store = stores[want]
@@ -102,7 +103,7 @@ def _compute(
     for store in stores.values():
         store.close()
     runtime.wait()
-    cached = len(keys) - len(todo) if least == 1 else 0
+    cached = mine - len(todo) if least == 1 else 0
     tokens = int(lengths[todo].sum())
     runtime.book(
         forward_rows=len(todo), forward_tokens=tokens, cached_rows=cached, cached_seconds=float(earlier.sum())

@@ -162,7 +162,8 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     with missing(runtime, store, keys[first], "taking gradients") as (stored, known, _, earlier):
         (facts,) = runtime.broadcast_arrays(stored.field("facts"))
-        todo, fits = np.sort(first[~known]), known & of_part(runtime, keys[first])
+        todo, mine = np.sort(first[~known]), of_part(runtime, keys)
+        fits = known & mine[first]
         reduction = (lambda vectors: vectors) if reduce is None else reduce
         kept, source = np.zeros((len(keep), projector.width), project.dtype), first[inverse]
         empty, in_memory = reduction(kept[:0]), None
@@ -211,7 +212,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
     runtime.book(
         backward_rows=len(todo),
         backward_tokens=int(rows.lengths[todo].sum()),
-        cached_rows=len(rows) - len(todo),
+        cached_rows=int(mine.sum()) - len(todo),
         cached_seconds=float(earlier.sum()),
     )
     return vectors, kept, facts, fits

@@ -143,9 +143,9 @@ class TextModel(MeteredModel, ABC):
             self._clock = time.perf_counter()
             keys, asked = self._by_key(questions, max_new_tokens)
             replies = self.runtime.on_main(lambda: self._store.load(asked))
-            mine = of_part(self.runtime, np.array([*asked]))
-            todo = {key: asked[key] for key in compress(asked, mine) if key not in replies}
-            self.cost.cached += len(keys) - len(todo)
+            mine = {*compress(asked, of_part(self.runtime, np.array([*asked])))}
+            todo = {key: asked[key] for key in asked if key in mine and key not in replies}
+            self.cost.cached += sum(key in mine for key in keys) - len(todo)
             self.cost.cached_seconds += sum(reply.seconds for reply in replies.values())
             if todo:
                 self._check_calls(len(todo))

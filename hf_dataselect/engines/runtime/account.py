@@ -49,12 +49,16 @@ class Account:
 
     def of_rows(self, rows: np.ndarray) -> "Account":
         """This account for a view of some rows: what is noted of row `i` there is noted of `rows[i]` here."""
-        return _OfRows(self, rows)
+        return _OfRows(self, np.asarray(rows))
+
+    def without_rows(self) -> "Account":
+        """This account for costs and figures: nothing is noted of a row."""
+        return _OfRows(self, None)
 
 
 class _OfRows(Account):
-    def __init__(self, whole: Account, rows: np.ndarray):
-        self._whole, self._numbers, self._rows = whole, np.asarray(rows), whole._rows
+    def __init__(self, whole: Account, rows: np.ndarray | None):
+        self._whole, self._numbers, self._rows = whole, rows, whole._rows
         self.passes, self.cache_files, self.figures = whole.passes, whole.cache_files, whole.figures
 
     @property
@@ -62,7 +66,8 @@ class _OfRows(Account):
         return self._whole.cached_seconds
 
     def note(self, kind: str, reason: str, rows: Iterable[int]) -> None:
-        self._whole.note(kind, reason, self._numbers[np.array([*rows], np.int64)])
+        if self._numbers is not None:
+            self._whole.note(kind, reason, self._numbers[np.array([*rows], np.int64)])
 
     def add_cached_seconds(self, seconds: float) -> None:
         self._whole.add_cached_seconds(seconds)

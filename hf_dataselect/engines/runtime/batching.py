@@ -6,10 +6,13 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from torch import nn
 
 from ...compat.accelerate import several_processes
+from ...errors import sendable
+from .ranks import meeting, ranks
 
 
 #: A batch with a larger part of padding is cut further, as long as it keeps 1 / `LEAST` of the tokens of a full one: a
@@ -22,15 +25,34 @@ WIDTHS, HEAD_ROWS = 8, 32
 
 
 @contextmanager
-def main_process_first(dataset: Dataset) -> Iterator[None]:
+def main_process_first(dataset: Dataset | None = None) -> Iterator[None]:
     """
-    Run a [`~datasets.Dataset.map`] on each node's main process first, so that the other ranks read its cache files. A
-    dataset in memory has none, so that all ranks run at once.
+    Run what writes files on each node's main process first, so that the other ranks read them. These wait outside of a
+    collective, so that it may take longer than the time-out of those; what it raises is raised on every rank.
+
+    Args:
+        dataset ([`~datasets.Dataset`], *optional*):
+            What is mapped inside. One in memory writes no files, so that all ranks run at once.
     """
-    if dataset.cache_files and several_processes():
-        with PartialState().local_main_process_first():
+    told = ranks() if several_processes() and (dataset is None or dataset.cache_files) else None
+    if told is None:
+        yield
+        return
+    state, error, number = PartialState(), None, told.begin_on_main()
+    if state.is_local_main_process:
+        try:
             yield
+        except Exception as raised:  # the other ranks would wait forever
+            error = raised
+        if state.is_main_process:
+            told.finish_on_main(number)
     else:
+        told.wait_for_main(number)
+    with meeting():
+        errors = gather_object([error and sendable(error)])
+    if failed := error or next(filter(None, errors), None):
+        raise failed
+    if not state.is_local_main_process:
         yield
 
 

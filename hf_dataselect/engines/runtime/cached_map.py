@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch import nn
 
 from .model_state import scoring, scoring_dtype
 from .runtime import Runtime
-from .shared_work import missing
+from .shared_work import missing, of_part
 from .token_rows import TokenRows
 
 
@@ -24,7 +25,7 @@ class Mapped(NamedTuple):
     #: Number of computed rows, and of their tokens.
     computed: int
     tokens: int
-    #: Number of other rows: read from the cache, or equal to another row.
+    #: Number of other rows of the runtime's part: read from the cache, or equal to another row.
     cached: int
     #: Seconds that an earlier run spent on the rows read from the cache.
     cached_seconds: float
@@ -80,7 +81,7 @@ def cached_map(
             options["on_batch"] = lambda batch, result: store.append(keys[batch], result[:, :-1], result[:, -1])
             values[~known] = runtime.map(timed, lengths, width + 1, rows=todo, **options)[first[~known], :-1]
     store.close()
-    cached, tokens = len(keys) - len(todo), int(lengths[todo].sum())
+    cached, tokens = int(of_part(runtime, keys).sum()) - len(todo), int(lengths[todo].sum())
     if passes is not None:
         spent = {f"{passes}_rows": len(todo), f"{passes}_tokens": tokens}
         runtime.book(cached_rows=cached, cached_seconds=float(earlier.sum()), **spent)
@@ -138,7 +139,8 @@ def measured(
 
 def cached_value(compute: Callable[[], float], content: bytes, namespace: dict[str, Any], runtime: Runtime) -> float:
     """
-    One number, computed by all ranks together: read from the cache by its content, or computed and saved.
+    One number, computed by all ranks together, whatever their part: read from the cache by its content, or computed
+    and saved.
 
     Args:
         compute (`Callable`):
@@ -150,7 +152,7 @@ def cached_value(compute: Callable[[], float], content: bytes, namespace: dict[s
     """
     store = runtime.store(namespace, 1)
     key = np.frombuffer(hashlib.blake2b(content, digest_size=16).digest(), "V16")
-    with missing(runtime, store, key, "fine-tuning on a subset") as stored:
+    with missing(replace(runtime, part=None), store, key, "fine-tuning on a subset") as stored:
         if stored.known[0]:
             runtime.book(cached_seconds=float(stored.earlier[0]))
             return float(stored.values[0, 0])

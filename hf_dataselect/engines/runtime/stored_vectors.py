@@ -60,9 +60,9 @@ def stored_vectors(
     """
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     with missing(runtime, store, keys[first], "computing vectors of rows") as (_, known, _, earlier):
-        todo, usable = np.sort(first[~known]), known & of_part(runtime, keys[first])
-        cached = len(keys) - len(todo)
-        on_rows(cached)
+        todo, mine = np.sort(first[~known]), of_part(runtime, keys)
+        usable, cached = known & mine[first], int(mine.sum()) - len(todo)
+        on_rows(len(keys) - len(todo))
         check_room(store.folder and store.folder.parent, len(todo), store.record, "'none', which holds them in memory")
         in_memory = np.full((len(keys), store.width), np.nan, store.dtype) if store.folder is None else None
         for start in range(0, len(todo), chunk):

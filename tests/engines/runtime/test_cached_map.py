@@ -7,7 +7,8 @@ import pytest
 from torch import nn
 
 from hf_dataselect.engines.runtime import cached_map as measuring
-from hf_dataselect.engines.runtime.cached_map import measured
+from hf_dataselect.engines.runtime.cached_map import cached_value, measured
+from hf_dataselect.engines.runtime.part import Part
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.row_store import RowStore
@@ -94,6 +95,24 @@ def test_what_this_run_computed_is_no_earlier_run_s(clock, tmp_path):
     assert [seconds([[1], [2], [4]]), seconds([[4], [1]])] == [2, 0] and clock.now == 4
 
 
+def test_one_number_is_that_of_every_part(tmp_path):
+    computed = []
+    for part in Part(2, 3).turns():
+        value = cached_value(lambda: computed.append(1) or 0.5, b"rows", {}, Runtime(cache_dir=tmp_path, part=part))
+        assert value == 0.5 and len(computed) == 1
+
+
+def test_other_rows_than_those_of_a_part_are_not_counted(clock, tmp_path):
+    rows, counts = rows_of([1], [2], [3], [4], [2]), []
+    for part in (Part(1, 2), Part(1, 2), Part(2, 2)):
+        runtime = Runtime(cache_dir=tmp_path, part=part)
+        found = measured(MODEL, rows, runtime, 1, {}, lambda todo: lambda batch: np.zeros((len(batch), 1)))
+        assert runtime.account.passes["cached_rows"] == found.cached
+        counts.append((found.computed, found.cached))
+    (first, repeated), again, (other, rest) = counts
+    assert again == (0, 2 + repeated) and first == other == 2 and repeated + rest == 1
+
+
 def test_what_other_ranks_of_this_run_computed_is_no_earlier_run_s(tmp_path):
     """Each rank writes a file of its own; all are this run's."""
     theirs, keys = Runtime(cache_dir=tmp_path), rows_of([1], [2]).keys()
@@ -120,7 +139,7 @@ def test_seconds_before_the_first_batch_are_shared_by_the_rows(clock, tmp_path, 
         clock.now += 4
         return lambda batch: np.zeros((len(batch), 1))
 
-    monkeypatch.setattr(measuring, "cast", slow)
+    monkeypatch.setattr(measuring, "scoring", slow)
     for rows, seconds in ((rows_of([1], [2], [3]), 0), (rows_of([1], [3], [1]), 4)):
         found = measured(MODEL, rows, Runtime(batch_tokens=2, cache_dir=tmp_path), 1, {}, begin)
         assert found.cached_seconds == pytest.approx(seconds)
