@@ -36,6 +36,10 @@ class SelectionError(ValueError):
         super().__init__(printable(message))
 
 
+class AllExcluded(SelectionError):
+    """Every row that has a score is excluded, by an option of the method or a threshold of the budget."""
+
+
 class TrainingDiverged(SelectionError):
     """Training gave weights that are not finite, or no loss of held-out rows."""
 

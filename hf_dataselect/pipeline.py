@@ -19,7 +19,7 @@ from .data.records import Records
 from .diversity import Diversity
 from .engines.runtime.token_rows import token_counts
 from .engines.subset.choose import tied_at_the_cut
-from .errors import SelectionError
+from .errors import AllExcluded, SelectionError
 from .selection import RESERVED, Selection
 from .selector import Scores, Selector, method_name
 
@@ -91,7 +91,8 @@ def select(
         if tokens is not None and np.isfinite(usable).any():
             reasons.append(f"the best row has more tokens than the budget, {budget}")
         why = "; ".join(reasons) or "no score is a number"
-        raise SelectionError(f"`selection_method={method!r}` found no row to keep of {n}: {why}.")
+        kind = AllExcluded if np.isfinite(scores).any() and not np.isfinite(usable).any() else SelectionError
+        raise kind(f"`selection_method={method!r}` found no row to keep of {n}: {why}.")
     if k is not None and len(chosen) < k:
         logger.warning("`%s` keeps %s rows, fewer than the %s of the budget.", method, len(chosen), k)
     _describe_cut(usable, chosen, budget, groups, ctx)

@@ -73,6 +73,8 @@ class Selector(ABC):
     fixed_budget: ClassVar[bool] = False
     #: Whether `select()` already keeps rows apart; `selection_diversity` is refused then.
     spreads_out: ClassVar[bool] = False
+    #: Whether it also keeps them apart from those of `ctx.kept`; without, a schedule by which rows grow is refused.
+    reads_kept: ClassVar[bool] = False
     #: Whether it takes target-task examples where they are given, though it needs none.
     takes_target: ClassVar[bool] = False
     #: Whether weights of the target's tasks count.

@@ -8,7 +8,7 @@ from ..engines.store.files import written_atomic
 from ..runs.files import SELECTED
 from ..runs.publish import push_selected, selected_dataset
 from ..training.dry_run import forecast_run
-from ..training.recipe import check_hub, check_static, parse_recipe, prepare_selection, subset_repo
+from ..training.recipe import check_hub, check_without_training, parse_recipe, prepare_selection, subset_repo
 from .console import alone_in, checked, log_to_console, refuse, say, without_dry_run, without_part
 
 
@@ -23,7 +23,7 @@ def run(argv: Sequence[str]) -> None:
             f"`--part {part}` with `--dry_run`: the forecast is that of all parts together. Leave out one of the two."
         )
     recipe = checked(parse_recipe, argv, "select")
-    checked(check_static, recipe.args)
+    checked(check_without_training, recipe.args)
     if dry_run:
         say("\n".join(checked(forecast_run, recipe, train=False)))
         return

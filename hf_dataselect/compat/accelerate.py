@@ -87,7 +87,7 @@ def device_of(module: Any) -> torch.device:
 
 
 @contextmanager
-def loaded(module: Any) -> Iterator[Callable]:
+def forward_on_device(module: Any) -> Iterator[Callable]:
     """
     The forward of a module whose weights, if they are offloaded, stay on its device inside: that within the hook which
     reads and frees them at each call, `_old_forward`. Seen on accelerate 1.15.0; raises `ImportError` where it is

@@ -97,7 +97,7 @@ class GradientFeatures:
         runtime = self.ctx.whole.runtime
         return gradients(self.ctx.model, rows, runtime, adam=adam, label=label, **self._exact).vectors[:]
 
-    def narrowest(self, groups: np.ndarray, momentum: bool, compete: bool) -> tuple[int, float]:
+    def choose_width(self, groups: np.ndarray, momentum: bool, compete: bool) -> tuple[int, float]:
         """
         The smallest width of a projection that keeps the ranking of a sample, and the rank correlation with scores
         without a projection to expect of it, see [`~projection_error.narrowest`]. The options are the pilot's.
@@ -214,8 +214,8 @@ def gradient_features(
         subspace (`int`, *optional*):
             Directions of the [`Subspace`] that candidates are projected to, for which examples are taken whole.
         width (`Callable`, *optional*):
-            Chooses the width of the projection at the first checkpoint, see [`GradientFeatures.narrowest`]; `project`
-            is then that of the pilot.
+            Chooses the width of the projection at the first checkpoint, see [`GradientFeatures.choose_width`];
+            `project` is then that of the pilot.
 
     Raises:
         [`SelectionError`]: see [`warmed_up_by_epoch`] and [`gradients`]; or too little disk space for all vectors, or

@@ -76,7 +76,7 @@ class Influences(WarmupOptions, ServesTarget):
         project = Projection("sketch" if auto else self.projection, dim, bits=self.gradient_bits)
 
         def width(pilot: GradientFeatures) -> tuple[int, float]:
-            return pilot.narrowest(groups, self.momentum, compete)
+            return pilot.choose_width(groups, self.momentum, compete)
 
         given = encoded, examples, tuned_on, ctx, self.warmup(ctx), project, auto
         with gradient_features(*given, width=width if chosen else None) as checkpoints:

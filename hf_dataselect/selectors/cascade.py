@@ -75,6 +75,11 @@ class Cascade(Selector):
         return self._costly.spreads_out
 
     @property
+    def reads_kept(self) -> bool:
+        """Whether the costly method does."""
+        return self._costly.reads_kept
+
+    @property
     def nested(self) -> bool:
         """Whether the costly method is."""
         return self._costly.nested

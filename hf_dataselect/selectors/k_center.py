@@ -57,6 +57,7 @@ class KCenter(Selector):
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
     spreads_out: ClassVar[bool] = True
+    reads_kept: ClassVar[bool] = True
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model"})

@@ -198,7 +198,7 @@ def check_hub(args: DataSelectingConfig, train: bool) -> None:
         make_repo("hub_model_id", repo, "model", bool(args.hub_private_repo), args.hub_token)
 
 
-def check_static(args: DataSelectingConfig) -> None:
+def check_without_training(args: DataSelectingConfig) -> None:
     """
     Refuse what selects while training where nothing trains.
 

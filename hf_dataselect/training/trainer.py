@@ -216,21 +216,22 @@ class DataSelectingTrainer(OnlineTrainer):
         self._refuse_edited()
         if self._selection is None:
             self.select()
-        kept = np.sort(self.selection.indices)
-        rows = self.rows_to_prepare(kept)
+        chosen = np.sort(self.selection.indices)
+        rows = self.rows_to_prepare(chosen)
+        kept = np.intersect1d(chosen, rows)
         everything = len(rows) == len(self.records)
         subset = self.records.for_training(None if everything else rows, num_proc=self.args.dataset_num_proc)
         if not skips_preparation(self):
             prepared = self.prepare_lines(subset, rows, kept)
-            masked = len(kept) - len(prepared)
-            if not self.args.packing and masked:
+            masked = len(chosen) - len(kept if self.args.packing else prepared)
+            if masked:
                 logger.warning("%s kept rows have no answer token within `max_length` and are not trained on.", masked)
                 self.selection.facts["rows_without_answer_in_window"] = masked
                 if self.is_world_process_zero():
                     write_selection(self.run_folder, self.selection)
             if len(prepared) == 0:
                 raise ValueError(
-                    f"None of the {len(kept)} kept rows has an answer within `max_length={self.args.max_length}`."
+                    f"None of the {len(chosen)} kept rows has an answer within `max_length={self.args.max_length}`."
                 )
             subset = prepared
         self.train_dataset, self._prepared = subset, True

@@ -226,6 +226,7 @@ def test_a_killed_run_goes_on_with_the_very_batches_it_would_have_had(tmp_path, 
 # --- What is refused ---
 
 UNSEEN = {"selection_policy": None, "method": "perplexity", "selection_schedule": {"every": 2, "exclude_seen": True}}
+GROWING = UNSEEN | {"selection_schedule": {"every": 2, "grow": 1}}
 
 
 @pytest.mark.parametrize(
@@ -243,6 +244,13 @@ UNSEEN = {"selection_policy": None, "method": "perplexity", "selection_schedule"
         ({**UNSEEN, "selection_budget_by": "source"}, "`selection_budget_by='source'`: a group may have no rows left"),
         ({**UNSEEN, "selection_schedule": {"every": 2, "exclude_seen": True, "grow": 1}}, "remove grow"),
         ({**UNSEEN, "selection_schedule": {"every": 2, "grow": 1}, "selection_budget_by": "source"}, "groups alike"),
+        ({**GROWING, "selection_budget": "score >= 2"}, "'score >= 2'`: grow adds so many rows, whatever their score"),
+        ({**GROWING, "method": "instag"}, "`selection_method='instag'`, which keeps rows apart from one another"),
+        ({**GROWING, "selection_diversity": {"encoder": "model"}}, "with `selection_diversity`, which keeps rows"),
+        (
+            {**GROWING, "method": "cascade", "kwargs": {"method": "s2l"}},
+            "`selection_method='cascade'`, which keeps rows apart",
+        ),
         ({**UNSEEN, "selection_budget": "score >= 2"}, "`selection_budget='score >= 2"),
         ({**UNSEEN, "selection_budget": "2k tokens"}, "keeps as many rows each time"),
         ({"loss_type": "dft"}, "`loss_type=dft`"),

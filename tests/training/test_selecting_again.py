@@ -4,6 +4,8 @@ import json
 import signal
 
 import numpy as np
+import pytest
+from datasets import Dataset
 from transformers import TrainerCallback
 
 from hf_dataselect.evaluation.comparison.comparison import Comparison
@@ -11,12 +13,7 @@ from hf_dataselect.evaluation.comparison.evaluated_runs import Group, Run
 from hf_dataselect.evaluation.report.remarks import remarks
 from hf_dataselect.evaluation.report.while_training import policy_lines
 from hf_dataselect.features.loss import answer_loss
-from tests.online import (
-    AGAIN,
-    SAVED,
-    killed_selecting,
-    selecting_again,
-)
+from tests.online import AGAIN, SAVED, UNSAVED, killed_selecting, selecting_again
 from tests.processes import run_ranks
 from tests.rows import layout
 from tests.tiny_training import tiny_trainer
@@ -78,3 +75,59 @@ def test_rows_that_were_trained_on_are_left_out_until_too_few_are_left(tmp_path,
     assert [entry["began_anew"] for entry in entries] == [False, True, False, True, False]
     assert [len({*one} & {*two}) for one, two in zip(served[::2], served[1::2], strict=True)] == [0, 0, 0]
     assert caplog.text.count("exclude_seen leaves 4 rows, too few to choose 8 among") == 1
+
+
+#: The later a row, the better; of every second one the prompt fills the window, so that it can't be trained on.
+HALF = Dataset.from_list(
+    [
+        row | {"prompt": row["prompt"] * (1 + 20 * (i % 2)), "score": i}
+        for i, row in enumerate(layout("prompt-completion", 20))
+    ]
+)
+GROWING = {"method": "column", "train_dataset": HALF, "selection_budget": 8, "max_length": 48}
+GROWING |= {"per_device_train_batch_size": 1, "selection_schedule": {"every": 2, "grow": 3}}
+
+
+def tokens_of_rows(lines) -> np.ndarray:
+    return np.bincount(np.concatenate(lines.rows_of(list(range(len(lines))))), minlength=20)
+
+
+def test_packed_rows_grow_by_those_that_can_be_trained_on_and_a_round_serves_each_once(tmp_path):
+    trainer = tiny_trainer(tmp_path, kwargs={"name": "score"}, packing=True, max_steps=8, **GROWING)
+    trainer.prepare_subset()
+    online, trainable = trainer.online, np.arange(0, 20, 2)
+    assert online.pool.rows.tolist() == trainable.tolist() and len(online.pool.lines) >= 4
+    assert trainer.selection.facts["rows_without_answer_in_window"] == 4  # of the rows 12 to 19
+    whole = tokens_of_rows(online.pool.lines)
+    assert tokens_of_rows(online.lines).tolist() == np.where(np.arange(20) >= 12, whole, 0).tolist()
+    for rows in ([12, 13], [12, 12], [12, 20]):
+        with pytest.raises(ValueError, match="2 rows are to be served, and only 1 different"):
+            online.pool.of(np.array(rows))
+    trainer.train()
+    figures = online.figures(8)
+    assert [entry["rows"] for entry in figures["selections"]] == [list(range(6, 20, 2)), trainable.tolist()]
+    assert figures["rounds"] == 3, "once all are kept, a round serves all of them"
+    served = np.flatnonzero(online.policy.state["seen"])
+    assert set(served) <= set(trainable) and len(served) >= 7
+
+
+def test_training_goes_on_where_no_other_row_passes_the_threshold(tmp_path, caplog):
+    trainer = tiny_trainer(tmp_path, kwargs={"name": "score", "threshold": 13}, **GROWING)
+    trainer.train()
+    assert "worse than the threshold 13. The 3 rows kept before are trained on" in caplog.text
+    assert trainer.online.policy.state["kept"].tolist() == [14, 16, 18] and trainer.state.global_step == 3
+
+
+def test_a_guard_measures_beside_a_schedule_and_changes_nothing(tmp_path):
+    held_out = layout("prompt-completion", 12, seed=7)
+    guard = {"guard_dataset": {"a": held_out}, "eval_dataset": held_out.select(range(2))}
+    guard |= {"eval_strategy": "steps", "eval_steps": 2}
+    short = UNSAVED | {"max_steps": 3}
+    plain = selecting_again(tmp_path / "plain", **short)
+    guarded = selecting_again(tmp_path / "guarded", **short, **guard)
+    one, two = ([entry["rows"] for entry in run.online.figures(3)["selections"]] for run in (plain, guarded))
+    assert one == two and len(one) == 1 and losses(plain) == losses(guarded)
+    written = json.loads((tmp_path / "guarded" / "run" / "guard.json").read_text())
+    assert [entry["step"] for entry in written["history"]] == [2, 3]
+    before, after = (np.array(written["domains"]["a"][name]) for name in ("losses_before", "losses"))
+    assert np.isfinite(before).all() and (before != after).any()

@@ -18,7 +18,7 @@ from accelerate.utils import is_peft_model
 from torch import nn
 from transformers import Cache
 
-from ...compat.accelerate import device_of, loaded
+from ...compat.accelerate import device_of, forward_on_device
 from ...compat.peft import adapts_layers_only
 from ...compat.sharding import unsharded_type
 from ...compat.transformers import attention_implementation, cache_for_rows, growing_cache
@@ -238,7 +238,7 @@ def logits_at(
             states.append(hidden)
         hidden = hidden.flatten(0, 1)
         hidden = hidden[positions.to(hidden.device)]  # the last device of a model split over devices
-        with loaded(head) as run:
+        with forward_on_device(head) as run:
             for first in range(0, len(positions), chunk):
                 part = slice(first, min(first + chunk, len(positions)))
                 size, weight = part.stop - first, next(head.parameters())

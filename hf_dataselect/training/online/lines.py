@@ -136,10 +136,21 @@ class Pool:
         return Lines(*parts, self.rows)
 
     def of(self, rows: np.ndarray) -> Lines:
-        """The lines of some rows; packed, if they are, without others."""
+        """
+        The lines of some rows; packed, if they are, without others.
+
+        Raises:
+            `ValueError`: a row of others than the pool's, or one that is there twice.
+        """
+        known = np.intersect1d(rows, self.rows)
+        if len(known) < len(rows):
+            raise ValueError(
+                f"`selection_policy`: {len(rows)} rows are to be served, and only {len(known)} different ones of them "
+                "can be trained on. `choose` must return rows that it is given, each once."
+            )
         if self._of_line is not None:
-            return self.lines.some(np.flatnonzero(np.isin(self._of_line, rows)))
-        places = np.searchsorted(self.rows, np.sort(rows))
+            return self.lines.some(np.flatnonzero(np.isin(self._of_line, known)))
+        places = np.searchsorted(self.rows, known)
         return self._lines(self._tokens.select(places), self._numbered.select(places))
 
 

@@ -37,8 +37,8 @@ def check_policy_options(args: Any) -> None:
         said = f"`selection_schedule={args.selection_schedule!r}`"
         if args.selector.fixed_budget:
             raise ValueError(f"{said}: `{args.selection_method}` keeps every row each time. Choose another method.")
-        if schedule.grow and args.selection_budget_by is not None:
-            raise ValueError(f"{said} with `selection_budget_by`: grow adds rows of all groups alike. Remove one.")
+        if schedule.grow:
+            _check_grow(args, said)
         if schedule.exclude_seen:
             _check_count(args, said)
     if "training" in args.selector.needs():
@@ -75,6 +75,29 @@ def check_policy_options(args: Any) -> None:
             raise ValueError(f"{said} with `{name}={value}`: {why}.")
 
 
+def _check_grow(args: Any, said: str) -> None:
+    """Refuse what the rows that are added one selection after the other would not keep to."""
+    if args.selection_budget_by is not None:
+        raise ValueError(f"{said} with `selection_budget_by`: grow adds rows of all groups alike. Remove one.")
+    if (budget := _budget(args)).unit == "score":
+        raise ValueError(
+            f"{said} with `selection_budget={str(budget)!r}`: grow adds so many rows, whatever their score. Give a "
+            "fraction, a count or tokens, or remove grow."
+        )
+    spread = "selection_diversity" if args.selection_diversity is not None else None
+    if args.selector.spreads_out and not args.selector.reads_kept:
+        spread = f"selection_method={args.selection_method!r}"
+    if spread is not None:
+        raise ValueError(
+            f"{said} with `{spread}`, which keeps rows apart from one another, not from those that were kept before: "
+            "the rows that grow adds may be near copies of them. Use `selection_method: k_center`, or remove grow."
+        )
+
+
+def _budget(args: Any) -> Budget:
+    return Budget.parse(args.selector.default_budget if args.selection_budget is None else args.selection_budget)
+
+
 def _check_count(args: Any, said: str) -> None:
     """Refuse budgets that don't mean the same number of rows of those that are left."""
     if args.selection_budget_by is not None:
@@ -82,8 +105,7 @@ def _check_count(args: Any, said: str) -> None:
             f"{said} with `selection_budget_by={args.selection_budget_by!r}`: a group may have no rows left. Remove "
             "one, or exclude_seen."
         )
-    given = args.selector.default_budget if args.selection_budget is None else args.selection_budget
-    if (budget := Budget.parse(given)).unit not in ("fraction", "rows"):
+    if (budget := _budget(args)).unit not in ("fraction", "rows"):
         raise ValueError(
             f"{said} with `selection_budget={str(budget)!r}`: exclude_seen keeps as many rows each time. Give a "
             "fraction or a count, or remove exclude_seen."

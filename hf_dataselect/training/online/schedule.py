@@ -4,6 +4,7 @@
 
 import dataclasses
 import logging
+import time
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -16,6 +17,7 @@ from ...data.records import Records
 from ...engines.runtime.model_state import preserved
 from ...engines.runtime.phase import doing
 from ...engines.runtime.ranks import meeting
+from ...errors import AllExcluded
 from ...evaluation.comparison.pir import selection_to_tuning_ratio
 from ...options import Interval, NonNegativeInt, check_declared, typed_options
 from ...policy import Policy
@@ -92,7 +94,7 @@ class Reselection(Policy):
         self.state = {}
 
     def prepare(self, records: Records, rows: np.ndarray, ctx: Context) -> None:
-        kept = np.sort(self._trainer.selection.indices)
+        kept = np.intersect1d(self._trainer.selection.indices, rows)
         self.state |= {"kept": kept, "seen": np.zeros(len(records), bool), "selections": []}
 
     def observe(self, seen: Any) -> None:
@@ -121,7 +123,12 @@ class Reselection(Policy):
         if not len(among):
             logger.info("Step %d: all rows are kept.", step)
             return 0.0
-        chosen = self._selected(among, step)
+        started = time.perf_counter()
+        try:
+            chosen = self._selected(among, step)
+        except AllExcluded as error:
+            logger.warning("Step %d: %s The %d rows kept before are trained on.", step, error, len(before))
+            return time.perf_counter() - started
         kept = np.intersect1d(among[chosen.indices], rows)
         untrainable = len(chosen.indices) - len(kept)
         if not len(kept):

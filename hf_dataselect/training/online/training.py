@@ -109,8 +109,10 @@ class OnlineTraining(Checkpointed):
         """This rank's micro-batches of the lines of all ranks."""
         state, accelerator = self.trainer.state, self.trainer.accelerator
         if isinstance(self.policy, Reselection) and self._is_due(state.global_step):
+            before = self.policy.state["kept"]
             self._spend(self.policy.renew(state.global_step, self.pool.rows))
-            self.sampler.end_round()
+            if not np.array_equal(self.policy.state["kept"], before):
+                self.sampler.end_round()
         ranks, rank = accelerator.num_processes, accelerator.process_index
         taken = self.sampler.take(sum(sizes) * ranks, progress_at(state.global_step, state.max_steps))
         ends = np.cumsum([0, *(size for size in sizes for _ in range(ranks))])
