@@ -105,6 +105,7 @@ def test_a_step_is_the_one_of_the_rows_that_are_taken(tmp_path, step, shape):
     ("options", "said"),
     [
         ({"peft_config": LoraConfig(**LORA), "selection_target": None}, "needs `selection_target`"),
+        ({"selection_target": {"a": {"dataset": sources()}, "b": {"dataset": sources(), "weight": 2}}}, "the weights"),
         ({"model": "no-such-model"}, "too large without LoRA"),
         ({"peft_config": LoraConfig(**LORA, use_dora=True)}, "`use_dora` of the adapter"),
         ({"peft_config": LoraConfig(r=4, target_modules=["q_proj", "embed_tokens"])}, "are not factors of linear"),

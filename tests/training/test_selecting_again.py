@@ -46,7 +46,7 @@ def test_the_method_chooses_again_by_the_model_as_it_is_and_a_kill_while_it_does
     assert whole.selection.seconds >= sum(entry["seconds"] for entry in written) > 0
     policy = json.loads((tmp_path / "whole" / "run" / "policy.json").read_text())
     group = Group("one", [Run("one", whole.selection, {}, None, policy=policy)])
-    assert group.policy == "again every 2"
+    assert group.policy == "again every 2 steps"
     said = " ".join(remarks(Comparison([group], None)))
     assert f"it trained on {policy['rows']['served']} rows" in said and 5 < policy["rows"]["served"] <= 20
     (line,) = policy_lines(policy)
@@ -131,3 +131,11 @@ def test_a_guard_measures_beside_a_schedule_and_changes_nothing(tmp_path):
     assert [entry["step"] for entry in written["history"]] == [2, 3]
     before, after = (np.array(written["domains"]["a"][name]) for name in ("losses_before", "losses"))
     assert np.isfinite(before).all() and (before != after).any()
+
+
+def test_a_training_that_ends_before_the_first_selection_says_so(tmp_path, caplog):
+    options = {"selection_method": "random", "selection_schedule": {"every": 50}, "max_steps": 1}
+    tiny_trainer(tmp_path, train_dataset=layout("prompt-completion", 20), **options).train()
+    assert "training ends after 1 steps, before 50 are done" in caplog.text
+    policy = json.loads((tmp_path / "run" / "policy.json").read_text())
+    assert policy_lines(policy) == [("selected again while it trained", "0 times: the training ended before")]

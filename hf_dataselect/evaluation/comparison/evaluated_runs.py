@@ -151,7 +151,8 @@ class Group:
         schedule = run.policy["options"]
         rows = " of unseen rows" if schedule["exclude_seen"] else ""
         more = f", {schedule['grow']} rows more" if schedule.get("grow") else ""
-        return f"again every {schedule['every']:g}{rows}{more}"
+        unit = "steps" if schedule["every"] > 1 else "epochs"
+        return f"again every {schedule['every']:g} {unit}{rows}{more}"
 
     @property
     def is_full(self) -> bool:

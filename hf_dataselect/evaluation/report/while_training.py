@@ -22,6 +22,8 @@ def policy_lines(policy: dict[str, Any]) -> list[tuple[str, str]]:
         seconds, overlap = sum(one["seconds"] for one in selections), np.mean([one["overlap"] for one in selections])
         text = f"{len(selections)} times in {seconds:.1f} s; on average {overlap:.0%} of the rows as before"
         return [("selected again while it trained", text)]
+    if policy["policy"] == "selection_schedule":
+        return [("selected again while it trained", "0 times: the training ended before")]
     rows, options = policy["rows"], policy["options"].items()
     dropped = f"{rows['times_dropped']:,} of {rows['times']:,} times; {rows['dropped']:,} rows at least once"
     return [

@@ -8,6 +8,7 @@ from ...compat.peft import learns_prompt
 from ...compat.sharding import sharding_of
 from ...compat.trl import check_token_losses, is_default_collator
 from ...data.records import Records
+from ...data.targets import tasks_of
 from ...policy import Policy
 from .schedule import Schedule
 
@@ -149,6 +150,8 @@ def _check_gradients(args: Any, said: str, more: dict[str, Any]) -> None:
     """Refuse what has no gradients of rows, or no examples that they are compared with."""
     if args.selection_target is None:
         raise ValueError(f"{said} needs `selection_target`: target-task examples.")
+    if len({task.weight for task in tasks_of(args.selection_target).values()}) > 1:
+        raise ValueError(f"`selection_target`: {said} draws examples alike. Remove the weights of tasks.")
     adapter = more.get("peft_config")
     if isinstance(more.get("model"), str) and adapter is None:
         raise ValueError(

@@ -120,7 +120,10 @@ class OnlineTraining(Checkpointed):
         return [taken[ends[place] : ends[place + 1]] for place in mine]
 
     def _is_due(self, step: int) -> bool:
-        every = self.policy.schedule.steps(len(self.tickets) // self.lines_a_step)
+        schedule, of_epoch = self.policy.schedule, len(self.tickets) // self.lines_a_step
+        every, updates = schedule.steps(of_epoch), self.trainer.state.max_steps
+        if step == 0 and schedule.times(updates, of_epoch) == 0:
+            logger.warning("`selection_schedule`: training ends after %d steps, before %d are done.", updates, every)
         done = self.policy.state["selections"]
         return step > 0 and step % every == 0 and (not done or done[-1]["step"] < step)
 
