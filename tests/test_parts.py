@@ -30,7 +30,7 @@ ROOT = Path(hf_dataselect.__file__).parents[1]
 #: One of each way to split, and of each engine that keeps results.
 METHODS = {
     "alpagasus": {"threshold": None},
-    "bids": OPTIONS["bids"],
+    "bids": OPTIONS["bids"] | {"gradient_bits": 8, "projection_dim": "auto"},
     "deita": {"complexity_scorer": "model", "quality_scorer": "model"},
     "mods": OPTIONS["mods"],
     "nuggets": OPTIONS["nuggets"],

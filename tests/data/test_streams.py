@@ -79,13 +79,14 @@ def stream_on_rank(folder: Path) -> None:
     # No accelerator has been made.
     rows, _ = select_dataset(stream(drawn), "random", budget=4, stream_rows=9, cache_dir=None)
     (folder / f"rows-{os.environ['RANK']}.json").write_text(json.dumps(rows["text"][:]))
-    Accelerator(cpu=True)
+    accelerator = Accelerator(cpu=True)
     with pytest.raises(ValueError, match="`dataset`: its first 4 rows can't be written to"):
         on_disk(stream(failing), 4, "dataset")
     PartialState().local_process_index = 0  # two nodes with a disk each
     datasets.config.HF_DATASETS_CACHE = folder / os.environ["RANK"]
     with pytest.raises(ValueError, match="`train_dataset`: the nodes have read other rows"):
         on_disk(stream(drawn), 9)
+    accelerator.end_training()
 
 
 def test_ranks_choose_from_one_copy_of_a_stream_or_are_told_why_not(tmp_path):
@@ -98,8 +99,8 @@ def test_what_can_t_be_streamed_is_refused_by_the_option(tmp_path, monkeypatch):
     alpaca(5).to_json(tmp_path / "rows" / "rows.jsonl")
     with pytest.raises(ValueError, match=r"`dataset_train_split='train\[:3\]'` with `selection_stream_rows`"):
         load_rows(str(tmp_path / "rows"), split="train[:3]", stream_rows=2)
-    (tmp_path / "file").touch()
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
+    (tmp_path / "streams").touch()  # where a folder should be
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(ValueError, match="`dataset_name`: its first 2 rows can't be written to"):
         load_rows(str(tmp_path / "rows"), stream_rows=2)
 
@@ -108,7 +109,7 @@ def test_blocks_of_a_stream_give_the_best_of_it(monkeypatch):
     rating = np.random.default_rng(0).permutation(30).tolist()
     rows = Dataset.from_list(alpaca_rows(30)).remove_columns("rating").add_column("rating", rating)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows.to_iterable_dataset())
-    (code,) = blocks(pages()["docs/scaling.md"], "python")
+    code = next(block for block in blocks(pages()["docs/scaling.md"], "python") if "stream" in block)
     for said, small in (
         ("100_000", "7"),
         ("5_000", "4"),

@@ -134,7 +134,7 @@ def test_a_guard_measures_beside_a_schedule_and_changes_nothing(tmp_path):
 
 
 def test_a_training_that_ends_before_the_first_selection_says_so(tmp_path, caplog):
-    options = {"selection_method": "random", "selection_schedule": {"every": 50}, "max_steps": 1}
+    options = {"method": "random", "selection_schedule": {"every": 50}, "max_steps": 1}
     tiny_trainer(tmp_path, train_dataset=layout("prompt-completion", 20), **options).train()
     assert "training ends after 1 steps, before 50 are done" in caplog.text
     policy = json.loads((tmp_path / "run" / "policy.json").read_text())

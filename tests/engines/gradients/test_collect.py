@@ -21,6 +21,7 @@ from hf_dataselect.engines.gradients.lora import joined
 from hf_dataselect.engines.gradients.projection import Projection
 from hf_dataselect.engines.runtime.account import Account
 from hf_dataselect.engines.runtime.model_state import evaluating
+from hf_dataselect.engines.runtime.part import Part
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.stored_vectors import stored_vectors
 from hf_dataselect.engines.runtime.token_rows import TokenRows
@@ -574,6 +575,13 @@ def vectors_on_rank(folder: Path) -> None:
         assert bool(account.cached_seconds) is (cache is not None)
         if not accelerator.is_main_process:
             np.save(folder / f"{name}.npy", found.vectors[:])
+    sizes = []
+    for part in (Part(2, 2), Part(1, 2), None):
+        given = {"cache_dir": folder / "parts", "accelerator": accelerator, "part": part}
+        found, account = booked(adapted(), some_rows(), **given, **STORED)
+        sizes.append(account.passes["backward_rows"])
+        assert found.fits.sum() == (sizes[-1] if part else 11)
+    assert sizes[0] + sizes[1] == 11 and min(sizes[:2]) == 5 and sizes[2] == 0
     keys, other = text_keys([str(i) for i in range(11)]), folder / "kept-vectors"
     for cache, cached_rows in ((None, 0), (None, 0), (other, 0), (other, 11)):
         runtime = Runtime(accelerator, cache)
