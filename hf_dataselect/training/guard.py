@@ -33,10 +33,10 @@ def guard_records(args: Any, records: Records) -> dict[str, Records]:
     The rows that guard each domain, for candidates; see [`load_guard`].
 
     Raises:
-        `ValueError`: the model is sharded.
+        `ValueError`: the run shards anything.
     """
     if args.guard_dataset and (sharding := sharding_of(args)):
-        raise ValueError(f"`guard_dataset` can't be measured on a model that {sharding} shards: train without.")
+        raise ValueError(f"`guard_dataset` has not been run under {sharding}: remove it, or train without sharding.")
     return load_guard(args.guard_dataset, records, MIN_EXAMPLES)
 
 
