@@ -7,24 +7,30 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType
+from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
 from hf_dataselect.engines.forward.generation import generate_ids
 from hf_dataselect.engines.forward.hidden_states import hidden_state
 from hf_dataselect.engines.forward.likelihood import likelihood
 from hf_dataselect.engines.forward.one_shot import one_shot_loss
+from hf_dataselect.engines.gradients import per_example
+from hf_dataselect.engines.gradients.collect import gradients
+from hf_dataselect.engines.gradients.projection import Projection
 from hf_dataselect.engines.runtime.ranks import leave_ranks
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import alpaca
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_model, tiny_tokenizer, with_lora
 from tests.tiny_training import tiny_trainer
 
 
 #: LESS on a few rows, with a warm-up of two updates.
 LESS = {"warmup_fraction": 0.3, "warmup_epochs": 1, "warmup_batch_size": 1, "warmup_gradient_accumulation": 1}
 LESS |= {"warmup_learning_rate": 1e-3, "projection_dim": 64, "lora_r": 2}
+UNPROJECTED = Projection("none", dtype="float32")
 
 
 def rows() -> TokenRows:
@@ -49,23 +55,42 @@ def passes(model: torch.nn.Module, runtime: Runtime) -> dict[str, np.ndarray]:
     }
 
 
-def selected(folder: Path, **options) -> tuple[np.ndarray, list[float], torch.nn.Module]:
+def faint(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with gradients that float16 rounds to 0, and weights that it doesn't."""
+    with torch.no_grad():
+        model.get_decoder().norm.weight.mul_(5e-6)
+    return model
+
+
+def faint_gradients(model: torch.nn.Module, runtime: Runtime) -> np.ndarray:
+    """Unit vectors of gradients of an adapter beside the weights."""
+    return gradients(with_lora(model, 0.1), rows().select(np.arange(4)), runtime, project=UNPROJECTED).vectors
+
+
+def selected(folder: Path, train: bool = True, **options) -> tuple[np.ndarray, list[float], DataSelectingTrainer]:
     """Scores of LESS, and the losses of the training and of the evaluation after it."""
     given = {"selection_target": str(folder.parent / "target.jsonl"), "selection_budget": 4, "max_steps": 2}
     given |= {"eval_dataset": alpaca(3, seed=7), "train_dataset": alpaca(12)}
+    torch.manual_seed(0)  # of an adapter
     trainer = tiny_trainer(folder, "less", LESS, **given, **options)
-    trainer.train()
+    if train:
+        trainer.train()
+    else:
+        trainer.select()
     losses = [entry[name] for entry in trainer.state.log_history for name in entry if "loss" in name]
-    return trainer.selection.scores, losses, trainer.model
+    return trainer.selection.scores, losses, trainer
 
 
 def shard_on_cpus(rank: int = 0) -> None:
-    """Let accelerate shard on CPUs, too, which it silently doesn't."""
+    """Let accelerate shard on CPUs as it does on GPUs; it silently doesn't."""
     begin = AcceleratorState.__init__
 
     def patched(self, *given, fsdp_plugin=None, **options):
+        first = not AcceleratorState._shared_state
         begin(self, *given, fsdp_plugin=fsdp_plugin, **options)
-        if fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+        if first and fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+            if self.mixed_precision != "no":
+                fsdp_plugin.set_mixed_precision(self.mixed_precision)
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
 
     AcceleratorState.__init__ = patched
@@ -73,6 +98,8 @@ def shard_on_cpus(rank: int = 0) -> None:
 
 def of_rank(folder: Path, fails: int) -> None:
     """Everything that is asserted of sharded models, by each rank; then one rank fails in a pass."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import DTensor
     from transformers.distributed import DistributedConfig
 
@@ -87,11 +114,29 @@ def of_rank(folder: Path, fails: int) -> None:
     model = AutoModelForCausalLM.from_pretrained(folder / "model", distributed_config=config)
     runtime = Runtime(accelerator, batch_tokens=100, silent=True)
     found = passes(model, runtime) | {"sharded": sharded(model), "identity": model_identity(model)}
-    options = {"fsdp": True, "fsdp_config": {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}}
-    for name, given in {"whole": {}, "sharded by accelerate": options}.items():
+    scale, mesh = per_example.FLOAT16_SCALE, init_device_mesh("cpu", (2,))
+    for dtype, factor in ((torch.bfloat16, scale), (torch.float16, scale), (torch.float16, 1.0)):
+        per_example.FLOAT16_SCALE, policy = factor, MixedPrecisionPolicy(param_dtype=dtype)
+        in_dtype = fully_shard(faint(tiny_model(tiny_tokenizer())), mesh=mesh, mp_policy=policy)
+        found[f"gradients {dtype} {factor:.0f}"] = faint_gradients(in_dtype, runtime)
+    per_example.FLOAT16_SCALE = scale
+    layers = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"]}
+    by_accelerate = {"fsdp": True, "fsdp_config": layers}
+    checkpointed = {"fsdp": True, "fsdp_config": layers | {"activation_checkpointing": True}}
+    own = {"train": False, "peft_config": LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")}
+    for name, given in {
+        "whole": {},
+        "own adapter": own,
+        "sharded by accelerate": by_accelerate,
+        "bfloat16": checkpointed | {"bf16": True, "selection_dtype": "auto"},
+        "own adapter sharded": own | by_accelerate,
+    }.items():
         AcceleratorState._reset_state()
-        found[f"scores {name}"], found[f"losses {name}"], trained = selected(folder / name, **given)
-        found[name] = sharded(trained)
+        found[f"scores {name}"], found[f"losses {name}"], trainer = selected(folder / name, **given)
+        found[name] = sharded(trainer.model)
+        if name == "bfloat16":
+            found["checkpointed"] = sum("CheckpointWrapper" in str(type(part)) for part in trainer.model.modules())
+            found["kept"] = trainer.accelerator.state.fsdp_plugin.activation_checkpointing
     np.savez(folder / f"{rank}.npz", **found)
     if rank == fails:
         model.get_input_embeddings().register_forward_hook(fail)

@@ -93,15 +93,47 @@ def sharded_precision(model: Any) -> str:
 def shard(accelerator: Any, model: Any) -> None:
     """
     Shard a model in place, as `Accelerator.prepare` does under FSDP2, with its activation checkpointing, before there
-    is an optimizer; `prepare` then finds it sharded. By `fsdp2_prepare_model` and `fsdp2_apply_ac` of
-    `accelerate.utils.fsdp_utils`. Seen on accelerate 1.15.0; raises `ImportError` where they are missing.
+    is an optimizer; `prepare` then finds it sharded, see also [`trained_as_sharded`]. By `fsdp2_prepare_model`
+    and `fsdp2_apply_ac` of `accelerate.utils.fsdp_utils`. Seen on accelerate 1.15.0; raises `ImportError` where they
+    are missing.
     """
     module, plugin = "accelerate.utils.fsdp_utils", accelerator.state.fsdp_plugin
     plugin.set_auto_wrap_policy(model)
-    if plugin.activation_checkpointing:
+    if plugin.activation_checkpointing and not _checkpointed(model):
         imported("accelerate", module, "fsdp2_apply_ac")(accelerator, model)
-        plugin.activation_checkpointing = False  # it would be applied once more
     imported("accelerate", module, "fsdp2_prepare_model")(accelerator, model)
+
+
+def _checkpointed(model: Any) -> bool:
+    """
+    Whether FSDP's activation checkpointing is applied: by `_checkpoint_wrapped_module` in the names of modules. Seen
+    on torch 2.13.0; false where it has another name.
+    """
+    return any("_checkpoint_wrapped_module" in name for name, _ in model.named_modules())
+
+
+@contextmanager
+def trained_as_sharded(accelerator: Any, model: Any) -> Iterator[None]:
+    """
+    Inside, a model that [`shard`] has sharded, and that may have made passes, is trained as one that
+    `Accelerator.prepare` shards: `prepare` does not apply activation checkpointing once more, which is off in the
+    `fsdp_plugin` that all accelerators of the process share; and gradients have the dtypes of the parameters that are
+    trained, which `unshard` of FSDP2 reads again: those of its first passes may have been frozen. Seen on accelerate
+    1.15.0, torch 2.13.0.
+    """
+    for module in model.modules():
+        if unsharded_type(module) is not type(module):
+            module.unshard()
+            module.reshard()
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    if plugin is None or not _checkpointed(model):
+        yield
+        return
+    own, plugin.activation_checkpointing = plugin.activation_checkpointing, False
+    try:
+        yield
+    finally:
+        plugin.activation_checkpointing = own
 
 
 @contextmanager

@@ -103,7 +103,10 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
     args, given = recipe.args, recipe.more
     refuse_options_of_one_run(args, _INSTEAD, "an audit")
     if sharding := sharding_of(args):
-        raise ValueError(f"An audit trains one model again and again, which {sharding} does not allow.")
+        raise ValueError(
+            f"An audit trains one model again and again, which has not been run under {sharding}: launch it without "
+            "sharding."
+        )
     rows, held_out = load_sources(recipe)
     if held_out is None:
         raise ValueError("`eval_dataset_name` is required: the rows whose loss scores are to predict.")

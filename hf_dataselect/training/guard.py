@@ -33,10 +33,10 @@ def guard_records(args: Any, records: Records) -> dict[str, Records]:
     The rows that guard each domain, for candidates; see [`load_guard`].
 
     Raises:
-        `ValueError`: the model is sharded, or harm is allowed to nothing.
+        `ValueError`: the run shards anything, or harm is allowed to nothing.
     """
     if args.guard_dataset and (sharding := sharding_of(args)):
-        raise ValueError(f"`guard_dataset` can't be measured on a model that {sharding} shards: train without.")
+        raise ValueError(f"`guard_dataset` has not been run under {sharding}: remove it, or train without sharding.")
     if not args.guard_dataset and "guard_harm" in args.changed:
         raise ValueError(f"`guard_harm={args.guard_harm}` needs `guard_dataset`: held-out rows by domain.")
     return load_guard(args.guard_dataset, records, MIN_EXAMPLES)

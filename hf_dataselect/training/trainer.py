@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import SFTTrainer
 
-from ..compat.sharding import sharding_of
+from ..compat.sharding import sharding_of, trained_as_sharded
 from ..compat.transformers import put_first
 from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation, tag_names
 from ..context import Context
@@ -264,7 +264,7 @@ class DataSelectingTrainer(OnlineTrainer):
             if checkpoint is None:
                 on_main(lambda: begin(self))
             forget_evaluation(self)
-            with training_phase(self, "Training"):
+            with training_phase(self, "Training"), trained_as_sharded(self.accelerator, self.model):
                 return super().train(resume_from_checkpoint=checkpoint, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

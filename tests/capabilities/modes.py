@@ -18,6 +18,7 @@ from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import layout
 from tests.selectors.small import LAYOUTS, with_columns
+from tests.sharded import shard_on_cpus
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.tiny_vision import image_rows, tiny_vlm
 
@@ -100,22 +101,6 @@ def in_parts(trainer: DataSelectingTrainer) -> Selection:
     return selection
 
 
-def fsdp_on_cpu(rank: int) -> None:
-    """Let accelerate shard on a CPU as it does on a GPU; otherwise it ignores FSDP there, silently."""
-    from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedType
-
-    begin = AcceleratorState.__init__
-
-    def sharding(self, *args, fsdp_plugin=None, **kwargs):
-        first = "fsdp_plugin" not in self._shared_state
-        begin(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-        if first and fsdp_plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
-            self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
-
-    AcceleratorState.__init__ = sharding
-
-
 def deepspeed_on_cpu(rank: int) -> None:
     """Without the C++ extension that DeepSpeed would compile."""
     os.environ["DS_ACCELERATOR"] = "cpu"
@@ -179,7 +164,7 @@ MODES = {
         "two processes, as `accelerate launch --use_fsdp --fsdp_version 2` starts them",
         2,
         FSDP,
-        fsdp_on_cpu,
+        shard_on_cpus,
         sharded=dtensors,
     ),
     "zero2": deepspeed(2),

@@ -179,6 +179,7 @@ def test_a_finished_audit_trains_and_scores_nothing_again(audited, recipe, capsy
         (["--methods", "alpagasus"], "needs `judge`"),
         (["--methods", "full"], "`full` keeps every row"),
         (["--methods", "rds", "--selection_target", ""], "needs `selection_target`"),
+        (["--fsdp", "full_shard"], "has not been run under FSDP2: launch it without sharding"),
         (["--selection_method", "ifd"], "`selection_method` is of a single run: an audit has `methods`"),
         (["--selection_budget", "5"], "an audit has `subset_rows`"),
     ],

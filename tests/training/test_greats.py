@@ -6,9 +6,11 @@ import torch
 from peft import LoraConfig
 from trl import SFTTrainer
 
+from hf_dataselect.engines.gradients import in_step
 from hf_dataselect.policies.greats import Greats, best
 from hf_dataselect.policy import Products
 from tests.online import examples, sources
+from tests.sharded import faint
 from tests.shared_data import golden
 from tests.tiny_training import tiny_trainer
 
@@ -99,6 +101,22 @@ def test_a_step_is_the_one_of_the_rows_that_are_taken(tmp_path, step, shape):
     after = torch.cat([weight.detach().flatten() for weight in weights])
     assert trainer.online.record.figures()["rows"]["dropped"] == 2
     np.testing.assert_allclose((before - after).double() / 1e-2, step, atol=2e-3 * float(step.abs().max()))
+
+
+def test_the_gradient_of_the_target_survives_float16(tmp_path, monkeypatch):
+    trainer = greats_trainer(tmp_path)
+    faint(trainer.model.get_base_model())
+    batch = [(np.arange(7, 27, dtype=np.int32), np.array([[9, 19]]))]
+
+    def target() -> torch.Tensor:
+        found = trainer.online.gradients.rows.target([batch], 1)
+        return torch.nn.functional.normalize(torch.cat([part.flatten() for part in found]), dim=0, eps=1e-30)
+
+    exact = target()
+    with torch.autocast("cpu", torch.float16):
+        scaled = target()
+        monkeypatch.setattr(in_step, "FLOAT16_SCALE", 1.0)
+        assert scaled @ exact > 0.97 and target() @ exact < 0.9
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,8 @@ GROWING = UNSEEN | {"selection_schedule": {"every": 2, "grow": 1}}
         ({**UNSEEN, "selection_budget": "2k tokens"}, "keeps as many rows each time"),
         ({"loss_type": "dft"}, "`loss_type=dft`"),
         ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor=0.1`"),
+        ({"fsdp": True}, "`selection_policy='tail_drop'` has not been run under FSDP2"),
+        ({**UNSEEN, "fsdp": True}, "`selection_schedule=.*` has not been run under FSDP2"),
         ({"auto_find_batch_size": True}, "`auto_find_batch_size=True`"),
         ({"use_liger_kernel": True}, "`use_liger_kernel=True`"),
         ({"train_sampling_strategy": "group_by_length"}, "`train_sampling_strategy=group_by_length`"),

@@ -174,7 +174,7 @@ def _collected(model, rows, runtime, layers, adam, project, label, reduce=None, 
             with preserved(model), scoring(model, target):
                 if runtime.gradient_checkpointing:
                     recompute_layers(model)
-                with differentiated(model, layers, names, adam, projector) as differentiate:
+                with differentiated(model, layers, names, adam, projector, target) as differentiate:
 
                     def compute(batch: np.ndarray) -> np.ndarray:
                         started = time.perf_counter()

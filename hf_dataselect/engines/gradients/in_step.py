@@ -19,7 +19,7 @@ from ...compat.trl import token_losses
 from ...errors import SelectionError
 from ..runtime.model_state import evaluating
 from .layers import left_out, lora_layers
-from .per_example import Batch, LayerTap
+from .per_example import FLOAT16_SCALE, Batch, LayerTap
 
 
 class _Pass(NamedTuple):
@@ -198,8 +198,9 @@ class StepGradients:
                 given = (part.to(device) for part in (inputs["ids"], inputs["mask"], labels))
                 losses, counted = token_losses(self._model, *given)
                 mean = (losses.sum(1) / counted.sum(1).clamp(min=1)).sum() / examples
-                parts = torch.autograd.grad(mean, self.weights, allow_unused=True)
+                # A power of two: exact in other dtypes than float16, which the model may compute in.
+                parts = torch.autograd.grad(mean * FLOAT16_SCALE, self.weights, allow_unused=True)
                 for total, part in zip(summed, parts, strict=True):
                     if part is not None:
-                        total += part
+                        total += part / FLOAT16_SCALE
         return [reduce(total, "sum") for total in summed] if self._world > 1 else summed

@@ -11,8 +11,8 @@ from ...compat.peft import lora_modules, plain_lora
 
 def joined(model: nn.Module, places: dict[nn.Module, int]) -> Iterator[tuple[nn.Module, nn.Module, nn.Module, float]]:
     """
-    LoRA layers of which no more than two factors apply, in the dtype of the layer below: the layer, its factors A and
-    B, which are both among `places`, and their scale.
+    LoRA layers of which no more than two factors apply: the layer, its factors A and B, which are both among `places`,
+    and their scale.
     """
     for _, module in lora_modules(model):
         plain = plain_lora(module)
@@ -43,22 +43,26 @@ def join(module: nn.Module, a: nn.Module, b: nn.Module, scale: float, of_a: Call
 
 
 class _Joined(torch.autograd.Function):
-    """`output + scale * inputs A^T B^T`."""
+    """
+    `output + scale * inputs A^T B^T`, computed in the dtype of the factors, as PEFT does: a layer that FSDP2 shards
+    computes in another one than a new adapter's.
+    """
 
     @staticmethod
     def forward(ctx, output, inputs, a, b, anchor, scale, receive_a, receive_b):
-        low = linear(inputs, a)
+        low = linear(inputs.to(a.dtype), a)
         # Saved for autograd, so that gradient checkpointing can drop and recompute it.
         ctx.save_for_backward(inputs, low, a, b)
         ctx.scale, ctx.receive = scale, (receive_a, receive_b)
-        product = torch.addmm(output.flatten(0, -2), low.flatten(0, -2), b.T, alpha=scale)
-        return product.view(output.shape)
+        product = torch.addmm(output.flatten(0, -2).to(b.dtype), low.flatten(0, -2), b.T, alpha=scale)
+        return product.view(output.shape).to(output.dtype)
 
     @staticmethod
     def backward(ctx, gradient):
         inputs, low, a, b = ctx.saved_tensors
         receive_a, receive_b = ctx.receive
-        receive_b(low * ctx.scale, gradient)
-        of_low = (gradient @ b).mul_(ctx.scale)
-        receive_a(inputs, of_low)
-        return gradient, of_low @ a if ctx.needs_input_grad[1] else None, *[None] * 6
+        of_product = gradient.to(b.dtype)
+        receive_b(low * ctx.scale, of_product)
+        of_low = (of_product @ b).mul_(ctx.scale)
+        receive_a(inputs.to(a.dtype), of_low)
+        return gradient, (of_low @ a).to(inputs.dtype) if ctx.needs_input_grad[1] else None, *[None] * 6

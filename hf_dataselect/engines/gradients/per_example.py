@@ -56,15 +56,17 @@ def differentiated(
     names: Sequence[str],
     feature: AdamFeature | None,
     projector: Projector,
+    dtype: torch.dtype,
 ) -> Iterator[Callable[[Batch], tuple[torch.Tensor, torch.Tensor]]]:
     """
     A function from a batch of `(ids, spans)` to its rows' mean losses, float32 `(rows,)`, and projected gradients,
-    float32 `(rows, width + extra)`. Freezes all parameters and replaces `forward`s; see [`preserved`].
+    float32 `(rows, width + extra)`. Freezes all parameters and replaces `forward`s; see [`preserved`]. The model
+    computes in `dtype`, which need not be that of the layers' weights.
     """
     backward_of = _losses_and_backward(model, layers)
     device = device_of(model)
     filler = 1 if getattr(model.config, "pad_token_id", None) == 0 else 0  # padding ids only cause warnings
-    half = any(layer.weight.dtype == torch.float16 for layer in layers.values())
+    half = torch.float16 in {dtype, *(layer.weight.dtype for layer in layers.values())}
     collected = _Collector(names, feature, projector, FLOAT16_SCALE if half else 1.0)
     model.requires_grad_(False)
     places = {layer: place for place, layer in enumerate(layers.values())}

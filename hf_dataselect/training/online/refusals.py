@@ -64,7 +64,6 @@ def check_policy_options(args: Any) -> None:
             "it orders lines by their lengths: use 'random'",
         ),
         "ignore_data_skip": (args.ignore_data_skip, True, "a resumed run would draw other rows: use False"),
-        "deepspeed": (sharding, sharding, "a policy has not been run on sharded models: train without"),
         "parallelism_config": (
             args.parallelism_config is not None,
             args.parallelism_config,
@@ -74,6 +73,8 @@ def check_policy_options(args: Any) -> None:
     for name, (is_given, value, why) in refused.items():
         if is_given:
             raise ValueError(f"{said} with `{name}={value}`: {why}.")
+    if sharding is not None:
+        raise ValueError(f"{said} has not been run under {sharding}: train without sharding.")
 
 
 def _check_grow(args: Any, said: str) -> None:

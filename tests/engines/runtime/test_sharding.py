@@ -12,7 +12,7 @@ from hf_dataselect.errors import SelectionError
 from hf_dataselect.sharded import check_sharded
 from tests.processes import run_ranks
 from tests.rows import alpaca
-from tests.sharded import of_rank, passes, shard_on_cpus
+from tests.sharded import faint, faint_gradients, of_rank, passes, shard_on_cpus
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
 
@@ -37,6 +37,14 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one_and_the_error_of_a_ran
         np.testing.assert_array_equal(found[name], values, name)
     np.testing.assert_array_equal(found["scores sharded by accelerate"], found["scores whole"])
     assert found["losses sharded by accelerate"] == pytest.approx(found["losses whole"], rel=1e-5)
+    np.testing.assert_array_equal(found["scores own adapter sharded"], found["scores own adapter"])
+    assert np.isfinite(found["scores bfloat16"]).all()
+    assert found["losses bfloat16"] == pytest.approx(found["losses whole"], rel=0.15)  # of other rows, by rounding
+    assert found["checkpointed"] == 2 and found["kept"]  # each layer once, and the plugin is as it was
+    exact = faint_gradients(faint(tiny_model(tokenizer)), Runtime(dtype="float32"))
+    for kind in ("bfloat16", "float16"):
+        assert ((found[f"gradients torch.{kind} 1024"] * exact).sum(1) > 0.97).all(), kind
+    assert (np.nan_to_num(found["gradients torch.float16 1"]) * exact).sum(1).min() < 0.9
     for name in found.files:
         np.testing.assert_array_equal(found[name], other[name], name)
 
