@@ -182,9 +182,8 @@ class DataSelectingConfig(WithoutSecrets, SFTConfig):
     baseline_dir: str | None = field(
         default=None,
         metadata={
-            "help": "Run folder of the baseline (a finished run with `selection_method: full` and the same "
-            "evaluation): PIR and STR are measured against it, and `metric_for_best_model: pir` keeps the checkpoint "
-            "with the highest PIR. 'none' compares with none."
+            "help": "Run folder of the baseline (a finished run of `full` with the same evaluation), for PIR and STR; "
+            "`metric_for_best_model: pir` keeps the checkpoint with the highest PIR. 'none' compares with none."
         },
     )
     benchmarks: list[dict[str, Any]] | str | None = field(
