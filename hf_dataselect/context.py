@@ -20,7 +20,7 @@ from .engines.runtime.model_state import positions
 from .engines.runtime.part import Part
 from .engines.runtime.runtime import Runtime
 from .engines.subset.choose import drawn_places, top_k
-from .errors import SelectionError
+from .errors import NoUsableRow, SelectionError
 
 
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class Context:
                 From a context to the result, by cached computations.
         """
         for part in () if self.runtime.part is None else self.runtime.part.turns():
-            with suppress(SelectionError):  # one that is of all rows is raised below
+            with suppress(NoUsableRow):  # other parts may have usable rows; if none has, it is raised below
                 compute(self._of(part))
         return compute(self.whole)
 

@@ -36,6 +36,10 @@ class SelectionError(ValueError):
         super().__init__(printable(message))
 
 
+class NoUsableRow(SelectionError):
+    """None of the rows can be scored, or fine-tuned on; the same on all ranks."""
+
+
 class AllExcluded(SelectionError):
     """Every row that has a score is excluded, by an option of the method or a threshold of the budget."""
 

@@ -135,6 +135,8 @@ def select_dataset(
     DPOTrainer(model, train_dataset=rows).train()
     ```
     """
+    selector, diversity = load_selector(method, method_kwargs), load_diversity(diversity)
+    judge_options = typed_options(JudgeOptions, judge_kwargs, "judge_kwargs")
     with ExitStack() as stack:
         if accelerator is None:  # the caller may make one later, with other settings
             stack.enter_context(preserved_accelerate_state())
@@ -144,13 +146,13 @@ def select_dataset(
         records = Records(columns, text_field, formatting_func, name="dataset")
         plan = SelectionPlan(
             records,
-            load_selector(method, method_kwargs),
+            selector,
             budget=budget,
             budget_by=budget_by,
             target=load_target(target, records),
-            diversity=load_diversity(diversity),
+            diversity=diversity,
             judge=judge,
-            judge_options=typed_options(JudgeOptions, judge_kwargs, "judge_kwargs"),
+            judge_options=judge_options,
             seed=seed,
             max_length=max_length,
         )

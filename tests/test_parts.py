@@ -15,6 +15,8 @@ from hf_dataselect.context import Context
 from hf_dataselect.data.records import Records
 from hf_dataselect.diversity import Diversity
 from hf_dataselect.engines.runtime.part import Part
+from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.errors import NoUsableRow, SelectionError
 from hf_dataselect.parts import check_part, compute_part
 from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import load_selector, method_names, selector_class
@@ -165,3 +167,19 @@ def test_actors_compute_the_parts(tmp_path):
     subprocess.run(command, check=True, timeout=300)
     found = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert computed(found["passes"]) == {} and found["passes"]["cached_rows"] == 24
+
+
+def test_a_part_without_usable_rows_leaves_the_others_to_go_on_and_any_other_error_ends_it():
+    ctx = Context(None, runtime=Runtime(part=Part(1, 3)))
+    asked = []
+
+    def compute(ctx: Context, error: type[Exception]) -> str:
+        asked.append(ctx.runtime.part)
+        if ctx.runtime.part == Part(1, 3):
+            raise error("here")
+        return "of all rows"
+
+    assert ctx.of_all_parts(lambda ctx: compute(ctx, NoUsableRow)) == "of all rows"
+    assert asked == [Part(1, 3), Part(2, 3), Part(3, 3), None]
+    with pytest.raises(SelectionError, match="here"):  # of this rank alone, maybe: the others must hear of it
+        ctx.of_all_parts(lambda ctx: compute(ctx, SelectionError))

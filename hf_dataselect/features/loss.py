@@ -13,7 +13,7 @@ from ..engines.forward.likelihood import likelihood
 from ..engines.forward.shared_pass import compute_together
 from ..engines.forward.wants import ONE_PASS
 from ..engines.runtime.loading import check_pretrained
-from ..errors import SelectionError
+from ..errors import NoUsableRow
 from .hidden_states import cached_states, note_unusable
 
 
@@ -80,12 +80,12 @@ def trained_loss(records: Records, ctx: Context, label: str) -> AnswerLoss:
     that packing splits. Unscorable rows are NaN, and entered in `ctx.account` with the reason.
 
     Raises:
-        [`SelectionError`]: no row has a loss.
+        [`NoUsableRow`]: no row has a loss.
     """
     found = _losses(ctx.trained(records, parts=True), ctx, label)
     if not np.isfinite(found.mean).any():
         reasons = ", ".join(ctx.account.rows("unscorable"))
-        raise SelectionError(f"None of {len(records)} rows has a loss under the model before training: {reasons}.")
+        raise NoUsableRow(f"None of {len(records)} rows has a loss under the model before training: {reasons}.")
     return found
 
 
@@ -121,14 +121,14 @@ def prompt_features(records: Records, ctx: Context, rows: np.ndarray) -> PromptF
     section 2.1).
 
     Raises:
-        [`SelectionError`]: there are prompts, and the model gives no finite numbers for any of them.
+        [`NoUsableRow`]: there are prompts, and the model gives no finite numbers for any of them.
     """
     encoded = ctx.encode(records)
     prompts = encoded.prompts().select(rows)
     states = cached_states(prompts, ctx, "Embedding and scoring prompts", pool="mean", with_loss=True)
     asked = ~encoded.problematic[rows] & (prompts.lengths > 0)
     if asked.any() and not states.usable[asked].any():
-        raise SelectionError(
+        raise NoUsableRow(
             f"None of {asked.sum()} prompts fits in memory and gets finite hidden states and a finite loss from the "
             "model: check its weights, or score in another `selection_dtype`."
         )

@@ -7,7 +7,7 @@ from ..data.records import Records
 from ..data.text import TextFormat
 from ..engines.tuning.temporary_weights import check_tunable
 from ..engines.tuning.warm_up import WarmupSettings, warmed_up_by_epoch
-from ..errors import SelectionError
+from ..errors import NoUsableRow
 from .loss import answer_loss
 
 
@@ -18,7 +18,8 @@ def loss_trajectories(records: Records, ctx: Context, text_format: TextFormat, s
     `ctx.account`.
 
     Raises:
-        [`SelectionError`]: no row can be scored, or the model can't be tuned so.
+        [`NoUsableRow`]: no row can be scored.
+        [`SelectionError`]: the model can't be tuned so.
     """
     check_tunable(ctx.model, settings)
 
@@ -28,7 +29,7 @@ def loss_trajectories(records: Records, ctx: Context, text_format: TextFormat, s
     losses = [ctx.of_all_parts(untrained)]
     usable = np.flatnonzero(np.isfinite(losses[0]))
     if len(usable) == 0:
-        raise SelectionError("No row has an answer to learn within the window.")
+        raise NoUsableRow("No row has an answer to learn within the window.")
     rows = ctx.encode(records, text_format).tokens.select(usable)
     with warmed_up_by_epoch(ctx.model, ctx.tokenizer, rows, settings, ctx.runtime) as (model, epochs):
         for number, epoch in enumerate(epochs, 1):

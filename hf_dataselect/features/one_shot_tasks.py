@@ -16,7 +16,7 @@ from ..engines.forward.one_shot import one_shot_losses
 from ..engines.runtime.model_state import positions
 from ..engines.runtime.token_rows import TokenRows
 from ..engines.subset.clusters import central_rows
-from ..errors import SelectionError
+from ..errors import NoUsableRow, SelectionError
 from .hidden_states import note_unusable, prompt_vectors
 
 
@@ -54,14 +54,14 @@ def choose_tasks(records: Records, ctx: Context, tasks: int) -> Records:
     k-means.
 
     Raises:
-        [`SelectionError`]: no row can be a task.
+        [`NoUsableRow`]: no row can be a task.
     """
     if ctx.target is not None:
         return ctx.target
     prompts = ctx.of_all_parts(partial(prompt_vectors, records))
     usable = np.flatnonzero(prompts.usable)
     if len(usable) == 0:
-        raise SelectionError("`nuggets`: no row has a prompt and an answer within the window to be a task.")
+        raise NoUsableRow("`nuggets`: no row has a prompt and an answer within the window to be a task.")
     return records.subset(ctx.agreed(central_rows(prompts.vectors, usable, tasks, seed=ctx.seed)))
 
 

@@ -13,7 +13,7 @@ from ..data.records import Records
 from ..engines.runtime.token_rows import TokenRows
 from ..engines.tuning.temporary_weights import check_tunable
 from ..engines.tuning.warm_up import WarmupSettings, warmed_up
-from ..errors import SelectionError
+from ..errors import NoUsableRow
 from ..options import Fraction, Interval, PositiveFloat, PositiveInt
 
 
@@ -137,6 +137,6 @@ class WarmupOptions:
         useless = [row for rows in encoded.problems.values() for row in rows]
         usable = np.setdiff1d(np.arange(len(encoded.truncated)), useless)
         if len(usable) == 0:
-            raise SelectionError("`dataset_name`: no row has an answer within the window to warm up on.")
+            raise NoUsableRow("`dataset_name`: no row has an answer within the window to warm up on.")
         drawn = np.random.default_rng(ctx.seed).permutation(usable)
         return np.sort(drawn[: max(1, round(self.warmup_fraction * len(usable)))])

@@ -27,7 +27,7 @@ from sklearn.cluster import KMeans
 
 from ..context import Context
 from ..data.records import Records
-from ..errors import SelectionError
+from ..errors import NoUsableRow
 from ..features.loss import answer_loss, prompt_features
 from ..features.tuning import check_warmup, needs_of_warmup, tuned_on
 from ..options import NonNegativeInt, PositiveFloat, PositiveInt
@@ -151,7 +151,7 @@ class IFD(Selector):
         features = ctx.of_all_parts(lambda ctx: prompt_features(records, ctx, pool))
         usable = np.flatnonzero(np.isfinite(features.perplexity) & np.isfinite(features.embedding).all(1))
         if len(usable) == 0:
-            raise SelectionError("`ifd`: no row has a prompt and an answer within the window to warm up on.")
+            raise NoUsableRow("`ifd`: no row has a prompt and an answer within the window to warm up on.")
         clusters = min(self.warmup_clusters, len(usable))
         labels = KMeans(clusters, random_state=0).fit_predict(features.embedding[usable])
         rows = []

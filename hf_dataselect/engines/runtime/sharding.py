@@ -102,8 +102,8 @@ class _ByParts:
         distributed.all_reduce(flag)
         return int(flag)
 
-    def pass_for_nothing(self) -> None:
-        """The shortest pass."""
+    def dummy_pass(self) -> None:
+        """The shortest pass, for other ranks."""
         ids = torch.zeros((1, 2), dtype=torch.long, device=next(self.root.parameters()).device)
         with torch.no_grad():
             self.backbone(input_ids=ids, use_cache=False)
@@ -216,7 +216,7 @@ def _head_gathered(root: nn.Module, head: nn.Module | None) -> Iterator[None]:
 def in_step(make_pass: Callable[[], Any] | None = None) -> Iterator[None]:
     """
     Inside, ranks make different numbers of passes of the sharded model whose parts are called, if there is one: each
-    says so before a pass, and one that is done makes passes for nothing until all are.
+    says so before a pass, and one that is done makes dummy passes until all are.
 
     Args:
         make_pass (`Callable`, *optional*):
@@ -231,7 +231,7 @@ def in_step(make_pass: Callable[[], Any] | None = None) -> Iterator[None]:
         yield
         parts.stepping = False
         while parts.working(0):
-            (make_pass or parts.pass_for_nothing)()
+            (make_pass or parts.dummy_pass)()
     finally:
         parts.stepping = False
 

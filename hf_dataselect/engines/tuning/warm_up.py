@@ -17,7 +17,7 @@ from torch import nn
 from transformers import ProgressCallback, TrainerCallback
 
 from ...compat.transformers import keep_to
-from ...errors import SelectionError, TrainingDiverged
+from ...errors import NoUsableRow, SelectionError, TrainingDiverged
 from ..runtime.model_state import preserved, unprepared
 from ..runtime.ranks import training_phase
 from ..runtime.runtime import Runtime
@@ -202,7 +202,7 @@ def _train(
     # Token rows are truncated already.
     rows, window = rows if isinstance(rows, ImageRows) else (labelled(rows), None)
     if len(rows) == 0:
-        raise SelectionError("No row to warm up on has an answer within the window.")
+        raise NoUsableRow("No row to warm up on has an answer within the window.")
     precision = runtime.precision
     with tempfile.TemporaryDirectory() as folder:
         given = {"max_length": window} | settings.arguments(len(rows), runtime.world)
