@@ -24,14 +24,14 @@ from .engines.llm.judge_options import JudgeOptions
 from .engines.llm.load import check_judge, load_judge
 from .engines.runtime.loading import check_causal_lm, check_configuration, check_model_folder, tokenizer_of
 from .engines.runtime.runtime import Runtime
-from .engines.runtime.sharding import sharding_as_loaded
+from .engines.runtime.sharding import sharding_of_model
 from .engines.store.files import check_cache
 from .engines.store.identity import digest
 from .pipeline import check_budget, check_diversity, needs_of, rows_asked, select
 from .runs.begin import enter_selection
 from .selection import Selection
 from .selector import Selector, method_name
-from .sharded import check_sharded
+from .sharding_refusals import check_sharded
 
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class SelectionPlan:
         records, needs = self.records, self.needs
         check_causal_lm(model)
         if self.uses_model:
-            check_sharded(sharding or sharding_as_loaded(model), self.method, needs, records.images)
+            check_sharded(sharding or sharding_of_model(model), self.method, needs, records.images)
         rows_asked(self.budget, self.selector, len(records))
         if self.budget.groups is not None:
             self.budget.groups.of(records.dataset)

@@ -9,7 +9,7 @@ from typing import Any
 from accelerate import Accelerator
 from datasets import Dataset
 
-from .compat.sharding import sharding_by
+from .compat.sharding import sharding_by_accelerator
 from .data.preferences import scored_columns
 from .data.records import Records
 from .data.streams import on_disk
@@ -135,7 +135,7 @@ def select_dataset(
     DPOTrainer(model, train_dataset=rows).train()
     ```
     """
-    selector, diversity = load_selector(method, method_kwargs), load_diversity(diversity)
+    selector, diversity_step = load_selector(method, method_kwargs), load_diversity(diversity)
     judge_options = typed_options(JudgeOptions, judge_kwargs, "judge_kwargs")
     with ExitStack() as stack:
         if accelerator is None:  # the caller may make one later, with other settings
@@ -150,7 +150,7 @@ def select_dataset(
             budget=budget,
             budget_by=budget_by,
             target=load_target(target, records),
-            diversity=diversity,
+            diversity=diversity_step,
             judge=judge,
             judge_options=judge_options,
             seed=seed,
@@ -169,7 +169,7 @@ def select_dataset(
             num_proc=num_proc,
             gradient_checkpointing=gradient_checkpointing,
         )
-        sharding = sharding_by(accelerator)
+        sharding = sharding_by_accelerator(accelerator)
         plan.check(model, runtime.cache_dir, sharding)
         model_kwargs = model_kwargs or {}
         hub = {key: model_kwargs[key] for key in ("revision", "trust_remote_code") if key in model_kwargs}

@@ -191,20 +191,20 @@ def test_sharding(monkeypatch, tmp_path):
             for name, value in variables.items():
                 assert f'"{name}"' in launching or name == "FSDP_VERSION", f"`accelerate launch` sets no {name}"
                 environment.setenv(name, value)
-            assert of_sharding.sharding_of(args) == sharding
+            assert of_sharding.sharding_by_args(args) == sharding
             kept = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
             set_hf_deepspeed_config(kept)
             with of_sharding.not_launched_sharded():
-                assert of_sharding.sharding_of(args) is None and not is_deepspeed_zero3_enabled()
+                assert of_sharding.sharding_by_args(args) is None and not is_deepspeed_zero3_enabled()
             assert is_deepspeed_zero3_enabled()
             unset_hf_deepspeed_config()
             assert os.environ.items() >= variables.items()
-    assert of_sharding.sharding_of(args) is None
+    assert of_sharding.sharding_by_args(args) is None
     args.deepspeed = {"zero_optimization": {"stage": 2}}
-    assert of_sharding.sharding_of(args) == "ZeRO-2"
+    assert of_sharding.sharding_by_args(args) == "ZeRO-2"
     args.fsdp, args.fsdp_config = True, {"version": 1}
-    assert of_sharding.sharding_of(args) == "FSDP1"
-    assert of_sharding.sharding_by(accelerate.Accelerator()) is None
+    assert of_sharding.sharding_by_args(args) == "FSDP1"
+    assert of_sharding.sharding_by_accelerator(accelerate.Accelerator()) is None
 
 
 def test_peft():

@@ -19,7 +19,7 @@ _LAUNCHED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED", "ACCELERATE_DEEP
 _DEEPSPEED = "transformers.integrations.deepspeed"
 
 
-def sharding_of(args: Any) -> str | None:
+def sharding_by_args(args: Any) -> str | None:
     """
     How a run shards its model: `"FSDP1"`, `"FSDP2"`, `"ZeRO-1"` to `"ZeRO-3"`, by the arguments of its trainer or by
     the environment variables that `accelerate launch` sets: `ACCELERATE_USE_FSDP` and `FSDP_VERSION`,
@@ -45,10 +45,10 @@ def _zero_stage(config: Any) -> int:
     return config.get("zero_optimization", {}).get("stage", 0)
 
 
-def sharding_by(accelerator: Any) -> str | None:
+def sharding_by_accelerator(accelerator: Any) -> str | None:
     """
-    How an accelerator shards a model, as [`sharding_of`] says it: by the `fsdp_plugin` and the `deepspeed_plugin` of
-    its state. Seen on accelerate 1.15.0; `None` where it has others.
+    How an accelerator shards a model, as [`sharding_by_args`] says it: by the `fsdp_plugin` and the `deepspeed_plugin`
+    of its state. Seen on accelerate 1.15.0; `None` where it has others.
     """
     if (plugin := getattr(accelerator.state, "fsdp_plugin", None)) is not None:
         return f"FSDP{plugin.fsdp_version}"

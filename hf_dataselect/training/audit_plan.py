@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..compat.sharding import sharding_of
+from ..compat.sharding import sharding_by_args
 from ..data.records import Records
 from ..data.targets import load_target
 from ..errors import Checks, explained
@@ -102,7 +102,7 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
     """
     args, given = recipe.args, recipe.more
     refuse_options_of_one_run(args, _INSTEAD, "an audit")
-    if sharding := sharding_of(args):
+    if sharding := sharding_by_args(args):
         raise ValueError(
             f"An audit trains one model again and again, which has not been run under {sharding}: launch it without "
             "sharding."

@@ -18,7 +18,7 @@ import torch
 from accelerate import PartialState
 
 from ..budget import Budget
-from ..compat.sharding import sharding_of
+from ..compat.sharding import sharding_by_args
 from ..data.records import Records
 from ..data.targets import load_target
 from ..engines.forward.wants import Want
@@ -188,7 +188,7 @@ def plan(recipe: Recipe) -> tuple[Records, list[PlannedRun]]:
         given = args.changed | chosen | {"output_dir": str(folder)}
         given["baseline_dir"] = None if folder == baseline else str(baseline)
         checked = selection_plan(DataSelectingConfig(**given), records, target)
-        checked.check(recipe.model.model_name_or_path, sharding=sharding_of(args))
+        checked.check(recipe.model.model_name_or_path, sharding=sharding_by_args(args))
         plan_trials(checked, held_out, recipe.model.model_name_or_path)
         judged = {"judge": args.judge} if "judge" in checked.selector.needs() else {}
         settings = shared | chosen | judged | {"selection_kwargs": dataclasses.asdict(checked.selector)}

@@ -8,7 +8,7 @@ from typing import Any
 from trl import get_peft_config
 
 from ..budget import Budget
-from ..compat.sharding import sharding_of
+from ..compat.sharding import sharding_by_args
 from ..data.preferences import scored_columns
 from ..data.records import Records
 from ..data.targets import load_target
@@ -32,7 +32,7 @@ def forecast_run(recipe: Recipe, train: bool) -> list[str]:
     rows, held_out = load_sources(recipe, evaluation=train)
     records = Records(rows if train else scored_columns(rows, args.dataset_text_field), args.dataset_text_field)
     plan = selection_plan(args, records, load_target(args.selection_target, records))
-    plan.check(recipe.model.model_name_or_path, args.runtime(None).cache_dir, sharding_of(args))
+    plan.check(recipe.model.model_name_or_path, args.runtime(None).cache_dir, sharding_by_args(args))
     set_model_options(args, recipe.model)
     benchmarks = prepare_benchmarks(args, held_out) if train else []
     if "training" in plan.needs and not train:

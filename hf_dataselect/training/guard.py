@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ..compat.sharding import sharding_of
+from ..compat.sharding import sharding_by_args
 from ..data.guard_sets import load_guard
 from ..data.records import Records
 from ..engines.runtime.model_state import preserved
@@ -35,7 +35,7 @@ def guard_records(args: Any, records: Records) -> dict[str, Records]:
     Raises:
         `ValueError`: the run shards anything, or harm is allowed to nothing.
     """
-    if args.guard_dataset and (sharding := sharding_of(args)):
+    if args.guard_dataset and (sharding := sharding_by_args(args)):
         raise ValueError(f"`guard_dataset` has not been run under {sharding}: remove it, or train without sharding.")
     if not args.guard_dataset and "guard_harm" in args.changed:
         raise ValueError(f"`guard_harm={args.guard_harm}` needs `guard_dataset`: held-out rows by domain.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
-from ..compat.sharding import sharding_of
+from ..compat.sharding import sharding_by_args
 from ..data.images import undecodable
 from ..data.preparation import Preparation
 from ..data.records import Records
@@ -19,7 +19,7 @@ from ..evaluation.benchmarks.held_out import HeldOut
 from ..plan import SelectionPlan
 from ..selector import Selector, method_name
 from ..service import load_tokenizer_of, name_of
-from ..sharded import WHOLE
+from ..sharding_refusals import WHOLE
 from .callbacks import by_pir
 from .config import DataSelectingConfig
 
@@ -134,7 +134,7 @@ def evaluable(args: DataSelectingConfig, held_out: list[HeldOut], named: list[Be
         `ValueError`: a benchmark that can't run on a model that is sharded by FSDP2, or none of those that decide for
             the best checkpoint.
     """
-    sharding, benchmarks = sharding_of(args), [*held_out, *named]
+    sharding, benchmarks = sharding_by_args(args), [*held_out, *named]
     if sharding in WHOLE:
         return benchmarks
     if args.use_vllm:

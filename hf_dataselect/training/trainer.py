@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import SFTTrainer
 
-from ..compat.sharding import sharding_of, trained_as_sharded
+from ..compat.sharding import sharding_by_args, trained_as_sharded
 from ..compat.transformers import put_first
 from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation, tag_names
 from ..context import Context
@@ -39,7 +39,7 @@ from ..runs.publish import push_selected, selected_dataset, selection_card
 from ..selection import Selection
 from ..selector import Selector
 from ..service import name_of
-from ..sharded import WHOLE
+from ..sharding_refusals import WHOLE
 from .callbacks import PIRCallback, SelectionCallback
 from .config import DataSelectingConfig
 from .guard import GuardCallback
@@ -119,7 +119,7 @@ class DataSelectingTrainer(OnlineTrainer):
         self.records = Records(train_dataset, args.dataset_text_field, formatting_func)
         target, selector = load_target(args.selection_target, self.records), selector and load_selector(selector)
         self.plan = selection_plan(args, self.records, target, selector)
-        self.plan.check(model, args.runtime(None).cache_dir, sharding_of(args))
+        self.plan.check(model, args.runtime(None).cache_dir, sharding_by_args(args))
         check_writable(args.output_dir, "output_dir", make=False)
         if processing_class is None:
             processing_class = load_processing_class_of(model, args)
@@ -166,7 +166,7 @@ class DataSelectingTrainer(OnlineTrainer):
     def replicated(self) -> bool:
         """Whether there are several ranks, each with all weights, or with those that were not sharded as it loaded."""
         several = self.accelerator.num_processes > 1 and self.accelerator.parallelism_config is None
-        return several and sharding_of(self.args) in WHOLE
+        return several and sharding_by_args(self.args) in WHOLE
 
     @property
     def run_folder(self) -> Path:
@@ -197,7 +197,7 @@ class DataSelectingTrainer(OnlineTrainer):
         """
         self._refuse_edited()
         if self.plan.uses_model:
-            place(self.model, self.accelerator, sharding_of(self.args))
+            place(self.model, self.accelerator, sharding_by_args(self.args))
         with locked(self.run_folder):
             self._selection = self.plan.select(with_trials(self), self.run_folder, self.recipe | self.args.given)
         self.train_dataset, self._prepared = self._candidates, False

@@ -62,8 +62,8 @@ def place(model: nn.Module, accelerator: Accelerator, sharding: str | None) -> N
         model.to(accelerator.device)
 
 
-def sharding_as_loaded(model: Any) -> str | None:
-    """How a model that was loaded already is sharded, as [`~compat.sharding.sharding_of`] says it."""
+def sharding_of_model(model: Any) -> str | None:
+    """How a model that was loaded already is sharded, as [`~compat.sharding.sharding_by_args`] says it."""
     return None if sharded_root(model) is None else "FSDP2"
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from ...budget import Budget
 from ...compat.peft import learns_prompt
-from ...compat.sharding import sharding_of
+from ...compat.sharding import sharding_by_args
 from ...compat.trl import check_token_losses, is_default_collator
 from ...data.records import Records
 from ...data.targets import tasks_of
@@ -48,7 +48,7 @@ def check_policy_options(args: Any) -> None:
             "another method."
         )
     check_token_losses()
-    smoothing, sharding = args.label_smoothing_factor, sharding_of(args)
+    smoothing, sharding = args.label_smoothing_factor, sharding_by_args(args)
     refused = {
         "loss_type": (args.loss_type != "nll", args.loss_type, "weights can't be put into this loss: use 'nll'"),
         "label_smoothing_factor": (smoothing > 0, smoothing, "the smoothed loss can't be told row by row: use 0"),

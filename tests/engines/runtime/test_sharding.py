@@ -6,10 +6,10 @@ import torch
 
 from hf_dataselect.engines.forward.generation import generate_ids
 from hf_dataselect.engines.runtime.runtime import Runtime
-from hf_dataselect.engines.runtime.sharding import sharding_as_loaded
+from hf_dataselect.engines.runtime.sharding import sharding_of_model
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.errors import SelectionError
-from hf_dataselect.sharded import check_sharded
+from hf_dataselect.sharding_refusals import check_sharded
 from tests.processes import run_ranks
 from tests.rows import alpaca
 from tests.sharded import faint, faint_gradients, of_rank, passes, shard_on_cpus
@@ -76,7 +76,7 @@ def test_ranks_that_hold_all_weights_refuse_nothing_and_zero_3_names_the_way_out
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
     try:
         model = tiny_model(tiny_tokenizer())
-        assert sharding_as_loaded(model) is None
+        assert sharding_of_model(model) is None
         model.lm_head.weight.ds_id = 0  # as DeepSpeed marks what it shards
         with pytest.raises(SelectionError, match="`model`: it is sharded by ZeRO-3. Use FSDP2"):
             generate_ids(model, tiny_tokenizer(), [[5]], Runtime(), max_new_tokens=1)

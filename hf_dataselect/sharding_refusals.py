@@ -22,7 +22,7 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str], ima
 
     Args:
         sharding (`str`, *optional*):
-            How, as [`~compat.sharding.sharding_of`] says it; `None` if each rank holds all weights.
+            How, as [`~compat.sharding.sharding_by_args`] says it; `None` if each rank holds all weights.
         method (`str`):
             The method.
         needs (`Collection`):
