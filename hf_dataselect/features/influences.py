@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -57,6 +57,8 @@ class Influences(WarmupOptions, ServesTarget):
     projection_dim: PositiveInt | Literal["auto"] = 8192
     gradient_bits: Literal[16, 8, 4, 1] = 16
     momentum: bool = True
+
+    joins_examples: ClassVar[bool] = True
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         backward, sample = (rows + target) * self.warmup_epochs, min(SAMPLE, rows)

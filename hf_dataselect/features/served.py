@@ -20,13 +20,19 @@ SHOWN = 12
 
 class ServesTarget:
     """
-    What methods share that take rows for a target by a `rule` over similarities `(n, columns)`: their features, or
-    these by the name `"similarity"`.
+    What selectors share that take rows for a target by a `rule` over similarities `(n, columns)`: their features, or
+    these by the name `"similarity"`. A base before [`Selector`], whose calls it adds to.
     """
+
+    columns: ClassVar[tuple[str, ...] | None] = ()
+    weighs_tasks: ClassVar[bool] = True
 
     rule: str
     #: Whether `max` takes a target without subtasks as one; otherwise each of its examples is a column.
     joins_examples: ClassVar[bool] = False
+
+    def needs(self) -> frozenset[Any]:
+        return super().needs() | {"text", "target"}
 
     @property
     def matcher(self) -> str:
@@ -51,6 +57,11 @@ class ServesBySimilarity(ServesTarget):
     Stages of methods by the similarity of vectors: of features `"similarity"`, a [`Similarity`], `"usable"`, bool
     `(n,)`, and `"vectors"` of the rows.
     """
+
+    splits: ClassVar[Literal["rows"]] = "rows"
+
+    def needs(self) -> frozenset[Any]:
+        return super().needs() | {"model"}
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         return {"forward_rows": rows + target}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -23,9 +23,8 @@ def tuning_rows(records: Records, rows: np.ndarray, ctx: Context) -> TokenRows:
 
 
 def needs_of_warmup(options: Any) -> frozenset[str]:
-    """What a method needs for its warm-up, by its options `warmup` or `layers`."""
-    full = getattr(options, "warmup", "") == "full" or getattr(options, "layers", ())
-    return frozenset({"all weights"} if full else ())
+    """What a method needs for its warm-up, by its option `warmup`."""
+    return frozenset({"all weights"} if options.warmup == "full" else ())
 
 
 def check_warmup(ctx: Context, options: Any) -> None:
@@ -69,7 +68,8 @@ def _settings(ctx: Context, options: Any) -> WarmupSettings:
 @dataclass(kw_only=True)
 class WarmupOptions:
     """
-    Options of the warm-up after whose epochs gradients are taken, for methods to inherit.
+    Options of the warm-up after whose epochs gradients are taken, for selectors to inherit before [`Selector`], whose
+    calls it adds to.
 
     Args:
         warmup_fraction (`float`, *optional*, defaults to `0.05`):
@@ -109,6 +109,11 @@ class WarmupOptions:
     lora_dropout: Annotated[float, Interval(0, 1, closed="left")] = 0.1
     lora_targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     layers: tuple[str, ...] = ()
+
+    splits: ClassVar[Literal["features"]] = "features"
+
+    def needs(self) -> frozenset[Any]:
+        return super().needs() | {"text", "model"} | ({"all weights"} if self.layers else set())
 
     def rows_tuned_on(self, rows: int) -> int:
         """Rows that the warm-up of a pool of `rows` sees, those of all epochs."""

@@ -27,8 +27,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.matchers import underserved
 from ..features.influences import Influences
-from ..features.tuning import needs_of_warmup
-from ..selector import Card, Need, Selector, Split
+from ..selector import Card, Selector
 
 
 #: Standard deviation, relative to the mean, below which influences on an example are the same but for rounding.
@@ -69,14 +68,6 @@ class BIDS(Influences, Selector):
         ),
         evidence="the authors' only; not repeated",
     )
-
-    splits: ClassVar[Split | None] = "features"
-    columns: ClassVar[tuple[str, ...] | None] = ()
-    weighs_tasks: ClassVar[bool] = True
-    joins_examples: ClassVar[bool] = True
-
-    def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"}) | needs_of_warmup(self)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         features = super().featurize(records, ctx)

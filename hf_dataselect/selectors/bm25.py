@@ -27,7 +27,7 @@ from ..errors import SelectionError
 from ..features.served import ServesTarget
 from ..features.target_rows import check_target_text
 from ..features.term_scores import target_matches
-from ..selector import Card, Need, Selector
+from ..selector import Card, Selector
 
 
 @dataclass
@@ -54,11 +54,6 @@ class BM25(ServesTarget, Selector):
             "a target row's scores are divided by what it scores itself",
         ),
     )
-    columns: ClassVar[tuple[str, ...] | None] = ()
-    weighs_tasks: ClassVar[bool] = True
-
-    def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "target"})
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         check_target_text(ctx)

@@ -32,7 +32,7 @@ from ..features.hidden_states import layer_vectors, unscaled_text_vectors
 from ..features.served import ServesBySimilarity, VectorRule
 from ..features.target_vectors import Vectors, target_vectors
 from ..options import PositiveInt
-from ..selector import Card, Need, Selector, Split
+from ..selector import Card, Selector
 
 
 #: Of the paper.
@@ -80,12 +80,6 @@ class CRDS(ServesBySimilarity, Selector):
         evidence="the authors' only: +0.71 over all rows; no replication found",
     )
     default_budget: ClassVar[float | int | str] = 0.035
-    splits: ClassVar[Split | None] = "rows"
-    columns: ClassVar[tuple[str, ...] | None] = ()
-    weighs_tasks: ClassVar[bool] = True
-
-    def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"})
 
     def check_model(self, config: Any) -> None:
         total = config.get_text_config().num_hidden_layers

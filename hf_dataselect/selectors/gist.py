@@ -37,9 +37,9 @@ from ..engines.subset.target_similarity import Target, highest, unit
 from ..features.gradients import check_adapter, gradient_features
 from ..features.served import ServesTarget
 from ..features.target_rows import encode_target
-from ..features.tuning import WarmupOptions, needs_of_warmup
+from ..features.tuning import WarmupOptions
 from ..options import Interval
-from ..selector import Card, Need, Scores, Selector, Split
+from ..selector import Card, Scores, Selector
 
 
 @dataclass
@@ -84,13 +84,8 @@ class GIST(WarmupOptions, ServesTarget, Selector):
         ),
         evidence="the authors' only: equal to LESS or better on MMLU, BBH and TyDiQA at 5 %",
     )
-    splits: ClassVar[Split | None] = "features"
     columns: ClassVar[tuple[str, ...] | None] = ("captured",)
-    weighs_tasks: ClassVar[bool] = True
     joins_examples: ClassVar[bool] = True
-
-    def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"}) | needs_of_warmup(self)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         taken = 1 if self.checkpoints == "last" else self.warmup_epochs

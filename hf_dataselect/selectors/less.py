@@ -28,8 +28,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..features.influences import Influences
-from ..features.tuning import needs_of_warmup
-from ..selector import Card, Need, Selector, Split
+from ..selector import Card, Selector
 
 
 @dataclass
@@ -71,10 +70,3 @@ class LESS(Influences, Selector):
             "of a user's adapter, only the factors of its linear layers count, not biases or `modules_to_save`",
         ),
     )
-    splits: ClassVar[Split | None] = "features"
-    columns: ClassVar[tuple[str, ...] | None] = ()
-    weighs_tasks: ClassVar[bool] = True
-    joins_examples: ClassVar[bool] = True
-
-    def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"}) | needs_of_warmup(self)

@@ -22,7 +22,7 @@ from ..data.records import Records
 from ..engines.subset.target_similarity import Similarity, Target
 from ..features.served import ServesBySimilarity, VectorRule
 from ..features.target_vectors import target_vectors
-from ..selector import Card, Need, Selector, Split, Want
+from ..selector import Card, Selector, Want
 
 
 @dataclass
@@ -52,12 +52,6 @@ class RDS(ServesBySimilarity, Selector):
             "a row without an answer in the window is not kept, as it can't be trained on",
         ),
     )
-    splits: ClassVar[Split | None] = "rows"
-    columns: ClassVar[tuple[str, ...] | None] = ()
-    weighs_tasks: ClassVar[bool] = True
-
-    def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "model", "target"})
 
     def wants(self) -> frozenset[Want]:
         return frozenset({"position state"})
