@@ -144,6 +144,14 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return (f"; did you mean {close[0]!r}?" if close else ".") + (f" Known: {', '.join(names)}." if names else "")
 
 
+def check_column(option: str, column: str, columns: Iterable[str]) -> None:
+    """Refuse, with a `ValueError`, a column that an option of a method names and the dataset lacks."""
+    if column not in (columns := list(columns)):
+        raise ValueError(
+            f"`selection_kwargs`: {option}: the dataset has no column {column!r}{nearest(column, columns)}"
+        )
+
+
 def misspelt(options: Iterable[str], known: Iterable[str]) -> str:
     """The error about options (`--NAME`, `--NAME=VALUE`) that there are none of, each with the nearest right name."""
     options, known, said = list(options), list(known), []

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..compat.transformers import attends_to_later_tokens, is_causal_lm
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
@@ -19,13 +20,18 @@ from .hidden_states import cached_states, note_unusable
 
 def check_scoring_model(name: str, option: str) -> None:
     """
-    Refuse a model whose losses can't be computed, before its weights load.
+    Refuse a model whose losses can't be computed, or mean nothing, before its weights load.
 
     Raises:
-        `ValueError`: no such model, a tokenizer that is not the model's, or an encoder-decoder.
+        `ValueError`: no such model, a tokenizer that is not the model's, or a model that is not a causal language
+            model.
     """
-    if check_pretrained(name, option).is_encoder_decoder:
-        raise ValueError(f"`selection_kwargs`: {option}={name!r} is an encoder-decoder: give a causal language model.")
+    config = check_pretrained(name, option)
+    if not is_causal_lm(config) or config.is_encoder_decoder or attends_to_later_tokens(config):
+        raise ValueError(
+            f"`selection_kwargs`: {option}={name!r} is a {config.model_type!r}, which does not predict the next "
+            "token: give a causal language model."
+        )
 
 
 class AnswerLoss(NamedTuple):

@@ -1,13 +1,14 @@
 """Vectors of texts by a sentence encoder."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..compat.sentence_transformers import encoder_modules
 from ..compat.sharding import not_launched_sharded
 from ..context import Context
+from ..data.records import Records
 from ..engines.forward.cached_vectors import CachedVectors
 from ..engines.forward.sentence_encoder import check_sentence_encoder as check_sentence_encoder
 from ..engines.forward.sentence_encoder import load_sentence_encoder, sentence_embeddings, text_keys
@@ -18,29 +19,29 @@ from ..errors import SelectionError
 
 class EncoderOption:
     """
-    What methods share that embed rows by an option `encoder`: a sentence encoder, or `"model"`, the pending fine-tune
-    model.
+    What selectors share that embed rows by an option `encoder`: a sentence encoder, or `"model"`, the pending
+    fine-tune model. A base before [`Selector`], whose calls it adds to.
     """
 
-    encoder: str | None
+    encoder: str
 
     @property
     def embeds(self) -> bool:
         """Whether these options embed rows at all."""
-        return self.encoder is not None
+        return True
 
-    def encoder_needs(self) -> frozenset[Literal["model"]]:
-        """The part of `needs()`."""
-        return frozenset({"model"} if self.embeds and self.encoder == "model" else ())
+    def needs(self) -> frozenset[Any]:
+        own = {"text", "model"} if self.encoder == "model" else {"text"}
+        return super().needs() | (own if self.embeds else set())
 
-    def encoder_extras(self) -> dict[str, str]:
-        """The part of `extras()`."""
-        return {"sentence_transformers": "embed"} if self.embeds and self.encoder != "model" else {}
+    def extras(self) -> dict[str, str]:
+        own = {"sentence_transformers": "embed"} if self.embeds and self.encoder != "model" else {}
+        return super().extras() | own
 
-    def check_encoder(self) -> None:
-        """The part of `check()`."""
+    def check(self, records: Records) -> None:
+        super().check(records)
         if self.embeds and self.encoder != "model":
-            check_sentence_encoder(str(self.encoder))
+            check_sentence_encoder(self.encoder)
 
     def embedded(self, rows: int) -> dict[str, int]:
         """The part of `forecast()` for as many rows."""

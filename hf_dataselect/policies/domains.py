@@ -32,7 +32,7 @@ import torch
 
 from ..card import Card
 from ..context import Context
-from ..data.groups import groups_of
+from ..data.columns import groups_of
 from ..data.records import Records
 from ..options import Fraction, Interval, PositiveFloat, nearest
 from ..policy import Guarded, Policy, Seen

@@ -28,7 +28,7 @@ from ..features.row_vectors import RowVectors
 from ..features.sentence_vectors import EncoderOption
 from ..options import Fraction, PositiveInt
 from ..rated import RatedSelector
-from ..selector import Card, Need
+from ..selector import Card
 
 
 @dataclass
@@ -75,16 +75,6 @@ class CaR(EncoderOption, RatedSelector):
     )
     default_budget: ClassVar[float | int | str] = 0.0196
     spreads_out: ClassVar[bool] = True
-
-    def needs(self) -> frozenset[Need]:
-        return super().needs() | {"text"} | self.encoder_needs()
-
-    def extras(self) -> dict[str, str]:
-        return super().extras() | self.encoder_extras()
-
-    def check(self, records: Records) -> None:
-        super().check(records)
-        self.check_encoder()
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(super().forecast(rows, target, kept))

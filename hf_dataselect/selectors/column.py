@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from ..context import Context
+from ..data.columns import number_of
 from ..data.records import Records
-from ..options import Number, nearest
+from ..options import Number, check_column
 from ..selector import Card, Selector
 
 
@@ -17,7 +18,7 @@ from ..selector import Card, Selector
 class Column(Selector):
     """
     Args:
-        name (`str`):
+        name (`str`, *optional*, defaults to `"score"`):
             The column: numbers, or text that is a number. Missing and unparsable values are unscorable.
         higher_is_better (`bool`, *optional*, defaults to `True`):
             `False` keeps the lowest.
@@ -39,14 +40,10 @@ class Column(Selector):
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def check(self, records: Records) -> None:
-        if self.name not in records.dataset.column_names:
-            raise ValueError(
-                f"`selection_kwargs`: the dataset has no column {self.name!r}"
-                f"{nearest(self.name, records.dataset.column_names)}"
-            )
+        check_column("name", self.name, records.dataset.column_names)
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
-        values = np.array([_number(value) for value in records.dataset.with_format(None)[self.name][:]], np.float32)
+        values = np.array([number_of(value) for value in records.dataset.with_format(None)[self.name][:]], np.float32)
         ctx.account.note("unscorable", f"no number in `{self.name}`", np.flatnonzero(~np.isfinite(values)))
         return np.where(np.isfinite(values), values, np.nan).astype(np.float32)
 
@@ -58,10 +55,3 @@ class Column(Selector):
             return {}
         limit = self.threshold if self.higher_is_better else -self.threshold
         return {f"worse than the threshold {self.threshold:g}": scores < limit}
-
-
-def _number(value) -> float:
-    try:
-        return float(value) if value is not None else np.nan
-    except (TypeError, ValueError):
-        return np.nan

@@ -20,25 +20,27 @@ Relations: [`InsTag`] measures complexity and diversity by tags; `selection_dive
 method.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from transformers import AutoConfig
 
 from ..context import Context
 from ..data.layouts import Record
 from ..data.records import Records
 from ..diversity import Diversity
 from ..features.judgements import note_injection, suspects_injection, turns_of
+from ..features.loss import check_scoring_model
 from ..features.ratings import expected_ratings, load_scorer
+from ..features.sentence_vectors import EncoderOption
 from ..fitted.scorers.scorer_prompts import card_template, fill, own_question
 from ..options import Cosine
 from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
-class DEITA(Selector):
+class DEITA(EncoderOption, Selector):
     """
     Args:
         complexity_scorer (`str`, *optional*, defaults to `"hkust-nlp/deita-complexity-scorer"`):
@@ -110,20 +112,15 @@ class DEITA(Selector):
                 raise ValueError(f"`selection_kwargs`: {name} must hold {' and '.join(holds)}, where the texts go.")
 
     def needs(self) -> frozenset[Need]:
-        own = "model" in (self.complexity_scorer, self.quality_scorer, self.encoder)
-        return frozenset({"text", "prompt", "model"} if own else {"text", "prompt"})
-
-    def extras(self) -> dict[str, str]:
-        return {} if self.encoder == "model" else {"sentence_transformers": "embed"}
+        own = "model" in (self.complexity_scorer, self.quality_scorer)
+        return super().needs() | {"prompt"} | ({"model"} if own else set())
 
     def check(self, records: Records) -> None:
         for option in ("complexity_scorer", "quality_scorer"):
-            name = getattr(self, option)
-            try:
-                _ = name == "model" or AutoConfig.from_pretrained(name)
-            except (OSError, ValueError) as error:
-                raise ValueError(f"`selection_kwargs`: {option}={name!r} can't be found: {error}") from error
+            if (name := getattr(self, option)) != "model":
+                check_scoring_model(name, option)
         self._prompts()
+        super().check(records)
 
     def _prompts(self) -> dict[str, str | None]:
         """The prompt of each scorer; `None` for one without."""
@@ -133,7 +130,9 @@ class DEITA(Selector):
         }
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        return {"forward_rows": 2 * rows, "embedded_rows": rows}
+        passes = Counter(forward_rows=2 * rows)
+        passes.update(self.embedded(rows))
+        return dict(passes)
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         sizes, empty, suspected = [], [], []

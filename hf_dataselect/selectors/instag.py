@@ -27,8 +27,9 @@ from ..engines.llm.judge import Conversation
 from ..engines.llm.prompts import delimited
 from ..engines.subset.choose import tag_cover
 from ..features.judgements import ask_about_rows, note_missing_replies, turns_of
+from ..features.sentence_vectors import check_sentence_encoder
 from ..features.tags import Vocabulary, parse_tags, tag_statistics
-from ..options import Interval, NonNegativeInt, PositiveInt, nearest
+from ..options import Interval, NonNegativeInt, PositiveInt, check_column
 from ..selector import Card, Need, Selector, Split
 
 
@@ -104,16 +105,20 @@ class InsTag(Selector):
     def needs(self) -> frozenset[Need]:
         return frozenset() if self.tags_column is not None else frozenset({"text", "prompt", "judge"})
 
+    @property
+    def _merges(self) -> bool:
+        """Whether tags of one meaning are merged, by their vectors."""
+        return self.normalize and self.similarity > 0
+
     def extras(self) -> dict[str, str]:
         packages = {"nltk": "tags"} if self.normalize else {}
-        return packages | ({"sentence_transformers": "tags"} if self.normalize and self.similarity > 0 else {})
+        return packages | ({"sentence_transformers": "tags"} if self._merges else {})
 
     def check(self, records: Records) -> None:
-        if self.tags_column is not None and self.tags_column not in records.dataset.column_names:
-            raise ValueError(
-                f"`selection_kwargs`: the dataset has no column {self.tags_column!r}"
-                f"{nearest(self.tags_column, records.dataset.column_names)}"
-            )
+        if self.tags_column is not None:
+            check_column("tags_column", self.tags_column, records.dataset.column_names)
+        if self._merges:
+            check_sentence_encoder(self.encoder)
 
     def question(self, query: str) -> Conversation:
         """What the tagger is asked about a query."""

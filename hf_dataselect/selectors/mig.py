@@ -32,7 +32,7 @@ from scipy.sparse import csr_array, eye_array
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.tag_coverage import concave_cover, indicator_matrix, propagated, similar_labels
-from ..features.sentence_vectors import EncoderOption, sentence_vectors
+from ..features.sentence_vectors import check_sentence_encoder, sentence_vectors
 from ..features.tags import tag_statistics
 from ..options import Fraction
 from ..rated import RatedSelector
@@ -41,7 +41,7 @@ from ..selector import Card, Need, Split, split_of
 
 
 @dataclass
-class MIG(EncoderOption, RatedSelector):
+class MIG(RatedSelector):
     """
     Args:
         quality (`str`, *optional*, defaults to `"deita"`):
@@ -102,12 +102,14 @@ class MIG(EncoderOption, RatedSelector):
         return super().needs() | self._tagger.needs()
 
     def extras(self) -> dict[str, str]:
-        return super().extras() | self._tagger.extras() | self.encoder_extras()
+        own = {} if self.encoder is None else {"sentence_transformers": "embed"}
+        return super().extras() | self._tagger.extras() | own
 
     def check(self, records: Records) -> None:
         super().check(records)
         self._tagger.check(records)
-        self.check_encoder()
+        if self.encoder is not None:
+            check_sentence_encoder(self.encoder)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(super().forecast(rows, target, kept))

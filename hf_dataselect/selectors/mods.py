@@ -118,14 +118,11 @@ class MoDS(EncoderOption, Selector):
             raise ValueError(f"`selection_kwargs`: seed_rows={self.seed_rows} must be a part up to 1.0, or a count.")
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "prompt", "model"}) | needs_of_warmup(self)
-
-    def extras(self) -> dict[str, str]:
-        return self.encoder_extras()
+        return super().needs() | {"text", "prompt", "model"} | needs_of_warmup(self)
 
     def check(self, records: Records) -> None:
         check_reward_model(self.reward_model, "reward_model")
-        self.check_encoder()
+        super().check(records)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         seed = int(self.seed_rows) if self.seed_rows > 1 else max(1, round(self.seed_rows * kept))

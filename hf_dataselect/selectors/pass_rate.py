@@ -19,8 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..context import Context
+from ..data.columns import number_of
 from ..data.records import Records
-from ..options import Fraction, Number, nearest
+from ..options import Fraction, Number, check_column
 from ..selector import Card, Scores, Selector
 
 
@@ -55,13 +56,9 @@ class PassRate(Selector):
     columns: ClassVar[tuple[str, ...] | None] = ("pass_rate",)
 
     def check(self, records: Records) -> None:
-        columns = records.dataset.column_names
-        if self.column not in columns:
-            raise ValueError(
-                f"`selection_kwargs`: the dataset has no column {self.column!r}{nearest(self.column, columns)}"
-            )
+        check_column("column", self.column, records.dataset.column_names)
         for row, value in enumerate(self._given(records)):
-            if not isinstance(value, list) and abs(_number(value) - 0.5) > 0.5:
+            if not isinstance(value, list) and abs(number_of(value) - 0.5) > 0.5:
                 raise ValueError(
                     f"`selection_kwargs`: column={self.column!r} has {value!r} in row {row}: a rate is in [0, 1]; "
                     "rewards of rollouts are lists."
@@ -75,12 +72,13 @@ class PassRate(Selector):
         rates = np.full(len(records), np.nan, np.float32)
         missing: dict[str, list[int]] = {}
         for row, value in enumerate(self._given(records)):
-            rewards = [reward for reward in map(_number, value if isinstance(value, list) else []) if reward == reward]
+            given = map(number_of, value if isinstance(value, list) else ())
+            rewards = [reward for reward in given if not np.isnan(reward)]
             if len(rewards) > 1:
                 rates[row] = np.mean([reward >= self.success for reward in rewards])
             elif rewards:
                 missing.setdefault(f"one rollout only in `{self.column}`", []).append(row)
-            elif np.isnan(rate := _number(value)):
+            elif np.isnan(rate := number_of(value)):
                 missing.setdefault(f"no pass rate in `{self.column}`", []).append(row)
             else:
                 rates[row] = rate
@@ -95,10 +93,3 @@ class PassRate(Selector):
         if self.keep_constant:
             return {}
         return {"never solved: no advantage": features == 0, "always solved: no advantage": features == 1}
-
-
-def _number(value: Any) -> float:
-    try:
-        return np.nan if value is None else float(value)
-    except (TypeError, ValueError):
-        return np.nan

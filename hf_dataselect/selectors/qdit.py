@@ -92,15 +92,11 @@ class QDIT(EncoderOption, RatedSelector):
         return self.alpha != 1
 
     def needs(self) -> frozenset[Need]:
-        return super().needs() | ({"text", "prompt"} if self.embeds else set()) | self.encoder_needs()
+        return super().needs() | ({"prompt"} if self.embeds else set())
 
     def extras(self) -> dict[str, str]:
         index = {"faiss": "faiss"} if self.embeds and self.neighbours is not None else {}
-        return super().extras() | self.encoder_extras() | index
-
-    def check(self, records: Records) -> None:
-        super().check(records)
-        self.check_encoder()
+        return super().extras() | index
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(super().forecast(rows, target, kept))

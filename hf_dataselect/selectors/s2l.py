@@ -19,14 +19,15 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from sklearn.cluster import KMeans
-from transformers import AutoConfig
 
 from ..context import Context
+from ..data.columns import groups_of
 from ..data.records import Records
-from ..engines.subset.clusters import even_rows
+from ..engines.subset.clusters import even_rows, members_of
 from ..engines.tuning.warm_up import WarmupSettings
+from ..features.loss import check_scoring_model
 from ..features.loss_trajectories import loss_trajectories
-from ..options import PositiveFloat, PositiveInt, nearest
+from ..options import PositiveFloat, PositiveInt, check_column
 from ..selector import Card, Need, Scores, Selector, Split
 
 
@@ -89,15 +90,9 @@ class S2L(Selector):
         return frozenset({"text", "prompt"})
 
     def check(self, records: Records) -> None:
-        columns = records.dataset.column_names
-        if self.source not in (None, *columns):
-            raise ValueError(
-                f"`selection_kwargs`: source={self.source!r} is not a column{nearest(self.source, columns)}"
-            )
-        try:
-            AutoConfig.from_pretrained(self.model)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"`selection_kwargs`: model={self.model!r} can't be found: {error}") from error
+        if self.source is not None:
+            check_column("source", self.source, records.dataset.column_names)
+        check_scoring_model(self.model, "model")
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         return {"forward_rows": (1 + self.epochs) * rows, "warmup_rows": self.epochs * rows}
@@ -113,17 +108,14 @@ class S2L(Selector):
             seed=ctx.seed,
         )
         losses = loss_trajectories(records, small, small.text_format(style="plain"), settings)
-        names = (
-            [""] * len(records) if self.source is None else map(str, records.dataset.with_format(None)[self.source])
-        )
-        sources = np.unique(list(names), return_inverse=True)[1].reshape(-1)
-        labels = np.full(len(records), -1)
-        usable = np.isfinite(losses).all(1)
-        for source in np.unique(sources):
-            rows = np.flatnonzero((sources == source) & usable)
-            if len(rows):
-                clusters = min(self.clusters, len(np.unique(losses[rows], axis=0)))
-                labels[rows] = KMeans(clusters, random_state=ctx.seed).fit_predict(losses[rows])
+        sources, labels = np.zeros(len(records), np.int32), np.full(len(records), -1)
+        if self.source is not None:
+            _, sources = groups_of(records.dataset, self.source)
+        usable = np.flatnonzero(np.isfinite(losses).all(1))
+        for _, places in members_of(sources[usable]):
+            rows = usable[places]
+            clusters = min(self.clusters, len(np.unique(losses[rows], axis=0)))
+            labels[rows] = KMeans(clusters, random_state=ctx.seed).fit_predict(losses[rows])
         return {"losses": losses, "source": sources, "cluster": ctx.agreed(labels)}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> Scores:

@@ -13,23 +13,24 @@ Rows at or above 1 are excluded, the highest others kept. `diversity=True` is th
 Relations: [`IFD`] uses the pending fine-tune model, after a warm-up, and the ratio of losses.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from transformers import AutoConfig
 
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import exponential_distance, facility_location
-from ..features.loss import answer_loss
-from ..features.row_vectors import RowVectors
+from ..features.loss import answer_loss, check_scoring_model
+from ..features.row_vectors import vectors_of
+from ..features.sentence_vectors import EncoderOption
 from ..options import Fraction
 from ..selector import Card, Need, Scores, Selector, Split
 
 
 @dataclass
-class Superfiltering(Selector):
+class Superfiltering(EncoderOption, Selector):
     """
     Args:
         model (`str`, *optional*, defaults to `"gpt2"`):
@@ -40,7 +41,8 @@ class Superfiltering(Selector):
         diversity_pool (`float`, *optional*, defaults to `0.2`):
             Part of the dataset that it picks from; its time grows with the square.
         encoder (`str`, *optional*, defaults to `"sentence-transformers/all-MiniLM-L6-v2"`):
-            Sentence encoder for it (extra `embed`).
+            What it compares rows by: a sentence encoder by hub name or folder (extra `embed`), or `"model"`, the
+            pending fine-tune model.
     """
 
     model: str = "gpt2"
@@ -69,6 +71,11 @@ class Superfiltering(Selector):
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss", "unconditional_loss")
 
     @property
+    def embeds(self) -> bool:
+        """With facility location."""
+        return self.diversity
+
+    @property
     def spreads_out(self) -> bool:
         """With its own facility location."""
         return self.diversity
@@ -79,19 +86,16 @@ class Superfiltering(Selector):
         return not self.diversity
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "prompt"})
-
-    def extras(self) -> dict[str, str]:
-        return {"sentence_transformers": "embed"} if self.diversity else {}
+        return super().needs() | {"text", "prompt"}
 
     def check(self, records: Records) -> None:
-        try:
-            AutoConfig.from_pretrained(self.model)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"`selection_kwargs`: model={self.model!r} can't be found: {error}") from error
+        check_scoring_model(self.model, "model")
+        super().check(records)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        return {"forward_rows": 2 * rows}
+        passes = Counter(forward_rows=2 * rows)
+        passes.update(self.embedded(self._pool(rows, kept)))
+        return dict(passes)
 
     @property
     def splits(self) -> Split:
@@ -119,10 +123,12 @@ class Superfiltering(Selector):
     ) -> np.ndarray:
         if not self.diversity:
             return ctx.best(scores, k)
-        pool = ctx.best(scores, max(k, round(self.diversity_pool * len(scores))))
-        vectors_of = RowVectors(records, ctx, self.encoder)
-        vectors = vectors_of(pool)
-        vectors_of.close()
+        pool = ctx.best(scores, self._pool(len(scores), k))
+        vectors = vectors_of(pool, records, ctx, self.encoder)
         usable = np.isfinite(vectors).all(1)
         picked, _ = facility_location(vectors[usable], k, exponential_distance)
         return pool[usable][picked]
+
+    def _pool(self, rows: int, k: int) -> int:
+        """Rows that facility location picks from."""
+        return max(k, round(self.diversity_pool * rows))

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from transformers import AutoConfig
 
 from ..context import Context
 from ..data.records import Records
+from ..features.loss import check_scoring_model
 from ..features.noisy_losses import prompt_deltas
 from ..options import Fraction, NonNegativeFloat, PositiveInt
 from ..selector import Card, Need, Scores, Selector, Split
@@ -76,10 +76,7 @@ class TSHIRT(Selector):
         return frozenset({"text", "prompt"})
 
     def check(self, records: Records) -> None:
-        try:
-            AutoConfig.from_pretrained(self.model)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"`selection_kwargs`: model={self.model!r} can't be found: {error}") from error
+        check_scoring_model(self.model, "model")
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         return {"forward_rows": 2 * self.copies * rows}

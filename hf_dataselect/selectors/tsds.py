@@ -91,16 +91,10 @@ class TSDS(EncoderOption, Selector):
     default_budget: ClassVar[float | int | str] = 0.01
 
     def needs(self) -> frozenset[Need]:
-        return frozenset({"text", "target"}) | self.encoder_needs()
+        return super().needs() | {"target"}
 
     def wants(self) -> frozenset[Want]:
         return frozenset({"position state"} if self.encoder == "model" else ())
-
-    def extras(self) -> dict[str, str]:
-        return self.encoder_extras()
-
-    def check(self, records: Records) -> None:
-        self.check_encoder()
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         return self.embedded(rows + target)

@@ -286,7 +286,7 @@ def test_token_drop_prefers_the_target_and_leaves_the_model_as_it_is():
 
 
 def test_options_and_columns_are_checked_before_anything_loads():
-    with pytest.raises(ValueError, match="source='kind' is not a column"):
+    with pytest.raises(ValueError, match="source: the dataset has no column 'kind'"):
         S2L(source="kind").check(Records(sample_rows()))
     with pytest.raises(ValueError, match="model='./nowhere' can't be found"):
         TSHIRT(model="./nowhere").check(Records(sample_rows()))

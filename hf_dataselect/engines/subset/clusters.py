@@ -1,7 +1,7 @@
 """Clusters of up to a million vectors: the central rows and the best rows of each, or as many of each."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from sklearn.cluster import KMeans, SpectralClustering
@@ -157,22 +157,31 @@ def even_rows(
     Returns:
         `np.ndarray`: int64, at most `k`.
     """
-    names, counts = np.unique(sources, return_counts=True)
-    picked: list[np.ndarray] = [np.zeros(0, np.int64)]
-    for place, source in enumerate(names[np.argsort(counts, kind="stable")]):
-        members = np.flatnonzero(sources == source)
-        quota = (k - sum(map(len, picked))) // (len(names) - place)
-        picked += [members] if len(members) <= quota else _of_clusters(members, labels[members], quota, draw)
+    groups = sorted((members for _, members in members_of(sources)), key=len)
+    picked, left = [np.zeros(0, np.int64)], k
+    for place, members in enumerate(groups):
+        quota = left // (len(groups) - place)
+        taken = [members] if len(members) <= quota else _of_clusters(members, labels[members], quota, draw)
+        picked += taken
+        left -= sum(map(len, taken))
     return np.concatenate(picked)
 
 
+def members_of(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each label of `(n,)`, ascending, and the rows that have it, int64, ascending."""
+    order = np.argsort(labels, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        if len(members):
+            yield int(labels[members[0]]), members
+
+
 def _of_clusters(members: np.ndarray, labels: np.ndarray, quota: int, draw: Callable) -> list[np.ndarray]:
-    names, sizes = np.unique(labels, return_counts=True)
-    order = [name for name in names[np.argsort(sizes, kind="stable")] if (labels == name).sum() > 2]
+    clusters = sorted((members[places] for _, places in members_of(labels)), key=len)
+    large = [mine for mine in clusters if len(mine) > 2]
     picked: list[np.ndarray] = []
-    for place, name in enumerate(order):
-        mine = members[labels == name]
-        share = (quota - sum(map(len, picked))) // (len(order) - place)
+    for place, mine in enumerate(large):
+        share = (quota - sum(map(len, picked))) // (len(large) - place)
         picked.append(mine if len(mine) <= share else draw(mine, share))
-    rest, left = members[np.isin(labels, names[sizes <= 2])], quota - sum(map(len, picked))
+    rest = np.sort(np.concatenate([np.zeros(0, np.int64), *clusters[: len(clusters) - len(large)]]))
+    left = quota - sum(map(len, picked))
     return [*picked, rest if len(rest) <= left else draw(rest, left)]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 
-from ...data.groups import groups_of
+from ...data.columns import groups_of
 from ...policy import Seen
 
 

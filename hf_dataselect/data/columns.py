@@ -1,4 +1,6 @@
-"""[`groups_of`]: rows by the value of a column."""
+"""Values of a column: groups of rows that share one, and numbers."""
+
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -9,3 +11,11 @@ def groups_of(dataset: Dataset, column: str) -> tuple[list[str], np.ndarray]:
     values = [str(value) for value in dataset.select_columns([column]).with_format(None)[column]]
     names, of_row = np.unique(np.array(values, str), return_inverse=True)
     return names.tolist(), of_row.astype(np.int32)
+
+
+def number_of(value: Any) -> float:
+    """A value as a number, also one that is written as text; NaN where it is none."""
+    try:
+        return np.nan if value is None else float(value)
+    except (TypeError, ValueError):
+        return np.nan
