@@ -5,18 +5,20 @@ import gc
 import os
 from pathlib import Path
 
+
+# Before the imports below, which read it once.
+os.environ.update(
+    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1"
+)
+# Processes that tests start import this package, wherever they run.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.getenv("PYTHONPATH")]))
+
 import accelerate.utils.imports
 import datasets
 import pytest
 from datasets import disable_progress_bars
 from datasets.fingerprint import generate_random_fingerprint
 
-
-os.environ.update(
-    HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1"
-)
-# Processes that tests start import this package, wherever they run.
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.getenv("PYTHONPATH")]))
 
 # A trainer maps some twenty times, asks for packages some forty times, and hashes each function that it maps.
 disable_progress_bars()
