@@ -67,6 +67,13 @@ class Interval:
         return f"{'at least' if left else 'above'} {self.low:g}" + ("" if right else " and finite")
 
 
+class _Choices(tuple):
+    """Choices of an option. A truth value, which equals 0 or 1, is none of the numbers."""
+
+    def __contains__(self, value: Any) -> bool:
+        return any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in self)
+
+
 @dataclass(frozen=True)
 class _AnyOf:
     """Ranges and choices of an option, of which one is enough."""
@@ -102,7 +109,7 @@ def declared(kind: type) -> dict[str, Interval | tuple | _AnyOf]:
 def _declared(hint: Any) -> Interval | tuple | _AnyOf | None:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
-        return arguments
+        return _Choices(arguments)
     if origin is Annotated:
         return next((item for item in arguments if isinstance(item, Interval)), None)
     if origin is typing.Union or origin is types.UnionType:
@@ -144,14 +151,6 @@ def nearest(name: str, names: Iterable[str]) -> str:
     return (f"; did you mean {close[0]!r}?" if close else ".") + (f" Known: {', '.join(names)}." if names else "")
 
 
-def check_column(option: str, column: str, columns: Iterable[str]) -> None:
-    """Refuse, with a `ValueError`, a column that an option of a method names and the dataset lacks."""
-    if column not in (columns := list(columns)):
-        raise ValueError(
-            f"`selection_kwargs`: {option}: the dataset has no column {column!r}{nearest(column, columns)}"
-        )
-
-
 def misspelt(options: Iterable[str], known: Iterable[str]) -> str:
     """The error about options (`--NAME`, `--NAME=VALUE`) that there are none of, each with the nearest right name."""
     options, known, said = list(options), list(known), []
@@ -188,7 +187,8 @@ def class_of_module(name: str, base: type[Any]) -> type[Any]:
     return next(kind for kind in kinds if issubclass(kind, base))
 
 
-def _mapping(kwargs: dict[str, Any] | str | None, option: str) -> dict[str, Any]:
+def mapping_of(kwargs: dict[str, Any] | str | None, option: str) -> dict[str, Any]:
+    """Options as a mapping, also of JSON; a `ValueError` calls them `option`."""
     if isinstance(kwargs, str):
         try:
             kwargs = json.loads(kwargs)
@@ -222,7 +222,7 @@ def typed_options(
     declared = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
     fields = {field.name: hints[field.name] for field in declared if field.init}
     options, checks = {}, Checks()
-    for name, value in _mapping(kwargs, option).items():
+    for name, value in mapping_of(kwargs, option).items():
         if name in fields:
             options[name] = checks(_typed, value, fields[name], f"`{option}`: {name}")
         else:
@@ -239,7 +239,7 @@ def _typed(value: Any, hint: Any, what: str) -> Any:
         return value
     if origin is typing.Literal:
         value = next((argument for argument in arguments if str(argument) == value), value)
-        if value not in arguments:
+        if value not in _Choices(arguments):
             raise ValueError(f"{what}={value!r} must be one of {', '.join(map(repr, arguments))}.")
         return value
     if origin is typing.Union or origin is types.UnionType:

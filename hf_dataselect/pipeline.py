@@ -231,7 +231,7 @@ def _unchanged(selector: Selector, ctx: Context):
 
 def _checked_scores(given: Any, n: int, method: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Scores and columns as float32, checked."""
-    given = given if isinstance(given, Scores) else Scores(given)
+    given = Scores.of(given)
     numbers = {"score": given.values} | given.columns
     if taken := {"score", *RESERVED} & given.columns.keys():
         raise ValueError(f"`{method}` names columns {sorted(taken)}, which scores.parquet has already: rename them.")

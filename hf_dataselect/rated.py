@@ -9,7 +9,7 @@ import numpy as np
 from .context import Context
 from .data.records import Records
 from .registry import load_member
-from .selector import Need, Scores, Selector, Split, Want, method_name, split_of
+from .selector import Need, Scores, Selector, Split, Want, split_of
 
 
 @dataclass
@@ -25,11 +25,6 @@ class RatedSelector(Selector):
     def __post_init__(self):
         super().__post_init__()
         self._rater = load_member("quality", self.quality, self.quality_kwargs)
-        if self._rater.fixed_budget or "training" in self._rater.needs():
-            raise ValueError(
-                f"`selection_kwargs`: quality={method_name(self._rater)!r} gives no scores of its own: name another "
-                "method, or `column` with `quality_kwargs: {name: COLUMN}` for ratings that the rows have."
-            )
 
     @property
     def takes_target(self) -> bool:
@@ -76,8 +71,7 @@ class RatedSelector(Selector):
         return {"quality": self._rater.featurize(records, ctx)}
 
     def score(self, features: dict[str, Any], ctx: Context) -> Scores:
-        given = self._rater.score(features["quality"], ctx)
-        return given if isinstance(given, Scores) else Scores(given)
+        return Scores.of(self._rater.score(features["quality"], ctx))
 
     def exclude(self, scores: np.ndarray, features: dict[str, Any], ctx: Context) -> dict[str, np.ndarray]:
         return self._rater.exclude(scores, features["quality"], ctx)

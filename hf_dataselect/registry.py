@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from .declared import method_names, policy_names
 from .engines.forward.wants import Want
-from .options import _mapping, class_of_module, imported_class, nearest, require_extras, typed_options
+from .options import class_of_module, imported_class, mapping_of, nearest, require_extras, typed_options
 from .plugins import described, plugin_of, plugins, warn_of_clash
 from .policy import Policy
 from .selector import Need, Selector, method_name
@@ -60,7 +60,7 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
         range, or one that the selector refuses.
         `ImportError`: an optional package that the method needs is missing; the message names the extra.
     """
-    kwargs = _mapping(kwargs, "selection_kwargs")
+    kwargs = mapping_of(kwargs, "selection_kwargs")
     if isinstance(method, type):
         raise ValueError(f"`selection_method`: give an instance, `{method.__name__}(...)`, or a name.")
     if isinstance(method, Selector):
@@ -88,13 +88,24 @@ def load_selector(method: str | Selector, kwargs: dict[str, Any] | str | None = 
 
 
 def load_member(option: str, method: str, kwargs: dict[str, Any] | None = None) -> Selector:
-    """As [`load_selector`], for a method that another one runs: errors name its option that gives the method."""
+    """
+    As [`load_selector`], for a method whose scores another one reads: errors name its option that gives the method.
+
+    Raises:
+        `ImportError`, `ValueError`: as there; or a method that gives no scores of its own.
+    """
     try:
-        return load_selector(method, kwargs)
+        selector = load_selector(method, kwargs)
     except ImportError as error:
         raise ImportError(f"`selection_kwargs`: {option}: {error}") from error
     except ValueError as error:
         raise ValueError(f"`selection_kwargs`: {option}: {error}") from error
+    if selector.fixed_budget or "training" in selector.needs():
+        raise ValueError(
+            f"`selection_kwargs`: {option}={method!r} gives no scores of its own: name another method, or `column` "
+            "for numbers that the rows have."
+        )
+    return selector
 
 
 def policy_class(name: str) -> type[Policy]:

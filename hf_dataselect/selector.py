@@ -47,6 +47,11 @@ class Scores:
     values: np.ndarray
     columns: dict[str, np.ndarray] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, given: "np.ndarray | Scores") -> "Scores":
+        """What [`Selector.score`] gives, with columns or without."""
+        return given if isinstance(given, Scores) else cls(given)
+
 
 class Selector(ABC):
     """

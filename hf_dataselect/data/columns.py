@@ -1,9 +1,20 @@
-"""Values of a column: groups of rows that share one, and numbers."""
+"""Columns that options name: whether they are there, groups of rows that share a value, and numbers."""
 
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
+
+from ..options import nearest
+
+
+def check_column(option: str, column: str, dataset: Dataset) -> None:
+    """Refuse, with a `ValueError`, a column that an option of a method names and the dataset lacks."""
+    columns = dataset.column_names
+    if column not in columns:
+        raise ValueError(
+            f"`selection_kwargs`: {option}: the dataset has no column {column!r}{nearest(column, columns)}"
+        )
 
 
 def groups_of(dataset: Dataset, column: str) -> tuple[list[str], np.ndarray]:

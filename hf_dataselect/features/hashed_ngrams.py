@@ -1,6 +1,7 @@
 """Hashed n-grams of texts, DSIR's features (arXiv 2302.03169): words, marks and pairs of them in buckets."""
 
 import hashlib
+from array import array
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -8,9 +9,10 @@ import numpy as np
 import regex
 from scipy.sparse import csr_matrix
 
+from .text_statistics import UNSPACED
 
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_TOKEN = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+|[^\w\s]+")
+
+_TOKEN = regex.compile(rf"{UNSPACED}|(?:(?!{UNSPACED})\w)+|[^\w\s]+")
 #: As the authors' tokenizer has it: what is written without spaces is one word.
 _PLAIN = regex.compile(r"\w+|[^\w\s]+")
 
@@ -33,12 +35,12 @@ def hashed_ngrams(texts: Iterable[str], buckets: int, unspaced: bool = True) -> 
     def bucket(gram: str) -> int:
         return int.from_bytes(hashlib.sha256(gram.encode("utf-8", "replace")).digest(), "big") % buckets
 
-    columns, ends = [], [0]
+    columns, ends = array("i" if buckets <= 2**31 else "q"), [0]  # a list takes several times the memory
     for text in texts:
         words = (_TOKEN if unspaced else _PLAIN).findall(text.lower())
-        columns += [bucket(gram) for gram in (*words, *map(" ".join, zip(words, words[1:], strict=False)))]
+        columns.extend(map(bucket, (*words, *map(" ".join, zip(words, words[1:], strict=False)))))
         ends.append(len(columns))
-    counts = csr_matrix((np.ones(len(columns)), columns, ends), (len(ends) - 1, buckets))
+    counts = csr_matrix((np.ones(len(columns)), np.asarray(columns), ends), (len(ends) - 1, buckets))
     counts.sum_duplicates()
     return counts
 

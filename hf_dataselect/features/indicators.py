@@ -27,7 +27,7 @@ from ..engines.runtime.loading import check_pretrained
 from ..engines.subset.neighbours import nearest_distance
 from .loss import answer_loss
 from .rewards import answer_rewards
-from .row_vectors import vectors_of
+from .row_vectors import RowVectors
 from .text_statistics import TEXT_FEATURES, answer_tokens, text_feature
 
 
@@ -133,7 +133,9 @@ class IndicatorSources:
 
 
 def _neighbour_distances(records: Records, ctx: Context, sources: IndicatorSources) -> np.ndarray:
-    vectors = vectors_of(np.arange(len(records)), records, ctx, sources.encoder)
+    vectors_of = RowVectors(records, ctx, sources.encoder)
+    vectors = vectors_of(np.arange(len(records)))
+    vectors_of.close()
     usable = np.flatnonzero(np.isfinite(vectors).all(1))
     distances = np.full(len(records), np.nan)
     if len(usable) <= sources.neighbour:

@@ -1,7 +1,5 @@
 """Vectors of rows, computed on demand, for diversity."""
 
-from contextlib import closing
-
 import numpy as np
 
 from ..context import Context
@@ -84,14 +82,11 @@ class RowVectors:
         return text_keys(texts), compute
 
 
-def vectors_of(rows: np.ndarray, records: Records, ctx: Context, encoder: str) -> np.ndarray:
-    """Vectors of some rows at once, see [`RowVectors`]."""
-    with closing(RowVectors(records, ctx, encoder)) as vectors:
-        return vectors(rows)
-
-
 def embed(records: Records, ctx: Context, encoder: str) -> None:
     """Keep the vectors of all rows for the [`RowVectors`] of another run."""
-    with closing(RowVectors(records, ctx, encoder)) as vectors:
+    vectors = RowVectors(records, ctx, encoder)
+    try:
         for start in range(0, len(records), BLOCK):
             vectors(np.arange(start, min(start + BLOCK, len(records))))
+    finally:
+        vectors.close()

@@ -15,12 +15,12 @@ from sklearn.feature_extraction.text import CountVectorizer
 from ..context import Context
 from ..data.layouts import content_text
 from ..data.records import Records
+from .text_statistics import UNSPACED
 
 
 K1, B = 1.5, 0.75
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_TERM = regex.compile(rf"{_UNSPACED}+|(?:(?!{_UNSPACED})\w){{2,}}")
-_UNSPACED_RUN = regex.compile(rf"{_UNSPACED}+")
+_TERM = regex.compile(rf"{UNSPACED}+|(?:(?!{UNSPACED})\w){{2,}}")
+_UNSPACED_RUN = regex.compile(rf"{UNSPACED}+")
 
 
 def terms(text: str) -> list[str]:

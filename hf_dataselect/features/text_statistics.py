@@ -24,9 +24,10 @@ from ..data.records import Records
 #: Rows per batch.
 ROWS = 256
 
-_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
-_UNSPACED_CHARACTER = regex.compile(_UNSPACED)
-_UNSPACED_WORD = regex.compile(rf"{_UNSPACED}\p{{M}}*|(?:(?!{_UNSPACED})[\p{{L}}\p{{N}}\p{{M}}])+")
+#: Scripts that are written without spaces, as a pattern of a character.
+UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
+_UNSPACED_CHARACTER = regex.compile(UNSPACED)
+_UNSPACED_WORD = regex.compile(rf"{UNSPACED}\p{{M}}*|(?:(?!{UNSPACED})[\p{{L}}\p{{N}}\p{{M}}])+")
 _END_OF_SENTENCE = regex.compile(r"[.!?\u2026\u3002\uff01\uff1f]+")
 _WORD_CHARACTER = regex.compile(r"\w")
 _CLEANED = str.maketrans("", "", string.digits + "-\u2013\u2014") | str.maketrans(

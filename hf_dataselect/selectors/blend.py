@@ -169,11 +169,11 @@ class Blend(Selector):
         """Scores and columns of all methods, and what each excludes."""
         columns, masks = {}, {}
         for name, member in self._selectors.items():
-            given = member.score(features["members"][name], ctx)
-            given = given if isinstance(given, Scores) else Scores(given)
-            columns[name] = values = np.asarray(given.values, np.float64)
+            given = Scores.of(member.score(features["members"][name], ctx))
+            columns[name] = np.asarray(given.values, np.float64)
             columns |= {f"{name}.{column}": np.asarray(numbers) for column, numbers in given.columns.items()}
-            excluded = member.exclude(values, features["members"][name], ctx)
+            # In the dtype in which the method gets them by itself: a threshold of 0.1 is another number in float64.
+            excluded = member.exclude(np.asarray(given.values, np.float32), features["members"][name], ctx)
             masks |= {f"{name}: {reason}": mask for reason, mask in excluded.items()}
         return columns, masks
 
@@ -203,6 +203,6 @@ def _member(name: str, given: Any) -> tuple[float, Selector]:
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not np.isfinite(weight):
         raise ValueError(f"`selection_kwargs`: members: the weight of {name!r} must be a number, got {weight!r}.")
     selector = load_member(f"members: {name}", method, kwargs)
-    if selector.fixed_budget or isinstance(selector, Blend) or "training" in selector.needs():
-        raise ValueError(f"`selection_kwargs`: members: `{method}` gives no scores of its own to blend: remove it.")
+    if isinstance(selector, Blend):
+        raise ValueError(f"`selection_kwargs`: members: {name!r} is a blend itself: name its methods instead.")
     return float(weight), selector

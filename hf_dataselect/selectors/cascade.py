@@ -24,7 +24,7 @@ from ..data.records import Records
 from ..errors import SelectionError
 from ..options import Fraction
 from ..registry import load_member
-from ..selector import Card, Need, Scores, Selector, Split, Want, method_name, split_of
+from ..selector import Card, Need, Scores, Selector, Split, Want, split_of
 
 
 @dataclass
@@ -63,11 +63,8 @@ class Cascade(Selector):
         super().__post_init__()
         self._cheap = load_member("prefilter", self.prefilter, self.prefilter_kwargs)
         self._costly = load_member("method", self.method, self.kwargs)
-        for option, selector in (("prefilter", self._cheap), ("method", self._costly)):
-            if selector.fixed_budget or isinstance(selector, Cascade) or "training" in selector.needs():
-                raise ValueError(
-                    f"`selection_kwargs`: {option}={method_name(selector)!r} ranks no rows: name another method."
-                )
+        if isinstance(self._cheap, Cascade) or isinstance(self._costly, Cascade):
+            raise ValueError("`selection_kwargs`: prefilter and method can't be a cascade themselves: name others.")
 
     @property
     def spreads_out(self) -> bool:
@@ -183,6 +180,5 @@ class Cascade(Selector):
 
 
 def _scored(selector: Selector, features: Any, ctx: Context) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    given = selector.score(features, ctx)
-    given = given if isinstance(given, Scores) else Scores(given)
+    given = Scores.of(selector.score(features, ctx))
     return np.asarray(given.values, np.float32), given.columns

@@ -8,9 +8,9 @@ from typing import ClassVar
 import numpy as np
 
 from ..context import Context
-from ..data.columns import number_of
+from ..data.columns import check_column, number_of
 from ..data.records import Records
-from ..options import Number, check_column
+from ..options import Number
 from ..selector import Card, Selector
 
 
@@ -40,7 +40,7 @@ class Column(Selector):
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def check(self, records: Records) -> None:
-        check_column("name", self.name, records.dataset.column_names)
+        check_column("name", self.name, records.dataset)
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
         values = np.array([number_of(value) for value in records.dataset.with_format(None)[self.name][:]], np.float32)

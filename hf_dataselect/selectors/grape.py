@@ -16,11 +16,12 @@ a negative weight.
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from ..context import Context
+from ..data.layouts import Record
 from ..data.records import Records
 from ..features.loss import answer_loss
 from ..selector import Card, Need, Scores, Selector, Split, Want
@@ -61,7 +62,7 @@ class GRAPE(Selector):
             )
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
-        keys = np.array([_key(record) for record in records], "V16")
+        keys = np.array([_key(record) for record in records], "V16")  # a row that can't be read has no loss
         return {"loss": answer_loss(records, ctx).mean, "prompt": np.unique(keys, return_inverse=True)[1].reshape(-1)}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> Scores:
@@ -77,15 +78,15 @@ class GRAPE(Selector):
         return {"another answer to the prompt is more likely": worse}
 
 
-def _key(record: Any) -> bytes:
-    return hashlib.blake2b(
-        (record.prompt if record.problem is None else "").encode("utf-8", "replace"), digest_size=16
-    ).digest()
+def _key(record: Record) -> bytes:
+    return hashlib.blake2b(record.prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _several(records: Records) -> bool:
     seen = set()
     for record in records:
+        if record.problem is not None:
+            continue
         key = _key(record)
         if key in seen:
             return True

@@ -27,7 +27,7 @@ from sklearn.cluster import KMeans
 
 from ..context import Context
 from ..data.records import Records
-from ..errors import NoUsableRow
+from ..errors import NoUsableRow, SelectionError
 from ..features.loss import answer_loss, prompt_features
 from ..features.tuning import check_warmup, needs_of_warmup, tuned_on
 from ..options import NonNegativeInt, PositiveFloat, PositiveInt
@@ -47,7 +47,7 @@ class IFD(Selector):
         warmup_rows_per_cluster (`int`, *optional*, defaults to `10`):
             Rows taken of each.
         warmup_pool (`int`, *optional*, defaults to `50_000`):
-            Rows that are clustered at most, drawn at random; each costs two passes over its prompt.
+            Rows that are clustered at most, drawn at random; each costs a pass over its prompt.
         warmup_epochs (`float`, *optional*, defaults to `1`):
             Passes over the warm-up rows.
         warmup_learning_rate (`float`, *optional*):
@@ -113,7 +113,7 @@ class IFD(Selector):
             return {"forward_rows": 2 * rows}
         tuned_on = min(self.warmup_clusters * self.warmup_rows_per_cluster, rows)
         pool = min(self.warmup_pool, rows)
-        return {"forward_rows": 2 * rows + 2 * pool, "warmup_rows": round(tuned_on * self.warmup_epochs)}
+        return {"forward_rows": 2 * rows + pool, "warmup_rows": round(tuned_on * self.warmup_epochs)}
 
     def wants(self) -> frozenset[Want]:
         return frozenset({"loss", "unconditional loss"} if self.warmup == "none" else ())
@@ -164,4 +164,9 @@ class IFD(Selector):
                 step = max(1, len(members) // self.warmup_rows_per_cluster)
                 members = members[::step][: self.warmup_rows_per_cluster]
             rows.append(members)
+        if not sum(map(len, rows)):
+            raise SelectionError(
+                f"`ifd`: each of the {clusters} clusters has two rows, neither of medium perplexity to warm up on: "
+                "lower `warmup_clusters`, or raise `warmup_rows_per_cluster`."
+            )
         return np.sort(pool[np.concatenate(rows)])

@@ -22,6 +22,7 @@ from typing import Annotated, ClassVar
 import numpy as np
 
 from ..context import Context
+from ..data.columns import check_column
 from ..data.records import Records
 from ..engines.llm.judge import Conversation
 from ..engines.llm.prompts import delimited
@@ -29,7 +30,7 @@ from ..engines.subset.choose import tag_cover
 from ..features.judgements import ask_about_rows, note_missing_replies, turns_of
 from ..features.sentence_vectors import check_sentence_encoder
 from ..features.tags import Vocabulary, parse_tags, tag_statistics
-from ..options import Interval, NonNegativeInt, PositiveInt, check_column
+from ..options import Interval, NonNegativeInt, PositiveInt
 from ..selector import Card, Need, Selector, Split
 
 
@@ -116,7 +117,7 @@ class InsTag(Selector):
 
     def check(self, records: Records) -> None:
         if self.tags_column is not None:
-            check_column("tags_column", self.tags_column, records.dataset.column_names)
+            check_column("tags_column", self.tags_column, records.dataset)
         if self._merges:
             check_sentence_encoder(self.encoder)
 

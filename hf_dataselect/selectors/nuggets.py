@@ -118,8 +118,8 @@ class Nuggets(Selector):
         return frozenset({"text", "prompt", "model"})
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
-        tasks = min(self.tasks, rows)
-        return {"forward_rows": tasks + tasks * rows}
+        tasks = target or min(self.tasks, rows)
+        return {"forward_rows": tasks + tasks * rows + (0 if target else rows)}  # tasks are chosen by their embeddings
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
         found = task_counts(

@@ -19,9 +19,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..context import Context
-from ..data.columns import number_of
+from ..data.columns import check_column, number_of
 from ..data.records import Records
-from ..options import Fraction, Number, check_column
+from ..options import Fraction, Number
 from ..selector import Card, Scores, Selector
 
 
@@ -56,7 +56,7 @@ class PassRate(Selector):
     columns: ClassVar[tuple[str, ...] | None] = ("pass_rate",)
 
     def check(self, records: Records) -> None:
-        check_column("column", self.column, records.dataset.column_names)
+        check_column("column", self.column, records.dataset)
         for row, value in enumerate(self._given(records)):
             if not isinstance(value, list) and abs(number_of(value) - 0.5) > 0.5:
                 raise ValueError(

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
+from ..engines.llm.load import load_reward_model
 from ..engines.llm.reward_model import check_reward_model
 from ..features.rewards import answer_rewards
 from ..selector import Card, Need, Selector, Split
@@ -54,7 +55,8 @@ class Reward(Selector):
         return {"forward_rows": rows}
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
-        return answer_rewards(records, ctx, self.model)
+        option = f"`selection_kwargs`: model={self.model!r}"
+        return answer_rewards(records, ctx, load_reward_model(self.model, ctx.runtime, option=option))
 
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
         return features.astype(np.float32)

@@ -21,13 +21,13 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from ..context import Context
-from ..data.columns import groups_of
+from ..data.columns import check_column, groups_of
 from ..data.records import Records
 from ..engines.subset.clusters import even_rows, members_of
 from ..engines.tuning.warm_up import WarmupSettings
 from ..features.loss import check_scoring_model
 from ..features.loss_trajectories import loss_trajectories
-from ..options import PositiveFloat, PositiveInt, check_column
+from ..options import PositiveFloat, PositiveInt
 from ..selector import Card, Need, Scores, Selector, Split
 
 
@@ -91,7 +91,7 @@ class S2L(Selector):
 
     def check(self, records: Records) -> None:
         if self.source is not None:
-            check_column("source", self.source, records.dataset.column_names)
+            check_column("source", self.source, records.dataset)
         check_scoring_model(self.model, "model")
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:

@@ -23,7 +23,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import exponential_distance, facility_location
 from ..features.loss import answer_loss, check_scoring_model
-from ..features.row_vectors import vectors_of
+from ..features.row_vectors import RowVectors
 from ..features.sentence_vectors import EncoderOption
 from ..options import Fraction
 from ..selector import Card, Need, Scores, Selector, Split
@@ -94,7 +94,7 @@ class Superfiltering(EncoderOption, Selector):
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(forward_rows=2 * rows)
-        passes.update(self.embedded(self._pool(rows, kept)))
+        passes.update(self.embedded(max(kept, round(self.diversity_pool * rows))))
         return dict(passes)
 
     @property
@@ -123,12 +123,10 @@ class Superfiltering(EncoderOption, Selector):
     ) -> np.ndarray:
         if not self.diversity:
             return ctx.best(scores, k)
-        pool = ctx.best(scores, self._pool(len(scores), k))
-        vectors = vectors_of(pool, records, ctx, self.encoder)
+        pool = ctx.best(scores, max(k, round(self.diversity_pool * len(scores))))
+        vectors_of = RowVectors(records, ctx, self.encoder)
+        vectors = vectors_of(pool)
+        vectors_of.close()
         usable = np.isfinite(vectors).all(1)
         picked, _ = facility_location(vectors[usable], k, exponential_distance)
         return pool[usable][picked]
-
-    def _pool(self, rows: int, k: int) -> int:
-        """Rows that facility location picks from."""
-        return max(k, round(self.diversity_pool * rows))

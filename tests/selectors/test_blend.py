@@ -73,9 +73,9 @@ def test_where_keeps_the_rows_for_which_it_holds():
         ({"members": {"length": float("nan")}}, "must be a number"),
         ({"members": {"length": {"wieght": 1}}}, "'length' has 'wieght': give"),
         ({"members": {"perplexity": {"kwargs": {"kep": "top"}}}}, "no option 'kep'"),
-        ({"members": {"full": 1}}, "`full` gives no scores"),
-        ({"members": {"auto": 1}}, "`auto` gives no scores"),
-        ({"members": {"blend": {"kwargs": {"members": {"length": 1}}}}}, "`blend` gives no scores"),
+        ({"members": {"full": 1}}, "full='full' gives no scores"),
+        ({"members": {"auto": 1}}, "auto='auto' gives no scores"),
+        ({"members": {"blend": {"kwargs": {"members": {"length": 1}}}}}, "'blend' is a blend itself"),
         ({"members": {"length": 1}, "where": "__import__('os').remove('x') > 1"}, "where"),
     ],
 )

@@ -50,8 +50,8 @@ def test_only_the_rows_that_are_left_are_computed_for_the_wants_of_the_costly_me
 @pytest.mark.parametrize(
     ("kwargs", "said"),
     [
-        ({"method": "full"}, "method='full' ranks no rows"),
-        ({"prefilter": "full"}, "prefilter='full' ranks no rows"),
+        ({"method": "full"}, "method='full' gives no scores of its own"),
+        ({"prefilter": "full"}, "prefilter='full' gives no scores of its own"),
         ({"prefilter": "bm52"}, "did you mean 'bm25'"),
         ({"keep": 0}, "keep=0"),
         ({"kwargs": {"warm_up": "none"}}, "no option 'warm_up'"),

@@ -82,7 +82,7 @@ def likelihood(
     namespace = namespace_of(model) | ({"mean_logit": True} if mean_logit else {})
 
     def begin(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        score, _, _ = _scorer(model, common_prefix(rows, todo), mean_logit)
+        score, _, _ = scorer(model, common_prefix(rows, todo), mean_logit)
         return lambda batch: score(rows.take(batch))
 
     return Likelihood(*measured(model, rows, runtime, 3, namespace, begin, label).values.T)
@@ -93,6 +93,7 @@ def namespace_of(model: nn.Module) -> dict:
     return {"engine": "likelihood", "version": VERSION, "attention": attention_implementation(model)}
 
 
+#: Token ids `(tokens,)` and label spans `(spans, 2)` of each row.
 Batch = list[tuple[np.ndarray, np.ndarray]]
 
 
@@ -110,7 +111,7 @@ def common_prefix(rows: TokenRows, places: np.ndarray) -> np.ndarray:
     return np.array(prefix if len(prefix) >= SHORTEST_PREFIX else [], np.int32)
 
 
-def _scorer(
+def scorer(
     model: nn.Module, prefix: np.ndarray, mean_logit: bool = False, wants: Collection[Want] = ()
 ) -> tuple[Callable[..., np.ndarray], Callable[..., np.ndarray], int]:
     """
@@ -209,7 +210,7 @@ def logits_at(
     config = inner.config.get_text_config()
     head, backbone = inner.get_output_embeddings(), getattr(inner, "base_model", None)
     chunk = max(16, LOGIT_BYTES.get(device.type, 2**28) // (4 * config.vocab_size))
-    scale = _logit_scale(config)
+    scale = logit_scale(config)
     cap = getattr(config, "final_logit_softcapping", None)
     past = None
 
@@ -290,7 +291,7 @@ def keys_and_values(model: nn.Module, ids: np.ndarray) -> Cache | None:
     return growing_cache(getattr(inner.base_model(input_ids=begin, use_cache=True), "past_key_values", None))
 
 
-def _logit_scale(config) -> float:
+def logit_scale(config) -> float:
     """The factor applied to the logits after the head: its name differs between model families."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:

@@ -14,7 +14,7 @@ from ..runtime.runtime import Runtime
 from ..runtime.shared_work import missing, of_part
 from ..runtime.token_rows import TokenRows
 from ..store.ragged_store import RaggedStore
-from .likelihood import _scorer
+from .likelihood import scorer
 
 
 #: Raise it when a loss of an unchanged row, model and noise changes by more than rounding.
@@ -66,7 +66,7 @@ def noisy_deltas(
         todo = np.sort(first[~stored.known])
         if len(todo):
             with torch.no_grad(), scoring(model, dtype):
-                score, _, _ = _scorer(model, np.zeros(0, np.int32), wants=("token losses",))
+                score, _, _ = scorer(model, np.zeros(0, np.int32), wants=("token losses",))
 
                 def compute(batch: np.ndarray) -> np.ndarray:
                     (row,) = batch

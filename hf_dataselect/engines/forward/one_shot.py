@@ -142,7 +142,7 @@ def _pair_scorer(
     one_process = replace(runtime, accelerator=None)  # ranks have different exemplars
     padding = PADDING.get(device_of(model).type, 0.25)
     probe = exemplars.take(rows[:1])[0][0][:64].copy() if len(rows) else np.zeros(0, np.int32)
-    _, score_after, proven = likelihood._scorer(model, probe, mean_logit)
+    _, score_after, proven = likelihood.scorer(model, probe, mean_logit)
 
     def scorer_of(row: int) -> Callable[[np.ndarray], np.ndarray]:
         ids = exemplars.take([row])[0][0]

@@ -18,7 +18,7 @@ from ..store.row_store import RecordStore
 from ..store.vector_store import check_room
 from .cached_vectors import vectors_namespace
 from .hidden_states import state_width
-from .likelihood import _scorer, common_prefix, namespace_of
+from .likelihood import common_prefix, namespace_of, scorer
 from .wants import STATES, TOKENS, Want
 
 
@@ -122,7 +122,7 @@ def _pass(
     """Compute rows for all stores, and keep each batch as it is computed."""
     began = time.perf_counter()
     with torch.no_grad(), scoring(model, scoring_dtype(model, runtime.dtype)):
-        score, _, _ = _scorer(model, common_prefix(rows, todo), wants=tuple(stores))
+        score, _, _ = scorer(model, common_prefix(rows, todo), wants=tuple(stores))
         setup, more = (time.perf_counter() - began) / len(todo), {}
 
         def timed(batch: np.ndarray) -> np.ndarray:

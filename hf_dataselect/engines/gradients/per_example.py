@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ...compat.accelerate import device_of
 from ...errors import SelectionError
-from ..forward.likelihood import LOGIT_BYTES, _logit_scale, same_logits
+from ..forward.likelihood import LOGIT_BYTES, Batch, logit_scale, same_logits
 from .adam import AdamFeature
 from .lora import join, joined
 from .projection import Projector
@@ -33,8 +33,6 @@ from .projection import Projector
 SLICE = 2**22
 #: Loss scale for float16 gradients, which underflow below 6e-8; each layer's gradient is unscaled.
 FLOAT16_SCALE = 2.0**10
-
-Batch = list[tuple[np.ndarray, np.ndarray]]
 
 
 def recompute_layers(model: nn.Module) -> None:
@@ -195,7 +193,7 @@ def _losses_and_backward(model: nn.Module, layers: dict[str, nn.Linear]) -> Call
     inner = model.get_base_model() if is_peft_model(model) else model
     config = inner.config.get_text_config()
     head, backbone = inner.get_output_embeddings(), getattr(inner, "base_model", None)
-    scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
+    scale, cap = logit_scale(config), getattr(config, "final_logit_softcapping", None)
     device = device_of(model)
     chunk = max(16, LOGIT_BYTES.get(device.type, 2**28) // (4 * config.vocab_size))
 

@@ -16,7 +16,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from accelerate import Accelerator
@@ -26,7 +26,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import ModelConfig, ScriptArguments, SFTConfig, SFTTrainer, get_peft_config
 
 from ...compat.transformers import is_causal_lm
-from ...data.chat_template import default_chat_template
 from ...data.load import load_rows
 from ...data.records import Records
 from ...engines.llm.judge_options import JudgeOptions
@@ -34,10 +33,10 @@ from ...engines.llm.load import check_judge, load_judge
 from ...engines.llm.local_model import LocalModel, digit_ids
 from ...engines.runtime.loading import load_processing_class, load_weights
 from ...engines.runtime.runtime import Runtime
-from ...engines.store.files import cache_folder, check_writable, default_cache_dir, write_atomic
+from ...engines.store.files import cache_folder, check_writable, default_cache_dir, write_atomic, written_atomic
 from ...errors import Checks
 from ...features.ratings import DIGITS, expected_ratings
-from ...options import typed_options
+from ...options import Interval, PositiveInt, check_declared, typed_options
 from ...parsing import parse_options
 from ...runs.lock import locked
 from ...runs.secrets import WithoutSecrets
@@ -62,18 +61,18 @@ class ScorerArguments(ScriptArguments):
         },
     )
     judge_kwargs: dict[str, Any] | str | None = field(default=None, metadata={"help": "Options of the judge."})
-    seed_rows: int = field(
+    seed_rows: Annotated[int, Interval(2)] = field(
         default=2000,
         metadata={"help": "Rows to evolve, drawn at random (arXiv 2312.15685: 2,000). More cost more calls."},
     )
-    rounds: int = field(
+    rounds: Annotated[int, Interval(1, 5)] = field(
         default=5, metadata={"help": "Rewritings of a row, 1 to 5 (arXiv 2312.15685: 5). More cost more calls."}
     )
-    held_out: float = field(
+    held_out: Annotated[float, Interval(0, 0.9)] = field(
         default=0.1,
         metadata={"help": "Fraction of the rows held out to evaluate the scorer. 0 skips the evaluation."},
     )
-    max_characters: int = field(default=8000, metadata={"help": "Rows with longer texts are not evolved."})
+    max_characters: PositiveInt = field(default=8000, metadata={"help": "Rows with longer texts are not evolved."})
     selection_cache_dir: str | None = field(
         default_factory=default_cache_dir,
         metadata={
@@ -85,14 +84,7 @@ class ScorerArguments(ScriptArguments):
     _VALID_DICT_FIELDS = ["judge_kwargs"]
 
     def __post_init__(self):
-        for name, low, high in (("seed_rows", 2, None), ("rounds", 1, 5), ("held_out", 0, 0.9)):
-            value = getattr(self, name)
-            if value < low or (high is not None and value > high):
-                raise ValueError(
-                    f"`{name}={value}` must be at least {low}" + (f" and at most {high}." if high else ".")
-                )
-        if self.kind not in TEMPLATES:
-            raise ValueError(f"`kind={self.kind!r}` must be 'complexity' or 'quality'.")
+        check_declared(self)
         check_judge(self.judge, {"judge"}, "train-scorer")
         if self.judge == "self":
             raise ValueError(f"`judge={self.judge!r}` can't rewrite texts here: take 'openai:MODEL' or 'model:NAME'.")
@@ -152,7 +144,8 @@ def _train(options: ScorerArguments, args: SFTConfig, model_options: ModelConfig
     if trainer.is_world_process_zero():
         trained.save_pretrained(args.output_dir)
         tokenizer.save_pretrained(args.output_dir)
-        Dataset.from_list(rows).to_parquet(Path(args.output_dir) / "scored_versions.parquet")
+        with written_atomic(Path(args.output_dir) / "scored_versions.parquet") as temporary:
+            Dataset.from_list(rows).to_parquet(temporary)
         write_atomic(Path(args.output_dir) / "README.md", _card(options.kind, facts))
         print(json.dumps(facts, indent=1))
         print(f'Use it: selection_kwargs: {{{options.kind}_scorer: "{args.output_dir}"}}')
@@ -181,8 +174,6 @@ def measure(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> dict[str,
     """Rank correlation of a scorer's expected ratings with the judge's scores."""
     if not rows:
         return {"rows": 0}
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = default_chat_template(tokenizer)
     ratings = expected_ratings([row["prompt"] for row in rows], LocalModel(model, tokenizer), Runtime())
     scores = np.array([float(row["completion"]) for row in rows])
     usable = np.isfinite(ratings)
