@@ -24,7 +24,7 @@ _COMPUTED: dict[type, Callable] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
+    ast.Div: np.divide,  # of numbers, too, 1 / 0 is infinite
 }
 
 
@@ -105,14 +105,14 @@ class Expression:
         if depth > DEEPEST:
             raise self._refused("it is nested too deeply")
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-            value = np.float64(node.value) if abs(node.value) < 1e300 else None
-            if value is None:
+            # A plain number takes the dtype of the column beside it: scores are float32, where 4.1 is another number.
+            if abs(value := float(node.value)) >= 1e300:
                 raise self._refused("a number is too large")
             return lambda columns: value
         if isinstance(node, (ast.Name, ast.Attribute)):
             name = self._name(node)
             self.names.add(name)
-            return lambda columns: np.asarray(columns[name], np.float64)
+            return lambda columns: _floats(columns[name])
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
             part, sign = self._number(node.operand, depth + 1), -1.0 if isinstance(node.op, ast.USub) else 1.0
             return lambda columns: sign * part(columns)
@@ -128,3 +128,9 @@ class Expression:
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             return f"{node.value.id}.{node.attr}"
         raise self._refused(f"`{type(node).__name__}` is not in the language")
+
+
+def _floats(values: Any) -> np.ndarray:
+    """A column as numbers: float32 as it is, anything else as float64."""
+    values = np.asarray(values)
+    return values if values.dtype == np.float32 else values.astype(np.float64)

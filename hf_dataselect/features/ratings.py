@@ -2,20 +2,39 @@
 
 import copy
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy.special import softmax
+from transformers import AutoTokenizer
 
 from ..context import Context
 from ..data.chat_template import default_chat_template
 from ..engines.llm.judge import Conversation
 from ..engines.llm.local_model import LocalModel, digit_ids
+from ..engines.runtime.loading import load_processing_class
 from ..engines.runtime.runtime import Runtime
 from ..errors import SelectionError
+from .loss import check_scoring_model
 
 
 #: The scale of a scorer.
 DIGITS = ("1", "2", "3", "4", "5", "6")
+
+
+def check_scorer(name: str, option: str) -> None:
+    """
+    Refuse a scorer by hub name or folder that can't rate, before its weights load.
+
+    Raises:
+        `ValueError`: see [`check_scoring_model`]; or its tokenizer lacks a token for a digit.
+    """
+    check_scoring_model(name, option)
+    if missing := _missing(load_processing_class(name, AutoTokenizer), DIGITS):
+        raise ValueError(
+            f"`selection_kwargs`: {option}={name!r} can't rate: its tokenizer has no token of its own for {missing}. "
+            "Name another scorer."
+        )
 
 
 def load_scorer(name: str, ctx: Context) -> LocalModel:
@@ -28,11 +47,10 @@ def load_scorer(name: str, ctx: Context) -> LocalModel:
     ctx = ctx if name == "model" else ctx.with_model(name)
     tokenizer = copy.copy(ctx.tokenizer)
     tokenizer.chat_template = tokenizer.chat_template or default_chat_template(tokenizer)
-    missing = [digit for digit, id in zip(DIGITS, digit_ids(tokenizer, DIGITS), strict=True) if id is None]
-    if missing:
+    if missing := _missing(tokenizer, DIGITS):
         raise SelectionError(
-            f"The scorer {name!r} can't rate: its tokenizer has no token of its own for {', '.join(missing)}. "
-            "Name another `complexity_scorer` or `quality_scorer`."
+            f"The scorer {name!r} can't rate: its tokenizer has no token of its own for {missing}. Name another "
+            "`complexity_scorer` or `quality_scorer`."
         )
     return LocalModel(ctx.model, tokenizer)
 
@@ -70,9 +88,16 @@ def digit_logits(texts: Iterable[str], ctx: Context, digits: Sequence[str], labe
         [`SelectionError`]: the tokenizer lacks a token for a digit.
     """
     scorer = LocalModel(ctx.model, ctx.tokenizer)
-    if missing := [d for d, id in zip(digits, digit_ids(ctx.tokenizer, digits), strict=True) if id is None]:
-        raise SelectionError(f"The model can't rate: its tokenizer has no token of its own for {', '.join(missing)}.")
+    if missing := _missing(ctx.tokenizer, digits):
+        raise SelectionError(
+            f"The model can't rate: its tokenizer has no token of its own for {missing}. Choose another method."
+        )
     return scorer.digit_logits(texts, digits, ctx.runtime, label=label).values
+
+
+def _missing(tokenizer: Any, digits: Sequence[str]) -> str:
+    """The digits that are no token of their own."""
+    return ", ".join(digit for digit, id in zip(digits, digit_ids(tokenizer, digits), strict=True) if id is None)
 
 
 def expected_rating(logits: np.ndarray, values: Sequence[float]) -> np.ndarray:

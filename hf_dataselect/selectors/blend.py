@@ -166,15 +166,18 @@ class Blend(Selector):
         return masks | {f"not {self.where}": ~self._condition(columns) & np.isfinite(scores)}
 
     def _scored(self, features: dict[str, Any], ctx: Context) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Scores and columns of all methods, and what each excludes."""
+        """Scores and columns of all methods, and what each excludes; computed once of the same features."""
+        if "scored" in features:
+            return features["scored"]
         columns, masks = {}, {}
         for name, member in self._selectors.items():
             given = Scores.of(member.score(features["members"][name], ctx))
-            columns[name] = np.asarray(given.values, np.float64)
+            # As the method gets them by itself: a threshold of 4.1 is another number in float64.
+            columns[name] = values = np.asarray(given.values, np.float32)
             columns |= {f"{name}.{column}": np.asarray(numbers) for column, numbers in given.columns.items()}
-            # In the dtype in which the method gets them by itself: a threshold of 0.1 is another number in float64.
-            excluded = member.exclude(np.asarray(given.values, np.float32), features["members"][name], ctx)
+            excluded = member.exclude(values, features["members"][name], ctx)
             masks |= {f"{name}: {reason}": mask for reason, mask in excluded.items()}
+        features["scored"] = columns, masks
         return columns, masks
 
     def _columns(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:

@@ -51,7 +51,8 @@ class CRDS(ServesBySimilarity, Selector):
             For `"whitened"`: principal components to keep; by default 512, or a quarter of the rows if less.
             Nearly as many components as rows make all rows equally far apart.
         layers (`int`, *optional*, defaults to `6`):
-            For `"concatenated"`: number of layers; more leave each a smaller part of the width.
+            For `"concatenated"`: number of layers; more leave each a smaller part of the width. The authors
+            take 18 of a model of 36.
         which (`str`, *optional*, defaults to `"last"`):
             For `"concatenated"`: the `"last"` layers, or `"spread"` over all, whose number `layers` must divide.
     """

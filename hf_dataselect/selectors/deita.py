@@ -31,8 +31,7 @@ from ..data.layouts import Record
 from ..data.records import Records
 from ..diversity import Diversity
 from ..features.judgements import note_injection, suspects_injection, turns_of
-from ..features.loss import check_scoring_model
-from ..features.ratings import expected_ratings, load_scorer
+from ..features.ratings import check_scorer, expected_ratings, load_scorer
 from ..features.sentence_vectors import EncoderOption
 from ..fitted.scorers.scorer_prompts import card_template, fill, own_question
 from ..options import Cosine
@@ -118,7 +117,7 @@ class DEITA(EncoderOption, Selector):
     def check(self, records: Records) -> None:
         for option in ("complexity_scorer", "quality_scorer"):
             if (name := getattr(self, option)) != "model":
-                check_scoring_model(name, option)
+                check_scorer(name, option)
         self._prompts()
         super().check(records)
 

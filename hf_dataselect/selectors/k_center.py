@@ -52,7 +52,7 @@ class KCenter(Selector):
             "training goes on, where the paper begins each round with the base model",
             "near copies of kept rows come last, where the code takes them first",
         ),
-        evidence="the authors'; no replication is known to us",
+        evidence="the authors'; no replication found",
     )
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()

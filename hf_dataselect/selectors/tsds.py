@@ -81,6 +81,7 @@ class TSDS(EncoderOption, Selector):
             "rows are drawn without replacement, where the code repeats a row as often as it draws it",
             "neighbours are exact, where the code's index searches some cells only",
             "rows are embedded by the pending fine-tune model, at length 1",
+            "`alpha` is 0.6 by default, 0.5 in the code's configuration",
             "of equally near rows the seed draws the order",
         ),
         evidence="the authors'; a later study (2602.14696) finds its matching no better than taking turns",

@@ -2,7 +2,9 @@
 
 import pytest
 from datasets import Dataset
-from transformers import BertConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import BertConfig, LlamaConfig, PreTrainedTokenizerFast
 
 from hf_dataselect.data.records import Records
 from hf_dataselect.errors import SelectionError
@@ -31,6 +33,10 @@ def folders(tmp_path_factory) -> dict[str, str]:
         kept[name] = str(tmp_path_factory.mktemp(name))
         for part in (config, tokenizer):
             part.save_pretrained(kept[name])
+    kept["MUTE"] = str(tmp_path_factory.mktemp("MUTE"))
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0, "b": 1}, "a")))
+    for part in (LlamaConfig(vocab_size=2), words):
+        part.save_pretrained(kept["MUTE"])
     return kept
 
 
@@ -46,6 +52,11 @@ def folders(tmp_path_factory) -> dict[str, str]:
         ("reward_gap", {"policy": "BERT"}, "policy='.*' is a 'bert'.*: give a causal language model"),
         ("deita", {"complexity_scorer": "model", "quality_scorer": "T5"}, "quality_scorer='.*' is a 't5'"),
         ("deita", {"complexity_scorer": "LLAMA", "quality_scorer": "LLAMA", "encoder": "./none"}, "encoder='./none'"),
+        (
+            "deita",
+            {"complexity_scorer": "LLAMA", "quality_scorer": "MUTE"},
+            "quality_scorer='.*MUTE.*' can't rate: .* 6",
+        ),
         ("superfiltering", {"model": "LLAMA", "diversity": True, "encoder": "./none"}, "encoder='./none'"),
         ("instag", {"encoder": "./none"}, "encoder='./none'"),
         ("mig", {"quality": "length", "tags": {"similarity": 0}, "encoder": "model"}, "encoder='model'"),
@@ -84,9 +95,10 @@ def test_a_threshold_excludes_the_same_rows_in_a_blend():
         [{"prompt": f"{value}?", "completion": "so", "rating": value} for value in (4.0, 4.1, 4.2)]
     )
     options, context = {"name": "rating", "threshold": 4.1}, context_of(tiny_tokenizer(), None)
-    blend = Blend({"ratings": {"method": "column", "kwargs": options}})
-    alone, blended = (select(rows, method, 1.0, context) for method in (Column(**options), blend))
-    assert sorted(alone.indices) == sorted(blended.indices) == [1, 2]
+    column = {"method": "column", "kwargs": options}
+    methods = Column(**options), Blend({"ratings": column}), Blend({"ratings": column}, where="ratings >= 4.1")
+    for method in methods:
+        assert sorted(select(rows, method, 1.0, context).indices) == [1, 2]
 
 
 def test_rows_that_can_not_be_read_are_no_answers_to_one_prompt():

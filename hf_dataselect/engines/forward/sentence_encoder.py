@@ -60,7 +60,7 @@ def load_sentence_encoder(encoder: str, runtime: Runtime) -> Any:
     try:
         return SentenceTransformer(encoder, device=str(runtime.device) if runtime.accelerator else None)
     except (OSError, ValueError) as error:
-        raise SelectionError(f"encoder={encoder!r} can't be loaded: {error}") from error
+        raise SelectionError(f"`encoder={encoder!r}` can't be loaded: {error}") from error
 
 
 def text_keys(texts: Sequence[str]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
@@ -79,11 +79,17 @@ class LocalModel:
 
     def escaped(self, text: str) -> str:
         """The text with special tokens escaped: a zero-width space after their first character."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        for token in {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}:
+        for token in self._special_tokens:
             if token in text:
                 text = text.replace(token, f"{token[0]}\u200b{token[1:]}")
         return text
+
+    @cached_property
+    def _special_tokens(self) -> list[str]:
+        """The longest first: one may hold another."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        tokens = {*self.tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+        return sorted(tokens, key=lambda token: (-len(token), token))
 
     def problem_of(self, ids: Sequence[int] | None, max_new_tokens: int) -> str | None:
         """Why no reply can be generated to a prompt; `None` if one can."""
@@ -176,12 +182,12 @@ class LocalModel:
 
 
 def digit_ids(tokenizer: Any, digits: Sequence[str]) -> list[int | None]:
-    """The one token that a digit is, or `None`."""
+    """The one token that a digit is; `None` where it is several, or one for all that the tokenizer does not know."""
     vocabulary, ids = tokenizer.get_vocab(), []
     for digit in digits:
         encoded = tokenizer(digit, add_special_tokens=False)["input_ids"]
         ids.append(vocabulary.get(digit, encoded[0] if len(encoded) == 1 else None))
-    return ids
+    return [id if ids.count(id) == 1 else None for id in ids]
 
 
 def _next_token(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..runtime.model_state import has_fast_bfloat16
+from . import target_similarity
 
 
 #: Unit vectors whose float32 product is this close to the threshold are compared again in float64.
@@ -158,9 +159,7 @@ def _highest(a: torch.Tensor, b: torch.Tensor) -> np.ndarray:
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:
     """Float32 vectors of length 1; NaN for zero vectors."""
-    vectors = np.asarray(vectors, np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    return target_similarity.unit(np.asarray(vectors, np.float64)).astype(np.float32)
 
 
 def _near(a: np.ndarray, b: np.ndarray, threshold: float) -> np.ndarray:
