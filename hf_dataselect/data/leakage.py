@@ -31,40 +31,40 @@ def overlap(records: Records, others: Mapping[str, Records | Iterable[str]]) -> 
         `dict[str, np.ndarray]`: of each set that shares some, the rows of `records`, int64, in order.
     """
     known = {name: _texts(other) for name, other in others.items()}
-    found: dict[str, list[int]] = {name: [] for name, texts in known.items() if texts}
-    if not found or records.layout == "tokens":
+    shared: dict[str, list[int]] = {name: [] for name, texts in known.items() if texts}
+    if not shared or records.layout == "tokens":
         return {}
     for record in records:
         if record.problem is not None:
             continue
         whole = _whole(record)
-        for name, rows in found.items():
+        for name, rows in shared.items():
             if isinstance(others[name], Records):
-                shared = whole in known[name]
+                known_too = whole in known[name]
             else:
-                shared = not known[name].isdisjoint(_questions(record))
-            if shared:
+                known_too = not known[name].isdisjoint(_questions(record))
+            if known_too:
                 rows.append(record.index)
-    return {name: np.array(rows, np.int64) for name, rows in found.items() if rows}
+    return {name: np.array(rows, np.int64) for name, rows in shared.items() if rows}
 
 
 def reported_overlap(records: Records, others: Mapping[str, Records | Iterable[str]]) -> dict[str, np.ndarray]:
     """[`overlap`], with a warning for each set that says which rows are shared, and how many."""
-    found = overlap(records, others)
-    for name, rows in found.items():
+    shared = overlap(records, others)
+    for name, rows in shared.items():
         shown = ", ".join(map(str, rows[:SHOWN])) + (", ..." if len(rows) > SHOWN else "")
         logger.warning(
             f"{len(rows):,} of {len(records):,} rows of `{records.name}` are also in `{name}` (rows {shown}) and may "
             "be selected: remove them, or a model trained on them has seen what it is compared on."
         )
-    return found
+    return shared
 
 
-def described(found: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, dict]:
+def described(shared: Mapping[str, np.ndarray], kept: np.ndarray) -> dict[str, dict]:
     """An [`overlap`] as `selection.json` holds it: rows of each set, how many of them are kept, and the first ones."""
     return {
         name: {"rows": len(rows), "kept": int(np.isin(rows, kept).sum()), "first": rows[:SHOWN].tolist()}
-        for name, rows in found.items()
+        for name, rows in shared.items()
     }
 
 

@@ -58,19 +58,19 @@ def corrupt(rows: Sequence[Row], corruption: Corruption, seed: int) -> list[Row]
     Raises:
         `ValueError`: too few rows of a source, or too many equal answers, for the kinds asked for.
     """
-    found, sources = list(rows), sorted({row["source"] for row in rows})
+    corrupted, sources = list(rows), sorted({row["source"] for row in rows})
     members = {name: [i for i, row in enumerate(rows) if row["source"] == name] for name in sources}
     for place, (name, number) in enumerate(_shares(members, corruption.fraction).items()):
         draw = np.random.default_rng([seed, place])
         chosen = _chosen(rows, members[name], number, corruption.kinds, draw)
         for row, other in zip(chosen["shuffled"], chosen["shuffled"][1:] + chosen["shuffled"][:1], strict=True):
-            found[row] = with_answer(rows[row], answer_of(rows[other]), "shuffled")
+            corrupted[row] = with_answer(rows[row], answer_of(rows[other]), "shuffled")
         for row in chosen["cut"]:
-            found[row] = with_answer(rows[row], cut_answer(answer_of(rows[row])), "cut")
+            corrupted[row] = with_answer(rows[row], cut_answer(answer_of(rows[row])), "cut")
         for row in chosen["wrong"]:
             answer = other_numbers(answer_of(rows[row]), draw) or _nearest_in_length(rows, row, members[name])
-            found[row] = with_answer(rows[row], answer, "wrong")
-    return found
+            corrupted[row] = with_answer(rows[row], answer, "wrong")
+    return corrupted
 
 
 def _shares(members: dict[str, list[int]], fraction: float) -> dict[str, int]:
@@ -101,8 +101,8 @@ def _chosen(
     for row in draw.permutation(members).tolist():
         if sum(map(len, chosen.values())) == number:
             break
-        if found := fitting(answer_of(rows[row])):
-            kind = min(found, key=lambda kind: len(chosen[kind]))
+        if possible := fitting(answer_of(rows[row])):
+            kind = min(possible, key=lambda kind: len(chosen[kind]))
             chosen[kind].append(row)
             shuffled |= {answer_of(rows[row])} if kind == "shuffled" else set()
     if len(chosen["shuffled"]) == 1 and (others := fitting(answer_of(rows[chosen["shuffled"][0]]))):
@@ -134,7 +134,7 @@ def other_numbers(answer: str, draw: np.random.Generator) -> str | None:
             drawn = "".join(map(str, digits.tolist()))
             if int(drawn) >= low:
                 changed[number] = drawn
-    return _NUMBER.sub(lambda found: changed[found[0]], answer) if changed else None
+    return _NUMBER.sub(lambda match: changed[match[0]], answer) if changed else None
 
 
 def _nearest_in_length(rows: Sequence[Row], row: int, members: list[int]) -> str:

@@ -185,10 +185,10 @@ def try_preparation(
         )
     rows = np.unique(np.linspace(0, len(records) - 1, min(SAMPLE, len(records))).astype(np.int64))
     if is_text:
-        found = [records[int(row)] for row in rows]
-        if preparation.assistant_only_loss and not all(record.chat for record in found if record.problem is None):
+        tried = [records[int(row)] for row in rows]
+        if preparation.assistant_only_loss and not all(record.chat for record in tried if record.problem is None):
             raise ValueError(f"`assistant_only_loss=True`: the rows of `{records.name}` are not chats. Remove it.")
-        rows = [record.index for record in found if record.problem is None and text_format.refusal(record) is None]
+        rows = [record.index for record in tried if record.problem is None and text_format.refusal(record) is None]
     else:
         rows = np.setdiff1d(rows, [row for lost in records.unreadable().values() for row in lost])
     if len(rows) == 0:

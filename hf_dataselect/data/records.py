@@ -170,13 +170,13 @@ class Records(Sequence):
 
         def find(records: list[Record]) -> dict[str, list]:
             problems = [record.problem or (text_format and text_format.refusal(record)) for record in records]
-            found = [(record.index, why) for record, why in zip(records, problems, strict=True) if why]
-            return {"row": [index for index, _ in found], "problem": [why for _, why in found]}
+            unusable = [(record.index, why) for record, why in zip(records, problems, strict=True) if why]
+            return {"row": [index for index, _ in unusable], "problem": [why for _, why in unusable]}
 
         key = digest([VERSION, self.text_field, text_format and text_format.key])
         features = Features({"row": Value("int64"), "problem": Value("string")})
-        found = self.map(find, key, features, num_proc, "Reading rows")
-        rows, reasons = np.array(found["row"], np.int64), np.array(found["problem"], object)
+        unusable = self.map(find, key, features, num_proc, "Reading rows")
+        rows, reasons = np.array(unusable["row"], np.int64), np.array(unusable["problem"], object)
         return {reason: rows[reasons == reason] for reason in dict.fromkeys(reasons)}
 
     def map(

@@ -119,9 +119,9 @@ def load_target(target: Any, records: Records) -> Records | None:
     if not tasks:
         return read_alike(load_rows(target) if isinstance(target, str) else target, records, "selection_target")
     checks = Checks()
-    found = {name: checks(_examples, name, task, records) for name, task in tasks.items()}
+    examples = {name: checks(_examples, name, task, records) for name, task in tasks.items()}
     checks.finish()
-    return _joined(found, tasks)
+    return _joined(examples, tasks)
 
 
 def _examples(name: str, task: Task, records: Records) -> Records:
@@ -143,11 +143,11 @@ def read_alike(rows: Dataset, records: Records, name: str) -> Records:
     return Records(rows, records.text_field, formatting_func, name=name)
 
 
-def _joined(found: dict[str, Records], tasks: dict[str, Task]) -> Records:
+def _joined(examples: dict[str, Records], tasks: dict[str, Task]) -> Records:
     """The examples of all tasks, as they would be trained on, with the columns of their tasks."""
-    parts = {name: Records(part.for_training(), part.trained_field, name=part.name) for name, part in found.items()}
+    parts = {name: Records(part.for_training(), part.trained_field, name=part.name) for name, part in examples.items()}
     if len(layouts := {part.layout for part in parts.values()}) > 1:
-        given = ", ".join(f"{name} ({part.layout})" for name, part in found.items())
+        given = ", ".join(f"{name} ({part.layout})" for name, part in examples.items())
         raise ValueError(
             f"`selection_target`: the tasks have layouts that train differently, {given}, as "
             f"{' and '.join(sorted(layouts))}: give all of them in one, such as `prompt` and `completion`."
@@ -155,7 +155,7 @@ def _joined(found: dict[str, Records], tasks: dict[str, Task]) -> Records:
     rows, first = [], next(iter(parts.values()))
     read = {*TURN_COLUMNS, *TEMPLATE_COLUMNS, "image", "images", "input_ids", "labels", first.text_field}
     for (name, task), part in zip(tasks.items(), parts.values(), strict=True):
-        own = found[name].dataset
+        own = examples[name].dataset
         subtasks = [f"{name}/{value}" for value in own[SUBTASK]] if SUBTASK in own.column_names else [name] * len(own)
         kept = part.dataset.select_columns([column for column in part.dataset.column_names if column in read])
         for column, values in {

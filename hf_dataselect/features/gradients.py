@@ -142,8 +142,8 @@ class GradientFeatures:
         Raises:
             [`SelectionError`]: no example is usable, or all have the same direction.
         """
-        found = self._gradients_of_examples()
-        subspace = Subspace(found.vectors[:] * found.norm[:, None].astype(np.float32), dim, self.ctx.agreed)
+        examples = self._gradients_of_examples()
+        subspace = Subspace(examples.vectors[:] * examples.norm[:, None].astype(np.float32), dim, self.ctx.agreed)
         if subspace.dim < 2:
             raise SelectionError(
                 f"`selection_target`: the gradients of its {len(self.examples.tokens)} rows have one direction, in "
@@ -157,12 +157,12 @@ class GradientFeatures:
         lies there `(n,)`; unusable rows are NaN and entered in `ctx.account`.
         """
         options = self.options | {"label": f"Gradients {self.place}", "project": subspace}
-        found = gradients(self.ctx.model, self.rows.tokens, self.ctx.runtime, **options)
-        captured = found.norm / found.whole
+        projected = gradients(self.ctx.model, self.rows.tokens, self.ctx.runtime, **options)
+        captured = projected.norm / projected.whole
         outside = np.flatnonzero(captured < NOTHING)
-        self._note(found.fits, found.norm)
+        self._note(projected.fits, projected.norm)
         self.ctx.account.note("unscorable", "the gradient has no part along those of the target", outside)
-        vectors = found.vectors[:]
+        vectors = projected.vectors[:]
         vectors[outside] = captured[outside] = np.nan
         return vectors, captured
 

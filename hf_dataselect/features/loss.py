@@ -88,11 +88,11 @@ def trained_loss(records: Records, ctx: Context, label: str) -> AnswerLoss:
     Raises:
         [`NoUsableRow`]: no row has a loss.
     """
-    found = _losses(ctx.trained(records, parts=True), ctx, label)
-    if not np.isfinite(found.mean).any():
+    losses = _losses(ctx.trained(records, parts=True), ctx, label)
+    if not np.isfinite(losses.mean).any():
         reasons = ", ".join(ctx.account.rows("unscorable"))
         raise NoUsableRow(f"None of {len(records)} rows has a loss under the model before training: {reasons}.")
-    return found
+    return losses
 
 
 def _losses(encoded: Encoded, ctx: Context, label: str) -> AnswerLoss:

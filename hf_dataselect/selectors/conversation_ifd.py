@@ -85,14 +85,14 @@ class ConversationIFD(Selector):
             def mean(values: np.ndarray) -> np.ndarray:
                 return np.bincount(row, values * tokens, n) / np.bincount(row, tokens, n)
 
-            found = {"context_ratio": mean(ratios), "turn_ifd": mean(ifd)}
+            features = {"context_ratio": mean(ratios), "turn_ifd": mean(ifd)}
         for name, extreme, start in (("least", np.fmin, np.inf), ("largest", np.fmax, -np.inf)):
             values = np.full(n, start)
             extreme.at(values, row, ratios)
-            found[f"{name}_context_ratio"] = np.where(np.isinf(values), np.nan, values)
-        odd = np.isin(np.arange(n), row) & ~np.isfinite(found["context_ratio"])
+            features[f"{name}_context_ratio"] = np.where(np.isinf(values), np.nan, values)
+        odd = np.isin(np.arange(n), row) & ~np.isfinite(features["context_ratio"])
         ctx.account.note("unscorable", "a loss is 0 or not finite", np.flatnonzero(odd))
-        return found
+        return features
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> Scores:
         name = {"mean": "context_ratio", "min": "largest_context_ratio", "max": "least_context_ratio"}[self.aggregate]

@@ -72,10 +72,10 @@ class DSIR(Selector):
         target = hashed_ngrams(wanted, self.buckets)
         if target.nnz == 0:
             raise SelectionError("`selection_target`: none of its rows has an answer with a word.")
-        found = np.full(len(texts), np.nan)
+        weights = np.full(len(texts), np.nan)
         counts = hashed_ngrams([text for text in texts if text is not None], self.buckets)
-        found[~missing] = log_weights(counts, target, self.smoothing)
-        return found
+        weights[~missing] = log_weights(counts, target, self.smoothing)
+        return weights
 
     def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
         return features.astype(np.float32)

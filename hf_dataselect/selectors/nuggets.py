@@ -122,7 +122,7 @@ class Nuggets(Selector):
         return {"forward_rows": tasks + tasks * rows + (0 if target else rows)}  # tasks are chosen by their embeddings
 
     def featurize(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:
-        found = task_counts(
+        counts = task_counts(
             records,
             self._tasks(records, ctx),
             ctx,
@@ -130,13 +130,13 @@ class Nuggets(Selector):
             ctx.text_format(max_length=None if self.reference_quirks else ctx.max_length),
             mean_logit=self.reference_quirks,
         )
-        wins, run, failed = found.wins, found.run, found.failed
-        ctx.account.figures["tasks run"] = f"{run.sum():,} of {run.size * found.tasks:,}"
+        wins, run, failed = counts.wins, counts.run, counts.failed
+        ctx.account.figures["tasks run"] = f"{run.sum():,} of {run.size * counts.tasks:,}"
         if failed.any():
-            pairs = f"{failed.sum():,} of {(failed > 0).sum():,} rows and {found.failing:,} tasks"
+            pairs = f"{failed.sum():,} of {(failed > 0).sum():,} rows and {counts.failing:,} tasks"
             ctx.account.figures["one-shot losses left out, not finite"] = pairs
-        usable, n = found.usable & (failed < found.tasks), np.maximum(found.tasks - failed, 1)
-        left = found.tasks - run - failed
+        usable, n = counts.usable & (failed < counts.tasks), np.maximum(counts.tasks - failed, 1)
+        left = counts.tasks - run - failed
         low = high = np.zeros(len(run), bool)
         if self.threshold is not None:
             low = usable & ((wins + left) / n <= self.threshold)
@@ -151,7 +151,7 @@ class Nuggets(Selector):
             golden[high], known[high] = least, False
             ctx.account.figures["golden score of every kept row, at least"] = round(float(least), 4)
         unfit = usable & np.isnan(golden) & ~low
-        ctx.account.note("unscorable", "its losses are not finite", np.flatnonzero(found.usable & ~usable))
+        ctx.account.note("unscorable", "its losses are not finite", np.flatnonzero(counts.usable & ~usable))
         ctx.account.note("unscorable", "did not fit in memory", np.flatnonzero(unfit))
         return {"golden": golden, "low": low, "wins": np.where(known, wins, np.nan)}
 

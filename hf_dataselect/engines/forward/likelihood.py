@@ -136,9 +136,9 @@ def scorer(
         result = np.zeros((len(batch), 3))
         for group, skip in ((np.flatnonzero(has_prefix), skipped), (np.flatnonzero(np.logical_not(has_prefix)), 0)):
             if len(group):
-                found: dict[str, list] = {}
-                result[group] = score_after(skip, [batch[row] for row in group], more=found)
-                for want, values in found.items() if more is not None else ():
+                others: dict[str, list] = {}
+                result[group] = score_after(skip, [batch[row] for row in group], more=others)
+                for want, values in others.items() if more is not None else ():
                     column = more.setdefault(want, [None] * len(batch))
                     for row, value in zip(group, values, strict=True):
                         column[row] = value

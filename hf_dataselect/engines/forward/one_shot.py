@@ -156,8 +156,8 @@ def _pair_scorer(
                 for task, spans in (examples[place] for place in batch)
             ]
             spent[0] += int(tasks.lengths[batch].sum()) + (len(batch) * len(ids) if past is None else 0)
-            found = score_after(skip, pairs, past)[:, :1]
-            return np.where(np.isnan(found), np.inf, found)
+            summed = score_after(skip, pairs, past)[:, :1]
+            return np.where(np.isnan(summed), np.inf, summed)
 
         def losses(todo: np.ndarray) -> np.ndarray:
             result = np.full(len(tasks), np.nan)

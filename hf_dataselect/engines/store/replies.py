@@ -105,9 +105,9 @@ class ReplyStore:
 
     def _catch_up(self, file: Any) -> None:
         """Index the records that were appended since the last call."""
-        found = os.fstat(file.fileno())
-        if self._indexed != (found.st_dev, found.st_ino) or found.st_size < self._read:  # another one took its place
-            self._indexed, self._read, self._lines = (found.st_dev, found.st_ino), 0, 0
+        now = os.fstat(file.fileno())
+        if self._indexed != (now.st_dev, now.st_ino) or now.st_size < self._read:  # another one took its place
+            self._indexed, self._read, self._lines = (now.st_dev, now.st_ino), 0, 0
             self._places.clear()
         file.seek(self._read)
         damaged = []
