@@ -12,9 +12,10 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | [`~loss.prompt_features`] | mean hidden state and perplexity of the prompts, from one forward pass |
 | [`~hidden_states.text_vectors`], [`~hidden_states.prompt_vectors`] | hidden states of rows or prompts, on disk |
 | [`~row_vectors.RowVectors`] | vectors of rows by the model or a sentence encoder, on demand |
-| [`~sentence_vectors.sentence_vectors`] | vectors of any texts |
+| [`~sentence_vectors.sentence_vectors`], [`~sentence_vectors.EncoderOption`] | vectors of any texts; the option |
 | [`~gradients.gradient_features`] | projected gradients at the epochs of a warm-up |
 | [`~tuning.tuned_on`] | the context with its model temporarily fine-tuned on some rows |
+| [`~tuning.WarmupOptions`] | options of a warm-up, after whose epochs gradients are taken |
 | [`~tuned_loss.TunedLoss`] | held-out loss of the model fine-tuned on some rows |
 | [`~one_shot_tasks.task_counts`] | tasks that each row helps with as a one-shot example |
 | [`~judgements.ask_about_rows`] | replies of the judge to a question about each row |

@@ -166,9 +166,7 @@ class Blend(Selector):
         return masks | {f"not {self.where}": ~self._condition(columns) & np.isfinite(scores)}
 
     def _scored(self, features: dict[str, Any], ctx: Context) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Scores and columns of all methods, and what each excludes; computed once of the same features."""
-        if "scored" in features:
-            return features["scored"]
+        """Scores and columns of all methods, and what each excludes."""
         columns, masks = {}, {}
         for name, member in self._selectors.items():
             given = Scores.of(member.score(features["members"][name], ctx))
@@ -177,7 +175,6 @@ class Blend(Selector):
             columns |= {f"{name}.{column}": np.asarray(numbers) for column, numbers in given.columns.items()}
             excluded = member.exclude(values, features["members"][name], ctx)
             masks |= {f"{name}: {reason}": mask for reason, mask in excluded.items()}
-        features["scored"] = columns, masks
         return columns, masks
 
     def _columns(self, records: Records, ctx: Context) -> dict[str, np.ndarray]:

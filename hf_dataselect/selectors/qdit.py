@@ -35,7 +35,7 @@ from ..features.hidden_states import prompt_embedding
 from ..features.sentence_vectors import EncoderOption, sentence_vectors
 from ..options import Interval, PositiveInt
 from ..rated import RatedSelector
-from ..selector import Card, Need
+from ..selector import Card, Need, Split, split_of
 
 
 @dataclass
@@ -90,6 +90,11 @@ class QDIT(EncoderOption, RatedSelector):
     def embeds(self) -> bool:
         """Whether coverage counts."""
         return self.alpha != 1
+
+    @property
+    def splits(self) -> Split | None:
+        """Where no row is embedded, as the quality."""
+        return super().splits if self.embeds else split_of([self._rater])
 
     def needs(self) -> frozenset[Need]:
         return super().needs() | ({"prompt"} if self.embeds else set())

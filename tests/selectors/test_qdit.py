@@ -101,6 +101,8 @@ def test_the_forecast_tells_rows_of_the_model_from_those_of_an_encoder(method, a
     assert [forecast("model"), forecast("a/sentence-encoder")] == expected
     unneeded = load_selector("qdit", {**RATED, "alpha": 1, "encoder": "no/such"})
     assert not unneeded.extras() and unneeded.needs() == load_selector("column", {"name": "rating"}).needs()
+    assert unneeded.splits is None and load_selector("qdit", {"alpha": 1}).splits == "rows"
+    assert load_selector("qdit", RATED).splits == load_selector("qdit").splits == "selection"
 
 
 def test_more_than_the_pool_copies_and_rows_without_a_rating():
