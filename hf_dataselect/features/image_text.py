@@ -26,6 +26,7 @@ from ..engines.llm.judge import Conversation
 from ..engines.llm.load import load_reward_model
 from ..engines.llm.prompts import delimited, first_number
 from ..engines.llm.reward_model import check_reward_model
+from ..options import PositiveInt, check_declared
 from .clip import Embeddings, check_clip, embed
 from .indicators import Indicators
 from .judgements import ask_about_rows, note_missing_replies
@@ -54,14 +55,13 @@ class ImageTextSources:
 
     clip: str = "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
     reward_model: str = "OpenAssistant/reward-model-deberta-v3-large-v2"
-    components: int = 12
+    components: PositiveInt = 12
 
     names: ClassVar[tuple[str, ...]] = ("clip", "len", "rew", "judge", "pca")
     method: ClassVar[str] = "instructiongpt4"
 
     def __post_init__(self):
-        if self.components < 1:
-            raise ValueError(f"`selection_kwargs`: components={self.components} must be at least 1.")
+        check_declared(self, "selection_kwargs")
 
     def used(self, names: Sequence[str]) -> dict[str, Any]:
         """The options that these indicators use."""

@@ -25,6 +25,7 @@ from ..engines.llm.load import load_reward_model
 from ..engines.llm.reward_model import check_reward_model
 from ..engines.runtime.loading import check_pretrained
 from ..engines.subset.neighbours import nearest_distance
+from ..options import PositiveInt, check_declared
 from .loss import answer_loss
 from .rewards import answer_rewards
 from .row_vectors import RowVectors
@@ -71,14 +72,13 @@ class IndicatorSources:
     reward_model: str = "OpenAssistant/reward-model-deberta-v3-large-v2"
     evaluator: str = "MingZhong/unieval-dialog"
     encoder: str = "sentence-transformers/all-MiniLM-L6-v2"
-    neighbour: int = 6
+    neighbour: PositiveInt = 6
 
     names: ClassVar[tuple[str, ...]] = NAMES
     method: ClassVar[str] = "instruction_mining"
 
     def __post_init__(self):
-        if self.neighbour < 1:
-            raise ValueError(f"`selection_kwargs`: neighbour={self.neighbour} must be at least 1.")
+        check_declared(self, "selection_kwargs")
 
     def needs_model(self, names: Sequence[str]) -> bool:
         """Whether these indicators run the pending fine-tune model."""

@@ -81,7 +81,11 @@ def automated_readability(text: str) -> float:
 
 
 def _mean_length(word_list: list[str]) -> float:
-    return sum(map(len, word_list)) / len(word_list) if word_list else np.nan
+    return _ratio(sum(map(len, word_list)), len(word_list))
+
+
+def _ratio(number: int, of: int) -> float:
+    return number / of if of else np.nan
 
 
 def compression(text: str) -> float:
@@ -119,16 +123,13 @@ TEXT_FEATURES = {
     "sentences": TextFeature("sentences", "0 and up", "", sentences),
     "word_length": TextFeature("letters / words", "above 0", "", lambda text: _mean_length(words(text))),
     "sentence_length": TextFeature(
-        "words / sentences",
-        "0 and up",
-        "",
-        lambda text: len(words(text)) / sentences(text) if sentences(text) else np.nan,
+        "words / sentences", "0 and up", "", lambda text: _ratio(len(words(text)), sentences(text))
     ),
     "ttr": TextFeature(
         "terms / words",
         "0 to 1, falls with length",
         "Templin 1957",
-        lambda text: len(set(words(text))) / len(words(text)) if words(text) else np.nan,
+        lambda text: _ratio(len(set(word_list := words(text))), len(word_list)),
     ),
     "mtld": TextFeature(
         "mean words until terms / words falls to 0.72, forward and backward",
