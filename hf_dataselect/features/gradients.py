@@ -267,10 +267,8 @@ def gradient_features(
                     if dim < numbers:
                         chosen = replace(chosen, dim=dim)
                     else:
-                        chosen, reason = (
-                            replace(chosen, kind="none"),
-                            f"their {numbers:,} numbers are no more than {dim:,}",
-                        )
+                        chosen = replace(chosen, kind="none")
+                        reason = f"their {numbers:,} numbers are no more than {dim:,}"
                     said = f"{dim:,}, with a rank correlation of {expected:.2f} to expect"
                     ctx.account.figures["width of the projection, chosen"] = said
                     check_room_for_gradients(ctx.runtime, vectors_of_all, layers, chosen)

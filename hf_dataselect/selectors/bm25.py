@@ -50,6 +50,7 @@ class BM25(ServesTarget, Selector):
         multi_turn="the text of all turns",
         deviations=(
             "Lucene's inverse document frequency, and each term of a query counts once; the authors' is Okapi's",
+            "each target row is a query, where the code joins those of a subtask; terms have two characters or more",
             "the text of all turns, not the first message only",
             "a target row's scores are divided by what it scores itself",
         ),

@@ -73,7 +73,6 @@ class InstructionMining(Selector):
     search_epochs: PositiveFloat = 1
 
     splits: ClassVar[Split | None] = "rows"
-    takes_target: ClassVar[bool] = True
     card: ClassVar[Card] = Card(
         title="rows for which a linear rule over indicators predicts a low loss",
         paper="2307.06290",
