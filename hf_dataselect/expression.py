@@ -106,8 +106,9 @@ class Expression:
             raise self._refused("it is nested too deeply")
         if isinstance(node, ast.Constant) and type(node.value) in (int, float):
             # A plain number takes the dtype of the column beside it: scores are float32, where 4.1 is another number.
-            if abs(value := float(node.value)) >= 1e300:
+            if abs(node.value) >= 1e300:
                 raise self._refused("a number is too large")
+            value = float(node.value)
             return lambda columns: value
         if isinstance(node, (ast.Name, ast.Attribute)):
             name = self._name(node)

@@ -18,7 +18,7 @@ import numpy as np
 from .card import Card
 from .context import Context
 from .data.records import Records
-from .data.targets import WEIGHT
+from .data.targets import WEIGHT, check_target_text
 from .engines.forward.wants import Want
 from .options import check_declared
 
@@ -141,6 +141,7 @@ class Selector(ABC):
         Refuse, with a `ValueError`, target-task examples that the options don't fit; called with `check`. A subclass
         that checks more calls this first.
         """
+        check_target_text(target)
         if not self.weighs_tasks and WEIGHT in target.dataset.column_names:
             weights = target.dataset.unique(WEIGHT)
             if len(weights) > 1:

@@ -10,6 +10,7 @@ COLUMNS = {
     "loss_ratio": np.array([0.1, 0.4, 0.9, np.nan]),
     "tokens": np.array([100.0, 900.0, 799.0, 5.0]),
     "ifd.loss": np.array([1.0, -2.0, 3.0, 1.0]),
+    "score": np.array([4.1, 4.0, 4.2, 4.1], np.float32),
 }
 
 
@@ -23,6 +24,7 @@ COLUMNS = {
         ("ifd.loss * 2 - 1 >= tokens / 799", [True, False, True, True]),
         ("-ifd.loss == 2 or tokens != 799 and (tokens + 1) > 100", [True, True, False, False]),
         ("tokens / (tokens - tokens) > 1", [True, True, True, True]),
+        ("score >= 4.1 and score != 4.2 and 1 / 0 > score", [True, False, False, True]),
     ],
 )
 def test_holds_where_it_should_and_not_without_a_value(text, expected):
@@ -55,6 +57,7 @@ def test_holds_where_it_should_and_not_without_a_value(text, expected):
         "tokens >",
         "tokens > 1; import os",
         "tokens > 1e999",
+        "tokens > 1" + "0" * 400,
         "tokens > 10j",
         "not " * 500 + "tokens > 1",
         "(" * 900 + "tokens" + ")" * 900 + " > 1",

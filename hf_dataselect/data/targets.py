@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from ..errors import Checks
+from ..errors import Checks, SelectionError
 from ..options import PositiveFloat, check_declared, typed_options
 from .load import load_rows
 from .records import TEMPLATE_COLUMNS, TURN_COLUMNS, Records
@@ -95,6 +95,12 @@ def target_names(target: Any) -> list[str]:
     tasks = tasks_of(target)
     given = [task.dataset for task in tasks.values()] if tasks else [target]
     return [name for name in given if isinstance(name, str) and name]
+
+
+def check_target_text(target: Records) -> None:
+    """Refuse, with a [`SelectionError`], target rows that are token ids."""
+    if target.layout == "tokens":
+        raise SelectionError("`selection_target` holds token ids: give its rows untokenized.")
 
 
 def load_target(target: Any, records: Records) -> Records | None:

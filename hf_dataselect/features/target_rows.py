@@ -9,7 +9,7 @@ import numpy as np
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
-from ..data.targets import SUBTASK, TASK, WEIGHT
+from ..data.targets import SUBTASK, TASK, WEIGHT, check_target_text
 from ..data.text import TextFormat
 from ..engines.subset.target_similarity import weighted
 from ..errors import SelectionError
@@ -86,12 +86,6 @@ def columns(target: Records, rule: str, one: bool = False) -> Columns:
     return Columns(groups, tasks, weights, names)
 
 
-def check_target_text(ctx: Context) -> None:
-    """Refuse, with a [`SelectionError`], target rows that are token ids."""
-    if ctx.target.layout == "tokens":
-        raise SelectionError("`selection_target` holds token ids: give its rows untokenized.")
-
-
 def encode_target(ctx: Context, text_format: TextFormat) -> Encoded:
     """
     Token rows of `ctx.target`. A warning names unusable rows.
@@ -99,7 +93,7 @@ def encode_target(ctx: Context, text_format: TextFormat) -> Encoded:
     Raises:
         [`SelectionError`]: no row is usable.
     """
-    check_target_text(ctx)
+    check_target_text(ctx.target)
     encoded = ctx.encode(ctx.target, text_format)
     unusable = {reason: rows for reason, rows in encoded.problems.items() if rows}
     for reason, rows in unusable.items():

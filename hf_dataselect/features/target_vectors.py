@@ -7,12 +7,13 @@ import numpy as np
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
+from ..data.targets import check_target_text
 from ..engines.runtime.stored_vectors import Vectors as Vectors
 from ..engines.subset.target_similarity import unit
 from ..errors import SelectionError
 from .hidden_states import note_unusable, text_vectors
 from .sentence_vectors import sentence_vectors
-from .target_rows import check_target_text, encode_target, refuse_without_target
+from .target_rows import encode_target, refuse_without_target
 from .term_scores import row_texts
 
 
@@ -58,7 +59,7 @@ def target_sentence_vectors(records: Records, ctx: Context, encoder: str) -> tup
     Raises:
         [`SelectionError`]: no row of the target has a text, or the encoder can't be loaded.
     """
-    check_target_text(ctx)
+    check_target_text(ctx.target)
     target = _text_vectors(row_texts(ctx.target), encoder, ctx.whole, "Embedding the target")
     if not np.isfinite(target).any():
         raise SelectionError("`selection_target`: none of its rows has an answer.")

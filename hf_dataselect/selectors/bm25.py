@@ -21,11 +21,11 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
+from ..data.targets import check_target_text
 from ..engines.subset.matchers import for_target
 from ..engines.subset.target_similarity import highest
 from ..errors import SelectionError
 from ..features.served import ServesTarget
-from ..features.target_rows import check_target_text
 from ..features.term_scores import target_matches
 from ..selector import Card, Selector
 
@@ -57,7 +57,7 @@ class BM25(ServesTarget, Selector):
     )
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
-        check_target_text(ctx)
+        check_target_text(ctx.target)
         matches, groups = target_matches(records, ctx), self.columns_of(ctx).groups
         usable = ~np.isnan(matches).all(0)
         if not usable.any():

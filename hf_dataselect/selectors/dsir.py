@@ -21,9 +21,9 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
+from ..data.targets import check_target_text
 from ..errors import SelectionError
 from ..features.hashed_ngrams import hashed_ngrams, log_weights
-from ..features.target_rows import check_target_text
 from ..features.term_scores import row_texts
 from ..options import NonNegativeFloat, PositiveInt
 from ..selector import Card, Need, Selector
@@ -65,7 +65,7 @@ class DSIR(Selector):
         return frozenset({"text", "target"})
 
     def featurize(self, records: Records, ctx: Context) -> np.ndarray:
-        check_target_text(ctx)
+        check_target_text(ctx.target)
         texts, wanted = row_texts(records), [text or "" for text in row_texts(ctx.target)]
         missing = np.array([text is None for text in texts])
         ctx.account.note("unscorable", "no answer", np.flatnonzero(missing))

@@ -29,6 +29,7 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 
 from ..context import Context
+from ..data.layouts import content_text
 from ..data.records import Records
 from ..errors import SelectionError
 from ..features.one_shot_tasks import Tasks, choose_tasks, task_counts, task_tokens
@@ -116,6 +117,15 @@ class Nuggets(Selector):
 
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt", "model"})
+
+    def check_target(self, target: Records) -> None:
+        super().check_target(target)
+        for record in target:
+            if record.problem is not None or not any(content_text(record.messages[i]) for i in record.answer_turns):
+                raise ValueError(
+                    f"`selection_target`: row {record.index} can't be a task of `nuggets`: "
+                    f"{record.problem or 'no answer'}. Remove it."
+                )
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         tasks = target or min(self.tasks, rows)

@@ -112,7 +112,7 @@ class S2L(Selector):
         if self.source is not None:
             _, sources = groups_of(records.dataset, self.source)
         usable = np.flatnonzero(np.isfinite(losses).all(1))
-        for _, places in members_of(sources[usable]):
+        for places in members_of(sources[usable]):
             rows = usable[places]
             clusters = min(self.clusters, len(np.unique(losses[rows], axis=0)))
             labels[rows] = KMeans(clusters, random_state=ctx.seed).fit_predict(losses[rows])

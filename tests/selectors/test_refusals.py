@@ -122,3 +122,17 @@ def test_forecasts_count_the_target_s_tasks_and_the_pass_that_chooses_others():
     assert nuggets.forecast(100, 0, 10) == {"forward_rows": 5 + 5 * 100 + 100}
     assert nuggets.forecast(100, 30, 10) == {"forward_rows": 30 + 30 * 100}
     assert ifd.forecast(100, 0, 10)["forward_rows"] == 3 * 100
+
+
+@pytest.mark.parametrize("method", ["rds", "bm25", "nuggets", "token_drop"])
+def test_target_rows_without_texts_are_refused_before_anything_loads(method):
+    tokens = Records(Dataset.from_dict({"input_ids": [[1, 2]], "labels": [[1, 2]]}), name="selection_target")
+    with pytest.raises(ValueError, match="`selection_target` holds token ids"):
+        load_selector(method).check_target(tokens)
+
+
+def test_a_task_without_an_answer_is_refused_before_anything_loads():
+    rows = alpaca(3).to_list()
+    rows[1]["output"] = ""
+    with pytest.raises(ValueError, match="`selection_target`: row 1 can't be a task of `nuggets`: no answer. Remove"):
+        load_selector("nuggets").check_target(Records(Dataset.from_list(rows)))

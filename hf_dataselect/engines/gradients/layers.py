@@ -48,13 +48,13 @@ def linear_layers(model: nn.Module, endings: Sequence[str]) -> dict[str, nn.Line
             layers[name] = module
     for ending in endings:
         if not any(f".{name}".endswith(f".{ending}") for name in layers):
-            raise SelectionError(f"The model has no linear layer {ending!r}.")
+            raise SelectionError(f"`layers`: the model has no linear layer {ending!r}: see `model.named_modules()`.")
     for name, layer in layers.items():
         if not layer.weight.is_floating_point():
-            raise SelectionError(f"`{name}` is quantized and has no gradient: use LoRA.")
+            raise SelectionError(f"`layers`: `{name}` is quantized and has no gradient: leave it out, or use LoRA.")
         if len(owners[layer.weight]) > 1:
             raise SelectionError(
-                f"The weight of `{name}` is shared ({', '.join(owners[layer.weight])}): leave it out."
+                f"`layers`: the weight of `{name}` is shared ({', '.join(owners[layer.weight])}): leave it out."
             )
     return layers
 

@@ -1,7 +1,7 @@
 """Clusters of up to a million vectors: the central rows and the best rows of each, or as many of each."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from sklearn.cluster import KMeans, SpectralClustering
@@ -157,7 +157,7 @@ def even_rows(
     Returns:
         `np.ndarray`: int64, at most `k`.
     """
-    groups = sorted((members for _, members in members_of(sources)), key=len)
+    groups = sorted(members_of(sources), key=len)
     picked, left = [np.zeros(0, np.int64)], k
     for place, members in enumerate(groups):
         quota = left // (len(groups) - place)
@@ -167,16 +167,14 @@ def even_rows(
     return np.concatenate(picked)
 
 
-def members_of(labels: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Each label of `(n,)`, ascending, and the rows that have it, int64, ascending."""
+def members_of(labels: np.ndarray) -> list[np.ndarray]:
+    """Rows of each label of `(n,)`, int64, ascending; by one sort, however many labels there are."""
     order = np.argsort(labels, kind="stable")
-    for members in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
-        if len(members):
-            yield int(labels[members[0]]), members
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else []
 
 
 def _of_clusters(members: np.ndarray, labels: np.ndarray, quota: int, draw: Callable) -> list[np.ndarray]:
-    clusters = sorted((members[places] for _, places in members_of(labels)), key=len)
+    clusters = sorted((members[places] for places in members_of(labels)), key=len)
     large = [mine for mine in clusters if len(mine) > 2]
     picked: list[np.ndarray] = []
     for place, mine in enumerate(large):
