@@ -22,7 +22,7 @@ from ..runs.files import EVALUATION, REMEDY, plain
 from ..runs.folder import read_evaluation, write_evaluation
 from ..selection import Selection
 from .checkpoints import record, seconds_at
-from .trained import TrainedCallback
+from .trained import TrainedCallback, entered, step_of_model
 
 
 logger = logging.getLogger(__name__)
@@ -176,8 +176,8 @@ class PIRCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         seconds = self._train_seconds()
         try:
-            if self._evaluated_at != state.global_step or args.load_best_model_at_end:  # it may be an earlier model
-                self._evaluate(state, self.benchmarks)
+            if self._evaluated_at != (step := step_of_model(args, state)):
+                self._evaluate(state, self.benchmarks, step=step)
             elif remaining := [benchmark for benchmark in self.benchmarks if benchmark.at_end]:
                 self._evaluate(state, remaining, anew=False)
         except Exception:
@@ -200,12 +200,17 @@ class PIRCallback(TrainerCallback):
         now = time.perf_counter() - self._started - evaluating
         return None if self._seconds_before is None else self._seconds_before + now
 
-    def _evaluate(self, state: TrainerState, benchmarks: list[Benchmark], anew: bool = True) -> None:
-        """Run these benchmarks; with `anew=False`, in addition to those already run at this step."""
+    def _evaluate(
+        self, state: TrainerState, benchmarks: list[Benchmark], anew: bool = True, step: int | None = None
+    ) -> None:
+        """
+        Run these benchmarks on the model of a step, by default the present one; with `anew=False`, in addition to those
+        already run at it.
+        """
         trainer = self.trainer
         if anew:
             self._settings, self._unscorable, self._failed = {}, {}, {}
-        self._evaluated_at = state.global_step
+        self._evaluated_at = step = state.global_step if step is None else step
         new: dict[str, Setting] = {}
         if benchmarks and self._ranks_agree and not _hold_same_weights(trainer):
             self._ranks_agree = False
@@ -213,7 +218,7 @@ class PIRCallback(TrainerCallback):
                 logger.error(
                     "Step %s: the ranks hold different weights, so gradients were not averaged across them. The model "
                     "that is evaluated and saved is not the one you asked for.",
-                    state.global_step,
+                    step,
                 )
         with preserved(trainer.model):
             for benchmark in benchmarks:
@@ -227,8 +232,7 @@ class PIRCallback(TrainerCallback):
                 self._unscorable |= {before + why: rows for why, rows in ctx.account.rows("unscorable").items()}
         settings = self._settings = self._settings | new
         scores = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
-        self.history = [entry for entry in self.history if entry["step"] != state.global_step]
-        self.history.append({"step": state.global_step, "epoch": state.epoch} | scores)
+        self.history = entered(self.history, {"step": step, "epoch": state.epoch} | scores)
         logs = {f"benchmark/{name}": setting.score for name, setting in new.items()}
         if getattr(trainer, "selection", None) is None:  # evaluated before selecting: the run has not begun
             trainer.log(logs)

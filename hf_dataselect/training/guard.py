@@ -20,6 +20,7 @@ from ..evaluation.guard import HARMED, HELPED, LEVEL, Change, change_of
 from ..features.image_loss import held_out_loss
 from ..policy import Guarded
 from ..runs.files import GUARD, plain, write
+from .trained import entered, step_of_model
 
 
 logger = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ class GuardCallback(TrainerCallback):
         # With several sets of evaluation rows, `evaluate` is called for each; before training, there is nothing yet.
         if not self._before or self._measured_at == state.global_step:
             return
-        self._measure(state)
+        self._measure(state, state.global_step)
         online = getattr(self.trainer, "online", None)
         if online is not None:
             seen = {name: Guarded(one.change, one.verdict == HARMED) for name, one in self.changes.items()}
@@ -123,9 +124,9 @@ class GuardCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if not self.sets:
             return
-        if self._measured_at != state.global_step or args.load_best_model_at_end:  # it may be an earlier model
+        if self._measured_at != (step := step_of_model(args, state)):
             started = time.perf_counter()
-            self._measure(state)
+            self._measure(state, step)
             self.trainer.evaluation_seconds += time.perf_counter() - started
         for name, one in self.changes.items() if state.is_world_process_zero else ():
             said = "%s is %s by training: loss %+.2f %% (one-sided 95 %% bounds %+.2f and %+.2f %%)."
@@ -145,12 +146,12 @@ class GuardCallback(TrainerCallback):
                     self._unscorable[name] = {reason: len(rows) for reason, rows in reasons.items()}
         return losses
 
-    def _measure(self, state: TrainerState) -> None:
-        losses, self._measured_at = self._losses(), state.global_step
+    def _measure(self, state: TrainerState, step: int) -> None:
+        losses, self._measured_at = self._losses(), step
         self.changes = {name: change_of(self._before[name], now, self.harm) for name, now in losses.items()}
-        entry = {"step": state.global_step, "epoch": state.epoch}
+        entry: dict[str, Any] = {"step": step, "epoch": state.epoch}
         entry["domains"] = {name: plain(dataclasses.asdict(one)) for name, one in self.changes.items()}
-        self._history[:] = [*(one for one in self._history if one["step"] != state.global_step), entry]
+        self._history[:] = entered(self._history, entry)  # the list is that of the state, too
         logs: dict[str, float] = {}
         for name, one in self.changes.items():
             numbers = {"loss": one.loss, "change": one.change, "verdict": {HELPED: 1, HARMED: -1}.get(one.verdict, 0)}

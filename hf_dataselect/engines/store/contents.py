@@ -24,6 +24,11 @@ FILES = {
     "replies": "judge/responses.jsonl",
     "model": "models/*.json",
 }
+#: Engines that name the folders of their rows. What an earlier version or a method of one's own names is not here.
+ENGINES = frozenset(
+    {"embedding", "gradients", "likelihood", "nearest distance", "next_token", "noisy losses", "one-shot", "reward"}
+    | {"token losses", "token ranks", "tuned loss", "yes or no"}
+)
 #: Kinds that are only removed if they are named: a judge was paid for its replies, and the others take no room.
 KEPT = frozenset({"replies", "model"})
 
@@ -63,12 +68,12 @@ def note_model(cache_dir: Path, identity: str, model: nn.Module) -> None:
 def entries(cache_dir: Path) -> list[Entry]:
     """The entries of a cache folder, the largest first, without files that this package did not write."""
     names = {path.stem: _described(path).get("name", "") for path in cache_dir.glob(FILES["model"])}
-    found = [_entry(path, kind, names) for kind, pattern in FILES.items() for path in cache_dir.glob(pattern)]
+    listed = [_entry(path, kind, names) for kind, pattern in FILES.items() for path in cache_dir.glob(pattern)]
     for path in cache_dir.glob("*/namespace.json"):
         namespace = _described(path)
         if digest(namespace) == path.parent.name:
-            found.append(_entry(path.parent, str(namespace.get("engine", "")), names, namespace))
-    return sorted(found, key=lambda entry: entry.size, reverse=True)
+            listed.append(_entry(path.parent, str(namespace.get("engine", "")), names, namespace))
+    return sorted(listed, key=lambda entry: entry.size, reverse=True)
 
 
 def remove(entry: Entry) -> None:
