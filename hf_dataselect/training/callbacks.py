@@ -190,8 +190,8 @@ class PIRCallback(TrainerCallback):
         self._write()
         both = [self._evaluation["trained"]], [(self.baseline or {}).get("trained") or {}]
         names = [name for name in TRAINED if name != "updates" and not (name == "epochs" and args.max_steps > 0)]
-        found = [difference(name, *(recorded(run, name) for run in both)) for name in names]
-        if differing := ", ".join(filter(None, found)):
+        named = [difference(name, *(recorded(run, name) for run in both)) for name in names]
+        if differing := ", ".join(filter(None, named)):
             logger.warning("Trained otherwise than `baseline_dir`, not only on other rows: %s.", differing)
 
     def _train_seconds(self) -> float | None:

@@ -3,6 +3,8 @@
 import pytest
 
 from hf_dataselect.cli.main import main
+from hf_dataselect.training.forecast import Forecast
+from hf_dataselect.training.recipe import parse_recipe
 from tests.tiny_training import write_recipe
 
 
@@ -32,6 +34,24 @@ def test_a_dry_run_refuses_what_the_run_refuses(tmp_path, capsys):
         (option, value), select = *given.items(), ["select", "--config", str(recipe)]
         said = [refused(capsys, [*select, f"--{option}", value, *more]) for more in ([], ["--dry_run"])]
         assert said[0] == said[1] and f"`{option}=" in said[0] and "none is trained here" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({"save_strategy": "no"}, 0),
+        ({"save_strategy": "epoch"}, 3),  # of 40 rows, 20 updates an epoch, 50 in all
+        ({"save_strategy": "steps", "save_steps": 20}, 3),
+        ({"save_strategy": "steps", "save_steps": 0.25}, 4),
+        ({"save_strategy": "steps", "save_steps": 500}, 1),
+        ({"save_strategy": "steps", "save_steps": 20, "save_total_limit": 2}, 2),
+        ({"save_strategy": "epoch", "max_steps": 61}, 4),
+    ],
+)
+def test_a_dry_run_counts_the_checkpoints_that_training_leaves(tmp_path, options, kept):
+    recipe = write_recipe(tmp_path, 40, **{"max_steps": -1, "num_train_epochs": 2.5} | options)
+    forecast = Forecast(parse_recipe(["--config", str(recipe)]), None, 40)
+    assert forecast._updates(40) == options.get("max_steps", 50) and forecast._checkpoints(40) == kept
 
 
 def test_a_dry_run_counts_the_epochs_and_the_held_out_rows_of_trials(tmp_path, capsys):

@@ -63,6 +63,7 @@ def context(**options) -> Context:
         ([{"kind": "generation", "dataset": "x", "metrics": []}], "`metrics` is empty"),
         ([{"kind": "generation", "dataset": "x", "columns": {"qestion": "a"}}], "did you mean 'question'"),
         ([{"kind": "multiple_choice", "dataset": "x", "answer_with": "word"}], "must be one of 'letter', 'text'"),
+        ([{"kind": "mt_bench", "dataset": "x", "judge_tokens": 0}], "`judge_tokens=0` must be at least 1"),
         ([{"kind": "multiple_choice", "dataset": "x", "shots": -1}], "`shots=-1` must be at least 0"),
         (
             [{"kind": "multiple_choice", "dataset": "x", "shots": 1, "split": "dev"}],

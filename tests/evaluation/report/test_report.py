@@ -227,6 +227,7 @@ def test_every_number_of_the_report_is_under_its_own_head(different, tmp_path):
             "rank": rank,
         }
     assert len(shown["Efficiency"]) == 11
+    assert "infeasible area of the other: best and IFD.\n" in to_markdown(sections(found))
     apart = to_markdown(sections(found)).split("## Efficiency: runs without a rank")[1].split("##")[0]
     for name, sdf in {"random": "0.250", "random4": "0.333"}.items():
         pir, value = groups[name].pir, ratio(name, "full")
