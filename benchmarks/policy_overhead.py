@@ -6,9 +6,9 @@ What a policy costs a training step, against plain `SFTTrainer`, as a ratio.
 
 Plain training and that of a policy run in this process, on one thread of torch, and take turns, a step each: each
 step of the policy is divided by the mean of the plain ones before and after it. The median and the quartiles of these
-ratios are printed, those of a second plain training first, which tell how far chance goes. Where there is no GPU, steps
-are measured in CPU seconds, which waiting does not change. What a policy does before training (some score the rows
-once) is printed, too.
+ratios are printed, those of a second plain training first, which tell how far chance goes. Where there is no GPU,
+steps are measured in CPU seconds, which waiting does not change. What a policy does before training (some score the
+rows once) is printed, too.
 
 All rows have as many tokens, so that all steps are as large. All train LoRA, as `greats` needs; `--full` trains all
 weights, without it.

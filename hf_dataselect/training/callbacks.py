@@ -204,8 +204,8 @@ class PIRCallback(TrainerCallback):
         self, state: TrainerState, benchmarks: list[Benchmark], anew: bool = True, step: int | None = None
     ) -> None:
         """
-        Run these benchmarks on the model of a step, by default the present one; with `anew=False`, in addition to those
-        already run at it.
+        Run these benchmarks on the model of a step, by default the present one; with `anew=False`, in addition to
+        those already run at it.
         """
         trainer = self.trainer
         if anew:

@@ -73,7 +73,7 @@ def step_of_model(args: TrainingArguments, state: TrainerState) -> int:
 
 
 def entered(history: list[dict], entry: dict) -> list[dict]:
-    """Evaluations in the order of their steps, with another one, in place of that of its step, whose epoch it keeps."""
+    """Evaluations by their steps, with another one, in place of that of the same step, whose epoch it keeps."""
     earlier = next((one for one in history if one["step"] == entry["step"]), entry)
     others = [one for one in history if one["step"] != entry["step"]]
     return sorted([*others, entry | {"epoch": earlier["epoch"]}], key=lambda one: one["step"])
