@@ -38,14 +38,8 @@ _WARNED |= {"average_tokens_across_devices", "max_length", "truncation_mode", "p
 _WARNED |= {"tf32", "dtype", "load_in_8bit", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant"}
 _WARNED |= {"model_init_kwargs", "attn_implementation", "use_liger_kernel", "use_cpu", "deepspeed", "fsdp"}
 _WARNED |= {"fsdp_config", "optim", "full_determinism", "model_name_or_path", "model_revision", "data_seed"}
-_WARNED |= {
-    "dataloader_drop_last",
-    "accelerator_config",
-    "parallelism_config",
-    "eos_token",
-    "pad_token",
-    "guard_dataset",
-}
+_WARNED |= {"accelerator_config", "parallelism_config", "eos_token", "pad_token", "guard_dataset"}
+_WARNED |= {"dataloader_drop_last"}
 #: What is compared of an adapter given as an object, which no recipe names.
 _ADAPTER = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "bias", "use_rslora")
 _ADAPTER += ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform")
