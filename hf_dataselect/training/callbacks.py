@@ -133,21 +133,22 @@ class PIRCallback(TrainerCallback):
         self._failed: dict[str, str] = {}
         self._ranks_agree = True
         self._evaluated_at: int | None = None
+        self._ended_with: int | None = None
         self._started = self._evaluated_before = 0.0
         self._seconds_before: float | None = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._evaluated_at = None
+        self._evaluated_at = self._ended_with = None
         self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
         if warning := cost_warning(self._str()):
             logger.warning(warning)
         self._seconds_before = seconds_at(_checkpoint(args, state)) if state.global_step else 0.0
         if state.global_step and not self.history and (self.trainer.run_folder / "eval.json").exists():
             try:
-                earlier = read_evaluation(self.trainer.run_folder, "output_dir").get("history", [])
-                self.history = [entry for entry in earlier if entry["step"] <= state.global_step]
+                self.history = read_evaluation(self.trainer.run_folder, "output_dir").get("history", [])
             except DamagedFile as error:
                 logger.warning("The scores of earlier evaluations are lost: %s", error)
+        self.history = [entry for entry in self.history if entry["step"] <= state.global_step]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if state.is_world_process_zero:
@@ -165,8 +166,9 @@ class PIRCallback(TrainerCallback):
     ):
         # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.
         at_once = [benchmark for benchmark in self.benchmarks if not benchmark.at_end]
-        if at_once and self._evaluated_at != state.global_step:
-            self._evaluate(state, at_once)
+        step = state.global_step if self._ended_with is None else self._ended_with
+        if at_once and self._evaluated_at != step:
+            self._evaluate(state, at_once, step=step)
             self._write()
         if metrics is not None and "pir" in self._evaluation:
             metrics["eval_pir"] = self._evaluation["pir"]["value"]
@@ -176,10 +178,11 @@ class PIRCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         seconds = self._train_seconds()
         try:
-            if self._evaluated_at != (step := step_of_model(args, state)):
-                self._evaluate(state, self.benchmarks, step=step)
+            self._ended_with = step_of_model(args, state)
+            if self._evaluated_at != self._ended_with:
+                self._evaluate(state, self.benchmarks, step=self._ended_with)
             elif remaining := [benchmark for benchmark in self.benchmarks if benchmark.at_end]:
-                self._evaluate(state, remaining, anew=False)
+                self._evaluate(state, remaining, anew=False, step=self._ended_with)
         except Exception:
             logger.error("The evaluation failed; the trained model is saved in %s.", self.trainer.run_folder)
             self.trainer.save_model(str(self.trainer.run_folder))

@@ -222,6 +222,9 @@ def test_the_best_model_is_the_one_that_is_scored(tmp_path):
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-1") and final == pytest.approx(losses[0], rel=1e-5)
     assert [(entry["step"], round(12 * entry["epoch"])) for entry in history] == [(1, 1), (2, 2), (3, 3)]
     assert losses == pytest.approx(entries(trainer, "benchmark/answer_loss")[:3]), "the last step keeps its own score"
+    trainer.evaluate()  # by hand: still the best model
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["history"] == history
+    assert json.loads((tmp_path / "run" / "guard.json").read_text())["history"] == guarded["history"]
     at_the_end = guarded["domains"]["a"]["change"]
     changes = [entry["domains"]["a"]["change"] for entry in guarded["history"]]
     assert len(changes) == 3 and at_the_end == pytest.approx(changes[0], rel=1e-4) != pytest.approx(changes[2])
@@ -267,3 +270,7 @@ def test_the_history_goes_on_after_a_resume(tmp_path):
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
     assert [entry["step"] for entry in history] == [1, 2, 3]
+    resumed.args.max_steps = 1
+    resumed.train()
+    history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [1], "a training anew has a history of its own"
