@@ -34,7 +34,7 @@ from ...engines.llm.load import check_judge, load_judge
 from ...engines.llm.local_model import LocalModel, digit_ids
 from ...engines.runtime.loading import load_processing_class, load_weights
 from ...engines.runtime.runtime import Runtime
-from ...engines.store.files import cache_folder, check_writable, default_cache_dir, write_atomic
+from ...engines.store.files import cache_folder, check_writable, default_cache_dir, write_atomic, written_atomic
 from ...errors import Checks
 from ...features.ratings import DIGITS, expected_ratings
 from ...options import typed_options
@@ -152,7 +152,8 @@ def _train(options: ScorerArguments, args: SFTConfig, model_options: ModelConfig
     if trainer.is_world_process_zero():
         trained.save_pretrained(args.output_dir)
         tokenizer.save_pretrained(args.output_dir)
-        Dataset.from_list(rows).to_parquet(Path(args.output_dir) / "scored_versions.parquet")
+        with written_atomic(Path(args.output_dir) / "scored_versions.parquet") as temporary:
+            Dataset.from_list(rows).to_parquet(temporary)
         write_atomic(Path(args.output_dir) / "README.md", _card(options.kind, facts))
         print(json.dumps(facts, indent=1))
         print(f'Use it: selection_kwargs: {{{options.kind}_scorer: "{args.output_dir}"}}')
