@@ -6,19 +6,22 @@ What a policy costs a training step, against plain `SFTTrainer`, as a ratio.
 
 Plain training and that of a policy run in this process, on one thread of torch, and take turns, a step each: each
 step of the policy is divided by the mean of the plain ones before and after it. The median and the quartiles of these
-ratios are printed, those of a second plain training first, which tell how far chance goes. Where there is no GPU,
-steps are measured in CPU seconds, which waiting does not change. What a policy does before training (some score the
-rows once) is printed, too.
+ratios are printed, those of a second plain training first, which tell how far chance goes. Both train the same model
+(`greats` has its own, which it hooks into) and allocate from one arena: where memory lies changes a step by several
+percent. Where there is no GPU, steps are measured in CPU seconds, which waiting does not change. What a policy does
+before training (some score the rows once) is printed, too.
 
 All rows have as many tokens, so that all steps are as large. All train LoRA, as `greats` needs; `--full` trains all
 weights, without it.
 """
 
 import argparse
+import ctypes
 import json
 import random
 import statistics
 import string
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,7 +30,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset, disable_progress_bars
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -47,6 +50,8 @@ from hf_dataselect.testing.samples import tiny_context
 #: Steps that are not counted, and steps of an epoch.
 WARM_UP, EPOCH = 2, 16
 PLAIN = "plain again"
+#: Number of this option of glibc's `mallopt`.
+M_ARENA_MAX = -8
 
 
 def now() -> float:
@@ -105,15 +110,18 @@ class Turns(TrainerCallback):
             self._go.acquire()
 
 
-def trainer_of(name: str, given: argparse.Namespace, folder: Path) -> SFTTrainer:
-    """The trainer of a policy, or a plain one."""
+def model_of(given: argparse.Namespace) -> tuple[Any, Any]:
+    """Model and tokenizer."""
     if given.model:
-        tokenizer, model = (kind.from_pretrained(given.model) for kind in (AutoTokenizer, AutoModelForCausalLM))
-    else:
-        tokenizer = tiny_context().tokenizer
-        sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4}
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(LlamaConfig(vocab_size=8192, tie_word_embeddings=True, **sizes))
+        return AutoModelForCausalLM.from_pretrained(given.model), AutoTokenizer.from_pretrained(given.model)
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4, "num_attention_heads": 4}
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=8192, tie_word_embeddings=True, **sizes))
+    return model, tiny_context().tokenizer
+
+
+def trainer_of(name: str, given: argparse.Namespace, folder: Path, model: Any, tokenizer: Any) -> SFTTrainer:
+    """The trainer of a policy, or a plain one."""
     draw, count = random.Random(0), EPOCH * given.batch
     texts = [" ".join(draw.choices(string.ascii_lowercase, k=given.tokens)) for _ in range(count)]  # then cut
     rows = Dataset.from_dict({"text": texts, "source": ["a", "b"] * (count // 2)})
@@ -121,7 +129,7 @@ def trainer_of(name: str, given: argparse.Namespace, folder: Path) -> SFTTrainer
     options |= {"save_strategy": "no", "disable_tqdm": True, "logging_strategy": "no", "max_length": given.tokens}
     options |= {} if torch.cuda.is_available() else {"use_cpu": True, "bf16": False}
     own: dict[str, Any] = {"processing_class": tokenizer, "train_dataset": rows}
-    if not given.full:
+    if not given.full and not isinstance(model, PeftModel):
         own["peft_config"] = LoraConfig(r=given.lora, target_modules="all-linear", lora_dropout=0.05)
     if name == PLAIN:
         return SFTTrainer(model, SFTConfig(str(folder), **options), **own)
@@ -135,7 +143,10 @@ def trainer_of(name: str, given: argparse.Namespace, folder: Path) -> SFTTrainer
 
 def measured(name: str, plain: Turns, given: argparse.Namespace, folder: Path) -> str:
     """The steps of a training against plain ones, in words."""
-    training = Turns(trainer_of(name, given, folder))
+    model, tokenizer = plain.trainer.model, plain.trainer.processing_class
+    if name != PLAIN and policy_class(name).reads_gradients:  # what it hooks in would cost plain steps, too
+        model, tokenizer = model_of(given)
+    training = Turns(trainer_of(name, given, folder, model, tokenizer))
     for _ in range(WARM_UP):
         training.step(), plain.step()
     before, ratios, seconds = plain.step(), [], []
@@ -162,12 +173,14 @@ def main() -> None:
     parser.add_argument("--lora", type=int, default=8, help="rank")
     parser.add_argument("--full", action="store_true", help="train all weights")
     given = parser.parse_args()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     disable_progress_bars()
     print(f"{given.batch} rows of {given.tokens} tokens a step:", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        plain = Turns(trainer_of(PLAIN, given, Path(folder, "plain")))
+        plain = Turns(trainer_of(PLAIN, given, Path(folder, "plain"), *model_of(given)))
         for name in [PLAIN, *given.policies]:
             if name == PLAIN or not (given.full and policy_class(name).reads_gradients):
                 print(measured(name, plain, given, Path(folder, name.replace(" ", "-"))), flush=True)
