@@ -93,10 +93,10 @@ def note_served(
         columns ([`Columns`]):
             The columns, and their tasks.
     """
-    tasks, ties = several_tasks(columns), ctx.ties(len(scores))
+    tasks = several_tasks(columns)
     if not tasks or len(chosen) == 0:
         return
-    named = list(dict.fromkeys(tasks))
+    named, ties = list(dict.fromkeys(tasks)), ctx.ties(len(scores))
     serves = _serving(similarity, scores, chosen, np.array([named.index(task) for task in tasks]), ties)
     figures: dict[str, Any] = ctx.account.figures
     sources = np.array(["candidates"] * len(chosen), object)
