@@ -166,10 +166,9 @@ def test_the_test_sees_a_file_opened_in_the_locale(tmp_path, line):
 #: Lines of a file at most, and the files of tests that have more: one that is split leaves the list, none joins it.
 LONGEST = 300
 TOO_LONG = """
-test_budget test_contract test_compat
-data/test_records data/test_text
+test_contract test_compat
 engines/forward/test_likelihood engines/gradients/test_collect engines/llm/test_judge engines/llm/test_local
-engines/runtime/test_model_state engines/store/test_row_store engines/tuning/test_warm_up
+engines/runtime/test_model_state engines/tuning/test_warm_up
 selectors/test_auto selectors/test_deita selectors/test_instruction_mining selectors/test_instructiongpt4
 selectors/test_less selectors/test_likelihood_family selectors/test_mods selectors/test_nuggets
 """
