@@ -7,9 +7,13 @@ What a policy costs a training step, against plain `SFTTrainer`, as a ratio.
 Plain training and that of a policy run in this process, on one thread of torch, and take turns, a step each: each
 step of the policy is divided by the mean of the plain ones before and after it. The median and the quartiles of these
 ratios are printed, those of a second plain training first, which tell how far chance goes. Both train the same model
-(`greats` has its own, which it hooks into) and allocate from one arena: where memory lies changes a step by several
-percent. Where there is no GPU, steps are measured in CPU seconds, which waiting does not change. What a policy does
-before training (some score the rows once) is printed, too.
+(`greats` has its own, which it hooks into), run on one core and allocate alike: another core, or memory that lies
+elsewhere, changes a step by several percent. Where there is no GPU, steps are measured in CPU seconds, which waiting
+does not change.
+
+Beside other work that is not enough to tell percents. So the part of a step that the policy's own code takes is
+printed, too: reading and telling apart its lines (plain training reads them as well), weighing losses, learning of the
+step; not the backward pass through weights, nor what `greats` hooks into. And what a policy does before training.
 
 All rows have as many tokens, so that all steps are as large. All train LoRA, as `greats` needs; `--full` trains all
 weights, without it.
@@ -18,6 +22,7 @@ weights, without it.
 import argparse
 import ctypes
 import json
+import os
 import random
 import statistics
 import string
@@ -50,8 +55,9 @@ from hf_dataselect.testing.samples import tiny_context
 #: Steps that are not counted, and steps of an epoch.
 WARM_UP, EPOCH = 2, 16
 PLAIN = "plain again"
-#: Number of this option of glibc's `mallopt`.
-M_ARENA_MAX = -8
+#: Options of glibc's `mallopt`: one arena, which keeps what is freed (up to 32 MiB a block), so that no training gets
+#: fresh pages where the other one gets old ones. M_ARENA_MAX, M_TRIM_THRESHOLD, M_MMAP_THRESHOLD.
+MALLOC = {-8: 1, -1: 2**31 - 1, -3: 2**25}
 
 
 def now() -> float:
@@ -141,6 +147,20 @@ def trainer_of(name: str, given: argparse.Namespace, folder: Path, model: Any, t
     return DataSelectingTrainer(model, args, **own)
 
 
+def timed(owner: Any, name: str, spent: list[float], sign: int = 1) -> None:
+    """Let a method note what each call takes."""
+    method = getattr(owner, name)
+
+    def noted(*given: Any, **options: Any) -> Any:
+        started = now()
+        try:
+            return method(*given, **options)
+        finally:
+            spent.append(sign * (now() - started))
+
+    setattr(owner, name, noted)
+
+
 def measured(name: str, plain: Turns, given: argparse.Namespace, folder: Path) -> str:
     """The steps of a training against plain ones, in words."""
     model, tokenizer = plain.trainer.model, plain.trainer.processing_class
@@ -149,18 +169,25 @@ def measured(name: str, plain: Turns, given: argparse.Namespace, folder: Path) -
     training = Turns(trainer_of(name, given, folder, model, tokenizer))
     for _ in range(WARM_UP):
         training.step(), plain.step()
-    before, ratios, seconds = plain.step(), [], []
+    online, spent = getattr(training.trainer, "online", None), []
+    if online is not None:
+        timed(training.trainer, "data_collator", spent, -1)  # which plain training calls, too
+        timed(online.tap, "_weigh", spent)
+        for method in ("batches", "on_step_end", "passed"):
+            timed(online, method, spent)
+    before, ratios, seconds, of_policy = plain.step(), [], [], []
     for _ in range(given.steps):
         own, after = training.step(), plain.step()
         ratios.append(2 * own / (before + after))
         seconds.append(after)
+        of_policy.append(own)
         before = after
+    share = sum(spent) / sum(of_policy)
     training.end()
     low, middle, high = statistics.quantiles(ratios, n=4)
-    online = getattr(training.trainer, "online", None)
-    prepared = "" if online is None else f", {online.prepared_in:.1f} s before training"
+    own_code = "" if online is None else f", own code {share:.1%}, {online.prepared_in:.1f} s before training"
     text = f"{middle:.3f} of a plain step of {statistics.median(seconds):.2f} s"
-    return f"{name:12} {text} (quartiles {low:.3f} and {high:.3f}){prepared}"
+    return f"{name:12} {text} (quartiles {low:.3f} and {high:.3f}){own_code}"
 
 
 def main() -> None:
@@ -174,7 +201,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="train all weights")
     given = parser.parse_args()
     if sys.platform == "linux":
-        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        for option, value in MALLOC.items():
+            ctypes.CDLL(None).mallopt(option, value)
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
     disable_progress_bars()
