@@ -48,7 +48,6 @@ from benchmarks.one_pass import naive, naive_states
 from hf_dataselect.context import Context
 from hf_dataselect.engines.forward.hidden_states import hidden_state
 from hf_dataselect.engines.forward.likelihood import likelihood
-from hf_dataselect.engines.forward.one_shot import one_shot_loss
 from hf_dataselect.engines.gradients.adam import AdamFeature
 from hf_dataselect.engines.gradients.collect import gradients
 from hf_dataselect.engines.gradients.projection import Projection
@@ -192,7 +191,7 @@ def measure(bench: Bench, name: str, shape: Shape) -> None:
         n, m = shape.pairs
         exemplars, tasks = random_rows(n, shape), random_rows(m, shape)
         asked = [(pair // m, pair % m) for pair in range(0, n * m, max(1, n * m // 64))]
-        own, found = bench.seconds(lambda: one_shot_loss(model, exemplars, tasks, runtime))
+        own, found = bench.seconds(lambda: of_nuggets.one_shot_loss(model, exemplars, tasks, runtime))
         plain, other = bench.seconds(lambda: of_nuggets.plain(model, exemplars, tasks, asked))
         far = np.abs(found[tuple(np.array(asked).T)] / other - 1).max()
         return bench.compared("pairs/s", n * m / own, len(asked) / plain) | {"largest difference": float(far)}

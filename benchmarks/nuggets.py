@@ -22,7 +22,7 @@ from hf_dataselect.data.load import load_rows
 from hf_dataselect.data.records import Records
 from hf_dataselect.data.text import TextFormat
 from hf_dataselect.engines.forward.likelihood import likelihood
-from hf_dataselect.engines.forward.one_shot import one_shot_loss
+from hf_dataselect.engines.forward.one_shot import one_shot_losses
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.features.one_shot_tasks import task_tokens
@@ -40,6 +40,13 @@ def plain(model, exemplars: TokenRows, tasks: TokenRows, pairs: list[tuple[int, 
             loss = torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none").double()
             losses.append(sum(float(loss[len(exemplar) + a - 1 : len(exemplar) + b - 1].sum()) for a, b in spans))
     return np.array(losses)
+
+
+def one_shot_loss(model, exemplars: TokenRows, tasks: TokenRows, runtime: Runtime, **options) -> np.ndarray:
+    """Those of all exemplars in memory, float64 `(exemplars, tasks)`; NaN for exemplars not among `rows`."""
+    loss = np.full((len(exemplars), len(tasks)), np.nan)
+    one_shot_losses(model, exemplars, tasks, runtime, loss.__setitem__, **options)
+    return loss
 
 
 def main() -> None:

@@ -10,10 +10,10 @@ from accelerate.utils import DistributedType
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
 
+from benchmarks.nuggets import one_shot_loss
 from hf_dataselect.engines.forward.generation import generate_ids
 from hf_dataselect.engines.forward.hidden_states import hidden_state
 from hf_dataselect.engines.forward.likelihood import likelihood
-from hf_dataselect.engines.forward.one_shot import one_shot_loss
 from hf_dataselect.engines.gradients import per_example
 from hf_dataselect.engines.gradients.collect import gradients
 from hf_dataselect.engines.gradients.projection import Projection

@@ -163,6 +163,24 @@ def test_the_test_sees_a_file_opened_in_the_locale(tmp_path, line):
     assert len(without_encoding(tmp_path / "file.py")) == 1
 
 
+#: Lines of a file at most, and the files of tests that have more: one that is split leaves the list, none joins it.
+LONGEST = 300
+TOO_LONG = """
+test_contract test_compat
+engines/forward/test_likelihood engines/gradients/test_collect engines/llm/test_judge engines/llm/test_local
+engines/runtime/test_model_state engines/tuning/test_warm_up
+selectors/test_auto selectors/test_deita selectors/test_instruction_mining selectors/test_instructiongpt4
+selectors/test_less selectors/test_likelihood_family selectors/test_mods selectors/test_nuggets
+"""
+
+
+def test_a_file_has_300_lines_at_most():
+    root = PACKAGE.parent
+    files = [path for room in ("hf_dataselect", "tests") for path in sorted((root / room).rglob("*.py"))]
+    long = {str(path.relative_to(root)) for path in files if len(path.read_bytes().splitlines()) > LONGEST}
+    assert len(files) > 500 and long == {f"tests/{name}.py" for name in TOO_LONG.split()}
+
+
 def test_every_room_says_what_is_in_it():
     for path in PACKAGE.rglob("__init__.py"):
         assert len(ast.get_docstring(ast.parse(path.read_text())) or "") > 40, path

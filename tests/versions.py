@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 #: What other versions change: private names, preparation, templates, configs, scores, training.
 CORE = ["tests/test_compat.py", "tests/data/test_preparation.py", "tests/test_service.py"]
 CORE += ["tests/training/test_config.py", "tests/training/test_equal.py", "tests/training/test_trainer.py"]
+CORE += ["tests/training/test_trainer_runs.py"]
 #: It asks for the versions of constraints.txt, which are not these.
 LEFT_OUT = "tests/test_compat.py::test_versions_are_those_of_the_constraints"
 SHOWN = ["trl", "transformers", "torch", "accelerate", "datasets", "peft", "huggingface_hub", "bitsandbytes", "numpy"]

@@ -29,12 +29,12 @@ def run(argv: Sequence[str]) -> None:
 def facts() -> dict[str, str]:
     """What is told, by name; no key and no token is."""
     cache = cache_folder(default_cache_dir())
-    found = {"hf_dataselect": f"{__version__} ({Path(__file__).resolve().parents[1]})"}
-    found["python"] = platform.python_version()
-    found |= {name: value or "not installed" for name, value in installed_versions().items()}
-    found["system"] = f"{platform.platform()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads of torch"
+    told = {"hf_dataselect": f"{__version__} ({Path(__file__).resolve().parents[1]})"}
+    told["python"] = platform.python_version()
+    told |= {name: value or "not installed" for name, value in installed_versions().items()}
+    told["system"] = f"{platform.platform()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads of torch"
     devices = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
-    found["GPUs"] = ", ".join(devices) or ("MPS" if torch.backends.mps.is_available() else "none")
-    found["cache"] = "none" if cache is None else str(cache)
+    told["GPUs"] = ", ".join(devices) or ("MPS" if torch.backends.mps.is_available() else "none")
+    told["cache"] = "none" if cache is None else str(cache)
     given = {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)}
-    return found | without_secrets(given)
+    return told | without_secrets(given)

@@ -29,8 +29,9 @@ def run(argv: Sequence[str]) -> None:
     options = judge_check_parser().parse_args(argv)
     if (options.judge is None) == (options.replay is None):
         refuse("give either `--judge` or `--replay`")
-    if options.limit is not None and options.limit < 1:
-        refuse(f"`--limit {options.limit}` must be at least 1")
+    for option in ("limit", "max_new_tokens"):
+        if (value := getattr(options, option)) is not None and value < 1:
+            refuse(f"`--{option} {value}` must be at least 1")
     if options.output_file is not None and not options.output_file.resolve().parent.is_dir():
         refuse(f"`--output_file`: there is no folder {str(options.output_file.parent)!r}")
     log_to_console()

@@ -13,5 +13,5 @@ def run(argv: Sequence[str]) -> None:
     if name is not None:
         print(checked(recipe_file, name).read_text(encoding="utf-8"), end="")
         return
-    for found in recipe_names():
-        say(f"{found:24} {summary_of(FOLDER / f'{found}.yaml')}")
+    for recipe in recipe_names():
+        say(f"{recipe:24} {summary_of(FOLDER / f'{recipe}.yaml')}")

@@ -31,11 +31,11 @@ def decision(question: str) -> list[Section]:
         question (`str`):
             A name among `decisions()["questions"]`.
     """
-    found, rows = decisions()["questions"][question], measured(question)
-    advice = [f"By what is published, try: {found['try']}.", f"Expect: {found['expect']}."]
+    entry, rows = decisions()["questions"][question], measured(question)
+    advice = [f"By what is published, try: {entry['try']}.", f"Expect: {entry['expect']}."]
     advice.append("Train on as many random rows beside it: on your data, only that tells.")
-    parts = [Section(found["asks"], advice)]
-    known = dict.fromkeys(row["scenario"] for row in rows) or found["scenarios"]
+    parts = [Section(entry["asks"], advice)]
+    known = dict.fromkeys(row["scenario"] for row in rows) or entry["scenarios"]
     scenarios = " and ".join(f"`hf-dataselect scenario {name}`" for name in known)
     if rows:
         head = "scenario, equal, method, budget, seeds, rows, over random, 95 % interval, verdict, over everything"
@@ -83,9 +83,9 @@ def decision_table(given: list[dict[str, Any]] | None = None) -> str:
         "| `--for` | question | published: try | expect | better than random here | better than everything here |",
         "|---|---|---|---|---|---|",
     ]
-    for name, found in decisions()["questions"].items():
+    for name, entry in decisions()["questions"].items():
         rows = measured(name, given)
-        cells = [f"`{name}`", found["asks"], found["try"], found["expect"], _best(rows, "over_random")]
+        cells = [f"`{name}`", entry["asks"], entry["try"], entry["expect"], _best(rows, "over_random")]
         lines.append(f"| {' | '.join([*cells, _best(rows, 'over_everything')])} |")
     return "\n".join(lines)
 

@@ -180,12 +180,12 @@ def score_answers(
     if not rows:
         return {}
     said, right = [answers[row] for row in rows], [references[row] for row in rows]
-    found = {metric: score_texts(metric, said, right) for metric in metrics}
-    shared = Counter([*taken, *(key for scores in found.values() for key in scores)])
+    scored = {metric: score_texts(metric, said, right) for metric in metrics}
+    shared = Counter([*taken, *(key for scores in scored.values() for key in scores)])
     stems = {metric: re.sub(":(lower|higher)$", "", metric) for metric in metrics}
     short = Counter(Path(stem).stem for stem in stems.values())
     settings: dict[str, Setting] = {}
-    for metric, scores in found.items():
+    for metric, scores in scored.items():
         owner = Path(stems[metric]).stem
         owner = owner if short[owner] == 1 else stems[metric]
         for key, value in scores.items():

@@ -1,5 +1,6 @@
 """What the rows kept give to the tasks of a target: a matrix by source, rows that serve several, what is unserved."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -103,12 +104,11 @@ def note_served(
         columns ([`Columns`]):
             The columns, and their tasks.
     """
-    tasks = columns.tasks or (columns.names if len(columns.names) < len(columns.groups) else [])
-    named = list(dict.fromkeys(tasks))
-    if len(named) < 2 or len(chosen) == 0:
+    tasks = several_tasks(columns)
+    if not tasks or len(chosen) == 0:
         return
-    numbers = np.array([named.index(task) for task in tasks])
-    serves, unserved = _serving(similarity, scores, chosen, numbers, ctx.ties(len(scores)))
+    named, ties = list(dict.fromkeys(tasks)), ctx.ties(len(scores))
+    serves = _serving(similarity, scores, chosen, np.array([named.index(task) for task in tasks]), ties)
     figures: dict[str, Any] = ctx.account.figures
     sources = np.array(["candidates"] * len(chosen), object)
     if SOURCE in records.dataset.column_names:
@@ -123,21 +123,36 @@ def note_served(
     figures["rows kept that serve several tasks"] = chosen[serves.sum(1) > 1].tolist()
     kept = ", ".join(f"{name} {part:.0%}" for name, part in zip(named, serves.mean(0), strict=True))
     figures["of the rows that each task alone would keep"] = kept
-    missing = [columns.names[column] for column in unserved]
+    best = best_of_columns(similarity, equal_share(chosen, columns), scores, ties)
+    note_unserved([rows for rows, _ in best], chosen, columns, ctx)
+
+
+def several_tasks(columns: Columns) -> list[str]:
+    """The task of each column, named or a subtask; empty where the target has one only."""
+    tasks = columns.tasks or (columns.names if len(columns.names) < len(columns.groups) else [])
+    return tasks if len(set(tasks)) > 1 else []
+
+
+def equal_share(chosen: np.ndarray, columns: Columns) -> int:
+    """Of the rows kept, how many each column would have if all had as many, rounded up."""
+    return -(-len(chosen) // len(columns.names))
+
+
+def note_unserved(best: Sequence[np.ndarray], chosen: np.ndarray, columns: Columns, ctx: Context) -> None:
+    """Enter among the figures of `ctx.account` the columns none of whose `best` rows, its [`equal_share`], is kept."""
+    missing = [name for name, rows in zip(columns.names, best, strict=True) if not np.isin(rows, chosen).any()]
     said = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-    figures["left unserved"] = f"{len(missing)} of {len(columns.names)}: {said}" if missing else "none"
+    ctx.account.figures["left unserved"] = f"{len(missing)} of {len(columns.names)}: {said}" if missing else "none"
 
 
 def _serving(
     similarity: np.ndarray | Similarity, scores: np.ndarray, chosen: np.ndarray, task: np.ndarray, ties: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each chosen row serves each task, bool `(k, tasks)`; and the columns none of whose share is chosen."""
-    n, width = similarity.shape
+) -> np.ndarray:
+    """Whether each chosen row serves each task, bool `(k, tasks)`."""
+    n = similarity.shape[0]
     by_task = np.full((n, task.max() + 1), np.nan, np.float32)
     for part, values in parts_of(similarity, scores):
         for number in range(by_task.shape[1]):
             by_task[part, number] = np.fmax.reduce(values[:, task == number], axis=1)
     own = [top_k(values, len(chosen), ties) for values in by_task.T]
-    best = best_of_columns(similarity, -(-len(chosen) // width), scores, ties)
-    unserved = [column for column, (rows, _) in enumerate(best) if not np.isin(rows, chosen).any()]
-    return np.stack([np.isin(chosen, rows) for rows in own], 1), np.array(unserved, np.int64)
+    return np.stack([np.isin(chosen, rows) for rows in own], 1)

@@ -51,8 +51,8 @@ def run_id(folder: Path) -> str | None:
     """
     if (folder / VERSIONS).is_file():
         return _versions(folder).get(RUN)
-    if (folder / RECIPE).is_file() and (found := HEADER.match(text_of(folder / RECIPE, "replace"))):
-        return found[1]
+    if (folder / RECIPE).is_file() and (header := HEADER.match(text_of(folder / RECIPE, "replace"))):
+        return header[1]
     files = (folder / name for name in (SETTINGS, WINS, EVALUATION, SELECTION))
     return next((read_json(path, REMEDY, unchecked=True).get(RUN) for path in files if path.is_file()), None)
 
@@ -144,7 +144,7 @@ def read_versions(folder: Path) -> dict[str, Any]:
 
 def answers_of(folder: Path, run: str | None) -> list[Path]:
     """Files of the model's answers that are of this run; of one without an id, those that look like its."""
-    found = []
+    said = []
     for path in sorted(path for kind in ANSWERS for path in folder.glob(f"{kind}/*.jsonl")):
         with open(path, "rb") as file:
             try:
@@ -153,8 +153,8 @@ def answers_of(folder: Path, run: str | None) -> list[Path]:
             except (ValueError, AttributeError):
                 continue
         if of == run and (run or {"id", "question", "answer"} <= line.keys()):
-            found.append(path)
-    return found
+            said.append(path)
+    return said
 
 
 def answer_files(folder: Path, kind: str) -> list[Path]:

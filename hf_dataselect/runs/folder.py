@@ -12,6 +12,7 @@ A run is a folder, readable without this package:
 | `wins.json` | outcome of each question, where a judge compared the run's answers with the baseline's |
 | `eval.json` | every evaluation's settings (score, direction, examples), training seconds, what was `trained`, PIR |
 | `policy.json` | of a policy: rows dropped and how often, shares and losses by source over time, seconds a step |
+| `guard.json` | of guarded domains: losses of their rows before training and now, verdicts, changes over time |
 | `answers/NAME.jsonl` | of an instruction test set, for win rates: `run`, `id`, `question`, `answer` (null = none) |
 | `generated/NAME.jsonl` | the same of a benchmark that is scored by metrics |
 | `grades/NAME.jsonl` | of MT-Bench: each turn's question, answer, the judge's reply and the grade read from it |
@@ -86,15 +87,15 @@ def read_recipe(folder: Path) -> dict[str, Any]:
     remedy = "Restore it, or delete it: the run is then read without its options. Edit a copy."
     try:
         text = text_of(path)
-        found = HEADER.match(text)
-        if found and found[2] != hash_of(text[found.end() :].encode()):
+        header = HEADER.match(text)
+        if header and header[2] != hash_of(text[header.end() :].encode()):
             raise ValueError("its checksum is that of another content")
         recipe = yaml.safe_load(text) or {}
         if not isinstance(recipe, dict):
             raise ValueError(f"it holds a {type(recipe).__name__}, not options")
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise DamagedFile(path, error, remedy) from error
-    check_run(folder, RECIPE, found and found[1])
+    check_run(folder, RECIPE, header and header[1])
     return recipe
 
 

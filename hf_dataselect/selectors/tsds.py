@@ -33,6 +33,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.transport import densities_around, nearest_rows, transport_probabilities
 from ..features.sentence_vectors import EncoderOption
+from ..features.served import equal_share, note_unserved, several_tasks
 from ..features.target_rows import columns
 from ..features.target_vectors import target_sentence_vectors, target_vectors
 from ..options import Interval, NonNegativeFloat, PositiveFloat, PositiveInt
@@ -116,6 +117,7 @@ class TSDS(EncoderOption, Selector):
         )
         density = densities_around(candidates.vectors, rows, self.sigma, around)
         features = {"usable": candidates.usable, "rows": rows, "distances": distances, "density": density}
+        features["known"] = known
         return features if shares is None else features | {"shares": shares[known] / shares[known].sum()}
 
     def score(self, features: dict[str, np.ndarray], ctx: Context) -> np.ndarray:
@@ -137,3 +139,10 @@ class TSDS(EncoderOption, Selector):
         noise = np.random.default_rng([ctx.seed, len(scores)]).gumbel(size=len(scores))
         with np.errstate(invalid="ignore"):
             return ctx.best(np.log(scores) + noise, k)
+
+    def describe(self, chosen: np.ndarray, scores: np.ndarray, records: Records, features: Any, ctx: Context) -> None:
+        held = columns(ctx.target, "round_robin")
+        if not several_tasks(held) or len(chosen) == 0:
+            return
+        nearest, groups = features["rows"][:, : equal_share(chosen, held)], held.groups[features["known"]]
+        note_unserved([nearest[groups == column] for column in range(len(held.names))], chosen, held, ctx)

@@ -31,7 +31,7 @@ from .trials import drawn_subset, full_seconds, trainable
 logger = logging.getLogger(__name__)
 
 
-def carry_out_audit(found: AuditPlan) -> tuple[Audit, dict[str, Any]]:
+def carry_out_audit(planned: AuditPlan) -> tuple[Audit, dict[str, Any]]:
     """
     Score, train, compare.
 
@@ -41,28 +41,29 @@ def carry_out_audit(found: AuditPlan) -> tuple[Audit, dict[str, Any]]:
     Raises:
         `ValueError`: too few rows of the pool can be trained on, or a selector that was asked for fails.
     """
-    args, given = found.recipe.args, found.recipe.more
-    check_writable(found.folder, "output_dir")
-    trainer = build_trainer(found.recipe, load_selector("random"), rows=found.records.dataset, evaluation=False)
+    args, given = planned.recipe.args, planned.recipe.more
+    check_writable(planned.folder, "output_dir")
+    trainer = build_trainer(planned.recipe, load_selector("random"), rows=planned.records.dataset, evaluation=False)
     trainer.accelerator.wait_for_everyone()
     ctx = trainer.context(cached=False)
-    ctx.runtime.on_main(lambda: _begin(found))
+    ctx.runtime.on_main(lambda: _begin(planned))
     usable, excluded = trainable(trainer.records, ctx)
-    check_size(found.subset_rows, len(usable), given.subset_rows)
-    subsets = [drawn_subset(usable, found.subset_rows, args.seed, number) for number in range(given.subsets)]
+    check_size(planned.subset_rows, len(usable), given.subset_rows)
+    subsets = [drawn_subset(usable, planned.subset_rows, args.seed, number) for number in range(given.subsets)]
     subsets = ctx.runtime.broadcast(subsets)
 
-    selections = {entry.name: _selection(found, entry, trainer) for entry in list(found.entries)}
+    selections = {entry.name: _selection(planned, entry, trainer) for entry in list(planned.entries)}
     selections = {name: selection for name, selection in selections.items() if selection is not None}
     losses = [
-        TrainedLosses(trainer, found.held_out, found.folder, args.seed + number) for number in range(given.top_seeds)
+        TrainedLosses(trainer, planned.held_out, planned.folder, args.seed + number)
+        for number in range(given.top_seeds)
     ]
     untrained = losses[0].untrained()
     measured = losses[0].measure(subsets, "Random subset")
     tops = {name: np.intersect1d(selection.indices, usable) for name, selection in selections.items()}
     trained = [loss.measure(list(tops.values()), f"Top rows, seed {loss.seed}:") for loss in losses]
 
-    full = full_seconds(args, measured, len(usable) / found.subset_rows)
+    full = full_seconds(args, measured, len(usable) / planned.subset_rows)
     scored = {
         name: Scored(
             selection.scores[usable],
@@ -76,11 +77,11 @@ def carry_out_audit(found: AuditPlan) -> tuple[Audit, dict[str, Any]]:
     by_row = np.stack([one.losses for one in measured])
     result = audit(np.searchsorted(usable, np.stack(subsets)), by_row, untrained.losses, scored, full)
     about = {
-        "model": found.recipe.model.model_name_or_path,
-        "pool": len(found.records),
+        "model": planned.recipe.model.model_name_or_path,
+        "pool": len(planned.records),
         "excluded": {reason: len(rows) for reason, rows in excluded.items()},
-        "held_out": len(found.held_out),
-        "left_out": found.left_out,
+        "held_out": len(planned.held_out),
+        "left_out": planned.left_out,
         "training_seconds": [one.more["seconds"] for one in measured],
         "full_seconds": full,
         "full_seconds_measured": args.baseline_dir is not None,
@@ -88,39 +89,39 @@ def carry_out_audit(found: AuditPlan) -> tuple[Audit, dict[str, Any]]:
     return result, about
 
 
-def finish(found: AuditPlan) -> None:
+def finish(planned: AuditPlan) -> None:
     """Note in the run folder that the audit is finished."""
-    write_settings(found.folder, found.settings, finished=True)
+    write_settings(planned.folder, planned.settings, finished=True)
 
 
-def _begin(found: AuditPlan) -> None:
+def _begin(planned: AuditPlan) -> None:
     """Begin in the run folder, or go on there."""
-    recipe = found.recipe.sources | found.recipe.args.given | _own_options(found.recipe.more)
-    if read_settings(found.folder)[0]:
-        write_recipe(found.folder, recipe)
-        write_settings(found.folder, found.settings, finished=False)
+    recipe = planned.recipe.sources | planned.recipe.args.given | _own_options(planned.recipe.more)
+    if read_settings(planned.folder)[0]:
+        write_recipe(planned.folder, recipe)
+        write_settings(planned.folder, planned.settings, finished=False)
     else:
-        begin_run(found.folder, recipe, found.settings)
+        begin_run(planned.folder, recipe, planned.settings)
 
 
-def _selection(found: AuditPlan, entry: Entry, trainer: DataSelectingTrainer) -> Selection | None:
+def _selection(planned: AuditPlan, entry: Entry, trainer: DataSelectingTrainer) -> Selection | None:
     """The rows that a selector keeps, read back where they were chosen; `None` if it may fail and does."""
-    folder, settings, ctx = found.selection_folder(entry), found.selection_settings(entry), trainer.context()
-    if ctx.runtime.on_main(lambda: found.selected(entry)):
+    folder, settings, ctx = planned.selection_folder(entry), planned.selection_settings(entry), trainer.context()
+    if ctx.runtime.on_main(lambda: planned.selected(entry)):
         return read_selection(folder)
     selector = entry.load()
-    given = found.recipe.sources | trainer.args.given
+    given = planned.recipe.sources | trainer.args.given
     given |= {"selection_method": entry.method, "selection_kwargs": entry.kwargs or None}
-    given |= {"selection_budget": found.subset_rows, "output_dir": str(folder)}
-    chosen: SelectionPlan = dataclasses.replace(trainer.plan, selector=selector, budget=found.subset_rows)
+    given |= {"selection_budget": planned.subset_rows, "output_dir": str(folder)}
+    chosen: SelectionPlan = dataclasses.replace(trainer.plan, selector=selector, budget=planned.subset_rows)
     chosen.compared = settings
     try:
         selection = chosen.select(ctx, folder, given)
     except (ValueError, ImportError, OSError) as error:
-        if found.required and entry.name not in CONTROLS:
+        if planned.required and entry.name not in CONTROLS:
             raise
         logger.warning("`%s` is left out: %s", entry.name, explained(error))
-        found.left_out[entry.name] = explained(error)
+        planned.left_out[entry.name] = explained(error)
         return None
     ctx.runtime.on_main(lambda: write_settings(folder, settings, finished=True))
     trainer.accelerator.print(selection.summary())

@@ -146,15 +146,15 @@ def plan_audit(recipe: Recipe) -> AuditPlan:
             left_out[name] = explained(error)
     settings = shared_settings(recipe, records, held_out.dataset, target, prepare_benchmarks(args, None))
     settings = without_secrets(plain(settings | {"subset_rows": size, "seed": args.seed}))
-    found = AuditPlan(recipe, records, held_out, size, entries, bool(given.entries), left_out, settings)
-    held, _ = read_settings(found.folder)
+    planned = AuditPlan(recipe, records, held_out, size, entries, bool(given.entries), left_out, settings)
+    held, _ = read_settings(planned.folder)
     if held:
-        refuse_other_settings(found.folder, held, settings)
+        refuse_other_settings(planned.folder, held, settings)
         for entry in entries:
-            found.selected(entry)
-    elif any((found.folder / name).exists() for name in ("selection.json", "subsets.jsonl")):
-        raise ValueError(f"`output_dir`: {found.folder} holds another run: choose another folder.")
-    return found
+            planned.selected(entry)
+    elif any((planned.folder / name).exists() for name in ("selection.json", "subsets.jsonl")):
+        raise ValueError(f"`output_dir`: {planned.folder} holds another run: choose another folder.")
+    return planned
 
 
 def check_size(size: int, rows: int, given: int | None) -> None:

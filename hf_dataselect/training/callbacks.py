@@ -22,7 +22,7 @@ from ..runs.files import EVALUATION, REMEDY, plain
 from ..runs.folder import read_evaluation, write_evaluation
 from ..selection import Selection
 from .checkpoints import record, seconds_at
-from .trained import TrainedCallback
+from .trained import TrainedCallback, entered, step_of_model
 
 
 logger = logging.getLogger(__name__)
@@ -133,21 +133,22 @@ class PIRCallback(TrainerCallback):
         self._failed: dict[str, str] = {}
         self._ranks_agree = True
         self._evaluated_at: int | None = None
+        self._ended_with: int | None = None
         self._started = self._evaluated_before = 0.0
         self._seconds_before: float | None = 0.0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
-        self._evaluated_at = None
+        self._evaluated_at = self._ended_with = None
         self._started, self._evaluated_before = time.perf_counter(), self.trainer.evaluation_seconds
         if warning := cost_warning(self._str()):
             logger.warning(warning)
         self._seconds_before = seconds_at(_checkpoint(args, state)) if state.global_step else 0.0
         if state.global_step and not self.history and (self.trainer.run_folder / "eval.json").exists():
             try:
-                earlier = read_evaluation(self.trainer.run_folder, "output_dir").get("history", [])
-                self.history = [entry for entry in earlier if entry["step"] <= state.global_step]
+                self.history = read_evaluation(self.trainer.run_folder, "output_dir").get("history", [])
             except DamagedFile as error:
                 logger.warning("The scores of earlier evaluations are lost: %s", error)
+        self.history = [entry for entry in self.history if entry["step"] <= state.global_step]
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if state.is_world_process_zero:
@@ -165,8 +166,9 @@ class PIRCallback(TrainerCallback):
     ):
         # With several sets of rows, `evaluate` is called for each; the benchmarks score them all at once.
         at_once = [benchmark for benchmark in self.benchmarks if not benchmark.at_end]
-        if at_once and self._evaluated_at != state.global_step:
-            self._evaluate(state, at_once)
+        step = state.global_step if self._ended_with is None else self._ended_with
+        if at_once and self._evaluated_at != step:
+            self._evaluate(state, at_once, step=step)
             self._write()
         if metrics is not None and "pir" in self._evaluation:
             metrics["eval_pir"] = self._evaluation["pir"]["value"]
@@ -176,10 +178,11 @@ class PIRCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         seconds = self._train_seconds()
         try:
-            if self._evaluated_at != state.global_step or args.load_best_model_at_end:  # it may be an earlier model
-                self._evaluate(state, self.benchmarks)
+            self._ended_with = step_of_model(args, state)
+            if self._evaluated_at != self._ended_with:
+                self._evaluate(state, self.benchmarks, step=self._ended_with)
             elif remaining := [benchmark for benchmark in self.benchmarks if benchmark.at_end]:
-                self._evaluate(state, remaining, anew=False)
+                self._evaluate(state, remaining, anew=False, step=self._ended_with)
         except Exception:
             logger.error("The evaluation failed; the trained model is saved in %s.", self.trainer.run_folder)
             self.trainer.save_model(str(self.trainer.run_folder))
@@ -190,8 +193,8 @@ class PIRCallback(TrainerCallback):
         self._write()
         both = [self._evaluation["trained"]], [(self.baseline or {}).get("trained") or {}]
         names = [name for name in TRAINED if name != "updates" and not (name == "epochs" and args.max_steps > 0)]
-        found = [difference(name, *(recorded(run, name) for run in both)) for name in names]
-        if differing := ", ".join(filter(None, found)):
+        named = [difference(name, *(recorded(run, name) for run in both)) for name in names]
+        if differing := ", ".join(filter(None, named)):
             logger.warning("Trained otherwise than `baseline_dir`, not only on other rows: %s.", differing)
 
     def _train_seconds(self) -> float | None:
@@ -200,12 +203,17 @@ class PIRCallback(TrainerCallback):
         now = time.perf_counter() - self._started - evaluating
         return None if self._seconds_before is None else self._seconds_before + now
 
-    def _evaluate(self, state: TrainerState, benchmarks: list[Benchmark], anew: bool = True) -> None:
-        """Run these benchmarks; with `anew=False`, in addition to those already run at this step."""
+    def _evaluate(
+        self, state: TrainerState, benchmarks: list[Benchmark], anew: bool = True, step: int | None = None
+    ) -> None:
+        """
+        Run these benchmarks on the model of a step, by default the present one; with `anew=False`, in addition to
+        those already run at it.
+        """
         trainer = self.trainer
         if anew:
             self._settings, self._unscorable, self._failed = {}, {}, {}
-        self._evaluated_at = state.global_step
+        self._evaluated_at = step = state.global_step if step is None else step
         new: dict[str, Setting] = {}
         if benchmarks and self._ranks_agree and not _hold_same_weights(trainer):
             self._ranks_agree = False
@@ -213,7 +221,7 @@ class PIRCallback(TrainerCallback):
                 logger.error(
                     "Step %s: the ranks hold different weights, so gradients were not averaged across them. The model "
                     "that is evaluated and saved is not the one you asked for.",
-                    state.global_step,
+                    step,
                 )
         with preserved(trainer.model):
             for benchmark in benchmarks:
@@ -227,8 +235,7 @@ class PIRCallback(TrainerCallback):
                 self._unscorable |= {before + why: rows for why, rows in ctx.account.rows("unscorable").items()}
         settings = self._settings = self._settings | new
         scores = {f"benchmark/{name}": setting.score for name, setting in settings.items()}
-        self.history = [entry for entry in self.history if entry["step"] != state.global_step]
-        self.history.append({"step": state.global_step, "epoch": state.epoch} | scores)
+        self.history = entered(self.history, {"step": step, "epoch": state.epoch} | scores)
         logs = {f"benchmark/{name}": setting.score for name, setting in new.items()}
         if getattr(trainer, "selection", None) is None:  # evaluated before selecting: the run has not begun
             trainer.log(logs)

@@ -60,7 +60,6 @@ class CompareArguments:
     count_by: str | None = field(
         default=None, metadata={"help": "Column of the candidates by which the report counts the rows kept."}
     )
-
     hub_report_id: str | None = field(
         default=None,
         metadata={"help": "Space on the Hub (`user/name`) to push the page of the report to; private if it is new."},
@@ -68,11 +67,12 @@ class CompareArguments:
 
     def __post_init__(self):
         check_declared(self)
-        if isinstance(self.method_kwargs, str):
-            try:
-                self.method_kwargs = json.loads(self.method_kwargs)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"`method_kwargs={self.method_kwargs!r}` is not JSON: {error}.") from error
+        for option in ("method_kwargs", "method_budgets"):
+            if isinstance(text := getattr(self, option), str):
+                try:
+                    setattr(self, option, json.loads(text))
+                except json.JSONDecodeError as error:
+                    raise ValueError(f"`{option}={text!r}` is not JSON: {error}.") from error
         self._read_method_budgets()
         given = self.method_kwargs or {}
         if not (isinstance(given, dict) and all(isinstance(kwargs, dict) for kwargs in given.values())):
@@ -87,11 +87,6 @@ class CompareArguments:
             load_selector(name, kwargs)  # also for a method that is not compared this time
 
     def _read_method_budgets(self) -> None:
-        if isinstance(self.method_budgets, str):
-            try:
-                self.method_budgets = json.loads(self.method_budgets)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"`method_budgets={self.method_budgets!r}` is not JSON: {error}.") from error
         given, read = self.method_budgets or {}, {}
         if not isinstance(given, dict):
             raise ValueError(f"`method_budgets` must map methods to budgets, got {given!r}.")

@@ -198,13 +198,21 @@ class Forecast:
     def _disk(self, rates: Rates, scored: int) -> list[str]:
         args = self.recipe.args
         # A checkpoint has the two moments of AdamW beside the weights.
-        checkpoints = 0 if args.save_strategy == "no" else (args.save_total_limit or math.ceil(args.num_train_epochs))
-        largest = 3 * rates.saved_bytes * checkpoints * bool(self.trained_rows)
+        largest = 3 * rates.saved_bytes * max(map(self._checkpoints, self.trained_rows), default=0)
         needed = rates.saved_bytes * self.models_kept + largest * max(1, self.models_kept) + 52 * scored
         folder = next(path for path in Path(args.output_dir).absolute().parents if path.is_dir())
         free = in_bytes(shutil.disk_usage(folder).free)
         return [f"disk: about {in_bytes(needed)} for models, checkpoints and scores; {free} "
                 "are free"]  # fmt: skip
+
+    def _checkpoints(self, rows: int) -> int:
+        """Checkpoints of one training that stay, at most."""
+        args, updates = self.recipe.args, self._updates(rows)
+        if args.save_strategy == "no":
+            return 0
+        by_steps = args.save_steps if args.save_steps >= 1 else math.ceil(args.save_steps * updates)
+        every = by_steps if args.save_strategy == "steps" else rows / self._batch()
+        return min(math.ceil(updates / every), args.save_total_limit or updates)  # the last step has one in any case
 
     def _memory(self, rates: Rates) -> str:
         training = f"{in_bytes(rates.training_bytes)} to train" if self.trained_rows else ""

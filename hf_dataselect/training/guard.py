@@ -20,6 +20,7 @@ from ..evaluation.guard import HARMED, HELPED, LEVEL, Change, change_of
 from ..features.image_loss import held_out_loss
 from ..policy import Guarded
 from ..runs.files import GUARD, plain, write
+from .trained import entered, step_of_model
 
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class GuardCallback(TrainerCallback):
         self._unscorable: dict[str, dict[str, int]] = {}
         self._history: list[dict[str, Any]] = []
         self._measured_at: int | None = None
+        self._ended_with: int | None = None
 
     @property
     def harmed(self) -> list[str]:
@@ -73,7 +75,8 @@ class GuardCallback(TrainerCallback):
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if not self.sets:
             return
-        self._measured_at, rows = None, {name: records.content_hash() for name, records in self.sets.items()}
+        self._measured_at = self._ended_with = None
+        rows = {name: records.content_hash() for name, records in self.sets.items()}
         if state.global_step:
             self._go_on(state.stateful_callbacks.get(_KEY), rows)
         else:
@@ -112,9 +115,10 @@ class GuardCallback(TrainerCallback):
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         # With several sets of evaluation rows, `evaluate` is called for each; before training, there is nothing yet.
-        if not self._before or self._measured_at == state.global_step:
+        step = state.global_step if self._ended_with is None else self._ended_with
+        if not self._before or self._measured_at == step:
             return
-        self._measure(state)
+        self._measure(state, step)
         online = getattr(self.trainer, "online", None)
         if online is not None:
             seen = {name: Guarded(one.change, one.verdict == HARMED) for name, one in self.changes.items()}
@@ -123,9 +127,10 @@ class GuardCallback(TrainerCallback):
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
         if not self.sets:
             return
-        if self._measured_at != state.global_step or args.load_best_model_at_end:  # it may be an earlier model
+        self._ended_with = step_of_model(args, state)
+        if self._measured_at != self._ended_with:
             started = time.perf_counter()
-            self._measure(state)
+            self._measure(state, self._ended_with)
             self.trainer.evaluation_seconds += time.perf_counter() - started
         for name, one in self.changes.items() if state.is_world_process_zero else ():
             said = "%s is %s by training: loss %+.2f %% (one-sided 95 %% bounds %+.2f and %+.2f %%)."
@@ -145,12 +150,12 @@ class GuardCallback(TrainerCallback):
                     self._unscorable[name] = {reason: len(rows) for reason, rows in reasons.items()}
         return losses
 
-    def _measure(self, state: TrainerState) -> None:
-        losses, self._measured_at = self._losses(), state.global_step
+    def _measure(self, state: TrainerState, step: int) -> None:
+        losses, self._measured_at = self._losses(), step
         self.changes = {name: change_of(self._before[name], now, self.harm) for name, now in losses.items()}
-        entry = {"step": state.global_step, "epoch": state.epoch}
+        entry: dict[str, Any] = {"step": step, "epoch": state.epoch}
         entry["domains"] = {name: plain(dataclasses.asdict(one)) for name, one in self.changes.items()}
-        self._history[:] = [*(one for one in self._history if one["step"] != state.global_step), entry]
+        self._history[:] = entered(self._history, entry)  # the list is that of the state, too
         logs: dict[str, float] = {}
         for name, one in self.changes.items():
             numbers = {"loss": one.loss, "change": one.change, "verdict": {HELPED: 1, HARMED: -1}.get(one.verdict, 0)}

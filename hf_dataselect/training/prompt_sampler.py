@@ -110,11 +110,6 @@ class PromptSampler(Sampler[int], Checkpointed):
                     yield from [row] * self.num_generations
         self._picked = []
 
-    @property
-    def pass_rates(self) -> np.ndarray:
-        """Mean of each prompt's posterior, float64 `(n,)`."""
-        return self.alpha / (self.alpha + self.beta)
-
     def pick(self, candidates: np.ndarray) -> np.ndarray:
         """The `batch_size` candidates whose rate, drawn from the posterior, is nearest to `target`."""
         drawn = self._random.beta(self.alpha[candidates], self.beta[candidates])

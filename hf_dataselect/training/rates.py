@@ -117,10 +117,10 @@ def _generate(model: Any, rows: TokenRows) -> None:
 def _seconds(rows: TokenRows, work: Callable[[TokenRows], Any]) -> float:
     """The shortest of up to three calls, of one where a call takes long; one row warms up."""
     _once(lambda: work(rows.select(range(1))))
-    found: list[float] = []
-    while len(found) < 3 and sum(found) < LONG:
-        found.append(_once(lambda: work(rows)))
-    return min(found)
+    timed: list[float] = []
+    while len(timed) < 3 and sum(timed) < LONG:
+        timed.append(_once(lambda: work(rows)))
+    return min(timed)
 
 
 def _once(work: Callable[[], Any]) -> float:

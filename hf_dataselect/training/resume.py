@@ -39,6 +39,7 @@ _WARNED |= {"tf32", "dtype", "load_in_8bit", "load_in_4bit", "bnb_4bit_quant_typ
 _WARNED |= {"model_init_kwargs", "attn_implementation", "use_liger_kernel", "use_cpu", "deepspeed", "fsdp"}
 _WARNED |= {"fsdp_config", "optim", "full_determinism", "model_name_or_path", "model_revision", "data_seed"}
 _WARNED |= {"accelerator_config", "parallelism_config", "eos_token", "pad_token", "guard_dataset"}
+_WARNED |= {"dataloader_drop_last"}
 #: What is compared of an adapter given as an object, which no recipe names.
 _ADAPTER = ("peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "bias", "use_rslora")
 _ADAPTER += ("use_dora", "rank_pattern", "alpha_pattern", "layers_to_transform")
@@ -215,5 +216,5 @@ def _check_adapter(model: Any, checkpoint: Path) -> None:
 
 
 def _described(adapter: dict[str, Any]) -> dict[str, Any]:
-    found = {name: plain(adapter[name]) for name in _ADAPTER if name in adapter}
-    return {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in found.items()}
+    options = {name: plain(adapter[name]) for name in _ADAPTER if name in adapter}
+    return {name: sorted(value, key=str) if isinstance(value, list) else value for name, value in options.items()}

@@ -80,8 +80,8 @@ def with_rollouts(
             [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
         ]
         given = {name: [value for value in values for _ in range(rollouts)] for name, values in batch.items()}
-        found = reward(prompts=given.pop("prompt"), completions=completions, **given)
-        return {column: [found[i : i + rollouts] for i in range(0, len(found), rollouts)]}
+        rated = reward(prompts=given.pop("prompt"), completions=completions, **given)
+        return {column: [rated[i : i + rollouts] for i in range(0, len(rated), rollouts)]}
 
     with preserved(generate.model):
         return dataset.map(

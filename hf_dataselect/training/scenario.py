@@ -177,9 +177,9 @@ def _sources(given: Any, option: str, places: Mapping[str, Any]) -> list[Source]
     if not isinstance(given, list) or not all(isinstance(item, dict) for item in given):
         raise ValueError(f"`{option}` must be a list of mappings such as {{dataset: ..., rows: 100}}, got {given!r}.")
     checks = Checks()
-    found = [checks(lambda item=item: located(_made(Source, item, option), places)) for item in given]
+    sources = [checks(lambda item=item: located(_made(Source, item, option), places)) for item in given]
     checks.finish()
-    return found
+    return sources
 
 
 def drawn_rows(scenario: Scenario) -> dict[str, list[Row]]:
@@ -190,15 +190,15 @@ def drawn_rows(scenario: Scenario) -> dict[str, list[Row]]:
         `ValueError`: a source that can't be read or is too small; all of them at once.
     """
     seed, checks, taken = scenario.pool_seed, Checks(), set()
-    found = {name: checks(draw, sources, seed, taken) for name, sources in scenario.held_out.items()}
-    found["target"] = checks(draw, scenario.target, seed, taken)
-    found["pool"] = checks(draw, scenario.pool, seed, taken)
+    drawn = {name: checks(draw, sources, seed, taken) for name, sources in scenario.held_out.items()}
+    drawn["target"] = checks(draw, scenario.target, seed, taken)
+    drawn["pool"] = checks(draw, scenario.pool, seed, taken)
     checks.finish()
     if scenario.corrupt:
-        found["pool"] = corrupt(found["pool"], scenario.corrupt, seed)
+        drawn["pool"] = corrupt(drawn["pool"], scenario.corrupt, seed)
     if scenario.duplicate:
-        found["pool"] = add_near_duplicates(found["pool"], scenario.duplicate, seed)
-    return {name: mixed(rows, seed) for name, rows in found.items() if rows}
+        drawn["pool"] = add_near_duplicates(drawn["pool"], scenario.duplicate, seed)
+    return {name: mixed(rows, seed) for name, rows in drawn.items() if rows}
 
 
 def make_rows(scenario: Scenario, folder: Path) -> dict[str, Path]:

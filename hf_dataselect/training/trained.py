@@ -66,6 +66,19 @@ class TrainedCallback(TrainerCallback):
         } | {name: _also(self._before.get(name, now[name]), now[name]) for name in SETTINGS}
 
 
+def step_of_model(args: TrainingArguments, state: TrainerState) -> int:
+    """The step of the model that training ends with, which may be an earlier one by `load_best_model_at_end`."""
+    best = state.best_global_step if args.load_best_model_at_end and state.best_model_checkpoint else None
+    return state.global_step if best is None else best
+
+
+def entered(history: list[dict], entry: dict) -> list[dict]:
+    """Evaluations by their steps, with another one, in place of that of the same step, whose epoch it keeps."""
+    earlier = next((one for one in history if one["step"] == entry["step"]), entry)
+    others = [one for one in history if one["step"] != entry["step"]]
+    return sorted([*others, entry | {"epoch": earlier["epoch"]}], key=lambda one: one["step"])
+
+
 def _also(before: Any, now: Any) -> Any:
     """The value of a setting, or all that a resumed run had, in order."""
     values = before if isinstance(before, list) else [before]

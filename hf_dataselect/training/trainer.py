@@ -47,7 +47,8 @@ from .inputs import as_config, load_processing_class_of, prepare_benchmarks, rea
 from .online.trainer import OnlineTrainer
 from .resume import begin, checkpoint_to_resume, forget_evaluation, resume_run
 from .trained import TrainedCallback
-from .trials import plan_trials, with_trials
+from .trial_plan import plan_trials
+from .trials import with_trials
 
 
 logger = logging.getLogger(__name__)

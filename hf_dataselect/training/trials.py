@@ -24,7 +24,6 @@ from ..selectors.auto import LEAST
 from .entries import Entry
 from .trained_losses import TrainedLosses
 from .trial_plan import TrialPlan
-from .trial_plan import plan_trials as plan_trials
 
 
 logger = logging.getLogger(__name__)
@@ -186,7 +185,7 @@ class Trials:
         Train on a method's rows once more: on others of these, or with another seed if a subset is all of them.
         Whether it can be compared; else it is left out.
         """
-        tried, found = len(self.tops.get(name, [])), []
+        tried, new = len(self.tops.get(name, [])), []
         tops = [np.intersect1d(chosen.indices, self._usable) for chosen in self._chosen[name]]
         if (fewest := min(map(len, tops))) < self.size:
             return self._leave_out(name, f"it has {fewest} rows to train on, fewer than the {self.size} of a subset")
@@ -198,10 +197,10 @@ class Trials:
             else:
                 seed += tried
             try:
-                found.append(self._train(top, seed, f"Rows of {name}, {tried + 1}").losses)
+                new.append(self._train(top, seed, f"Rows of {name}, {tried + 1}").losses)
             except TrainingDiverged:
                 return self._leave_out(name, DIVERGED)
-        losses = found[0] if len(found) == 1 else np.where(self._halves[1], *found)
+        losses = new[0] if len(new) == 1 else np.where(self._halves[1], *new)
         if not np.isfinite(losses[..., np.isfinite(self.random).all(0)]).all():
             return self._leave_out(name, DIVERGED)
         self.tops.setdefault(name, []).append(losses)

@@ -1,13 +1,17 @@
 """`hf-dataselect cache` on what a selection leaves."""
 
 import os
+import re
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
 
+import hf_dataselect
 from hf_dataselect.cli.main import main
-from hf_dataselect.engines.store.contents import entries
+from hf_dataselect.engines.forward.wants import TOKENS
+from hf_dataselect.engines.store.contents import ENGINES, entries
 from hf_dataselect.engines.store.replies import Reply, ReplyStore
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.perplexity import Perplexity
@@ -59,7 +63,7 @@ def test_options_of_cache_clean_say_what_goes_and_replies_go_only_by_name(folder
         assert "a run is writing to it" in said(capsys, *given, "--older_than", "2") and kinds(folder) == before
     assert "removed 1 entry," in said(capsys, *given, "--older_than", "2")
     assert kinds(folder) == ["embedding", "model", "replies"]
-    assert "did you mean 'embedding'" in said(capsys, *given, "--kind", "embeddings") and len(kinds(folder)) == 3
+    assert "holds none of gradients" in said(capsys, *given, "--kind", "gradients") and len(kinds(folder)) == 3
     said(capsys, *given, "--all")
     said(capsys, *given, "--kind", "replies")
     assert kinds(folder) == ["model"] and (folder / "mine" / "namespace.json").exists()
@@ -71,6 +75,7 @@ def test_options_of_cache_clean_say_what_goes_and_replies_go_only_by_name(folder
         (["clean"], "say what may go"),
         (["list", "--all"], "`list` removes nothing"),
         (["clean", "--older_than", "-1"], "must be 0 days or more"),
+        (["clean", "--kind", "replies", "embeddings"], "`--kind embeddings`: there is no such kind; did you mean 'em"),
         (["purge"], "invalid choice: 'purge'"),
     ],
 )
@@ -79,6 +84,13 @@ def test_wrong_options_remove_nothing(folder, capsys, argv, message):
     with pytest.raises(SystemExit):
         main(["cache", *argv, "--cache_dir", str(folder)])
     assert message in capsys.readouterr().err and kinds(folder) == before
+
+
+def test_every_engine_that_names_what_it_keeps_is_a_kind():
+    """`shared_pass` names what its methods want."""
+    code = [path.read_text(encoding="utf-8") for path in Path(hf_dataselect.__file__).parent.rglob("*.py")]
+    named = {name for text in code for name in re.findall(r'"engine": "([^"]+)"', text)}
+    assert named | TOKENS == ENGINES
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path, capsys):

@@ -1,7 +1,6 @@
 """Help, recipes by name, options of mappings, forecasts: what answers at once, and before anything is trained."""
 
 import dataclasses
-import json
 import re
 import subprocess
 import sys
@@ -9,13 +8,11 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-import yaml
 
 from hf_dataselect.cli.main import COMMANDS, main
 from hf_dataselect.cli.parsers import OF_TRL, PARSERS, RECIPE_COMMANDS, help_of
 from hf_dataselect.compat.bitsandbytes import bitsandbytes_later
 from hf_dataselect.data.load import load_rows
-from hf_dataselect.data.records import Records
 from hf_dataselect.declared import card_of, method_names, options_of
 from hf_dataselect.errors import Checks
 from hf_dataselect.evaluation.benchmark import benchmark_class, benchmark_kinds, load_benchmarks
@@ -25,9 +22,7 @@ from hf_dataselect.parsing import parse_options
 from hf_dataselect.recipe_files import FOLDER, recipe_file, recipe_names
 from hf_dataselect.registry import load_selector, selector_class
 from hf_dataselect.training.config import DataSelectingConfig
-from hf_dataselect.training.forecast import Forecast
 from hf_dataselect.training.recipe import parse_recipe
-from tests.rows import alpaca
 from tests.tiny_training import write_recipe
 
 
@@ -223,59 +218,6 @@ def test_the_docs_have_the_options_of_every_kind_of_benchmark():
         for name, default in defaults.items():
             if isinstance(default, (int, str)) and default and len(str(default)) < 20:
                 assert f"| `{name}` | `{default}` |".lower() in table.lower(), (kind, name)
-
-
-@pytest.mark.parametrize("command", ["select", "train"])
-def test_a_dry_run_says_what_the_run_then_costs(recipe, tmp_path, capsys, command):
-    again = ["--selection_schedule.every", "2", "--max_steps", "5"] if command == "train" else []
-    again += ["--guard_dataset.a", str(tmp_path / "rows.jsonl")] if again else []  # 24 rows, twice
-    main([command, "--config", str(recipe), *again, "--dry_run"])
-    said, passes = capsys.readouterr().out, 3 * 48 + 2 * 24 if again else 48  # after steps 2 and 4, too
-    assert not (tmp_path / "run").exists()
-    assert (
-        "rows: 24 candidates" in said and f"forward passes over a row: {passes}\n" in said and "rows kept: 6" in said
-    )
-    assert ("trainings: 1, of 6 rows" in said) == (command == "train") and "time: about" in said and "memory: " in said
-    if command == "select":
-        main(["select", "--config", str(recipe)])
-        done = json.loads((tmp_path / "run" / "selection.json").read_text())["passes"]
-        assert done["forward_rows"] == 48
-
-
-def test_a_dry_run_counts_the_scoring_before_training_of_a_policy(recipe):
-    argv = ["--config", str(recipe), "--selection_policy", "tail_drop"]
-    forecast = Forecast(parse_recipe(argv), None, 24)
-    forecast.train(load_selector("random"), 6)
-    assert (forecast.trained_rows, +forecast.passes) == ([6], {"forward_rows": 6})
-
-
-def test_a_dry_run_of_a_comparison_and_of_an_audit_counts_all_trainings(recipe, tmp_path, capsys):
-    content = yaml.safe_load(recipe.read_text(encoding="utf-8"))
-    single = ("selection_method", "selection_kwargs", "selection_budget")
-    recipe.write_text(yaml.safe_dump({k: v for k, v in content.items() if k not in single}), encoding="utf-8")
-    given = ["--methods", "perplexity", "--budgets", "0.25", "9", "--seeds", "0", "1", "--max_steps", "-1"]
-    main(["compare", "--config", str(recipe), *given, "--num_train_epochs", "1", "--dry_run"])
-    said = capsys.readouterr().out
-    assert "runs: 10, of which 0 are finished" in said and "trainings: 10, of 6 to 24 rows" in said
-    assert "forward passes over a row: 24\n" in said  # one pass serves budgets and seeds
-    main(
-        ["audit", "--config", str(recipe), "--methods", "length", "--subsets", "9", "--subset_rows", "5", "--dry_run"]
-    )
-    said = capsys.readouterr().out
-    assert re.search(r"trainings: 1[12], of 5 rows", said) and not (tmp_path / "run").exists()
-
-
-def test_forecasts_name_the_passes_that_are_booked():
-    records = Records(alpaca(12))
-    for name in method_names():
-        try:
-            selector = load_selector(name)
-        except (ValueError, ImportError, TypeError):
-            continue  # options without defaults
-        found = selector.forecast(len(records), 4, 3)
-        assert all(isinstance(number, int) and number > 0 for number in found.values()), name
-        runs = selector.card.features == "model-oriented" and name != "pass_rate"  # whose rollouts are in the rows
-        assert bool(found) == bool(runs or selector.needs() & {"model", "judge"}), name
 
 
 def test_env_tells_versions_and_no_secrets(capsys, monkeypatch):

@@ -15,8 +15,8 @@ from hf_dataselect.training.compare_arguments import CompareArguments
 from hf_dataselect.training.comparison import plan
 from hf_dataselect.training.recipe import parse_recipe
 from hf_dataselect.training.trainer import DataSelectingTrainer
-from tests.evaluation.report.test_report import make_run, tables
 from tests.processes import run, start_ranks
+from tests.reported_runs import make_run, tables
 from tests.run_folders import as_earlier_version
 from tests.tiny_training import write_recipe
 

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from benchmarks.nuggets import one_shot_loss
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.likelihood import likelihood
-from hf_dataselect.engines.forward.one_shot import one_shot_loss, one_shot_losses
+from hf_dataselect.engines.forward.one_shot import one_shot_losses
 from hf_dataselect.engines.forward.seq2seq import yes_probability
 from hf_dataselect.engines.gradients.collect import gradients
 from hf_dataselect.engines.gradients.projection import Projection

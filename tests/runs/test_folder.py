@@ -27,7 +27,7 @@ from hf_dataselect.runs.folder import (
     write_settings,
 )
 from tests.evaluation.judging.test_win_rate import Scripted
-from tests.evaluation.report.test_report import answered, make_run
+from tests.reported_runs import answered, make_run
 from tests.run_folders import as_earlier_version, flipped
 
 

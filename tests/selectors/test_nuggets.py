@@ -14,12 +14,13 @@ from peft import LoraConfig
 from sklearn.cluster import KMeans
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks.nuggets import one_shot_loss
 from hf_dataselect.context import Context
 from hf_dataselect.data.encoding import encode
 from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward import one_shot
 from hf_dataselect.engines.forward.likelihood import likelihood
-from hf_dataselect.engines.forward.one_shot import of_like_length, one_shot_loss
+from hf_dataselect.engines.forward.one_shot import of_like_length
 from hf_dataselect.engines.runtime.account import Account
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows

@@ -108,6 +108,24 @@ def test_tasks_have_mass_by_their_weights():
     assert "shares" not in TSDS().featurize(Records(rows), context(rows.select([3, 7])))
 
 
+def test_what_of_several_tasks_or_subtasks_is_left_unserved_is_told():
+    rows = alpaca(60)
+    tasks = {"few": {"dataset": rows.select([3]), "weight": 1e6}, "many": rows.select([7, 8])}
+    ctx = dataclasses.replace(context(rows), target=load_target(tasks, Records(rows)))
+    features = TSDS().featurize(Records(rows), ctx)
+    nearest = features["rows"][:, 0].tolist()
+    assert nearest == [3, 7, 8], "a row is nearest to itself"
+    for chosen, said in (([3], "1 of 2: many"), ([8, 3], "none"), ([20, 7], "1 of 2: few")):
+        TSDS().describe(np.array(chosen), None, Records(rows), features, ctx)
+        assert ctx.account.figures["left unserved"] == said
+    found = select(rows, TSDS(draw=False), 2, ctx)
+    missing = [name for name, own in (("few", {3}), ("many", {7, 8})) if not own & {*found.indices.tolist()}]
+    assert missing and found.facts["figures"]["left unserved"] == f"{len(missing)} of 2: {', '.join(missing)}"
+    grouped = rows.select([3, 7, 8]).add_column("subtask", ["x", "y", "y"])
+    assert "left unserved" in select(rows, TSDS(), 2, context(grouped)).facts["figures"]
+    assert "left unserved" not in select(rows, TSDS(), 2, context(rows.select([3, 7]))).facts["figures"]
+
+
 def test_copies_share_what_one_row_gets():
     vectors = np.array([[0, 0], [0, 0], [0, 0], [3, 0], [0, 3]], np.float32)
     density = densities(vectors, 0.75, 5)

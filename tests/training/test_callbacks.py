@@ -213,12 +213,21 @@ def test_a_prompt_too_long_to_answer_is_counted_and_loses_nothing(tmp_path):
 def test_the_best_model_is_the_one_that_is_scored(tmp_path):
     options = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 1}
     best = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "greater_is_better": True}
+    best |= {"guard_dataset": {"a": alpaca(10, seed=8)}}
     trainer = tiny_trainer(tmp_path, eval_dataset=alpaca(4, seed=7), **options, **best)
     trainer.train()
-    history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
-    final = json.loads((tmp_path / "run" / "eval.json").read_text())["settings"]["answer_loss"]["score"]
+    written, guarded = (json.loads((tmp_path / "run" / name).read_text()) for name in ("eval.json", "guard.json"))
+    final, history = written["settings"]["answer_loss"]["score"], written["history"]
     losses = [entry["benchmark/answer_loss"] for entry in history]
     assert trainer.state.best_model_checkpoint.endswith("checkpoint-1") and final == pytest.approx(losses[0], rel=1e-5)
+    assert [(entry["step"], round(12 * entry["epoch"])) for entry in history] == [(1, 1), (2, 2), (3, 3)]
+    assert losses == pytest.approx(entries(trainer, "benchmark/answer_loss")[:3]), "the last step keeps its own score"
+    trainer.evaluate()  # by hand: still the best model
+    assert json.loads((tmp_path / "run" / "eval.json").read_text())["history"] == history
+    assert json.loads((tmp_path / "run" / "guard.json").read_text())["history"] == guarded["history"]
+    at_the_end = guarded["domains"]["a"]["change"]
+    changes = [entry["domains"]["a"]["change"] for entry in guarded["history"]]
+    assert len(changes) == 3 and at_the_end == pytest.approx(changes[0], rel=1e-4) != pytest.approx(changes[2])
 
 
 def test_the_best_model_can_be_the_one_with_the_highest_pir(tmp_path, baseline):
@@ -261,3 +270,7 @@ def test_the_history_goes_on_after_a_resume(tmp_path):
     resumed.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
     history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
     assert [entry["step"] for entry in history] == [1, 2, 3]
+    resumed.args.max_steps = 1
+    resumed.train()
+    history = json.loads((tmp_path / "run" / "eval.json").read_text())["history"]
+    assert [entry["step"] for entry in history] == [1], "a training anew has a history of its own"

@@ -127,12 +127,13 @@ def test_a_run_goes_on_from_the_whole_one_for_longer_and_its_recipe_says_so(copi
         "remove_unused_columns": False,
     }
     free |= {"liger_kernel_config": {}, "lr_scheduler_kwargs": {}, "local_rank": 0, "logging_steps": 2}
-    resumed = trainer(copied, max_steps=5, max_length=100, data_seed=42, **free)
+    resumed = trainer(copied, max_steps=5, max_length=100, data_seed=42, dataloader_drop_last=True, **free)
     resumed.recipe["model_name_or_path"] = "moved"
     resumed.train(resume_from_checkpoint=True)
     assert resumed.state.global_step == 5 and run_id(copied / "run") == before
     warned = next(line for line in caplog.messages if line.startswith("Resumed with other options than before: "))
-    assert warned.count("(then") == 3 and "`max_length` (then 128, now 100)" in warned
+    assert warned.count("(then") == 4 and "`max_length` (then 128, now 100)" in warned
+    assert "`dataloader_drop_last` (then 'the default', now True)" in warned
     assert "now 'moved'" in warned and "`data_seed` (then 'the default', now 42)" in warned
     assert read_recipe(copied / "run")["max_steps"] == 5 and read_recipe(copied / "run")["max_length"] == 100
     assert seconds_at(copied / "run" / "checkpoint-5") > seconds

@@ -12,7 +12,7 @@ from hf_dataselect.evaluation.comparison.comparison import add_wins, compare_run
 from hf_dataselect.evaluation.judging.win_rate import asked_about, at_most
 from hf_dataselect.training.judge_calls import judge_total
 from tests.evaluation.judging.test_win_rate import Scripted
-from tests.evaluation.report.test_report import answered, make_run
+from tests.reported_runs import answered, make_run
 
 
 def logged(caplog) -> list[str]:

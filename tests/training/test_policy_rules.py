@@ -12,9 +12,7 @@ from hf_dataselect.policies.loss_weight import weights_of
 from hf_dataselect.policies.self_paced import SelfPaced
 from hf_dataselect.policies.tail_drop import TailDrop
 from hf_dataselect.policy import Guarded, Seen
-from tests.online import (
-    sources,
-)
+from tests.online import sources
 from tests.shared_data import golden
 from tests.tiny_training import tiny_trainer
 from tests.training.test_online import by_row

@@ -9,7 +9,6 @@ caller can decide early to score no more tasks of an exemplar.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,15 +31,6 @@ VERSION = 1
 PADDING = {"cpu": 0.1}
 #: Losses that are in memory at a time.
 LOSSES = 2**22
-
-
-def one_shot_loss(
-    model: nn.Module, exemplars: TokenRows, tasks: TokenRows, runtime: Runtime, **options: Any
-) -> np.ndarray:
-    """[`one_shot_losses`] of all exemplars in memory, float64 `(exemplars, tasks)`; NaN for those not among `rows`."""
-    loss = np.full((len(exemplars), len(tasks)), np.nan)
-    one_shot_losses(model, exemplars, tasks, runtime, loss.__setitem__, **options)
-    return loss
 
 
 def one_shot_losses(

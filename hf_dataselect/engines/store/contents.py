@@ -24,6 +24,11 @@ FILES = {
     "replies": "judge/responses.jsonl",
     "model": "models/*.json",
 }
+#: Engines that name the folders of their rows. What an earlier version or a method of one's own names is not here.
+ENGINES = frozenset(
+    {"embedding", "gradients", "likelihood", "nearest distance", "next_token", "noisy losses", "one-shot", "reward"}
+    | {"token losses", "token ranks", "tuned loss", "yes or no"}
+)
 #: Kinds that are only removed if they are named: a judge was paid for its replies, and the others take no room.
 KEPT = frozenset({"replies", "model"})
 

@@ -45,7 +45,7 @@ class Scored:
 @dataclass
 class Finding:
     """
-    What is found of a selector.
+    What an audit says of a selector.
 
     Args:
         name (`str`):
@@ -152,7 +152,7 @@ def audit(
                 one.about,
             )
         )
-    findings.sort(key=lambda found: -np.nan_to_num(found.prediction.lds.value, nan=-math.inf))
+    findings.sort(key=lambda finding: -np.nan_to_num(finding.prediction.lds.value, nan=-math.inf))
     means = random.mean(1)
     return Audit(
         findings,

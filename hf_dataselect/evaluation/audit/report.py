@@ -32,8 +32,8 @@ def sections(audit: Audit, about: dict[str, Any]) -> list[Section]:
         f"({seeds}); evaluated on {audit.rows} held-out rows. Mean held-out loss: {audit.untrained:.4f} "
         f"untrained, {audit.trained:.4f} after training on a random subset (standard deviation between subsets "
         f"{audit.spread:.4f}).",
-        _named(audit, "Scores predict what training on rows does", lambda found: found.prediction.lds),
-        _named(audit, "Top rows lower the held-out loss more than random ones", lambda found: found.gain),
+        _named(audit, "Scores predict what training on rows does", lambda finding: finding.prediction.lds),
+        _named(audit, "Top rows lower the held-out loss more than random ones", lambda finding: finding.gain),
         f"Of {len(audit.findings)} intervals of a column, about {0.05 * len(audit.findings):.1f} miss the truth by "
         "chance: confirm what you choose with `compare`, on other held-out rows.",
     ]
@@ -46,7 +46,7 @@ def sections(audit: Audit, about: dict[str, Any]) -> list[Section]:
         text.append(
             f"Left out: {audit.lost_rows} held-out rows and {audit.lost_subsets} subsets without a finite loss."
         )
-    notes = [note for found in audit.findings for note in _notes(found, audit)]
+    notes = [note for finding in audit.findings for note in _notes(finding, audit)]
     notes += [f"`{name}` is left out: {reason}" for name, reason in about["left_out"].items()]
     return [
         Section("Audit", text, _table(audit, about["full_seconds_measured"])),
@@ -56,7 +56,7 @@ def sections(audit: Audit, about: dict[str, Any]) -> list[Section]:
 
 def _named(audit: Audit, claim: str, of: Callable[[Finding], Estimate]) -> str:
     names = {
-        verdict: [f"`{found.name}`" for found in audit.findings if of(found).verdict == verdict]
+        verdict: [f"`{finding.name}`" for finding in audit.findings if of(finding).verdict == verdict]
         for verdict in ("above 0", "below 0")
     }
     said = f"{claim}, beyond chance: {', '.join(names['above 0']) or 'none'}."
@@ -67,11 +67,11 @@ def _table(audit: Audit, known_cost: bool) -> Table:
     head = ["selector", "LDS", "rank correlation, mean loss", "gain over random, nats", "unscored rows", "seconds"]
     head.append("STR" if known_cost else "STR, extrapolated")
     rows = []
-    for found in audit.findings:
-        estimates = found.prediction.lds, found.prediction.mean_loss, found.gain
+    for finding in audit.findings:
+        estimates = finding.prediction.lds, finding.prediction.mean_loss, finding.gain
         cells = [_cell(one, digits) for one, digits in zip(estimates, (2, 2, 4), strict=True)]
-        name = f"{found.name} (control)" if found.name in CONTROLS else found.name
-        rows.append([name, *cells, str(found.unscored), f"{found.seconds:.1f}", number(found.str_ratio)])
+        name = f"{finding.name} (control)" if finding.name in CONTROLS else finding.name
+        rows.append([name, *cells, str(finding.unscored), f"{finding.seconds:.1f}", number(finding.str_ratio)])
     return Table(head, rows)
 
 
@@ -80,17 +80,17 @@ def _cell(one: Estimate, digits: int) -> str:
     return number(one.value, digits) + interval
 
 
-def _notes(found: Finding, audit: Audit) -> list[str]:
+def _notes(finding: Finding, audit: Audit) -> list[str]:
     said = []
-    if found.prediction.lds.verdict == "unknown":
-        few = found.prediction.subsets < audit.subsets
-        why = f"{found.prediction.subsets} subsets have a row with a score" if few else "all subsets score alike"
-        said.append(f"`{found.name}` has no LDS: {why}.")
-    elif found.unscored:
+    if finding.prediction.lds.verdict == "unknown":
+        few = finding.prediction.subsets < audit.subsets
+        why = f"{finding.prediction.subsets} subsets have a row with a score" if few else "all subsets score alike"
+        said.append(f"`{finding.name}` has no LDS: {why}.")
+    elif finding.unscored:
         said.append(
-            f"`{found.name}`: {found.unscored} rows have no score and count as the mean of their subset; "
-            f"{audit.subsets - found.prediction.subsets} subsets have none with a score."
+            f"`{finding.name}`: {finding.unscored} rows have no score and count as the mean of their subset; "
+            f"{audit.subsets - finding.prediction.subsets} subsets have none with a score."
         )
-    if found.kept != audit.subset_rows:
-        said.append(f"`{found.name}`: {found.kept} top rows are trained on, not {audit.subset_rows}.")
+    if finding.kept != audit.subset_rows:
+        said.append(f"`{finding.name}`: {finding.kept} top rows are trained on, not {audit.subset_rows}.")
     return said

@@ -61,6 +61,11 @@ class MTBench(QuestionsBenchmark):
     needs: ClassVar[frozenset[str]] = frozenset({"judge"})
     judge: str | None = field(init=False, default=None)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.judge_tokens < 1:
+            raise ValueError(f"`judge_tokens={self.judge_tokens}` must be at least 1.")
+
     def prepare(self) -> None:
         check_judge(self.judge, self.needs, self.name)
         if self.judge == "self":

@@ -53,7 +53,7 @@ def bootstrap(ratios: list[Ratio], seed: int) -> tuple[np.ndarray, np.ndarray]:
         `tuple`: each ratio, float64 `(ratios, RESAMPLES)`, and their mean, `(RESAMPLES,)`; NaN where a ratio is 0 / 0.
     """
     rng = np.random.default_rng(seed)
-    found = np.zeros((len(ratios), RESAMPLES))
+    drawn = np.zeros((len(ratios), RESAMPLES))
     for rows in dict.fromkeys(ratio.rows for ratio in ratios):
         places = [place for place, ratio in enumerate(ratios) if ratio.rows == rows]
         group = [ratios[place] for place in places]
@@ -68,11 +68,11 @@ def bootstrap(ratios: list[Ratio], seed: int) -> tuple[np.ndarray, np.ndarray]:
                 above, below = (mine, its) if ratio.higher_is_better else (its, mine)
                 with np.errstate(divide="ignore", invalid="ignore"):
                     # Rounded: two copies of a run differ in the order of summation only and must give 1.
-                    found[place, part] = np.round(above / np.where(below < 0, np.nan, below), 12)
+                    drawn[place, part] = np.round(above / np.where(below < 0, np.nan, below), 12)
     freedom = max(1, sum(_freedom(ratios[0])))
     chance = rng.standard_normal(RESAMPLES) * np.sqrt(freedom / rng.chisquare(freedom, RESAMPLES))
-    perturbed = [draws * _perturbation([ratio], chance) for ratio, draws in zip(ratios, found, strict=True)]
-    return np.array(perturbed), found.mean(0) * _perturbation(ratios, chance)
+    perturbed = [draws * _perturbation([ratio], chance) for ratio, draws in zip(ratios, drawn, strict=True)]
+    return np.array(perturbed), drawn.mean(0) * _perturbation(ratios, chance)
 
 
 class _Columns(NamedTuple):

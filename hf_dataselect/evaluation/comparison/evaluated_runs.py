@@ -97,6 +97,8 @@ class Run:
     def training(self) -> dict[str, Any]:
         """The options that must be equal in a fair comparison."""
         options = {name: value for name, value in self.recipe.items() if not name.startswith(FREE)}
+        if not self.recipe.get("selection_policy"):  # which alone follows the guard
+            options = {name: value for name, value in options.items() if not name.startswith("guard_")}
         if self.equal:  # which decides the number of updates
             options = {name: value for name, value in options.items() if name != "max_steps"} | {"equal": self.equal}
         return options

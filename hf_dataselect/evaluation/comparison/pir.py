@@ -231,6 +231,7 @@ def _examples(mine: list[Setting], other: list[Setting]) -> tuple[np.ndarray, np
 
 
 def mean_of(ratios: dict[str, float]) -> float:
+    """Mean of the ratios of settings or test sets; NaN of none."""
     return sum(ratios.values()) / len(ratios) if ratios else math.nan
 
 

@@ -145,11 +145,11 @@ def spread(wanted: Sequence[float], gap: float) -> np.ndarray:
     """The nearest positions, `(n,)`, in the same order and at least `gap` apart."""
     wanted = np.asarray(wanted, np.float64)
     order, steps = np.argsort(wanted, kind="stable"), gap * np.arange(len(wanted))
-    found = np.empty(len(wanted))
+    placed = np.empty(len(wanted))
     if len(wanted):
         places = np.arange(len(wanted))
-        found[order] = IsotonicRegression().fit_transform(places, wanted[order] - steps) + steps
-    return found
+        placed[order] = IsotonicRegression().fit_transform(places, wanted[order] - steps) + steps
+    return placed
 
 
 def label_ends(

@@ -49,8 +49,8 @@ def _settings(names: list[str]) -> str:
     return f"settings: {_names(names, 8)}" if names else ""
 
 
-def _names(found: Iterable[str | None], listed: int = _LISTED) -> str:
-    names = list(dict.fromkeys(str(name) for name in found if name))
+def _names(given: Iterable[str | None], listed: int = _LISTED) -> str:
+    names = list(dict.fromkeys(str(name) for name in given if name))
     return ", ".join(names[:listed]) + (f" and {len(names) - listed} more" if len(names) > listed else "")
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
+from ...engines.store.files import write_atomic
 from ...errors import DamagedFile, printable
 from ...runs.files import EVALUATION
 from ...runs.folder import read_evaluation
@@ -31,7 +32,7 @@ def extend_card(folder: Path, section: str) -> None:
     """
     card = ModelCard.load(folder / CARD)
     card.text = f"{card.text.rstrip()}\n\n{section}"
-    card.save(folder / CARD)
+    write_atomic(folder / CARD, str(card))
     if (folder / EVALUATION).is_file():
         kept = read_evaluation(folder, "output_dir")
         if "train_seconds" in kept:
@@ -63,7 +64,7 @@ def _write(group: Group, run: Run) -> None:
     card.text = f"{before.rstrip()}\n\n{_section(group)}\n{after[1]}{after[2]}"
     card.data.model_name = printable(card.data.get("model_name") or path.parent.resolve().name)
     card.data.eval_results = _results(group, run)
-    card.save(path)
+    write_atomic(path, str(card))
 
 
 def _section(group: Group) -> str:
@@ -111,14 +112,14 @@ def _results(group: Group, run: Run) -> list[EvalResult]:
         if pir is None:
             return []
         ends = {name: float(end) for name, end in (("low", pir.low), ("high", pir.high)) if math.isfinite(end)}
-        found = {"verdict": pir.verdict, **ends, "interval": pir.interval, "runs": len(group.runs)}
-        return result(kind, pir.value, f"PIR ({pir.kind}) against {other}", **found)
+        details = {"verdict": pir.verdict, **ends, "interval": pir.interval, "runs": len(group.runs)}
+        return result(kind, pir.value, f"PIR ({pir.kind}) against {other}", **details)
 
-    found = ratio("pir", group.pir, "the model trained on all rows")
-    found += ratio("pir_control", group.over_control, "the control, trained on as many random rows")
-    found += result("sdf", group.sdf, "SDF: rows kept / candidate rows")
-    found += result("str", group.str_ratio, "STR: selection seconds / training seconds of the baseline")
+    results = ratio("pir", group.pir, "the model trained on all rows")
+    results += ratio("pir_control", group.over_control, "the control, trained on as many random rows")
+    results += result("sdf", group.sdf, "SDF: rows kept / candidate rows")
+    results += result("str", group.str_ratio, "STR: selection seconds / training seconds of the baseline")
     for setting, measured in run.settings.items():
         higher = "higher" if measured.higher_is_better else "lower"
-        found += result(setting, measured.score, f"{setting} ({higher} is better)")
-    return found
+        results += result(setting, measured.score, f"{setting} ({higher} is better)")
+    return results

@@ -10,13 +10,13 @@ from .section import Section, Table, number
 
 def overlap_matrices(comparison: Comparison) -> Iterator[Section]:
     """Both are symmetric; runs are numbered as in the rows."""
-    found = list(comparison.overlaps())
-    names = list(dict.fromkeys(group.name for pair in found for group in pair[:2]))
-    shared = {(one.name, other.name): part for one, other, part, _ in found}
+    pairs = list(comparison.overlaps())
+    names = list(dict.fromkeys(group.name for pair in pairs for group in pair[:2]))
+    shared = {(one.name, other.name): part for one, other, part, _ in pairs}
     text = "Rows that both runs kept / rows that either kept. "
     text += "Two random halves of a dataset share 1/3 of their rows, two random twentieths 1/39."
     yield _matrix("Overlap of the selections", text, names, shared)
-    alike = {(one.name, other.name): value for one, other, _, value in found if value is not None}
+    alike = {(one.name, other.name): value for one, other, _, value in pairs if value is not None}
     scored = [name for name in names if any(name in pair for pair in alike)]
     text = "Spearman's rank correlation of the scores of the rows that both runs have a score of."
     yield _matrix("Rank correlation of the scores", text, scored, alike)

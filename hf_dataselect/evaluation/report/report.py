@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from ...engines.store.files import write_atomic
+from ...engines.store.files import write_atomic, written_atomic
 from ...errors import printable
 from ...runs.files import plain
 from ..comparison.comparison import Comparison
@@ -103,11 +103,12 @@ def write_report(comparison: Comparison, folder: Path) -> list[Path]:
     content["unranked"] = [item._asdict() | item.point._asdict() for item in comparison.unranked()]
     write_atomic(paths[1], printable(json.dumps(plain(content), ensure_ascii=False)))
     for picture in pictures:
-        picture.figure.savefig(folder / picture.file, dpi=150)
         paths.append(folder / picture.file)
+        with written_atomic(paths[-1]) as temporary:
+            picture.figure.savefig(temporary, dpi=150, format="png")
         for kind in ("pdf", "svg") if picture.paper else ():
             paths.append(paths[-1].with_suffix(f".{kind}"))
-            paths[-1].write_bytes(getattr(picture, kind))
+            write_atomic(paths[-1], getattr(picture, kind))
     paths += write_tables(parts, folder / "tables")
     try:
         page = to_html(parts, pictures)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...runs.files import plain
 from ..comparison.comparison import Comparison
+from ..comparison.efficiency import infeasible_pairs
 from ..comparison.evaluated_runs import Group
 from ..comparison.published import published
 from .by_setting import gains_and_harms, scores_by_setting, verdicts_by_setting
@@ -102,7 +103,10 @@ def _efficiency(comparison: Comparison) -> Iterator[Section]:
     )
     if efficiencies:
         table = Table(["method", "SDF", "PIR (wins scale)", "95 % interval", "distance", "rank"], rows)
-        yield Section("Efficiency", [text], table, ("plane",))
+        pairs = infeasible_pairs(item.point for item in efficiencies)
+        said = "; ".join(f"{k.name} and {j.name}" for k, j in pairs if not {k, j} <= known)
+        apart = [f"Not comparable by distance, as one lies in the infeasible area of the other: {said}."]
+        yield Section("Efficiency", [text], table, ("plane",), apart if said else [])
     lines = [
         f"{item.point.name} (SDF {item.point.sdf:.3f}): {'; '.join(filter(None, (item.reason, item.estimated)))}."
         for item in unranked

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ...engines.store.files import write_atomic
 from .section import Section, Table
 
 
@@ -27,7 +28,7 @@ def write_tables(parts: Sequence[Section], folder: Path) -> list[Path]:
         name = next(new for new in chain([name], (f"{name}-{i}" for i in count(2))) if new not in taken)
         paths.append(folder / f"{name}.csv")
         frame = pd.DataFrame(part.table.rows, columns=part.table.head)
-        frame.to_csv(paths[-1], index=False, lineterminator="\n", encoding="utf-8")
+        write_atomic(paths[-1], frame.to_csv(index=False, lineterminator="\n"))
         try:
             text = to_latex(frame, part.table, part.title) if latex else None
         except ImportError as error:
@@ -35,7 +36,7 @@ def write_tables(parts: Sequence[Section], folder: Path) -> list[Path]:
             latex = False
         if latex:
             paths.append(folder / f"{name}.tex")
-            paths[-1].write_text(text, encoding="utf-8")
+            write_atomic(paths[-1], text)
     return paths
 
 

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Callable
+from functools import cached_property
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,11 +40,17 @@ class Lines:
 
     def __init__(self, dataset: Dataset, numbered: Dataset, rows: np.ndarray):
         columns = [name for name in ("input_ids", "labels", "seq_lengths") if name in dataset.column_names]
-        self.dataset, self.rows = dataset, rows
+        self._dataset, self.rows = dataset, rows
         self._read, self._numbered = dataset.select_columns(columns), numbered.with_format("arrow")
+        self._places = np.arange(len(dataset))
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self._places)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The lines as TRL trains on them."""
+        return self._dataset if len(self) == len(self._dataset) else self._dataset.select(self._places)
 
     def first_rows(self) -> np.ndarray:
         """The candidate row of the first token of each line, int64."""
@@ -51,16 +59,19 @@ class Lines:
         return self.rows[np.concatenate([rows[starts] for rows, starts in tokens])]
 
     def some(self, places: np.ndarray) -> "Lines":
-        """Some of the lines."""
-        return Lines(self.dataset.select(places), self._numbered.select(places), self.rows)
+        """Some of the lines, in their order; as each round has others, nothing is hashed or copied for them."""
+        part = copy.copy(self)
+        part.__dict__.pop("dataset", None)
+        part._places = self._places[places]
+        return part
 
     def examples(self, places: list[int]) -> list[dict[str, Any]]:
         """Lines, as a collator takes them."""
-        return self._read.__getitems__(places)
+        return self._read.__getitems__(self._places[places].tolist())
 
     def rows_of(self, places: list[int]) -> list[np.ndarray]:
         """The candidate row of each token of some lines."""
-        numbers = self._numbered[places]["input_ids"].combine_chunks()
+        numbers = self._numbered[self._places[places]]["input_ids"].combine_chunks()
         return np.split(self.rows[numbers.flatten().to_numpy()], _starts(numbers)[1:])
 
 
@@ -79,6 +90,13 @@ class Round(NamedTuple):
     weights: np.ndarray
 
 
+def runs_of(served: list[tuple[Round, int]]) -> list[tuple[Round, list[int]]]:
+    """Lines in their order, those of one round that follow each other together: reading some takes as long as one."""
+    grouped = groupby(served, lambda pair: id(pair[0]))
+    runs = (list(pairs) for _, pairs in grouped)
+    return [(pairs[0][0], [place for _, place in pairs]) for pairs in runs]
+
+
 def row_batch(served: list[tuple[Round, int]], shape: torch.Size) -> RowBatch:
     """
     The rows of tokens of lines as a collator lays them out: each line padded on the right, or, without padding, one
@@ -86,7 +104,9 @@ def row_batch(served: list[tuple[Round, int]], shape: torch.Size) -> RowBatch:
     """
     rounds = list({id(one): one for one, _ in served}.values())
     number = {id(one): i for i, one in enumerate(rounds)}
-    keys = [one.lines.rows_of([place])[0] * len(rounds) + number[id(one)] for one, place in served]
+    keys = [
+        rows * len(rounds) + number[id(one)] for one, places in runs_of(served) for rows in one.lines.rows_of(places)
+    ]
     if shape[0] == 1 < len(keys):
         keys = [np.concatenate(keys)]
     laid_out = np.full(shape, np.iinfo(np.int64).max)

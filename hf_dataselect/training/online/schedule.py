@@ -51,7 +51,6 @@ class Schedule:
         check_declared(self, "selection_schedule")
         if self.every > 1 and self.every != int(self.every):
             raise ValueError(f"`selection_schedule`: every={self.every} must be a part of an epoch, or whole steps.")
-
         if self.exclude_seen and self.grow:
             raise ValueError("`selection_schedule`: exclude_seen has no meaning where rows kept stay: remove grow.")
 

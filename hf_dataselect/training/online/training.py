@@ -18,7 +18,7 @@ from ...policy import Policy, Seen, progress_at
 from ...runs.files import POLICY, plain, write
 from ...runs.folder import write_selection
 from ..checkpointed import Checkpointed, packed, unpacked
-from .lines import Lines, Pool, Round, row_batch
+from .lines import Lines, Pool, Round, row_batch, runs_of
 from .record import Record
 from .sampler import RoundSampler
 from .schedule import Reselection
@@ -96,7 +96,7 @@ class OnlineTraining(Checkpointed):
             served = self._drawn([len(tickets) for tickets in dealt])
         micro_batches, expected = [], []
         for lines in served:
-            examples = [one.lines.examples([place])[0] for one, place in lines]
+            examples = [example for one, places in runs_of(lines) for example in one.lines.examples(places)]
             begun = time.perf_counter()
             micro_batches.append(self.trainer.data_collator(examples))
             collating += time.perf_counter() - begun

@@ -23,7 +23,7 @@ from hf_dataselect.engines.store.identity import (
 from hf_dataselect.engines.tuning import warm_up
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
-from tests.engines.store.test_row_store import one_ulp, tiny, with_lora
+from tests.engines.store.test_kept_results import one_ulp, tiny, with_lora
 from tests.rows import alpaca
 from tests.tiny import context_of, tiny_model, tiny_tokenizer
 

@@ -215,6 +215,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
         (["--judge", "gpt"], "`judge='gpt'` must be"),
         (["--judge", "openai:m", "--judge_kwargs", '{"max_call": 1}'], "did you mean 'max_calls'"),
         (["--replay", "x"], "is not a column"),
+        (["--replay", "label", "--max_new_tokens", "0"], "`--max_new_tokens 0` must be at least 1"),
     ):
         with pytest.raises(SystemExit) as refused:
             main(["judge-check", path, *wrong])

@@ -15,16 +15,16 @@ import pytest
 from hf_dataselect.evaluation.comparison.comparison import Comparison, add_rows, compare_runs
 from hf_dataselect.evaluation.comparison.pir import SAME
 from hf_dataselect.evaluation.report import drawing, report
-from hf_dataselect.evaluation.report.drawing import axes, label_points, spread, style
+from hf_dataselect.evaluation.report.drawing import style
 from hf_dataselect.evaluation.report.picture import _VERDICTS, _ratios, draw
 from hf_dataselect.evaluation.report.remarks import _of_groups, _of_runs, remarks
 from hf_dataselect.evaluation.report.report import to_html, to_markdown
-from hf_dataselect.evaluation.report.section import Section, Table, abridged, merged
+from hf_dataselect.evaluation.report.section import Section, Table, merged
 from hf_dataselect.evaluation.report.sections import sections
 from hf_dataselect.evaluation.report.tables import file_name, write_tables
 from hf_dataselect.evaluation.report.training import trained_differently
 from hf_dataselect.evaluation.report.verdict import conclusion, headline, interval_text
-from tests.evaluation.report.test_report import candidates, make_run, many_runs, tables
+from tests.reported_runs import candidates, make_run, many_runs, tables
 
 
 @pytest.fixture(scope="module")
@@ -272,47 +272,3 @@ def test_every_text_of_a_picture_is_within_it(pictures):
         for text in [*figure.axes[0].texts, *(text for legend in figure.legends for text in legend.get_texts())]:
             box = text.get_window_extent()
             assert figure.bbox.x0 - 1 <= box.x0 and box.x1 <= figure.bbox.x1 + 1, (picture.name, text.get_text())
-
-
-def test_names_beside_points_cover_neither_each_other_nor_points():
-    rng = np.random.default_rng(0)
-    points = [(0.05, value) for value in rng.uniform(1, 1.1, 12)] + [
-        tuple(point) for point in rng.uniform(0, 1, (20, 2))
-    ]
-    with style():
-        figure, axis = axes(4.4)
-        axis.plot(*zip(*points, strict=True), "o", markersize=4)
-        label_points(axis, points, [f"method {i}" for i in range(len(points))], ["black"] * len(points), [])
-    boxes = [text.get_window_extent() for text in axis.texts if text.get_text()]
-    assert len(boxes) == len(points)
-    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
-    centres = axis.transData.transform(points)
-    assert not any(box.contains(*centre) for box in boxes for centre in centres)
-
-
-def test_positions_are_spread_in_order_and_no_further_than_needed():
-    found = spread([0.5, 0.5, 0.5, 0.0, 2.0], 0.1)
-    np.testing.assert_allclose(found, [0.4, 0.5, 0.6, 0.0, 2.0])
-    np.testing.assert_allclose(spread([0.3, 0.1], 0.1), [0.3, 0.1])
-    assert len(spread([], 0.1)) == 0
-
-
-def test_names_that_matplotlib_would_read_as_something_else_are_drawn(tmp_path):
-    runs = [make_run(tmp_path / "full"), make_run(tmp_path / "$ifd_{$", "ifd", 1.5, noise=0.1, rows=[1, 2])]
-    rows = candidates()
-    values = ["_hidden", r"$\frac{1$", *(f"group {i} " + "with a long name " * 5 for i in range(10))]
-    dataset = rows.dataset.remove_columns("fault").add_column("fault", values)
-    found = compare_runs(runs)
-    for group in found.groups:
-        del group.selection.facts["dataset"]
-    add_rows(found, type(rows)(dataset), "fault")
-    (picture,) = (picture for picture in draw(found) if picture.name == "tallies")
-    legend = [text.get_text() for text in picture.figure.legends[0].get_texts()]
-    assert legend[:2] == [" _hidden", r"$\frac{1$"] and legend[-1] == "others" and len(legend) == 7
-    assert all(len(text) <= 24 for text in legend) and picture.svg
-
-
-def test_a_name_is_abridged_in_its_middle():
-    assert abridged("x" * 20, 20) == "x" * 20
-    assert abridged("InstructionFollowing-60-seed0", 20) == "Instructi…g-60-seed0"
-    assert len(abridged("a" * 50, 21)) == 21 and drawing.WIDTH * 96 < 390 * 1.1

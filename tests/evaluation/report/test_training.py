@@ -8,7 +8,7 @@ from hf_dataselect.evaluation.comparison.comparison import compare_runs
 from hf_dataselect.evaluation.report.report import to_markdown
 from hf_dataselect.evaluation.report.sections import sections
 from hf_dataselect.runs.folder import write_settings
-from tests.evaluation.report.test_report import make_run, tables
+from tests.reported_runs import make_run, tables
 
 
 #: What was done to 12 rows in updates of 2, and to 3 of them.
