@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM
@@ -92,6 +92,7 @@ def shard_on_cpus(rank: int = 0) -> None:
             if self.mixed_precision != "no":
                 fsdp_plugin.set_mixed_precision(self.mixed_precision)
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
     AcceleratorState.__init__ = patched
 
@@ -131,7 +132,7 @@ def of_rank(folder: Path, fails: int) -> None:
         "bfloat16": checkpointed | {"bf16": True, "selection_dtype": "auto"},
         "own adapter sharded": own | by_accelerate,
     }.items():
-        AcceleratorState._reset_state()
+        AcceleratorState._reset_state(reset_partial_state=True)
         found[f"scores {name}"], found[f"losses {name}"], trainer = selected(folder / name, **given)
         found[name] = sharded(trainer.model)
         if name == "bfloat16":
