@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hf_dataselect.engines.forward.generation import generate_ids
 from hf_dataselect.engines.forward.hidden_states import hidden_state
@@ -21,9 +21,10 @@ from hf_dataselect.engines.runtime.ranks import leave_ranks
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.service import select_dataset
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import alpaca
-from tests.tiny import tiny_model, tiny_tokenizer, with_lora
+from tests.tiny import tiny_mixtral, tiny_model, tiny_tokenizer, with_lora
 from tests.tiny_training import tiny_trainer
 
 
@@ -81,6 +82,19 @@ def selected(folder: Path, train: bool = True, **options) -> tuple[np.ndarray, l
     return trainer.selection.scores, losses, trainer
 
 
+def quantized(folder: Path) -> torch.nn.Module:
+    """The model in 4-bit, in numbers that FSDP2 shards."""
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_quant_storage=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, device_map="cpu")
+
+
+def of_experts(folder: Path, **options) -> tuple[np.ndarray, torch.nn.Module]:
+    """Scores of LESS by a mixture of experts, for a training loop of one's own; and the model."""
+    model, given = tiny_mixtral(tiny_tokenizer()), {"target": str(folder / "target.jsonl"), "max_length": 128}
+    given |= {"method_kwargs": LESS, "dtype": "float32", "cache_dir": None, "accelerator": Accelerator(**options)}
+    return select_dataset(alpaca(12), "less", model, tiny_tokenizer(), 4, **given)[1].scores, model
+
+
 def shard_on_cpus(rank: int = 0) -> None:
     """Let accelerate shard on CPUs as it does on GPUs; it silently doesn't."""
     begin = AcceleratorState.__init__
@@ -104,8 +118,9 @@ def of_rank(folder: Path, fails: int) -> None:
     from torch.distributed.tensor import DTensor
     from transformers.distributed import DistributedConfig
 
-    def sharded(model: torch.nn.Module) -> int:
-        return sum(isinstance(parameter, DTensor) for parameter in model.parameters())
+    def sharded(model: torch.nn.Module) -> float:
+        """Part of the parameters."""
+        return np.mean([isinstance(parameter, DTensor) for parameter in model.parameters()])
 
     def fail(*_) -> None:
         raise ValueError("this rank fails")
@@ -125,19 +140,26 @@ def of_rank(folder: Path, fails: int) -> None:
     by_accelerate = {"fsdp": True, "fsdp_config": layers}
     checkpointed = {"fsdp": True, "fsdp_config": layers | {"activation_checkpointing": True}}
     own = {"train": False, "peft_config": LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")}
+    found["scores experts"], experts = of_experts(folder)
+    found["experts"] = sharded(experts)
     for name, given in {
-        "whole": {},
-        "own adapter": own,
-        "sharded by accelerate": by_accelerate,
-        "bfloat16": checkpointed | {"bf16": True, "selection_dtype": "auto"},
-        "own adapter sharded": own | by_accelerate,
+        "model": {},
+        "4-bit": own,
+        "model sharded": checkpointed,
+        "bfloat16": by_accelerate | {"bf16": True, "selection_dtype": "auto", "gradient_checkpointing": True},
+        "4-bit sharded": own | by_accelerate,
     }.items():
         AcceleratorState._reset_state(reset_partial_state=True)
-        found[f"scores {name}"], found[f"losses {name}"], trainer = selected(folder / name, **given)
-        found[name] = sharded(trainer.model)
-        if name == "bfloat16":
+        base = {"model": quantized(folder / "model")} if name.startswith("4-bit") else {}
+        found[f"scores {name}"], found[f"losses {name}"], trainer = selected(folder / name, **given, **base)
+        found[name], found[f"identity {name}"] = sharded(trainer.model), model_identity(trainer.model)
+        if name == "model sharded":
             found["checkpointed"] = sum("CheckpointWrapper" in str(type(part)) for part in trainer.model.modules())
             found["kept"] = trainer.accelerator.state.fsdp_plugin.activation_checkpointing
+    AcceleratorState._reset_state(reset_partial_state=True)
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+    found["scores experts sharded"], experts = of_experts(folder, fsdp_plugin=plugin)
+    found["experts sharded"] = sharded(experts)
     np.savez(folder / f"{rank}.npz", **found)
     if rank == fails:
         model.get_input_embeddings().register_forward_hook(fail)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from .installed import attribute, imported
+from .torch import is_checkpointed
 
 
 #: Variables by which `accelerate launch` has every accelerator and [`~transformers.TrainingArguments`] shard a model.
@@ -99,17 +100,9 @@ def shard(accelerator: Any, model: Any) -> None:
     """
     module, plugin = "accelerate.utils.fsdp_utils", accelerator.state.fsdp_plugin
     plugin.set_auto_wrap_policy(model)
-    if plugin.activation_checkpointing and not _checkpointed(model):
+    if plugin.activation_checkpointing and not is_checkpointed(model):
         imported("accelerate", module, "fsdp2_apply_ac")(accelerator, model)
     imported("accelerate", module, "fsdp2_prepare_model")(accelerator, model)
-
-
-def _checkpointed(model: Any) -> bool:
-    """
-    Whether FSDP's activation checkpointing is applied: by `_checkpoint_wrapped_module` in the names of modules. Seen
-    on torch 2.13.0; false where it has another name.
-    """
-    return any("_checkpoint_wrapped_module" in name for name, _ in model.named_modules())
 
 
 @contextmanager
@@ -126,7 +119,7 @@ def trained_as_sharded(accelerator: Any, model: Any) -> Iterator[None]:
             module.unshard()
             module.reshard()
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if plugin is None or not _checkpointed(model):
+    if plugin is None or not is_checkpointed(model):
         yield
         return
     own, plugin.activation_checkpointing = plugin.activation_checkpointing, False

@@ -30,16 +30,17 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one_and_the_error_of_a_ran
     assert "ValueError: this rank fails" in one.log and "Rank 1 failed" in zero.log and "this rank fails" in zero.log
 
     found, other = (np.load(tmp_path / f"{rank}.npz") for rank in range(2))
-    assert found["sharded"] == len(list(model.parameters())) and found["whole"] == 0
-    assert found["sharded by accelerate"] == len(list(tiny_model(tokenizer).parameters()))
-    assert found["identity"] == model_identity(model)
+    assert found["sharded"] == 1 and found["identity"] == model_identity(model)
     for name, values in passes(model, Runtime(batch_tokens=100, dtype="float32")).items():
         np.testing.assert_array_equal(found[name], values, name)
-    np.testing.assert_array_equal(found["scores sharded by accelerate"], found["scores whole"])
-    assert found["losses sharded by accelerate"] == pytest.approx(found["losses whole"], rel=1e-5)
-    np.testing.assert_array_equal(found["scores own adapter sharded"], found["scores own adapter"])
+    for kind in ("model", "4-bit", "experts"):
+        assert found[kind] == 0 and found[f"{kind} sharded"] == 1
+        far = 5e-3 if kind == "4-bit" else 0  # TRL trains its adapter in bfloat16
+        np.testing.assert_allclose(found[f"scores {kind} sharded"], found[f"scores {kind}"], far, err_msg=kind)
+    assert found["identity 4-bit sharded"] == found["identity 4-bit"]
+    assert found["losses model sharded"] == pytest.approx(found["losses model"], rel=1e-5)
     assert np.isfinite(found["scores bfloat16"]).all()
-    assert found["losses bfloat16"] == pytest.approx(found["losses whole"], rel=0.15)  # of other rows, by rounding
+    assert found["losses bfloat16"] == pytest.approx(found["losses model"], rel=0.15)  # of other rows, by rounding
     assert found["checkpointed"] == 2 and found["kept"]  # each layer once, and the plugin is as it was
     exact = faint_gradients(faint(tiny_model(tokenizer)), Runtime(dtype="float32"))
     for kind in ("bfloat16", "float16"):
