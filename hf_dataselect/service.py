@@ -108,8 +108,9 @@ def select_dataset(
         cache_dir (`str`, *optional*, defaults to `$HF_DATASELECT_CACHE` or `"~/.cache/hf_dataselect"`):
             Where scores are kept, so that no row is scored twice; `None` keeps none.
         accelerator ([`~accelerate.Accelerator`], *optional*):
-            That of the training loop, if there is one. If it shards by FSDP2, the model is sharded before it is run,
-            as `accelerator.prepare` would.
+            That of the training loop, if there is one. If it, or the one made before in this process, shards by FSDP2,
+            the model is sharded before it is run, as `accelerator.prepare` would: make the optimizer afterwards, and
+            give both to `prepare`.
         output_dir (`str`, *optional*):
             Folder to write `recipe.yaml`, `versions.json`, `selection.json` and `scores.parquet` to.
 
@@ -188,7 +189,7 @@ def select_dataset(
         if plan.uses_model:
             loaded = load_tuned_model(model, **model_kwargs) if isinstance(model, str) else model
             if sharding is not None:
-                place(loaded, accelerator, sharding)
+                place(loaded, accelerator)
             elif isinstance(model, str) and getattr(loaded, "hf_device_map", None) is None:
                 loaded.to(accelerator.device)
         ctx = plan.context(tokenizer, loaded, runtime, model_id, plan.load_judge(runtime, loaded, tokenizer))

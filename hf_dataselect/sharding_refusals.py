@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from .compat.sharding import left_in_environment
 from .engines.runtime.sharding import USE_FSDP2
 
 
@@ -9,6 +10,11 @@ from .engines.runtime.sharding import USE_FSDP2
 WHOLE = (None, "ZeRO-0", "ZeRO-1", "ZeRO-2")
 #: What else to do.
 WAY_OUT = "run `hf-dataselect select` in a launch without sharding, and train on the rows that it saves"
+#: What else it may be.
+LEFT = (
+    " If nothing is to be sharded: an earlier accelerator or trainer with FSDP has set `ACCELERATE_USE_FSDP` for the "
+    'rest of this process; `del os.environ["ACCELERATE_USE_FSDP"]`.'
+)
 #: Of the needs of a method, those that no sharded model meets, and why.
 REFUSED = {
     "all weights": "tunes weights of the model itself, and FSDP2 rounds their sums in another way",
@@ -37,7 +43,8 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str], ima
         return
     said = f"`selection_method={method!r}` runs the model, which {sharding} shards"
     if sharding != "FSDP2":
-        raise ValueError(f"{said} in a way that it can't be run in. {USE_FSDP2} Or {WAY_OUT}.")
+        left = LEFT if left_in_environment() else ""
+        raise ValueError(f"{said} in a way that it can't be run in. {USE_FSDP2} Or {WAY_OUT}.{left}")
     for need, why in REFUSED.items():
         if need in needs:
             options = ", `warmup: lora` without `layers`" if need == "all weights" else ""

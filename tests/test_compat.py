@@ -192,6 +192,7 @@ def test_sharding(monkeypatch, tmp_path):
                 assert f'"{name}"' in launching or name == "FSDP_VERSION", f"`accelerate launch` sets no {name}"
                 environment.setenv(name, value)
             assert of_sharding.sharding_by_args(args) == sharding
+            assert of_sharding.left_in_environment() is (sharding == "FSDP1")
             kept = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
             set_hf_deepspeed_config(kept)
             with of_sharding.not_launched_sharded():
@@ -205,6 +206,7 @@ def test_sharding(monkeypatch, tmp_path):
     args.fsdp, args.fsdp_config = True, {"version": 1}
     assert of_sharding.sharding_by_args(args) == "FSDP1"
     assert of_sharding.sharding_by_accelerator(accelerate.Accelerator()) is None
+    assert 'os.environ["ACCELERATE_USE_FSDP"] = "true"' in source(accelerate.Accelerator), "it is not left there"
 
 
 def test_peft():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,7 @@ def test_parts_hold_each_row_once_and_equal_rows_together():
 def test_actors_compute_the_parts(tmp_path):
     pytest.importorskip("ray")
     recipe = write_recipe(tmp_path, selection_method="perplexity", selection_kwargs={}, disable_tqdm=True)
-    command = ["python", str(ROOT / "recipes/ray/parts.py"), "3", "--config", str(recipe)]
+    command = [sys.executable, str(ROOT / "recipes/ray/parts.py"), "3", "--config", str(recipe)]
     subprocess.run(command, check=True, timeout=300)
     found = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert computed(found["passes"]) == {} and found["passes"]["cached_rows"] == 24

@@ -40,6 +40,15 @@ def sharding_by_args(args: Any) -> str | None:
     return None
 
 
+def left_in_environment() -> bool:
+    """
+    Whether the environment asks for FSDP, and not by `accelerate launch`, which also sets `FSDP_VERSION`: an
+    accelerator with an `fsdp_plugin`, and so a trainer, sets `ACCELERATE_USE_FSDP` for the rest of the process, and
+    the next one shards by FSDP1. Seen on accelerate 1.15.0; false where it doesn't.
+    """
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true" and "FSDP_VERSION" not in os.environ
+
+
 def _zero_stage(config: Any) -> int:
     """The stage of ZeRO that a configuration of DeepSpeed asks for, a mapping or a file."""
     config = config if isinstance(config, dict) else json.loads(Path(config).read_text(encoding="utf-8"))

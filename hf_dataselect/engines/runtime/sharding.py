@@ -15,7 +15,14 @@ from accelerate.utils import is_peft_model
 from torch import distributed, nn
 
 from ...compat.bitsandbytes import quantized_storage
-from ...compat.sharding import fsdp_param_dtype, is_partitioned, not_launched_sharded, shard, trained_beside_shards
+from ...compat.sharding import (
+    fsdp_param_dtype,
+    is_partitioned,
+    not_launched_sharded,
+    shard,
+    sharding_by_accelerator,
+    trained_beside_shards,
+)
 from ...compat.torch import HOOKS
 from ...errors import SelectionError
 from .ranks import meeting
@@ -52,14 +59,15 @@ def sharded_root(model: Any) -> nn.Module | None:
     return root
 
 
-def place(model: nn.Module, accelerator: Accelerator, sharding: str | None) -> None:
+def place(model: nn.Module, accelerator: Accelerator) -> None:
     """
-    Put a model where it can be run, as training does before its first step: sharded by FSDP2, which training then
-    finds done; or, under DeepSpeed with all weights on each rank, on the device.
+    Put a model where it can be run, as training does before its first step, where the accelerator shards: by FSDP2,
+    which training then finds done; or, under DeepSpeed with all weights on each rank, on the device.
 
     Raises:
         [`SelectionError`]: 4-bit weights that mixed precision would round.
     """
+    sharding = sharding_by_accelerator(accelerator)
     if sharding == "FSDP2":
         policy = accelerator.state.fsdp_plugin.mixed_precision_policy
         dtype = None if policy is None else policy.param_dtype

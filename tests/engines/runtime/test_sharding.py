@@ -69,6 +69,16 @@ def test_what_cannot_be_exact_is_refused_before_a_model_loads(method, kwargs, sa
         tiny_trainer(tmp_path, method, kwargs, **options)
 
 
+def test_a_launch_that_accelerate_does_not_shard_selects_and_one_that_an_earlier_trainer_left_says_so(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(ValueError, match='FSDP1 shards.* If nothing .*`del os.environ."ACCELERATE_USE_FSDP".`'):
+        tiny_trainer(tmp_path, "perplexity")
+    monkeypatch.setenv("FSDP_VERSION", "2")  # on one process and on CPUs, it leaves the model whole
+    assert len(tiny_trainer(tmp_path, "perplexity", selection_budget=3).select().indices) == 3
+
+
 def test_ranks_that_hold_all_weights_refuse_nothing_and_zero_3_names_the_way_out():
     for sharding in (None, "ZeRO-1", "ZeRO-2"):
         check_sharded(sharding, "mods", {"model", "all weights"})
