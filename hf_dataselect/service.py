@@ -189,7 +189,7 @@ def select_dataset(
         if plan.uses_model:
             loaded = load_tuned_model(model, **model_kwargs) if isinstance(model, str) else model
             if sharding is not None:
-                place(loaded, accelerator)
+                place(loaded, accelerator, sharding)
             elif isinstance(model, str) and getattr(loaded, "hf_device_map", None) is None:
                 loaded.to(accelerator.device)
         ctx = plan.context(tokenizer, loaded, runtime, model_id, plan.load_judge(runtime, loaded, tokenizer))

@@ -53,3 +53,24 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str], ima
         raise ValueError(
             f"{said}; rows have images (`{images}`), which not every pass reads. Remove them, or {WAY_OUT}."
         )
+
+
+def check_trained(sharding: str | None, said: str, images: str | None = None) -> None:
+    """
+    Refuse what takes part in training, where that has not been run as the model is sharded.
+
+    Args:
+        sharding (`str`, *optional*):
+            As in [`check_sharded`].
+        said (`str`):
+            The option.
+        images (`str`, *optional*):
+            Column of the images of the rows that the model is run on.
+
+    Raises:
+        `ValueError`: what has not been run, and what to do instead.
+    """
+    if sharding not in (*WHOLE, "FSDP2"):
+        raise ValueError(f"{said} has not been run under {sharding}: use FSDP2, or train without sharding.")
+    if images is not None and sharding not in WHOLE:
+        raise ValueError(f"{said} has not been run on rows with images (`{images}`) under {sharding}: remove them.")

@@ -142,10 +142,11 @@ def of_rank(folder: Path, fails: int) -> None:
     own = {"train": False, "peft_config": LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")}
     found["scores experts"], experts = of_experts(folder)
     found["experts"] = sharded(experts)
+    online = {"selection_schedule": {"every": 1}, "guard_dataset": {"a": alpaca(12, seed=7)}}
     for name, given in {
-        "model": {},
+        "model": online,
         "4-bit": own,
-        "model sharded": checkpointed,
+        "model sharded": online | checkpointed,
         "bfloat16": by_accelerate | {"bf16": True, "selection_dtype": "auto", "gradient_checkpointing": True},
         "4-bit sharded": own | by_accelerate,
     }.items():
@@ -153,6 +154,9 @@ def of_rank(folder: Path, fails: int) -> None:
         base = {"model": quantized(folder / "model")} if name.startswith("4-bit") else {}
         found[f"scores {name}"], found[f"losses {name}"], trainer = selected(folder / name, **given, **base)
         found[name], found[f"identity {name}"] = sharded(trainer.model), model_identity(trainer.model)
+        if trainer.online is not None:
+            (again,) = trainer.online.policy.state["selections"]
+            found[f"rows {name}"], found[f"change {name}"] = again["rows"], trainer.guard.changes["a"].change
         if name == "model sharded":
             found["checkpointed"] = sum("CheckpointWrapper" in str(type(part)) for part in trainer.model.modules())
             found["kept"] = trainer.accelerator.state.fsdp_plugin.activation_checkpointing

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from ..errors import SelectionError
+from .bitsandbytes import quantized_storage
 from .installed import attribute, imported
 from .torch import is_checkpointed
 
@@ -106,8 +108,17 @@ def shard(accelerator: Any, model: Any) -> None:
     is an optimizer; `prepare` then finds it sharded, see also [`trained_as_sharded`]. By `fsdp2_prepare_model`
     and `fsdp2_apply_ac` of `accelerate.utils.fsdp_utils`. Seen on accelerate 1.15.0; raises `ImportError` where they
     are missing.
+
+    Raises:
+        [`SelectionError`]: 4-bit weights that mixed precision would round.
     """
     module, plugin = "accelerate.utils.fsdp_utils", accelerator.state.fsdp_plugin
+    dtype = plugin.mixed_precision_policy and plugin.mixed_precision_policy.param_dtype
+    for storage in quantized_storage(model) - {dtype} if dtype else ():
+        raise SelectionError(
+            f"`bnb_4bit_quant_storage={str(storage)[6:]!r}`: FSDP2 shards 4-bit weights as numbers of that dtype, and "
+            f"its mixed precision would round them to {str(dtype)[6:]}. Set it to {str(dtype)[6:]!r}."
+        )
     plugin.set_auto_wrap_policy(model)
     if plugin.activation_checkpointing and not is_checkpointed(model):
         imported("accelerate", module, "fsdp2_apply_ac")(accelerator, model)

@@ -197,7 +197,7 @@ class DataSelectingTrainer(OnlineTrainer):
         """
         self._refuse_edited()
         if self.plan.uses_model:
-            place(self.model, self.accelerator)
+            place(self.model, self.accelerator, sharding_by_accelerator(self.accelerator))
         with locked(self.run_folder):
             self._selection = self.plan.select(with_trials(self), self.run_folder, self.recipe | self.args.given)
         self.train_dataset, self._prepared = self._candidates, False

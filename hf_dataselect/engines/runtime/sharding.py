@@ -14,15 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import is_peft_model
 from torch import distributed, nn
 
-from ...compat.bitsandbytes import quantized_storage
-from ...compat.sharding import (
-    fsdp_param_dtype,
-    is_partitioned,
-    not_launched_sharded,
-    shard,
-    sharding_by_accelerator,
-    trained_beside_shards,
-)
+from ...compat.sharding import fsdp_param_dtype, is_partitioned, not_launched_sharded, shard, trained_beside_shards
 from ...compat.torch import HOOKS
 from ...errors import SelectionError
 from .ranks import meeting
@@ -59,23 +51,12 @@ def sharded_root(model: Any) -> nn.Module | None:
     return root
 
 
-def place(model: nn.Module, accelerator: Accelerator) -> None:
+def place(model: nn.Module, accelerator: Accelerator, sharding: str | None) -> None:
     """
-    Put a model where it can be run, as training does before its first step, where the accelerator shards: by FSDP2,
-    which training then finds done; or, under DeepSpeed with all weights on each rank, on the device.
-
-    Raises:
-        [`SelectionError`]: 4-bit weights that mixed precision would round.
+    Put a model where it can be run, as training does before its first step: sharded by FSDP2, which training then
+    finds done; or, under DeepSpeed with all weights on each rank, on the device.
     """
-    sharding = sharding_by_accelerator(accelerator)
     if sharding == "FSDP2":
-        policy = accelerator.state.fsdp_plugin.mixed_precision_policy
-        dtype = None if policy is None else policy.param_dtype
-        for storage in quantized_storage(model) - {dtype} if dtype is not None else ():
-            raise SelectionError(
-                f"`bnb_4bit_quant_storage={str(storage)[6:]!r}`: FSDP2 shards 4-bit weights as numbers of that dtype, "
-                f"and its mixed precision would round them to {str(dtype)[6:]}. Set it to {str(dtype)[6:]!r}."
-            )
         shard(accelerator, model)
     elif sharding is not None:
         model.to(accelerator.device)
