@@ -22,7 +22,7 @@ REFUSED = {
 }
 
 
-def check_sharded(sharding: str | None, method: str, needs: Collection[str], images: str | None = None) -> None:
+def check_sharded(sharding: str | None, method: str, needs: Collection[str]) -> None:
     """
     Refuse a method that runs the model in a way that it can't be run in where it is sharded.
 
@@ -33,8 +33,6 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str], ima
             The method.
         needs (`Collection`):
             What it needs, see [`~selector.Need`].
-        images (`str`, *optional*):
-            Column of the images of the rows.
 
     Raises:
         `ValueError`: what can't be done, and what to do instead.
@@ -49,10 +47,6 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str], ima
         if need in needs:
             options = ", `warmup: lora` without `layers`" if need == "all weights" else ""
             raise ValueError(f"{said}; it {why}. Use another method{options}, or {WAY_OUT}.")
-    if images is not None:
-        raise ValueError(
-            f"{said}; rows have images (`{images}`), which not every pass reads. Remove them, or {WAY_OUT}."
-        )
 
 
 def check_trained(sharding: str | None, said: str, images: str | None = None) -> None:

@@ -26,6 +26,7 @@ from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import alpaca
 from tests.tiny import tiny_mixtral, tiny_model, tiny_tokenizer, with_lora
 from tests.tiny_training import tiny_trainer
+from tests.tiny_vision import image_rows, tiny_vlm
 
 
 #: LESS on a few rows, with a warm-up of two updates.
@@ -95,6 +96,13 @@ def of_experts(folder: Path, **options) -> tuple[np.ndarray, torch.nn.Module]:
     return select_dataset(alpaca(12), "less", model, tiny_tokenizer(), 4, **given)[1].scores, model
 
 
+def of_images(folder: Path, **options) -> DataSelectingTrainer:
+    """A trainer of a vision-language model, whose rows have images; the method reads their texts."""
+    model, processor = tiny_vlm()
+    options |= {"model": model, "processing_class": processor, "train_dataset": image_rows(8), "selection_budget": 2}
+    return tiny_trainer(folder, "perplexity", **options)
+
+
 def shard_on_cpus(rank: int = 0) -> None:
     """Let accelerate shard on CPUs as it does on GPUs; it silently doesn't."""
     begin = AcceleratorState.__init__
@@ -160,6 +168,10 @@ def of_rank(folder: Path, fails: int) -> None:
         if name == "model sharded":
             found["checkpointed"] = sum("CheckpointWrapper" in str(type(part)) for part in trainer.model.modules())
             found["kept"] = trainer.accelerator.state.fsdp_plugin.activation_checkpointing
+    AcceleratorState._reset_state(reset_partial_state=True)
+    layers = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer", "CLIPEncoderLayer"]}
+    trainer = of_images(folder / "images", fsdp=True, fsdp_config=layers)
+    found["scores images sharded"], found["images sharded"] = trainer.select().scores, sharded(trainer.model)
     AcceleratorState._reset_state(reset_partial_state=True)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
     found["scores experts sharded"], experts = of_experts(folder, fsdp_plugin=plugin)

@@ -12,7 +12,7 @@ from hf_dataselect.errors import SelectionError
 from hf_dataselect.sharding_refusals import check_sharded
 from tests.processes import run_ranks
 from tests.rows import alpaca
-from tests.sharded import faint, faint_gradients, of_rank, passes, shard_on_cpus
+from tests.sharded import faint, faint_gradients, of_images, of_rank, passes, shard_on_cpus
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.tiny_training import tiny_trainer
 
@@ -29,6 +29,7 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one_and_the_error_of_a_ran
     assert (zero.exitcode, zero.hung, one.exitcode, one.hung) == (1, False, 1, False), zero.log[-4000:] + one.log
     assert "ValueError: this rank fails" in one.log and "Rank 1 failed" in zero.log and "this rank fails" in zero.log
 
+    images = of_images(tmp_path / "one").select()
     found, other = (np.load(tmp_path / f"{rank}.npz") for rank in range(2))
     assert found["sharded"] == 1 and found["identity"] == model_identity(model)
     for name, values in passes(model, Runtime(batch_tokens=100, dtype="float32")).items():
@@ -37,7 +38,8 @@ def test_a_sharded_model_gives_the_numbers_of_a_whole_one_and_the_error_of_a_ran
         assert found[kind] == 0 and found[f"{kind} sharded"] == 1
         far = 5e-3 if kind == "4-bit" else 0  # TRL trains its adapter in bfloat16
         np.testing.assert_allclose(found[f"scores {kind} sharded"], found[f"scores {kind}"], far, err_msg=kind)
-    assert found["identity 4-bit sharded"] == found["identity 4-bit"]
+    np.testing.assert_allclose(found["scores images sharded"], images.scores, 1e-6)
+    assert found["images sharded"] == 1 and found["identity 4-bit sharded"] == found["identity 4-bit"]
     assert found["losses model sharded"] == pytest.approx(found["losses model"], rel=1e-5)
     np.testing.assert_array_equal(found["rows model sharded"], found["rows model"])  # chosen again after a step
     assert found["change model sharded"] == pytest.approx(found["change model"], rel=1e-3) and found["change model"]
@@ -96,5 +98,3 @@ def test_ranks_that_hold_all_weights_refuse_nothing_and_zero_3_names_the_way_out
             generate_ids(model, tiny_tokenizer(), [[5]], Runtime(), max_new_tokens=1)
     finally:
         torch.distributed.destroy_process_group()
-    with pytest.raises(ValueError, match="rows have images .`image`."):
-        check_sharded("FSDP2", "ifd", {"model"}, images="image")
