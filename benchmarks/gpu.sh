@@ -16,16 +16,16 @@ if [ "${1:-}" = --dry_run ]; then
     dry=(--dry_run)
     export TEST_DEVICE=cpu
 fi
-mkdir -p "$out"
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 
-left() { echo $((all - SECONDS)); }
+left() { echo $((all > SECONDS + 20 ? all - SECONDS : 20)); }
 
-if ! "$python" -c 'import accelerate, bitsandbytes, datasets, peft, pytest, scipy, sklearn, torch, trl' 2>/dev/null; then
+if ! "$python" -c 'import bitsandbytes, evaluate, peft, psutil, pytest, regex, sklearn, trl' 2>/dev/null; then
     echo "Installing ..."
     if [ -n "${WHEELS:-}" ]; then
         "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$out/site" "$WHEELS"/*.whl || exit 1
-        export PYTHONPATH="$PYTHONPATH:$PWD/$out/site"
+        export PYTHONPATH="$PYTHONPATH:$out/site"
     else # with the torch that is there, if there is one
         "$python" -m venv --system-site-packages "$out/venv" && python="$out/venv/bin/python" || exit 1
         "$python" -m pip install --quiet --no-compile -e . 'pytest>=8.0' pillow 'openai>=1.50' || exit 1

@@ -139,7 +139,7 @@ class SelectionPlan:
         records, needs = self.records, self.needs
         check_causal_lm(model)
         if self.uses_model:
-            check_sharded(sharding or sharding_of_model(model), self.method, needs, records.images)
+            check_sharded(sharding or sharding_of_model(model), self.method, needs)
         rows_asked(self.budget, self.selector, len(records))
         if self.budget.groups is not None:
             self.budget.groups.of(records.dataset)

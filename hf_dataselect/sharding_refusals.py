@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 
+from .compat.sharding import left_in_environment
 from .engines.runtime.sharding import USE_FSDP2
 
 
@@ -9,6 +10,11 @@ from .engines.runtime.sharding import USE_FSDP2
 WHOLE = (None, "ZeRO-0", "ZeRO-1", "ZeRO-2")
 #: What else to do.
 WAY_OUT = "run `hf-dataselect select` in a launch without sharding, and train on the rows that it saves"
+#: What else it may be.
+LEFT = (
+    " If nothing is to be sharded: an earlier accelerator or trainer with FSDP has set `ACCELERATE_USE_FSDP` for the "
+    'rest of this process; `del os.environ["ACCELERATE_USE_FSDP"]`.'
+)
 #: Of the needs of a method, those that no sharded model meets, and why.
 REFUSED = {
     "all weights": "tunes weights of the model itself, and FSDP2 rounds their sums in another way",
@@ -16,7 +22,7 @@ REFUSED = {
 }
 
 
-def check_sharded(sharding: str | None, method: str, needs: Collection[str], images: str | None = None) -> None:
+def check_sharded(sharding: str | None, method: str, needs: Collection[str]) -> None:
     """
     Refuse a method that runs the model in a way that it can't be run in where it is sharded.
 
@@ -27,8 +33,6 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str], ima
             The method.
         needs (`Collection`):
             What it needs, see [`~selector.Need`].
-        images (`str`, *optional*):
-            Column of the images of the rows.
 
     Raises:
         `ValueError`: what can't be done, and what to do instead.
@@ -37,12 +41,30 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str], ima
         return
     said = f"`selection_method={method!r}` runs the model, which {sharding} shards"
     if sharding != "FSDP2":
-        raise ValueError(f"{said} in a way that it can't be run in. {USE_FSDP2} Or {WAY_OUT}.")
+        left = LEFT if left_in_environment() else ""
+        raise ValueError(f"{said} in a way that it can't be run in. {USE_FSDP2} Or {WAY_OUT}.{left}")
     for need, why in REFUSED.items():
         if need in needs:
             options = ", `warmup: lora` without `layers`" if need == "all weights" else ""
             raise ValueError(f"{said}; it {why}. Use another method{options}, or {WAY_OUT}.")
-    if images is not None:
-        raise ValueError(
-            f"{said}; rows have images (`{images}`), which not every pass reads. Remove them, or {WAY_OUT}."
-        )
+
+
+def check_trained(sharding: str | None, said: str, images: str | None = None) -> None:
+    """
+    Refuse what takes part in training, where that has not been run as the model is sharded.
+
+    Args:
+        sharding (`str`, *optional*):
+            As in [`check_sharded`].
+        said (`str`):
+            The option.
+        images (`str`, *optional*):
+            Column of the images of the rows that the model is run on.
+
+    Raises:
+        `ValueError`: what has not been run, and what to do instead.
+    """
+    if sharding not in (*WHOLE, "FSDP2"):
+        raise ValueError(f"{said} has not been run under {sharding}: use FSDP2, or train without sharding.")
+    if images is not None and sharding not in WHOLE:
+        raise ValueError(f"{said} has not been run on rows with images (`{images}`) under {sharding}: remove them.")

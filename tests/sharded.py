@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedType
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from benchmarks.nuggets import one_shot_loss
 from hf_dataselect.engines.forward.generation import generate_ids
@@ -21,10 +21,12 @@ from hf_dataselect.engines.runtime.ranks import leave_ranks
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.runtime.token_rows import TokenRows
 from hf_dataselect.engines.store.identity import model_identity
+from hf_dataselect.service import select_dataset
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import alpaca
-from tests.tiny import tiny_model, tiny_tokenizer, with_lora
+from tests.tiny import tiny_mixtral, tiny_model, tiny_tokenizer, with_lora
 from tests.tiny_training import tiny_trainer
+from tests.tiny_vision import image_rows, tiny_vlm
 
 
 #: LESS on a few rows, with a warm-up of two updates.
@@ -81,6 +83,26 @@ def selected(folder: Path, train: bool = True, **options) -> tuple[np.ndarray, l
     return trainer.selection.scores, losses, trainer
 
 
+def quantized(folder: Path) -> torch.nn.Module:
+    """The model in 4-bit, in numbers that FSDP2 shards."""
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_quant_storage=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(folder, quantization_config=config, device_map="cpu")
+
+
+def of_experts(folder: Path, **options) -> tuple[np.ndarray, torch.nn.Module]:
+    """Scores of LESS by a mixture of experts, for a training loop of one's own; and the model."""
+    model, given = tiny_mixtral(tiny_tokenizer()), {"target": str(folder / "target.jsonl"), "max_length": 128}
+    given |= {"method_kwargs": LESS, "dtype": "float32", "cache_dir": None, "accelerator": Accelerator(**options)}
+    return select_dataset(alpaca(12), "less", model, tiny_tokenizer(), 4, **given)[1].scores, model
+
+
+def of_images(folder: Path, **options) -> DataSelectingTrainer:
+    """A trainer of a vision-language model, whose rows have images; the method reads their texts."""
+    model, processor = tiny_vlm()
+    options |= {"model": model, "processing_class": processor, "train_dataset": image_rows(8), "selection_budget": 2}
+    return tiny_trainer(folder, "perplexity", **options)
+
+
 def shard_on_cpus(rank: int = 0) -> None:
     """Let accelerate shard on CPUs as it does on GPUs; it silently doesn't."""
     begin = AcceleratorState.__init__
@@ -92,6 +114,7 @@ def shard_on_cpus(rank: int = 0) -> None:
             if self.mixed_precision != "no":
                 fsdp_plugin.set_mixed_precision(self.mixed_precision)
             self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
 
     AcceleratorState.__init__ = patched
 
@@ -103,8 +126,9 @@ def of_rank(folder: Path, fails: int) -> None:
     from torch.distributed.tensor import DTensor
     from transformers.distributed import DistributedConfig
 
-    def sharded(model: torch.nn.Module) -> int:
-        return sum(isinstance(parameter, DTensor) for parameter in model.parameters())
+    def sharded(model: torch.nn.Module) -> float:
+        """Part of the parameters."""
+        return np.mean([isinstance(parameter, DTensor) for parameter in model.parameters()])
 
     def fail(*_) -> None:
         raise ValueError("this rank fails")
@@ -124,19 +148,34 @@ def of_rank(folder: Path, fails: int) -> None:
     by_accelerate = {"fsdp": True, "fsdp_config": layers}
     checkpointed = {"fsdp": True, "fsdp_config": layers | {"activation_checkpointing": True}}
     own = {"train": False, "peft_config": LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")}
+    found["scores experts"], experts = of_experts(folder)
+    found["experts"] = sharded(experts)
+    online = {"selection_schedule": {"every": 1}, "guard_dataset": {"a": alpaca(12, seed=7)}}
     for name, given in {
-        "whole": {},
-        "own adapter": own,
-        "sharded by accelerate": by_accelerate,
-        "bfloat16": checkpointed | {"bf16": True, "selection_dtype": "auto"},
-        "own adapter sharded": own | by_accelerate,
+        "model": online,
+        "4-bit": own,
+        "model sharded": online | checkpointed,
+        "bfloat16": by_accelerate | {"bf16": True, "selection_dtype": "auto", "gradient_checkpointing": True},
+        "4-bit sharded": own | by_accelerate,
     }.items():
-        AcceleratorState._reset_state()
-        found[f"scores {name}"], found[f"losses {name}"], trainer = selected(folder / name, **given)
-        found[name] = sharded(trainer.model)
-        if name == "bfloat16":
+        AcceleratorState._reset_state(reset_partial_state=True)
+        base = {"model": quantized(folder / "model")} if name.startswith("4-bit") else {}
+        found[f"scores {name}"], found[f"losses {name}"], trainer = selected(folder / name, **given, **base)
+        found[name], found[f"identity {name}"] = sharded(trainer.model), model_identity(trainer.model)
+        if trainer.online is not None:
+            (again,) = trainer.online.policy.state["selections"]
+            found[f"rows {name}"], found[f"change {name}"] = again["rows"], trainer.guard.changes["a"].change
+        if name == "model sharded":
             found["checkpointed"] = sum("CheckpointWrapper" in str(type(part)) for part in trainer.model.modules())
             found["kept"] = trainer.accelerator.state.fsdp_plugin.activation_checkpointing
+    AcceleratorState._reset_state(reset_partial_state=True)
+    layers = {"transformer_layer_cls_to_wrap": ["LlamaDecoderLayer", "CLIPEncoderLayer"]}
+    trainer = of_images(folder / "images", fsdp=True, fsdp_config=layers)
+    found["scores images sharded"], found["images sharded"] = trainer.select().scores, sharded(trainer.model)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, auto_wrap_policy="transformer_based_wrap")
+    found["scores experts sharded"], experts = of_experts(folder, fsdp_plugin=plugin)
+    found["experts sharded"] = sharded(experts)
     np.savez(folder / f"{rank}.npz", **found)
     if rank == fails:
         model.get_input_embeddings().register_forward_hook(fail)

@@ -192,6 +192,7 @@ def test_sharding(monkeypatch, tmp_path):
                 assert f'"{name}"' in launching or name == "FSDP_VERSION", f"`accelerate launch` sets no {name}"
                 environment.setenv(name, value)
             assert of_sharding.sharding_by_args(args) == sharding
+            assert of_sharding.left_in_environment() is (sharding == "FSDP1")
             kept = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
             set_hf_deepspeed_config(kept)
             with of_sharding.not_launched_sharded():
@@ -205,6 +206,7 @@ def test_sharding(monkeypatch, tmp_path):
     args.fsdp, args.fsdp_config = True, {"version": 1}
     assert of_sharding.sharding_by_args(args) == "FSDP1"
     assert of_sharding.sharding_by_accelerator(accelerate.Accelerator()) is None
+    assert 'os.environ["ACCELERATE_USE_FSDP"] = "true"' in source(accelerate.Accelerator), "it is not left there"
 
 
 def test_peft():
@@ -268,9 +270,15 @@ def test_bitsandbytes():
     assert of_bitsandbytes.REPACKS_FOR_CPU in vars(layer), "4-bit layers decide otherwise to repack their weights"
     assert '"packing_format_for_cpu"' in source(bitsandbytes.nn.modules)
     layer.weight.quant_state = SimpleNamespace(packing_format_for_cpu=True)
-    with of_bitsandbytes.as_repacked(layer):
+    with of_bitsandbytes.quantized_as_they_are(layer):
         assert not layer.weight.quant_state.packing_format_for_cpu
     assert layer.weight.quant_state.packing_format_for_cpu
+    assert of_bitsandbytes.quantized_storage(layer) == set()
+    layer = bitsandbytes.nn.Linear4bit(64, 64, quant_storage=torch.bfloat16).to("cpu")
+    whole, layer.weight = layer.state_dict(), nn.Parameter(layer.weight.data, requires_grad=False)  # as FSDP2 does
+    with of_bitsandbytes.quantized_as_they_are(layer):
+        assert layer.state_dict().keys() == whole.keys() != {"weight", "bias"}
+    assert layer.state_dict().keys() == {"weight", "bias"}
     numbers = torch.linspace(-1, 1, 512)
     value, state = quantize_blockwise(numbers, blocksize=256)
     found = of_bitsandbytes.dequantized_moment(value, {"absmax1": state.absmax, "qmap1": state.code}, "1")
@@ -305,6 +313,12 @@ def test_torch():
     )
     assert of_torch.collective_failed(torch.distributed.DistBackendError("x"))
     assert not of_torch.collective_failed(RuntimeError("CUDA out of memory"))
+    model = nn.Sequential(nn.Sequential(nn.Linear(1, 1)), nn.Linear(1, 1))
+    assert not of_torch.is_checkpointed(model)
+    wrapper = imported("torch", "torch.distributed.algorithms._checkpoint.checkpoint_wrapper", "checkpoint_wrapper")
+    model[0] = wrapper(model[0])
+    names, plain = [name for name, _ in model.named_parameters()], list(model.state_dict())
+    assert of_torch.is_checkpointed(model) and [of_torch.unwrapped(name) for name in names] == plain != names
 
 
 def test_lm_eval():

@@ -107,7 +107,7 @@ def test_offloaded_weights_are_scored_on_the_gpu(folder, tmp_path):
     whole = load(folder).to(DEVICE)
     assert is_offloaded(model) and model_identity(model) == model_identity(whole)
     found = [likelihood(one, rows(), Runtime(dtype="float32")).loss for one in (model, whole)]
-    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(*found, rtol=1e-5)
 
 
 @pytest.mark.parametrize("method, options", [("perplexity", {}), ("less", LESS)])
@@ -125,15 +125,6 @@ def test_a_quantized_model_selects(folder, method, options, tmp_path):
     found = trainer.select()
     assert len(found.indices) == 6 and np.isfinite(found.scores).all()
     assert model_identity(trainer.model) == before
-
-
-@pytest.mark.skipif(DEVICE.type == "cpu", reason="minutes on a CPU")
-def test_a_compiled_run_selects_and_trains(tmp_path):
-    options = {"torch_compile": True, "selection_budget": 6, **CPU, **BF16}
-    trainer = tiny_trainer(tmp_path, "perplexity", **options)
-    plain = tiny_trainer(tmp_path / "plain", "perplexity", **options | {"torch_compile": False}).select()
-    assert trainer.select().indices.tolist() == plain.indices.tolist()
-    assert np.isfinite(trainer.train().training_loss)
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="limits the memory of a GPU")
@@ -190,3 +181,12 @@ def test_one_sharded_rank_selects_or_refuses_by_name(method, kwargs, options, re
     said = done.stdout + done.stderr
     assert (tmp_path / "run" / "selected.parquet").exists() == (refused is None), said[-3000:]
     assert done.returncode == 0 if refused is None else refused in said, said[-3000:]
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="minutes on a CPU")
+def test_a_compiled_run_selects_and_trains(tmp_path):
+    options = {"torch_compile": True, "selection_budget": 6, **CPU, **BF16}
+    trainer = tiny_trainer(tmp_path, "perplexity", **options)
+    plain = tiny_trainer(tmp_path / "plain", "perplexity", **options | {"torch_compile": False}).select()
+    assert trainer.select().indices.tolist() == plain.indices.tolist()
+    assert np.isfinite(trainer.train().training_loss)

@@ -48,7 +48,7 @@ ROOMS = {
     "policy": "card context data options",
     "policies": "errors card context data features options policy",
     "declared": "card",
-    "sharding_refusals": "engines.runtime",
+    "sharding_refusals": "compat engines.runtime",
     "plugins": "",
     "registry": "errors options declared plugins policy selector engines.forward",
     "expression": "",

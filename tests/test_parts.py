@@ -4,10 +4,12 @@ import dataclasses
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 
 import hf_dataselect
 from hf_dataselect.cli.main import main
@@ -20,6 +22,7 @@ from hf_dataselect.errors import NoUsableRow, SelectionError
 from hf_dataselect.parts import check_part, compute_part
 from hf_dataselect.plan import SelectionPlan
 from hf_dataselect.registry import load_selector, method_names, selector_class
+from hf_dataselect.service import select_dataset
 from tests.engines.llm.test_local import reward_model
 from tests.rows import alpaca
 from tests.scripted import ScriptedJudge
@@ -81,7 +84,7 @@ def test_after_the_parts_nothing_is_left_to_compute(name, reward, tmp_path):
     assert after.indices.tolist() == alone.indices.tolist()
 
 
-def test_an_array_of_jobs_and_the_selection_that_reads_it(tmp_path, capsys):
+def test_an_array_of_jobs_and_the_selections_that_read_it_also_for_any_trainer(tmp_path, capsys):
     recipe = str(write_recipe(tmp_path, selection_method="perplexity", selection_kwargs={}, disable_tqdm=True))
     stub = tmp_path / "bin" / "hf-dataselect"
     stub.parent.mkdir()
@@ -105,6 +108,9 @@ def test_an_array_of_jobs_and_the_selection_that_reads_it(tmp_path, capsys):
     main(job())
     found = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert computed(found["passes"]) == {} and found["passes"]["cached_rows"] == 24 and len(found["indices"]) == 6
+    rows, model = Dataset.from_json(str(tmp_path / "rows.jsonl")), str(tmp_path / "model")
+    _, selection = select_dataset(rows, "perplexity", model, budget=6, cache_dir=tmp_path / "cache")
+    assert computed(selection.passes) == {} and selection.indices.tolist() == found["indices"]
 
 
 def test_a_part_has_no_forecast(capsys):
@@ -163,7 +169,7 @@ def test_parts_hold_each_row_once_and_equal_rows_together():
 def test_actors_compute_the_parts(tmp_path):
     pytest.importorskip("ray")
     recipe = write_recipe(tmp_path, selection_method="perplexity", selection_kwargs={}, disable_tqdm=True)
-    command = ["python", str(ROOT / "recipes/ray/parts.py"), "3", "--config", str(recipe)]
+    command = [sys.executable, str(ROOT / "recipes/ray/parts.py"), "3", "--config", str(recipe)]
     subprocess.run(command, check=True, timeout=300)
     found = json.loads((tmp_path / "run" / "selection.json").read_text())
     assert computed(found["passes"]) == {} and found["passes"]["cached_rows"] == 24

@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from .installed import imported
 
 
@@ -50,21 +52,37 @@ REPACKS_FOR_CPU = "support_avx512bf16_for_cpu"
 
 
 @contextmanager
-def as_repacked(model: Any) -> Iterator[None]:
+def quantized_as_they_are(model: Any) -> Iterator[None]:
     """
-    Let `state_dict` give 4-bit weights as they are where bitsandbytes has repacked them for a CPU: it would repack
-    them back, and not the same. By `quant_state.packing_format_for_cpu` of the parameters. Seen on bitsandbytes
-    0.50.2; does nothing where it is missing, as nothing is repacked.
+    Let `state_dict` give 4-bit weights as they are: where bitsandbytes has repacked them for a CPU, it would repack
+    them back, and not the same; where FSDP2 has sharded them, it would leave out their scales, which only the layer
+    then holds. By `quant_state` of parameters and layers, and its `packing_format_for_cpu`. Seen on bitsandbytes
+    0.50.2; does nothing where they are missing.
     """
+    layers = [layer for layer in model.modules() if getattr(layer, "quant_state", None) is not None]
+    sharded = [layer for layer in layers if getattr(layer.weight, "quant_state", None) is None]
     states = [getattr(parameter, "quant_state", None) for parameter in model.parameters()]
     repacked = [state for state in states if getattr(state, "packing_format_for_cpu", False)]
     try:
+        for layer in sharded:
+            layer.weight.quant_state = layer.quant_state
         for state in repacked:
             state.packing_format_for_cpu = False
         yield
     finally:
+        for layer in sharded:
+            del layer.weight.quant_state
         for state in repacked:
             state.packing_format_for_cpu = True
+
+
+def quantized_storage(model: Any) -> set[torch.dtype]:
+    """
+    The dtypes as whose numbers 4-bit weights are kept, where FSDP2 shards them: `bnb_4bit_quant_storage` unless it is
+    one of integers. By `quant_storage` of the parameters. Seen on bitsandbytes 0.50.2; none where it is missing.
+    """
+    kept = {getattr(parameter, "quant_storage", None) for parameter in model.parameters()}
+    return {dtype for dtype in kept if dtype is not None and dtype.is_floating_point}
 
 
 def dequantized_moment(value: Any, state: dict[str, Any], number: str) -> Any:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .installed import imported
+from .torch import unwrapped
 
 
 def lora_modules(model: Any) -> Iterator[tuple[str, Any]]:
@@ -15,7 +16,7 @@ def lora_modules(model: Any) -> Iterator[tuple[str, Any]]:
     """
     kind = imported("peft", "peft.tuners.lora", "LoraLayer")
     uncalled = imported("peft", "peft.tuners.lora.layer", "ParamWrapper")
-    layers = ((name, module) for name, module in model.named_modules() if isinstance(module, kind))
+    layers = ((unwrapped(name), module) for name, module in model.named_modules() if isinstance(module, kind))
     return ((name, module) for name, module in layers if not isinstance(module, uncalled))
 
 

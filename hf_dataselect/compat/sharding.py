@@ -10,7 +10,10 @@ from typing import Any
 
 import torch
 
+from ..errors import SelectionError
+from .bitsandbytes import quantized_storage
 from .installed import attribute, imported
+from .torch import is_checkpointed
 
 
 #: Variables by which `accelerate launch` has every accelerator and [`~transformers.TrainingArguments`] shard a model.
@@ -37,6 +40,15 @@ def sharding_by_args(args: Any) -> str | None:
         stage = os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2) if file == "none" else _zero_stage(file)
         return f"ZeRO-{stage}"
     return None
+
+
+def left_in_environment() -> bool:
+    """
+    Whether the environment asks for FSDP, and not by `accelerate launch`, which also sets `FSDP_VERSION`: an
+    accelerator with an `fsdp_plugin`, and so a trainer, sets `ACCELERATE_USE_FSDP` for the rest of the process, and
+    the next one shards by FSDP1. Seen on accelerate 1.15.0; false where it doesn't.
+    """
+    return os.environ.get("ACCELERATE_USE_FSDP") == "true" and "FSDP_VERSION" not in os.environ
 
 
 def _zero_stage(config: Any) -> int:
@@ -96,20 +108,21 @@ def shard(accelerator: Any, model: Any) -> None:
     is an optimizer; `prepare` then finds it sharded, see also [`trained_as_sharded`]. By `fsdp2_prepare_model`
     and `fsdp2_apply_ac` of `accelerate.utils.fsdp_utils`. Seen on accelerate 1.15.0; raises `ImportError` where they
     are missing.
+
+    Raises:
+        [`SelectionError`]: 4-bit weights that mixed precision would round.
     """
     module, plugin = "accelerate.utils.fsdp_utils", accelerator.state.fsdp_plugin
+    dtype = plugin.mixed_precision_policy and plugin.mixed_precision_policy.param_dtype
+    for storage in quantized_storage(model) - {dtype} if dtype else ():
+        raise SelectionError(
+            f"`bnb_4bit_quant_storage={str(storage)[6:]!r}`: FSDP2 shards 4-bit weights as numbers of that dtype, and "
+            f"its mixed precision would round them to {str(dtype)[6:]}. Set it to {str(dtype)[6:]!r}."
+        )
     plugin.set_auto_wrap_policy(model)
-    if plugin.activation_checkpointing and not _checkpointed(model):
+    if plugin.activation_checkpointing and not is_checkpointed(model):
         imported("accelerate", module, "fsdp2_apply_ac")(accelerator, model)
     imported("accelerate", module, "fsdp2_prepare_model")(accelerator, model)
-
-
-def _checkpointed(model: Any) -> bool:
-    """
-    Whether FSDP's activation checkpointing is applied: by `_checkpoint_wrapped_module` in the names of modules. Seen
-    on torch 2.13.0; false where it has another name.
-    """
-    return any("_checkpoint_wrapped_module" in name for name, _ in model.named_modules())
 
 
 @contextmanager
@@ -126,7 +139,7 @@ def trained_as_sharded(accelerator: Any, model: Any) -> Iterator[None]:
             module.unshard()
             module.reshard()
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
-    if plugin is None or not _checkpointed(model):
+    if plugin is None or not is_checkpointed(model):
         yield
         return
     own, plugin.activation_checkpointing = plugin.activation_checkpointing, False

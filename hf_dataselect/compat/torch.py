@@ -52,6 +52,20 @@ def part_of(tensor: Any, like: Any) -> Any:
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None).to_local()
 
 
+#: What a module that is checkpointed by FSDP is called inside its wrapper. Seen on torch 2.13.0.
+_CHECKPOINTED = "_checkpoint_wrapped_module"
+
+
+def is_checkpointed(model: Any) -> bool:
+    """Whether FSDP's activation checkpointing is applied: a layer has its wrapper; false where it has another name."""
+    return any(hasattr(module, _CHECKPOINTED) for module in model.modules())
+
+
+def unwrapped(name: str) -> str:
+    """The name of a module or a parameter as it is without FSDP's activation checkpointing, and in a `state_dict`."""
+    return name.replace(f".{_CHECKPOINTED}", "")
+
+
 def after_optimizer_steps(function: Callable[..., None]) -> Any:
     """
     Call a function after each step of any optimizer, by `register_optimizer_step_post_hook` of

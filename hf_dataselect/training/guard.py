@@ -20,6 +20,7 @@ from ..evaluation.guard import HARMED, HELPED, LEVEL, Change, change_of
 from ..features.image_loss import held_out_loss
 from ..policy import Guarded
 from ..runs.files import GUARD, plain, write
+from ..sharding_refusals import check_trained
 from .trained import entered, step_of_model
 
 
@@ -34,13 +35,14 @@ def guard_records(args: Any, records: Records) -> dict[str, Records]:
     The rows that guard each domain, for candidates; see [`load_guard`].
 
     Raises:
-        `ValueError`: the run shards anything, or harm is allowed to nothing.
+        `ValueError`: the run shards the model in another way than the guard was run in, or harm is allowed to nothing.
     """
-    if args.guard_dataset and (sharding := sharding_by_args(args)):
-        raise ValueError(f"`guard_dataset` has not been run under {sharding}: remove it, or train without sharding.")
     if not args.guard_dataset and "guard_harm" in args.changed:
         raise ValueError(f"`guard_harm={args.guard_harm}` needs `guard_dataset`: held-out rows by domain.")
-    return load_guard(args.guard_dataset, records, MIN_EXAMPLES)
+    sets = load_guard(args.guard_dataset, records, MIN_EXAMPLES)
+    for name, rows in sets.items():
+        check_trained(sharding_by_args(args), f"`guard_dataset.{name}`", rows.images)
+    return sets
 
 
 class GuardCallback(TrainerCallback):

@@ -13,7 +13,7 @@ from datasets import Dataset
 from transformers import TrainingArguments
 from trl import SFTTrainer
 
-from ..compat.sharding import sharding_by_args, trained_as_sharded
+from ..compat.sharding import sharding_by_accelerator, sharding_by_args, trained_as_sharded
 from ..compat.transformers import put_first
 from ..compat.trl import check_sft_trainer, models_loaded_by, skips_preparation, tag_names
 from ..context import Context
@@ -167,7 +167,7 @@ class DataSelectingTrainer(OnlineTrainer):
     def replicated(self) -> bool:
         """Whether there are several ranks, each with all weights, or with those that were not sharded as it loaded."""
         several = self.accelerator.num_processes > 1 and self.accelerator.parallelism_config is None
-        return several and sharding_by_args(self.args) in WHOLE
+        return several and sharding_by_accelerator(self.accelerator) in WHOLE
 
     @property
     def run_folder(self) -> Path:
@@ -198,7 +198,7 @@ class DataSelectingTrainer(OnlineTrainer):
         """
         self._refuse_edited()
         if self.plan.uses_model:
-            place(self.model, self.accelerator, sharding_by_args(self.args))
+            place(self.model, self.accelerator, sharding_by_accelerator(self.accelerator))
         with locked(self.run_folder):
             self._selection = self.plan.select(with_trials(self), self.run_folder, self.recipe | self.args.given)
         self.train_dataset, self._prepared = self._candidates, False

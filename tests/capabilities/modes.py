@@ -8,10 +8,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, MixtralConfig, MixtralForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from hf_dataselect.selection import Selection
 from hf_dataselect.training.config import DataSelectingConfig
@@ -19,7 +18,7 @@ from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import layout
 from tests.selectors.small import LAYOUTS, with_columns
 from tests.sharded import shard_on_cpus
-from tests.tiny import tiny_model, tiny_tokenizer
+from tests.tiny import tiny_mixtral, tiny_tokenizer
 from tests.tiny_vision import image_rows, tiny_vlm
 
 
@@ -57,12 +56,7 @@ def quantized(folder: Path) -> dict[str, Any]:
 
 
 def experts(folder: Path) -> dict[str, Any]:
-    plain = tiny_model(tiny_tokenizer()).config.to_dict()
-    own = {key: plain[key] for key in ("vocab_size", "hidden_size", "num_hidden_layers", "pad_token_id")}
-    sizes = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 64, "num_local_experts": 4}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return {"model": MixtralForCausalLM(MixtralConfig(**own, **sizes, initializer_range=0.2)).eval()}
+    return {"model": tiny_mixtral(tiny_tokenizer())}
 
 
 def seeing(folder: Path) -> dict[str, Any]:

@@ -111,7 +111,10 @@ def test_a_guard_measures_before_training_and_at_each_evaluation_also_after_a_re
         ({"guard_dataset": {"token": "rows.jsonl"}}, "'token' is what options with secrets are called"),
         ({"guard_harm": -0.1}, "`guard_harm=-0.1` must be at least 0"),
         ({"guard_harm": 0.05, "guard_dataset": None}, "`guard_harm=0.05` needs `guard_dataset`"),
-        ({"guard_dataset": {"a": HELD_OUT}, "fsdp": True}, "`guard_dataset` has not been run under FSDP2"),
+        (
+            {"guard_dataset": {"a": HELD_OUT}, "fsdp": True, "fsdp_config": {"version": 1}},
+            "`guard_dataset.a` has not been run under FSDP1: use FSDP2",
+        ),
     ],
 )
 def test_what_can_t_guard_is_refused_by_name(tmp_path, options, said):

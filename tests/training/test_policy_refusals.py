@@ -9,15 +9,12 @@ from hf_dataselect.compat.trl import weighing
 from hf_dataselect.data.records import Records
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.online.refusals import check_policy_rows
-from tests.online import (
-    sources,
-)
+from tests.online import sources
 from tests.tiny_training import tiny_trainer
 
 
 UNSEEN = {"selection_policy": None, "method": "perplexity", "selection_schedule": {"every": 2, "exclude_seen": True}}
-
-
+ONE = {"version": 1}  # of FSDP
 GROWING = UNSEEN | {"selection_schedule": {"every": 2, "grow": 1}}
 
 
@@ -47,8 +44,9 @@ GROWING = UNSEEN | {"selection_schedule": {"every": 2, "grow": 1}}
         ({**UNSEEN, "selection_budget": "2k tokens"}, "keeps as many rows each time"),
         ({"loss_type": "dft"}, "`loss_type=dft`"),
         ({"label_smoothing_factor": 0.1}, "`label_smoothing_factor=0.1`"),
-        ({"fsdp": True}, "`selection_policy='tail_drop'` has not been run under FSDP2"),
-        ({**UNSEEN, "fsdp": True}, "`selection_schedule=.*` has not been run under FSDP2"),
+        ({"fsdp": True, "fsdp_config": ONE}, "`selection_policy='tail_drop'` has not been run under FSDP1"),
+        ({**UNSEEN, "fsdp": True, "fsdp_config": ONE}, "`selection_schedule=.*` has not been run under FSDP1"),
+        ({"selection_policy": "greats", "fsdp": True}, "gradients of a step, which FSDP2 has summed over ranks"),
         ({"auto_find_batch_size": True}, "`auto_find_batch_size=True`"),
         ({"use_liger_kernel": True}, "`use_liger_kernel=True`"),
         ({"train_sampling_strategy": "group_by_length"}, "`train_sampling_strategy=group_by_length`"),

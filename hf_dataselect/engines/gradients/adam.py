@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ...compat.bitsandbytes import dequantized_moment
-from ...compat.torch import whole_tensor
+from ...compat.torch import unwrapped, whole_tensor
 from ...errors import SelectionError
 
 
@@ -38,7 +38,7 @@ class AdamState:
         Raises:
             [`SelectionError`]: the optimizer lacks a moment, or has not taken a step.
         """
-        names = {parameter: name for name, parameter in model.named_parameters()}
+        names = {parameter: unwrapped(name) for name, parameter in model.named_parameters()}
         first, second, options = {}, {}, optimizer.param_groups[0]
         for parameter, state in optimizer.state.items():
             exp_avg, exp_avg_sq = _moment(state, "exp_avg", "1"), _moment(state, "exp_avg_sq", "2")

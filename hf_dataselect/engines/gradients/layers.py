@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from ...compat.peft import lora_factor, lora_modules, lora_variant
+from ...compat.torch import unwrapped
 from ...errors import SelectionError
 
 
@@ -62,4 +63,4 @@ def linear_layers(model: nn.Module, endings: Sequence[str]) -> dict[str, nn.Line
 def left_out(model: nn.Module, layers: dict[str, nn.Linear]) -> list[str]:
     """Names of trained parameters other than the weights of `layers`: biases, embeddings, `modules_to_save`."""
     covered = {id(layer.weight) for layer in layers.values()}
-    return [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]
+    return [unwrapped(name) for name, p in model.named_parameters() if p.requires_grad and id(p) not in covered]

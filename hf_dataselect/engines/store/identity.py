@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ...compat.accelerate import with_offloaded
-from ...compat.bitsandbytes import as_repacked
+from ...compat.bitsandbytes import quantized_as_they_are
 from ...compat.peft import active_adapters
 from ...compat.sharding import sharded_precision
 from ...compat.torch import after_optimizer_steps, tensor_version, whole_tensor
@@ -156,5 +156,5 @@ _VOLATILE |= {"base_model_name_or_path", "revision", "inference_mode", "peft_ver
 
 
 def _state(model: nn.Module) -> dict[str, Any]:
-    with as_repacked(model):
+    with quantized_as_they_are(model):
         return model.state_dict()

@@ -15,7 +15,7 @@ from torch import nn
 
 from ...compat.accelerate import is_offloaded
 from ...compat.peft import active_adapters, is_target_error, refused_targets
-from ...compat.torch import local_part, part_of, whole_tensor
+from ...compat.torch import local_part, part_of, unwrapped, whole_tensor
 from ...errors import SelectionError
 from ..gradients.layers import linear_layers
 from ..runtime.model_state import preserved, unprepared
@@ -121,7 +121,7 @@ def own_adapter(model: nn.Module, settings: Any):
     (active, *_) = active_adapters(model)
     if not any(parameter.requires_grad for parameter in model.parameters()):  # loaded for inference
         model.set_adapter(active)
-    parameters = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    parameters = {unwrapped(name): weight for name, weight in model.named_parameters() if weight.requires_grad}
     if not parameters:
         raise SelectionError(
             f"`warmup: lora`: the adapter {active!r} ({model.peft_config[active].peft_type.value}) has no trainable "

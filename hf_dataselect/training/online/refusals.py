@@ -10,6 +10,7 @@ from ...compat.trl import check_token_losses, is_default_collator
 from ...data.records import Records
 from ...data.targets import tasks_of
 from ...policy import Policy
+from ...sharding_refusals import check_trained
 from .schedule import Schedule
 
 
@@ -73,8 +74,12 @@ def check_policy_options(args: Any) -> None:
     for name, (is_given, value, why) in refused.items():
         if is_given:
             raise ValueError(f"{said} with `{name}={value}`: {why}.")
-    if sharding is not None:
-        raise ValueError(f"{said} has not been run under {sharding}: train without sharding.")
+    check_trained(sharding, said)
+    if args.policy is not None and args.policy.reads_gradients and sharding is not None:
+        raise ValueError(
+            f"{said} takes rows out of the gradients of a step, which {sharding} has summed over ranks by then: train "
+            "without sharding, or choose another policy."
+        )
 
 
 def _check_grow(args: Any, said: str) -> None:
