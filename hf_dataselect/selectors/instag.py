@@ -25,7 +25,7 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.llm.judge import Conversation
 from ..engines.llm.prompts import delimited
-from ..engines.subset.choose import tag_cover
+from ..engines.subset.tag_coverage import tag_cover
 from ..features.judgements import ask_about_rows, note_missing_replies, turns_of
 from ..features.tags import Vocabulary, parse_tags, tag_statistics
 from ..options import Interval, NonNegativeInt, PositiveInt, nearest

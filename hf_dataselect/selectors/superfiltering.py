@@ -121,8 +121,8 @@ class Superfiltering(Selector):
             return ctx.best(scores, k)
         pool = ctx.best(scores, max(k, round(self.diversity_pool * len(scores))))
         vectors_of = RowVectors(records, ctx, self.encoder)
-        vectors = vectors_of(pool)
+        embedded = vectors_of.stored(pool)
         vectors_of.close()
-        usable = np.isfinite(vectors).all(1)
-        picked, _ = facility_location(vectors[usable], k, exponential_distance)
+        usable = np.flatnonzero(embedded.usable)
+        picked, _ = facility_location(embedded.take(usable), k, exponential_distance)
         return pool[usable][picked]

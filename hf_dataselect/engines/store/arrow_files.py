@@ -2,15 +2,16 @@
 
 import hashlib
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset
 
-from .files import write_atomic
+from .files import check_cache, write_atomic
 
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,23 @@ def checked_map(dataset: Dataset, function: Callable, **options: Any) -> Dataset
         for path in _files(mapped):
             _note(path)
     return mapped
+
+
+@contextmanager
+def scratch_table(folder: Path | None, schema: pa.Schema, parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """
+    Tables one below the other, gone afterwards: in a file that is memory-mapped where the folder can be written, else
+    in memory.
+    """
+    if folder is None or not check_cache(folder):
+        yield pa.concat_tables([schema.empty_table(), *parts])
+        return
+    with tempfile.NamedTemporaryFile(dir=folder, suffix=".arrow") as file:
+        with pa.ipc.new_stream(file, schema) as writer:
+            for part in parts:
+                writer.write_table(part)
+        file.flush()
+        yield pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
 
 
 def _files(dataset: Dataset) -> list[Path]:

@@ -10,9 +10,9 @@ from hf_dataselect.engines.subset.choose import (
     exponential_distance,
     facility_location,
     k_center,
-    tag_cover,
     top_k,
 )
+from hf_dataselect.engines.subset.tag_coverage import tag_cover
 from tests.shared_data import golden, golden_arrays
 
 
