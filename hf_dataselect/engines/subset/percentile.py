@@ -37,4 +37,4 @@ def percentile(parts: Callable[[], Iterable[np.ndarray]], q: float) -> float:
     within = zip(np.cumsum(lower, 1), ranks - (ends - upper)[prefixes], strict=True)
     suffixes = [np.searchsorted(counts, rank, side="right") for counts, rank in within]
     around = (prefixes.astype(np.uint32) << HALF | np.array(suffixes, np.uint32)).view(np.float32)
-    return np.percentile(around, 100 * (place - int(place)))
+    return np.percentile(around, float(100 * (place - int(place))))
