@@ -1,6 +1,7 @@
 """Hashed n-grams of texts, DSIR's features (arXiv 2302.03169): words, marks and pairs of them in buckets."""
 
 import hashlib
+from array import array
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -9,6 +10,8 @@ import regex
 from scipy.sparse import csr_matrix
 
 
+#: Texts that are weighed together.
+BLOCK = 65_536
 _UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
 _TOKEN = regex.compile(rf"{_UNSPACED}|(?:(?!{_UNSPACED})\w)+|[^\w\s]+")
 #: As the authors' tokenizer has it: what is written without spaces is one word.
@@ -26,19 +29,20 @@ def hashed_ngrams(texts: Iterable[str], buckets: int, unspaced: bool = True) -> 
             Whether a character of a script without spaces (Chinese, Japanese, Thai ...) is a word.
 
     Returns:
-        [`~scipy.sparse.csr_matrix`]: float64 `(texts, buckets)`.
+        [`~scipy.sparse.csr_matrix`]: int32 `(texts, buckets)`.
     """
 
     @lru_cache(2**20)
     def bucket(gram: str) -> int:
         return int.from_bytes(hashlib.sha256(gram.encode("utf-8", "replace")).digest(), "big") % buckets
 
-    columns, ends = [], [0]
+    columns, ends = array("i"), array("q", [0])
     for text in texts:
         words = (_TOKEN if unspaced else _PLAIN).findall(text.lower())
-        columns += [bucket(gram) for gram in (*words, *map(" ".join, zip(words, words[1:], strict=False)))]
+        columns.extend(bucket(gram) for gram in (*words, *map(" ".join, zip(words, words[1:], strict=False))))
         ends.append(len(columns))
-    counts = csr_matrix((np.ones(len(columns)), columns, ends), (len(ends) - 1, buckets))
+    given = np.ones(len(columns), np.int32), np.frombuffer(columns, np.int32), np.array(ends)
+    counts = csr_matrix(given, (len(ends) - 1, buckets))
     counts.sum_duplicates()
     return counts
 
@@ -57,4 +61,6 @@ def log_weights(counts: csr_matrix, target: csr_matrix, smoothing: float = 0.0) 
     wanted = wanted + smoothing
     with np.errstate(invalid="ignore"):
         shares = [np.nan_to_num(part / part.sum()) for part in (wanted, given)]
-    return counts @ (np.log(shares[0] + 1e-8) - np.log(shares[1] + 1e-8))
+    weights = np.log(shares[0] + 1e-8) - np.log(shares[1] + 1e-8)
+    parts = (counts[first : first + BLOCK] for first in range(0, counts.shape[0], BLOCK))
+    return np.concatenate([np.zeros(0), *(part @ weights for part in parts)])

@@ -78,6 +78,10 @@ class Superfiltering(Selector):
         """Without facility location."""
         return not self.diversity
 
+    @property
+    def by_row(self) -> bool:
+        return not self.diversity
+
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt"})
 
