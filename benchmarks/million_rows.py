@@ -83,10 +83,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "filter": ("perplexity", {}),
     "facility location": ("perplexity", {}),
 }
-DIVERSITY = {
-    "filter": {"encoder": "ENCODER"},
-    "facility location": {"kind": "facility_location", "encoder": "ENCODER"},
-}
+DIVERSITY = {"filter": "filter", "facility location": "facility_location"}
 #: What a case keeps: greedy choices among all rows take long for more.
 FEW = {"k_center": 1000, "car": 1000, "qdit": 100, "qdit, neighbours": 1000, "mig": 1000, "mods": 200}
 FEW |= {"facility location": 20}
@@ -202,7 +199,7 @@ def selection(folder: Path, case: str, options: argparse.Namespace) -> None:
     models, tokenizer = folders(folder, options.width), tiny_tokenizer()
     model = tiny_model(tokenizer, layers=1, hidden=options.width)
     runtime = Drawn(cache_dir=folder / "cache", dtype="float32", silent=True)
-    diversity = load_diversity(named(DIVERSITY.get(case), models))
+    diversity = load_diversity({"kind": DIVERSITY[case], "encoder": models["ENCODER"]} if case in DIVERSITY else None)
     ctx = Context(tokenizer, model, runtime, target=Records(target, name="selection_target"), diversity=diversity)
     selector, records = load_selector(method, named(given, models)), Records(made)
     (tokens,) = np.unique(ctx.encode(records).label_tokens())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import datasets
@@ -13,6 +14,7 @@ from datasets import Dataset, Features, IterableDataset, Value
 from hf_dataselect import select_dataset
 from hf_dataselect.data.load import load_rows
 from hf_dataselect.data.streams import on_disk
+from hf_dataselect.registry import method_names, selector_class
 from tests.docs.markdown import blocks, pages
 from tests.processes import succeed
 from tests.rows import alpaca, alpaca_rows
@@ -182,6 +184,12 @@ def test_what_can_not_be_chosen_from_blocks_is_refused_before_a_row_is_read(meth
 
     with pytest.raises(ValueError, match=said):
         select_dataset(IterableDataset.from_generator(unread), method, stream_block=3, **given)
+
+
+def test_the_docs_name_the_methods_that_take_blocks():
+    named = pages()["docs/scaling.md"].partition("depends on no other row:")[2].partition("All others")[0]
+    taken = {name for name in method_names() if selector_class(name).by_row}
+    assert {*re.findall(r"`(\w+)`", named)} & {*method_names()} == taken
 
 
 def test_blocks_that_are_none_or_hold_nothing_to_keep_are_told():
