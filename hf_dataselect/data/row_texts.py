@@ -29,4 +29,6 @@ class RowTexts:
         return map(self.text_of, self.records)
 
     def __getitem__(self, rows: np.ndarray) -> list[str]:
-        return [*map(self.text_of, self.records.subset(rows))]
+        numbers = rows.tolist()
+        batch = self.records.texts.with_format(None)[numbers]
+        return [*map(self.text_of, self.records.parser.parse(batch, numbers))]

@@ -65,13 +65,13 @@ def blocks(shape: tuple[int, int]) -> Iterator[slice]:
 @contextmanager
 def scratch(folder: Path | None, parts: Iterable[np.ndarray], shape: tuple[int, int]) -> Iterator[np.ndarray]:
     """
-    Float32 `(n, width)`, given in parts, that may be changed and is gone afterwards: in a file where the folder can be
-    written, else in memory.
+    Float32 `(n, width)`, given in parts, that may be changed and is gone afterwards: more than one block in a file,
+    where the folder can be written.
 
     Raises:
         [`SelectionError`]: the disk has no space for it.
     """
-    if folder is None or not check_cache(folder):
+    if folder is None or shape[0] * shape[1] <= READ or not check_cache(folder):
         yield np.concatenate([np.zeros((0, shape[1]), np.float32), *parts])
         return
     check_room(folder, shape[0], np.dtype((np.float32, shape[1:])), "'none', which holds them in memory")
