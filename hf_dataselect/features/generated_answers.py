@@ -12,7 +12,7 @@ from ..engines.llm.generator import Generator, Texts
 
 
 #: Rows whose prompts and responses are in memory at once.
-BLOCK = 65_536
+BLOCK = 16_384
 
 
 def generated_answers(records: Records, ctx: Context, max_new_tokens: int) -> tuple[Texts, np.ndarray]:

@@ -100,7 +100,7 @@ def principal_clusters(
     elif variance < 1:
         principal = Whitening(vectors, np.ones(len(vectors), bool), variance)
         parts, width = (principal(part) * principal.deviation for part in parts), principal.components
-    # Of a copy, the mean would be taken off in memory.
+    # From a copy, the mean would be taken off in memory, where its tolerance takes as much for a moment.
     model = KMeans(min(clusters, len(distinct)), random_state=seed, n_init=1, copy_x=False)
     with scratch(runtime.cache_dir, parts, (len(vectors), width)) as reduced:
         return model.fit_predict(reduced)
