@@ -26,12 +26,13 @@ from scipy.sparse import csr_array
 from scipy.spatial.distance import cdist
 from subset import covered_by, crowd, measured, plain_filter
 
+from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.subset.choose import cosine, facility_location, k_center
+from hf_dataselect.engines.subset.clusters import principal_clusters
 from hf_dataselect.engines.subset.diverse_filter import diverse_filter
 from hf_dataselect.engines.subset.nearest_graph import nearest_graph, represented
 from hf_dataselect.engines.subset.tag_coverage import concave_cover, propagated, similar_labels
 from hf_dataselect.engines.subset.transport import densities, nearest_rows, transport_probabilities
-from hf_dataselect.selectors.car import CaR
 
 
 def vectors(options: argparse.Namespace, folder: Path) -> np.ndarray:
@@ -164,10 +165,12 @@ def qdit(options: argparse.Namespace, rows: np.ndarray):
 
 
 def car(options: argparse.Namespace, rows: np.ndarray):
-    """Clusters of the principal components."""
+    """As many clusters of the principal components as the method takes, or `--clusters`."""
+    wanted = options.clusters or int(np.sqrt(options.rows / 2))
 
     def run():
-        clusters = CaR("length", encoder="model")._clusters(rows, 42)
+        with tempfile.TemporaryDirectory() as folder:
+            clusters = principal_clusters(rows, wanted, 0.95, 42, Runtime(cache_dir=Path(folder)))
         return clusters, f"{len(np.unique(clusters))} clusters"
 
     return run, None
@@ -202,6 +205,7 @@ def main() -> None:
     parser.add_argument("--neighbours", type=int, default=64)
     parser.add_argument("--targets", type=int, default=20)
     parser.add_argument("--plain_rows", type=int, default=10_000)
+    parser.add_argument("--clusters", type=int)
     parser.add_argument("--engines", nargs="*", default=list(ENGINES), choices=[*ENGINES, *SMALL])
     parser.add_argument("--kind", default="crowd", choices=["random", "crowd"])
     options = parser.parse_args()

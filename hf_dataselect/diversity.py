@@ -13,7 +13,7 @@ from .engines.forward.sentence_encoder import check_sentence_encoder
 from .engines.subset.choose import cosine, facility_location
 from .engines.subset.diverse_filter import diverse_filter
 from .engines.subset.nearest_graph import nearest_graph, represented
-from .engines.subset.target_similarity import unit
+from .engines.subset.target_similarity import directions
 from .features.row_vectors import RowVectors
 from .options import Cosine, Fraction, PositiveInt, check_declared, typed_options
 
@@ -103,12 +103,12 @@ class Diversity:
                     "choice stands"
                 )
                 return pool
-            embeddings = vectors(pool)
-            usable = np.isfinite(embeddings).all(1) & embeddings.any(1)
-            pool, embeddings = pool[usable], embeddings[usable]
+            embedded = vectors.stored(pool)
+            usable = np.flatnonzero(embedded.directed())
+            pool, embeddings = pool[usable], embedded.take(usable)
             if self.neighbours is not None:
                 return pool[ctx.agreed(represented(nearest_graph(embeddings, self.neighbours), k)[0])]
-            return pool[facility_location(unit(embeddings.astype(np.float64)), k, cosine)[0]]
+            return pool[facility_location(directions(embeddings), k, cosine)[0]]
         finally:
             vectors.close()
 

@@ -28,7 +28,11 @@ logger = logging.getLogger(__name__)
 
 
 def select(
-    dataset: Dataset | Records, selector: Selector, budget: Budget | float | int | str | None, ctx: Context
+    dataset: Dataset | Records,
+    selector: Selector,
+    budget: Budget | float | int | str | None,
+    ctx: Context,
+    may_keep_none: bool = False,
 ) -> Selection:
     """
     Choose rows: read, featurize, score, exclude, select, agree. Experimental: [`select_dataset`] is the stable way.
@@ -43,6 +47,7 @@ def select(
         ctx ([`Context`]):
             Model, tokenizer, ranks. The model is restored afterwards (mode, weights, `requires_grad`,
             gradient-checkpointing flags, hooks), and so is the random state.
+        may_keep_none (`bool`, *optional*, defaults to `False`): Whether no row to keep is a result, not an error.
 
     Returns:
         [`Selection`]: the same on every rank.
@@ -86,14 +91,14 @@ def select(
 
         tokens = _trained_tokens(records, ctx) if budget.unit == "tokens" else None
         chosen = ctx.runtime.broadcast(budget.choose(usable, best, groups, tokens))
-    if len(chosen) == 0:
+    if len(chosen) == 0 and not may_keep_none:
         reasons = [*ctx.account.rows("unscorable"), *ctx.account.rows("dropped")]
         if tokens is not None and np.isfinite(usable).any():
             reasons.append(f"the best row has more tokens than the budget, {budget}")
         why = "; ".join(reasons) or "no score is a number"
         kind = AllExcluded if np.isfinite(scores).any() and not np.isfinite(usable).any() else SelectionError
         raise kind(f"`selection_method={method!r}` found no row to keep of {n}: {why}.")
-    if k is not None and len(chosen) < k:
+    if k is not None and len(chosen) < k and not may_keep_none:
         logger.warning("`%s` keeps %s rows, fewer than the %s of the budget.", method, len(chosen), k)
     _describe_cut(usable, chosen, budget, groups, ctx)
     selector.describe(chosen, usable, records, features, ctx)

@@ -90,6 +90,7 @@ class SelectionPlan:
     compared: dict[str, Any] | None = field(default=None, init=False)  # settings of a run of a comparison
     trials: Any = field(default=None, init=False)  # what a method that needs a trainer tries
     wants: frozenset[Want] = field(default=frozenset(), init=False)  # of the other methods of a comparison
+    may_keep_none: bool = field(default=False, init=False)  # of a block, where others may
     default_template: bool = field(default=False, init=False)  # whether the tokenizer got the package's
 
     def __post_init__(self):
@@ -277,7 +278,7 @@ class SelectionPlan:
         """
         sets = self.held_out | ({} if self.target is None else {"selection_target": self.target})
         found = ctx.runtime.on_main(partial(reported_overlap, self.records, sets))
-        selection = select(self.records, self.selector, self.budget, ctx)
+        selection = select(self.records, self.selector, self.budget, ctx, self.may_keep_none)
         template = ctx.preparation.chat_template or getattr(ctx.tokenizer, "chat_template", None)
         selection.facts |= {
             "model": ctx.model_id,

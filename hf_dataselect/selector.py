@@ -90,6 +90,9 @@ class Selector(ABC):
     nested: ClassVar[bool] = True
     #: What `--part` may split. What it needs of all rows, `ctx.of_all_parts` computes.
     splits: ClassVar[Split | None] = None
+    #: Whether a row's score, and whether it may be kept, depend on no other row, and the highest scores are kept: then
+    #: a stream can be scored in blocks.
+    by_row: ClassVar[bool] = False
     #: The part of the rows that it can keep at most; a larger budget is refused.
     largest_part: ClassVar[float] = 1.0
 

@@ -1,18 +1,21 @@
 """[`select_dataset`]: selection for any trainer. The trainer and the commands select by the same plan."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from datasets import Dataset
 
+from .budget import Budget
 from .compat.sharding import sharding_by_accelerator
 from .data.preferences import scored_columns
 from .data.records import Records
-from .data.streams import on_disk
+from .data.streams import blocks_on_disk, on_disk
 from .data.targets import load_target
 from .diversity import load_diversity
 from .engines.llm.judge_options import JudgeOptions
@@ -24,10 +27,12 @@ from .engines.store.files import cache_folder, check_writable, default_cache_dir
 from .options import typed_options
 from .plan import SelectionPlan
 from .registry import load_selector
+from .runs.begin import enter_selection
 from .runs.lock import locked
 from .runs.publish import selected_dataset
 from .selection import Selection
 from .selector import Selector
+from .streamed import check_by_row, of_block, select_blocks
 
 
 def select_dataset(
@@ -52,6 +57,7 @@ def select_dataset(
     batch_tokens: int | None = None,
     num_proc: int | None = None,
     stream_rows: int | None = None,
+    stream_block: int | None = None,
     gradient_checkpointing: bool = False,
     cache_dir: str | Path | None = "default",
     accelerator: Accelerator | None = None,
@@ -62,7 +68,7 @@ def select_dataset(
     be refused is refused before a model loads, and a method that needs no model loads none.
 
     Args:
-        dataset ([`~datasets.Dataset`], or [`~datasets.IterableDataset`] with `stream_rows`):
+        dataset ([`~datasets.Dataset`], or [`~datasets.IterableDataset`] with `stream_rows` or `stream_block`):
             Candidate dataset: messages, prompt-completion, text, Alpaca or ShareGPT columns. Of preference rows
             (`chosen` and `rejected`, with or without `prompt`), the chosen answer is scored, by `reward_gap` both.
             Prompts alone (for GRPO) are read as texts.
@@ -103,6 +109,10 @@ def select_dataset(
             Processes that tokenize.
         stream_rows (`int`, *optional*):
             Of a streamed dataset, how many rows are written to disk and chosen from.
+        stream_block (`int`, *optional*):
+            Of a streamed dataset that is larger than the disk, how many rows are on disk at a time: the best rows of
+            all are held in memory. For methods whose score of a row depends on no other row, and a count or a
+            threshold as `budget`.
         gradient_checkpointing (`bool`, *optional*, defaults to `False`):
             Whether methods that fine-tune or take gradients trade compute for memory.
         cache_dir (`str`, *optional*, defaults to `$HF_DATASELECT_CACHE` or `"~/.cache/hf_dataselect"`):
@@ -119,7 +129,7 @@ def select_dataset(
         and the [`Selection`]: scores, cost, and rows excluded by reason. The same on every rank.
 
     Raises:
-        `TypeError`: the dataset is streamed, without `stream_rows`.
+        `TypeError`: the dataset is streamed, without `stream_rows` or `stream_block`.
         `ValueError`: as [`DataSelectingTrainer`] raises it.
 
     Example:
@@ -138,17 +148,30 @@ def select_dataset(
     """
     selector, diversity_step = load_selector(method, method_kwargs), load_diversity(diversity)
     judge_options = typed_options(JudgeOptions, judge_kwargs, "judge_kwargs")
+    asked = None
+    if stream_block is not None:
+        if stream_rows is not None or stream_block < 1:
+            raise ValueError(f"`stream_block={stream_block}`: give a number of rows, and no `stream_rows`.")
+        asked = Budget.parse(selector.default_budget if budget is None else budget, budget_by)
+        check_by_row(selector, asked, diversity_step)
+
+    def read(rows: Dataset) -> Records:
+        columns = rows if formatting_func is not None else scored_columns(rows, text_field)
+        return Records(columns, text_field, formatting_func, name="dataset")
+
     with ExitStack() as stack:
         if accelerator is None:  # the caller may make one later, with other settings
             stack.enter_context(preserved_accelerate_state())
             accelerator = Accelerator()
-        dataset = on_disk(dataset, stream_rows, "dataset")
-        columns = dataset if formatting_func is not None else scored_columns(dataset, text_field)
-        records = Records(columns, text_field, formatting_func, name="dataset")
+        blocks: Iterator[Dataset] = iter(())
+        if stream_block is not None:
+            blocks = blocks_on_disk(dataset, stream_block, "dataset")
+        dataset = on_disk(dataset, stream_rows, "dataset") if asked is None else next(blocks)
+        records = read(dataset)
         plan = SelectionPlan(
             records,
             selector,
-            budget=budget,
+            budget=budget if asked is None else of_block(asked, len(records)),
             budget_by=budget_by,
             target=load_target(target, records),
             diversity=diversity_step,
@@ -193,8 +216,14 @@ def select_dataset(
             elif isinstance(model, str) and getattr(loaded, "hf_device_map", None) is None:
                 loaded.to(accelerator.device)
         ctx = plan.context(tokenizer, loaded, runtime, model_id, plan.load_judge(runtime, loaded, tokenizer))
-        selection = plan.select(ctx, folder, _recipe(plan, model_id))
-        return selected_dataset(dataset, selection), selection
+        if asked is None:
+            selection = plan.select(ctx, folder, _recipe(plan, model_id))
+            return selected_dataset(dataset, selection), selection
+        kept, selection = select_blocks(((part, read(part)) for part in chain([dataset], blocks)), plan, asked, ctx)
+        plan.budget = asked
+        if folder is not None:
+            runtime.on_main(partial(enter_selection, folder, _recipe(plan, model_id), selection, None))
+        return kept, selection
 
 
 def name_of(model: Any) -> str | None:

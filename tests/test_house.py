@@ -57,6 +57,7 @@ ROOMS = {
     "engines.subset engines.gradients engines.tuning engines.llm",
     "pipeline": "*",
     "plan": "*",
+    "streamed": "*",
     "service": "*",
     "parts": "*",
     "testing": "*",

@@ -96,6 +96,13 @@ class Encoded:
             counts.append(np.diff(total[(offsets - offsets[0]) // 2]))
         return np.concatenate(counts)
 
+    def span_tokens(self) -> tuple[np.ndarray, np.ndarray]:
+        """Label tokens of each span, without a token at position 0, and spans of each token row, int64."""
+        parts = [*self._column("spans")]
+        edges = np.concatenate([part.flatten().to_numpy() for part in parts]).reshape(-1, 2)
+        sizes = np.concatenate([np.diff(part.offsets.to_numpy()) for part in parts])
+        return np.diff(np.maximum(edges, 1)).ravel().astype(np.int64), sizes.astype(np.int64) // 2
+
     def _column(self, name: str) -> Iterator[pa.ListArray]:
         for table in self._columns.iter(10_000):
             yield table[name].combine_chunks()

@@ -47,12 +47,7 @@ def on_disk(dataset: Any, rows: int | None, name: str = "train_dataset") -> Any:
             "`selection_stream_rows` (`stream_rows` of `select_dataset`) to the number of rows to write to disk and "
             "choose from, or load it without `streaming=True`."
         )
-    number = [uuid.uuid4().hex]
-    if several_processes():
-        broadcast_object_list(number)
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "streams" / number[0]
-    if not several_processes() or PartialState().is_local_main_process:
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    folder = _folder()
     with main_process_first():
         try:
             # Named by chance: what datasets names it by does not tell whether the rows have changed since.
@@ -61,10 +56,68 @@ def on_disk(dataset: Any, rows: int | None, name: str = "train_dataset") -> Any:
                 features=dataset.features,
                 cache_dir=str(folder),
                 gen_kwargs={"stream": dataset, "rows": rows},
-                fingerprint=number[0],
+                fingerprint=folder.name,
             )
         except Exception as error:  # `datasets` raises a dozen kinds
             raise ValueError(f"`{name}`: its first {rows:,} rows can't be written to {folder}: {error}") from error
+    _check_same(written, name)
+    logger.info("`%s`: %s rows of the stream are on disk.", name, f"{len(written):,}")
+    return written
+
+
+def blocks_on_disk(stream: Any, rows: int, name: str = "train_dataset") -> Iterator[Dataset]:
+    """
+    The rows of a stream in blocks, on disk as in [`on_disk`]; a block is removed when the next one is asked for.
+
+    Args:
+        stream ([`~datasets.IterableDataset`]):
+            The stream.
+        rows (`int`):
+            Rows of a block.
+        name (`str`, *optional*, defaults to `"train_dataset"`):
+            Name of the dataset in error messages.
+
+    Raises:
+        `ValueError`: no stream, or one without rows, or as in [`on_disk`].
+    """
+    if not isinstance(stream, IterableDataset):
+        raise ValueError(f"`stream_block`: `{name}` is no stream: remove it, or load it with `streaming=True`.")
+    folder, batches, first = _folder(), stream.iter(batch_size=rows), 0
+    while True:
+        own = folder / str(first)
+        with main_process_first():
+            if not several_processes() or PartialState().is_local_main_process:
+                shutil.rmtree(folder, ignore_errors=True)
+                try:
+                    if batch := next(batches, None):
+                        Dataset.from_dict(batch, features=stream.features).save_to_disk(str(own))
+                except Exception as error:  # `datasets` raises a dozen kinds
+                    raise ValueError(f"`{name}`: its rows from {first:,} on can't be written: {error}") from error
+        if not own.exists():
+            break
+        block = Dataset.load_from_disk(str(own))
+        _check_same(block, name)
+        first += len(block)
+        yield block
+        if several_processes():
+            PartialState().wait_for_everyone()
+    if first == 0:
+        raise ValueError(f"`{name}`: the stream has no rows.")
+
+
+def _folder() -> Path:
+    """A folder of this process for rows of a stream, the same on all ranks; removed when the process ends."""
+    number = [uuid.uuid4().hex]
+    if several_processes():
+        broadcast_object_list(number)
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "streams" / number[0]
+    if not several_processes() or PartialState().is_local_main_process:
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _check_same(written: Dataset, name: str) -> None:
+    """Refuse, with a `ValueError`, rows that nodes without a common folder have read otherwise."""
     with meeting():
         hashes = {*gather_object([rows_hash(written)])} if several_processes() else ()
     if len(hashes) > 1:
@@ -72,8 +125,6 @@ def on_disk(dataset: Any, rows: int | None, name: str = "train_dataset") -> Any:
             f"`{name}`: the nodes have read other rows of the stream. Seed what shuffles it, or set "
             "`HF_DATASETS_CACHE` to a folder that all nodes share."
         )
-    logger.info("`%s`: %s rows of the stream are on disk.", name, f"{len(written):,}")
-    return written
 
 
 def _first(stream: IterableDataset, rows: int) -> Iterator[dict[str, Any]]:

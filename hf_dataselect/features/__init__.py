@@ -23,7 +23,7 @@ Stage 1b, features of rows. Public: your own method imports these, and passes on
 | [`~rewards.answer_rewards`] | rewards of the answers, or of others in their place |
 | [`~generated_answers.generated_answers`] | model-generated responses to the prompts |
 | [`~text_statistics.text_feature`], [`~text_statistics.answer_tokens`] | length, diversity, readability, tokens |
-| [`~term_scores.target_matches`] | BM25 of each row for each target-task example |
+| [`~term_scores.TargetMatches`] | BM25 of each row for target-task examples, by group |
 | [`~hashed_ngrams.hashed_ngrams`] | words and pairs of words in buckets, importance weights |
 | [`~indicators.IndicatorSources`], [`~image_text.ImageTextSources`] | indicators that a fitted rule weights |
 | [`~clip.embed`] | images and answers in one space |

@@ -12,6 +12,8 @@ from scipy.sparse import csr_matrix
 from .text_statistics import UNSPACED
 
 
+#: Texts that are weighed together.
+BLOCK = 65_536
 _TOKEN = regex.compile(rf"{UNSPACED}|(?:(?!{UNSPACED})\w)+|[^\w\s]+")
 #: As the authors' tokenizer has it: what is written without spaces is one word.
 _PLAIN = regex.compile(r"\w+|[^\w\s]+")
@@ -28,19 +30,20 @@ def hashed_ngrams(texts: Iterable[str], buckets: int, unspaced: bool = True) -> 
             Whether a character of a script without spaces (Chinese, Japanese, Thai ...) is a word.
 
     Returns:
-        [`~scipy.sparse.csr_matrix`]: float64 `(texts, buckets)`.
+        [`~scipy.sparse.csr_matrix`]: int32 `(texts, buckets)`.
     """
 
     @lru_cache(2**20)
     def bucket(gram: str) -> int:
         return int.from_bytes(hashlib.sha256(gram.encode("utf-8", "replace")).digest(), "big") % buckets
 
-    columns, ends = array("i" if buckets <= 2**31 else "q"), [0]  # a list takes several times the memory
+    columns, ends = array("i" if buckets <= 2**31 else "q"), array("q", [0])  # a list takes several times the memory
     for text in texts:
         words = (_TOKEN if unspaced else _PLAIN).findall(text.lower())
         columns.extend(map(bucket, (*words, *map(" ".join, zip(words, words[1:], strict=False)))))
         ends.append(len(columns))
-    counts = csr_matrix((np.ones(len(columns)), np.asarray(columns), ends), (len(ends) - 1, buckets))
+    given = np.ones(len(columns), np.int32), np.asarray(columns), np.asarray(ends)
+    counts = csr_matrix(given, (len(ends) - 1, buckets))
     counts.sum_duplicates()
     return counts
 
@@ -59,4 +62,6 @@ def log_weights(counts: csr_matrix, target: csr_matrix, smoothing: float = 0.0) 
     wanted = wanted + smoothing
     with np.errstate(invalid="ignore"):
         shares = [np.nan_to_num(part / part.sum()) for part in (wanted, given)]
-    return counts @ (np.log(shares[0] + 1e-8) - np.log(shares[1] + 1e-8))
+    weights = np.log(shares[0] + 1e-8) - np.log(shares[1] + 1e-8)
+    parts = (counts[first : first + BLOCK] for first in range(0, counts.shape[0], BLOCK))
+    return np.concatenate([np.zeros(0), *(part @ weights for part in parts)])

@@ -42,14 +42,6 @@ def note_unusable(encoded: Encoded, ctx: Context) -> None:
     ctx.account.note("truncated", "the answer is longer than the window", np.flatnonzero(encoded.truncated))
 
 
-def prompt_embedding(records: Records, ctx: Context) -> np.ndarray:
-    """[`prompt_vectors`] in memory, float32 `(n, width)`; NaN for unusable rows."""
-    states = prompt_vectors(records, ctx)
-    vectors = states.vectors[:]
-    vectors[~states.usable] = np.nan
-    return vectors
-
-
 def prompt_vectors(records: Records, ctx: Context) -> Vectors:
     """
     Mean last hidden state of the prompts, cached as in [`text_vectors`]. Rows with an empty prompt, or without an

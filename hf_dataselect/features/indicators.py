@@ -134,14 +134,14 @@ class IndicatorSources:
 
 def _neighbour_distances(records: Records, ctx: Context, sources: IndicatorSources) -> np.ndarray:
     vectors_of = RowVectors(records, ctx, sources.encoder)
-    vectors = vectors_of(np.arange(len(records)))
+    embedded = vectors_of.stored(np.arange(len(records)))
     vectors_of.close()
-    usable = np.flatnonzero(np.isfinite(vectors).all(1))
+    usable = np.flatnonzero(embedded.usable)
     distances = np.full(len(records), np.nan)
     if len(usable) <= sources.neighbour:
         ctx.account.note("unscorable", f"fewer than {sources.neighbour} other rows to be near to", usable)
         return distances
-    distances[usable] = nearest_distance(vectors[usable], sources.neighbour, ctx.runtime, "Comparing rows")
+    distances[usable] = nearest_distance(embedded.take(usable), sources.neighbour, ctx.runtime, "Comparing rows")
     ctx.account.note("unscorable", "did not fit in memory", usable[np.isnan(distances[usable])])
     return distances
 

@@ -1,6 +1,7 @@
 """Rewards of the answers of rows, or of others in their place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import repeat
 
 import numpy as np
 
@@ -20,7 +21,7 @@ def conversation(record: Record, answer: str | None = None) -> Conversation:
 
 
 def answer_rewards(
-    records: Records, ctx: Context, reward_model: str | RewardModel, answers: Sequence[str | None] | None = None
+    records: Records, ctx: Context, reward_model: str | RewardModel, answers: Iterable[str | None] | None = None
 ) -> np.ndarray:
     """
     Rewards of the last answers, float64 `(n,)`, higher is better.
@@ -32,7 +33,7 @@ def answer_rewards(
             Device, ranks, cache.
         reward_model (`str` or [`RewardModel`]):
             Sequence-classification model with one label, by hub name or folder, or loaded.
-        answers (`Sequence[str]`, *optional*):
+        answers (`Iterable[str]`, *optional*):
             Answers to score in place of the rows' own; `None` for a row without an answer.
 
     Returns:
@@ -43,8 +44,8 @@ def answer_rewards(
     asked, own = [], answers is None
 
     def chats() -> Iterator[Conversation]:
-        for record in records:
-            answer = record.answer if own else answers[record.index]
+        for record, given in zip(records, repeat(None) if answers is None else answers, strict=False):
+            answer = record.answer if own else given
             if record.problem is None and record.answer_turns and answer is not None and (answer.strip() or not own):
                 asked.append(record.index)
                 yield conversation(record, answer)

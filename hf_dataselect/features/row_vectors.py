@@ -3,11 +3,14 @@
 import numpy as np
 
 from ..context import Context
+from ..data.layouts import Record
 from ..data.records import Records
+from ..data.row_texts import RowTexts
 from ..engines.forward.cached_vectors import CachedVectors
 from ..engines.forward.hidden_states import hidden_state, state_width
 from ..engines.forward.sentence_encoder import load_sentence_encoder, sentence_embeddings, text_keys
 from ..engines.runtime.model_state import scoring_dtype
+from ..engines.runtime.stored_vectors import Vectors
 from ..engines.runtime.token_rows import TokenRows
 
 
@@ -47,13 +50,17 @@ class RowVectors:
         self._cached = CachedVectors(ctx.runtime, encoded_by, width, "Embedding rows", **options)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
+        return self.stored(rows).vectors[:]
+
+    def stored(self, rows: np.ndarray) -> Vectors:
+        """Vectors of rows, on disk where there is a cache."""
         ctx = self._ctx
         keys, compute = self._of_model(rows) if self._encoder is None else self._of_encoder(rows)
         embedded = self._cached(keys, compute)
         unusable = rows[~embedded.usable]
         reason = "no finite embedding, or the row is empty or did not fit in memory"
         ctx.account.note("dropped", reason, unusable)
-        return embedded.vectors[:]
+        return embedded
 
     def close(self) -> None:
         """End the progress bar and close the cache."""
@@ -71,15 +78,19 @@ class RowVectors:
         return tokens.keys(), compute
 
     def _of_encoder(self, rows: np.ndarray):
-        chosen = self._records.subset(rows)
-        texts = ["\n".join(filter(None, (record.prompt, record.answer))) for record in chosen]
+        texts = RowTexts(self._records.subset(rows), _prompt_and_answer)
 
         def compute(places: np.ndarray) -> np.ndarray:
-            vectors = sentence_embeddings([texts[i] for i in places], self._encoder, self._ctx.runtime)
-            vectors[[not texts[i].strip() for i in places]] = np.nan
+            asked = texts[places]
+            vectors = sentence_embeddings(asked, self._encoder, self._ctx.runtime)
+            vectors[[not text.strip() for text in asked]] = np.nan
             return vectors
 
         return text_keys(texts), compute
+
+
+def _prompt_and_answer(record: Record) -> str:
+    return "\n".join(filter(None, (record.prompt, record.answer)))
 
 
 def embed(records: Records, ctx: Context, encoder: str) -> None:

@@ -1,6 +1,5 @@
 """Vectors of texts by a sentence encoder."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +8,14 @@ from ..compat.sentence_transformers import encoder_modules
 from ..compat.sharding import not_launched_sharded
 from ..context import Context
 from ..data.records import Records
+from ..data.row_texts import RowTexts
 from ..engines.forward.cached_vectors import CachedVectors
 from ..engines.forward.sentence_encoder import check_sentence_encoder as check_sentence_encoder
 from ..engines.forward.sentence_encoder import load_sentence_encoder, sentence_embeddings, text_keys
 from ..engines.runtime.runtime import Runtime
 from ..engines.runtime.stored_vectors import Vectors
 from ..errors import SelectionError
+from .hidden_states import prompt_vectors
 
 
 class EncoderOption:
@@ -48,13 +49,13 @@ class EncoderOption:
         return {"forward_rows" if self.encoder == "model" else "embedded_rows": rows} if self.embeds else {}
 
 
-def sentence_vectors(texts: Sequence[str], encoder: str, ctx: Context, label: str) -> Vectors:
+def sentence_vectors(texts: RowTexts | np.ndarray, encoder: str, ctx: Context, label: str) -> Vectors:
     """
     Vectors of texts, not normalised, float32 `(n, width)`; cached by content, and read from the disk as needed.
 
     Args:
-        texts (`Sequence[str]`):
-            The texts.
+        texts ([`RowTexts`] or `np.ndarray`):
+            The texts, or an array of objects.
         encoder (`str`):
             See [`load_text_encoder`].
         ctx ([`Context`]):
@@ -68,10 +69,17 @@ def sentence_vectors(texts: Sequence[str], encoder: str, ctx: Context, label: st
     model, runtime = load_text_encoder(encoder, ctx.runtime), ctx.runtime
 
     def compute(rows: np.ndarray) -> np.ndarray:
-        return sentence_embeddings([texts[i] for i in rows], model, runtime, unit=False)
+        return sentence_embeddings(texts[rows], model, runtime, unit=False)
 
     with CachedVectors(runtime, model, model.get_embedding_dimension(), label, len(texts), unit=False) as cached:
         return cached(text_keys(texts), compute)
+
+
+def instruction_vectors(records: Records, encoder: str, ctx: Context) -> Vectors:
+    """Vectors of the prompts of rows, by an [`EncoderOption`]; on disk where there is a cache."""
+    if encoder == "model":
+        return prompt_vectors(records, ctx)
+    return sentence_vectors(RowTexts(records, lambda record: record.prompt), encoder, ctx, "Embedding instructions")
 
 
 @not_launched_sharded()

@@ -7,8 +7,10 @@ import numpy as np
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
+from ..data.row_texts import RowTexts
 from ..data.targets import check_target_text
 from ..engines.runtime.stored_vectors import Vectors as Vectors
+from ..engines.subset.mapped import Mapped
 from ..engines.subset.target_similarity import unit
 from ..errors import SelectionError
 from .hidden_states import note_unusable, text_vectors
@@ -60,16 +62,18 @@ def target_sentence_vectors(records: Records, ctx: Context, encoder: str) -> tup
         [`SelectionError`]: no row of the target has a text, or the encoder can't be loaded.
     """
     check_target_text(ctx.target)
-    target = _text_vectors(row_texts(ctx.target), encoder, ctx.whole, "Embedding the target")
-    if not np.isfinite(target).any():
+    wanted = _text_vectors(ctx.target, encoder, ctx.whole, "Embedding the target")
+    if not wanted.usable.any():
         raise SelectionError("`selection_target`: none of its rows has an answer.")
-    candidates = _text_vectors(row_texts(records), encoder, ctx, "Embedding rows")
-    usable = np.isfinite(candidates).all(1)
-    ctx.account.note("unscorable", "no answer", np.flatnonzero(~usable))
-    return Vectors(candidates, usable), target
+    target = wanted.vectors[:]
+    target[~wanted.usable] = np.nan
+    candidates = _text_vectors(records, encoder, ctx, "Embedding rows")
+    ctx.account.note("unscorable", "no answer", np.flatnonzero(~candidates.usable))
+    return candidates, target
 
 
-def _text_vectors(texts: list[str | None], encoder: str, ctx: Context, label: str) -> np.ndarray:
-    vectors = sentence_vectors([text or "" for text in texts], encoder, ctx, label).vectors[:]
-    vectors[[text is None for text in texts]] = np.nan
-    return unit(vectors)
+def _text_vectors(records: Records, encoder: str, ctx: Context, label: str) -> Vectors:
+    texts = row_texts(records)
+    states = sentence_vectors(RowTexts(records, lambda record: texts.text_of(record) or ""), encoder, ctx, label)
+    known = np.array([text is not None for text in texts])
+    return Vectors(Mapped(states.vectors, unit, states.vectors.shape[1]), known & states.directed())

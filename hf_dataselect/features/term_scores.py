@@ -5,16 +5,19 @@ A term is a word of two characters or more, in lower case; of scripts that are w
 Japanese, Thai, Lao, Khmer, Burmese) it is two characters in a row.
 """
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import regex
 from scipy.sparse import csr_matrix, diags
-from sklearn.feature_extraction.text import CountVectorizer
 
 from ..context import Context
-from ..data.layouts import content_text
+from ..data.layouts import Record, content_text
 from ..data.records import Records
+from ..data.row_texts import RowTexts
+from ..engines.store.vector_store import blocks
 from .text_statistics import UNSPACED
 
 
@@ -32,68 +35,109 @@ def terms(text: str) -> list[str]:
     return in_order
 
 
-def bm25(
-    texts: Sequence[str], queries: Sequence[str], terms_of: Callable[[str], list[str]] = terms
-) -> tuple[np.ndarray, np.ndarray]:
+class TermScores:
     """
     BM25 with Lucene's inverse document frequency, in which each term of a query counts once:
 
         sum over terms of ln(1 + (N - df + 0.5) / (df + 0.5)) x tf (k1 + 1) / (tf + k1 (1 - b + b length / mean))
 
+    Float64 `(texts, queries)`, computed when indexed by slices of texts: in memory are 8 bytes for each text and term
+    of a query that it has.
+
     Args:
-        texts (`list[str]`):
-            What is scored, and what frequencies are counted in.
+        texts (`Iterable[str]`):
+            What is scored, and what frequencies are counted in; `None` scores NaN, and is not counted.
         queries (`list[str]`):
             Terms that no text has count nothing.
         terms_of (`Callable`, *optional*, defaults to [`terms`]):
             Text -> its terms.
-
-    Returns:
-        `tuple`: float64 `(texts, queries)`; and what each query scores itself `(queries,)`, 0 where no text has any of
-        its terms: scores grow with the number of a query's terms, so only their ratios to it compare between queries.
     """
-    vectorizer = CountVectorizer(analyzer=terms_of)
-    try:
-        counts = vectorizer.fit_transform(texts).astype(np.float64)
-    except ValueError:  # no text has a term
-        return np.zeros((len(texts), len(queries))), np.zeros(len(queries))
-    frequency = np.bincount(counts.indices, minlength=counts.shape[1])
-    weight = np.log1p((len(texts) - frequency + 0.5) / (frequency + 0.5))
-    mean_length = counts.sum() / len(texts)
-    asked = vectorizer.transform(queries).astype(np.float64)
 
-    def weighted(counts: csr_matrix) -> csr_matrix:
-        norm = K1 * (1 - B + B * np.asarray(counts.sum(1)).ravel() / mean_length)
-        saturated = counts.tocsr(copy=True)
-        saturated.data = saturated.data * (K1 + 1) / (saturated.data + np.repeat(norm, np.diff(saturated.indptr)))
-        return saturated @ diags(weight)
+    def __init__(
+        self,
+        texts: Iterable[str | None],
+        queries: Sequence[str],
+        terms_of: Callable[[str], list[str]] = terms,
+    ):
+        asked = [Counter(terms_of(query)) for query in queries]
+        place = {term: number for number, term in enumerate(sorted(set().union(*asked)))}
+        numbers, columns, ends, lengths = array("f"), array("i"), array("q", [0]), array("d")
+        for text in texts:
+            found = Counter() if text is None else Counter(terms_of(text))
+            lengths.append(np.nan if text is None else found.total())
+            held = sorted((place[term], count) for term, count in found.items() if term in place)
+            columns.extend(column for column, _ in held)
+            numbers.extend(count for _, count in held)
+            ends.append(len(columns))
+        #: Terms of each text, NaN of a missing one.
+        self.lengths, shape = np.array(lengths), (len(lengths), len(place))
+        given = np.frombuffer(numbers, "f4"), np.frombuffer(columns, "i4"), np.array(ends)
+        self._counts, known = csr_matrix(given, shape), ~np.isnan(self.lengths)
+        frequency = self._counts.getnnz(0)
+        self._weight = diags(np.log1p((known.sum() - frequency + 0.5) / (frequency + 0.5)))
+        self._mean = (self.lengths[known].mean() if known.any() else 0.0) or 1.0
+        entries = [(row, place[term], query[term]) for row, query in enumerate(asked) for term in query]
+        row, column, count = np.array([entry for entry in entries if frequency[entry[1]]]).reshape(-1, 3).T
+        counts = csr_matrix((count.astype(np.float64), (row, column)), (len(asked), shape[1]))
+        self._distinct, self.shape = (counts > 0).astype(np.float64), (shape[0], len(asked))
+        own = self._weighted(counts, np.asarray(counts.sum(1)).ravel())
+        #: What each query scores itself, 0 where no text has any of its terms: scores grow with the number of a
+        #: query's terms, so only their ratios to it compare between queries.
+        self.own = np.asarray(own.multiply(self._distinct).sum(1)).ravel()
 
-    distinct = (asked > 0).astype(np.float64)
-    own = np.asarray(weighted(asked).multiply(distinct).sum(1)).ravel()
-    return (weighted(counts) @ distinct.T).toarray(), own
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        lengths = self.lengths[rows]
+        scores = (self._weighted(self._counts[rows].astype(np.float64), lengths) @ self._distinct.T).toarray()
+        scores[np.isnan(lengths)] = np.nan
+        return scores
+
+    def _weighted(self, counts: csr_matrix, lengths: np.ndarray) -> csr_matrix:
+        norm = K1 * (1 - B + B * lengths / self._mean)
+        counts.data = counts.data * (K1 + 1) / (counts.data + np.repeat(norm, np.diff(counts.indptr)))
+        return counts @ self._weight
 
 
-def row_texts(records: Records) -> list[str | None]:
+def row_texts(records: Records) -> RowTexts:
     """Text of all turns of each row, one below the other; `None` for a row that can't be read or has no answer."""
-    return [
-        None
-        if record.problem is not None or not record.answer.strip()
-        else "\n".join(content_text(message) for message in record.messages)
-        for record in records
-    ]
+    return RowTexts(records, _text)
 
 
-def target_matches(records: Records, ctx: Context) -> np.ndarray:
+def _text(record: Record) -> str | None:
+    if record.problem is not None or not record.answer.strip():
+        return None
+    return "\n".join(content_text(message) for message in record.messages)
+
+
+class TargetMatches:
     """
-    [`bm25`] of each row for each target row, relative to what the target row scores itself, float64 `(n, targets)`;
-    NaN for target rows without a term that a candidate has. Rows without an answer are NaN and entered in
-    `ctx.account`.
+    [`TermScores`] of rows for groups of target rows, relative to what a target row scores itself: the mean over those
+    of a group that have a term of a candidate. Float64 `(n, groups)`, computed when indexed by slices; NaN for groups
+    without such a row, and for rows without an answer, which are entered in `ctx.account`.
+
+    Args:
+        records ([`Records`]):
+            The rows.
+        ctx ([`Context`]):
+            Target and account.
+        groups (`np.ndarray`):
+            Group of each target row, consecutive integers from 0 `(targets,)`.
     """
-    texts, queries = row_texts(records), [text or "" for text in row_texts(ctx.target)]
-    missing = np.array([text is None for text in texts])
-    ctx.account.note("unscorable", "no answer", np.flatnonzero(missing))
-    matches = np.full((len(texts), len(queries)), np.nan)
-    scores, own = bm25([text for text in texts if text is not None], queries)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        matches[~missing] = np.where(own > 0, scores / own, np.nan)
-    return matches
+
+    def __init__(self, records: Records, ctx: Context, groups: np.ndarray):
+        self._scores = TermScores(row_texts(records), [text or "" for text in row_texts(ctx.target)])
+        ctx.account.note("unscorable", "no answer", np.flatnonzero(np.isnan(self._scores.lengths)))
+        usable = self._scores.own > 0
+        self._members = [np.flatnonzero(usable & (groups == group)) for group in range(groups.max() + 1)]
+        #: Whether a group has a row that can match, bool `(groups,)`.
+        self.used = np.array([len(rows) > 0 for rows in self._members])
+        self.shape = self._scores.shape[0], len(self._members)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, end, _ = rows.indices(self.shape[0])
+        matches = np.full((max(0, end - first), self.shape[1]), np.nan)
+        for part in blocks((len(matches), 4 * len(self._scores.own))):
+            ratios = self._scores[first + part.start : min(end, first + part.stop)]
+            ratios /= np.where(self._scores.own > 0, self._scores.own, np.nan)
+            for group in np.flatnonzero(self.used):
+                matches[part, group] = ratios[:, self._members[group]].mean(1)
+        return matches

@@ -18,8 +18,12 @@ from .secrets import without_secrets
 
 def selected_dataset(dataset: Dataset, selection: Selection) -> Dataset:
     """Rows kept, best first, with all columns of the candidate dataset, `selection_row` and `selection_score`."""
+    return numbered(dataset.with_format(None).select(selection.indices), selection)
+
+
+def numbered(subset: Dataset, selection: Selection) -> Dataset:
+    """The rows of a selection with `selection_row` and `selection_score`."""
     rows = selection.indices
-    subset = dataset.with_format(None).select(rows)
     earlier = [name for name in ("selection_row", "selection_score") if name in subset.column_names]
     subset = subset.remove_columns(earlier).flatten_indices()  # of an earlier selection
     return subset.add_column("selection_row", rows).add_column("selection_score", selection.scores[rows])

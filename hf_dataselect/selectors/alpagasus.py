@@ -83,6 +83,7 @@ class AlpaGasus(Selector):
             "the paper has no diversity step: `selection_diversity` adds one",
         ),
     )
+    by_row: ClassVar[bool] = True
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 

@@ -32,6 +32,8 @@ from ..selector import Card, Selector
 
 #: Standard deviation, relative to the mean, below which influences on an example are the same but for rounding.
 ROUNDING = 1e-6
+#: Examples whose influences are normalised together.
+AT_A_TIME = 8
 
 
 @dataclass
@@ -91,11 +93,16 @@ def normalised(influence: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Influences `(n, examples)`, each column with mean 0 and deviation 1 over the rows that have one, float32, and these
     deviations; a column without differences is 0, of deviation 1.
     """
-    exact = influence.astype(np.float64)
-    known = np.isfinite(exact)
-    count = np.maximum(known.sum(0), 1)
-    mean = np.where(known, exact, 0).sum(0) / count
-    deviation = np.sqrt(np.square(np.where(known, exact - mean, 0)).sum(0) / count)
-    same = deviation <= ROUNDING * np.abs(mean)
-    deviation[same] = 1
-    return (np.where(same & known, 0, exact - mean) / deviation).astype(np.float32), deviation
+    scaled, deviations = np.empty(influence.shape, np.float32), np.ones(influence.shape[1])
+    for part in np.array_split(np.arange(len(deviations)), max(1, len(deviations) // AT_A_TIME)):
+        columns = slice(part[0], part[-1] + 1)
+        exact = influence[:, columns].astype(np.float64)
+        known = np.isfinite(exact)
+        count = np.maximum(known.sum(0), 1)
+        mean = np.where(known, exact, 0).sum(0) / count
+        deviation = np.sqrt(np.square(np.where(known, exact - mean, 0)).sum(0) / count)
+        same = deviation <= ROUNDING * np.abs(mean)
+        deviation[same] = 1
+        scaled[:, columns] = np.where(same & known, 0, exact - mean) / deviation
+        deviations[columns] = deviation
+    return scaled, deviations

@@ -15,7 +15,7 @@ Relations: [`RDS`] needs the same target and compares hidden states; a method th
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -23,10 +23,10 @@ from ..context import Context
 from ..data.records import Records
 from ..data.targets import check_target_text
 from ..engines.subset.matchers import for_target
-from ..engines.subset.target_similarity import highest
+from ..engines.subset.target_similarity import highest, parts_of
 from ..errors import SelectionError
 from ..features.served import ServesTarget
-from ..features.term_scores import target_matches
+from ..features.term_scores import TargetMatches
 from ..selector import Card, Selector
 
 
@@ -56,22 +56,24 @@ class BM25(ServesTarget, Selector):
         ),
     )
 
-    def featurize(self, records: Records, ctx: Context) -> np.ndarray:
+    def featurize(self, records: Records, ctx: Context) -> dict[str, TargetMatches]:
         check_target_text(ctx.target)
-        matches, groups = target_matches(records, ctx), self.columns_of(ctx).groups
-        usable = ~np.isnan(matches).all(0)
-        if not usable.any():
+        matches = TargetMatches(records, ctx, self.columns_of(ctx).groups)
+        if not matches.used.any():
             raise SelectionError("`selection_target`: none of its rows shares a word with a candidate.")
-        members = [usable & (groups == group) for group in range(groups.max() + 1)]
-        none = np.full(len(matches), np.nan)
-        return np.stack([matches[:, rows].mean(1) if rows.any() else none for rows in members], 1)
+        return {"similarity": matches}
 
-    def score(self, features: np.ndarray, ctx: Context) -> np.ndarray:
+    def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
+        matches, shares = features["similarity"], self.columns_of(ctx).shares
         if self.rule != "mean":
-            return highest(features, self.columns_of(ctx).weighted)
-        used, shares = ~np.isnan(features).all(0), self.columns_of(ctx).shares
-        return np.average(features[:, used], 1, None if shares is None else shares[used]).astype(np.float32)
+            return highest(matches, self.columns_of(ctx).weighted)
+        used = matches.used
+        weights = None if shares is None else shares[used]
+        means = [np.average(part[:, used], 1, weights) for _, part in parts_of(matches, None)]
+        return np.concatenate(means).astype(np.float32)
 
-    def select(self, scores: np.ndarray, records: Records, features: np.ndarray, k: int, ctx: Context) -> np.ndarray:
-        rule = "max" if self.rule == "mean" else self.rule
-        return for_target(features, scores, k, rule, ctx.ties(len(scores)), self.columns_of(ctx).shares)
+    def select(
+        self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
+    ) -> np.ndarray:
+        rule, shares = "max" if self.rule == "mean" else self.rule, self.columns_of(ctx).shares
+        return for_target(features["similarity"], scores, k, rule, ctx.ties(len(scores)), shares)

@@ -19,11 +19,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 
 from ..context import Context
 from ..data.records import Records
+from ..engines.subset.clusters import principal_clusters
 from ..features.row_vectors import RowVectors
 from ..features.sentence_vectors import EncoderOption
 from ..options import Fraction, PositiveInt
@@ -87,23 +86,14 @@ class CaR(EncoderOption, RatedSelector):
         order = ctx.best(scores)
         vectors_of = RowVectors(records, ctx, self.encoder)
         try:
-            vectors = vectors_of(order)
+            embedded = vectors_of.stored(order)
         finally:
             vectors_of.close()
-        usable = np.isfinite(vectors).all(1)
-        order, vectors = order[usable], vectors[usable]
-        labels = ctx.agreed(self._clusters(vectors, ctx.seed))
+        usable = np.flatnonzero(embedded.usable)
+        order, clusters = order[usable], self.clusters or max(1, int(np.sqrt(len(usable) / 2)))
+        given = embedded.take(usable), clusters, self.variance, ctx.seed
+        labels = ctx.agreed(principal_clusters(*given, ctx.runtime))
         _, best = np.unique(labels, return_index=True)
         ctx.account.figures["clusters"] = len(best)
         first = np.sort(best)
         return order[np.concatenate([first, np.setdiff1d(np.arange(len(order)), first)])][:k]
-
-    def _clusters(self, vectors: np.ndarray, seed: int) -> np.ndarray:
-        """Cluster of each vector."""
-        distinct = len(np.unique(vectors, axis=0))
-        if distinct < 2:
-            return np.zeros(len(vectors), np.int64)
-        if self.variance < 1:
-            vectors = PCA(self.variance, svd_solver="full").fit_transform(vectors)
-        clusters = self.clusters or max(1, int(np.sqrt(len(vectors) / 2)))
-        return KMeans(min(clusters, distinct), random_state=seed, n_init=1).fit_predict(vectors)

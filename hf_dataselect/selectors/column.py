@@ -37,6 +37,7 @@ class Column(Selector):
         label_source="a column of the dataset",
         steps=("read the column", "keep the top k"),
     )
+    by_row: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def check(self, records: Records) -> None:

@@ -26,8 +26,9 @@ import numpy as np
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
+from ..engines.subset.mapped import Mapped
 from ..engines.subset.target_similarity import Similarity, Target, unit
-from ..engines.subset.whitening import Mapped, Whitening
+from ..engines.subset.whitening import Whitening
 from ..features.hidden_states import layer_vectors, unscaled_text_vectors
 from ..features.served import ServesBySimilarity, VectorRule
 from ..features.target_vectors import Vectors, target_vectors

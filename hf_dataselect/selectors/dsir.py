@@ -73,7 +73,7 @@ class DSIR(Selector):
         if target.nnz == 0:
             raise SelectionError("`selection_target`: none of its rows has an answer with a word.")
         weights = np.full(len(texts), np.nan)
-        counts = hashed_ngrams([text for text in texts if text is not None], self.buckets)
+        counts = hashed_ngrams((text for text in texts if text is not None), self.buckets)
         weights[~missing] = log_weights(counts, target, self.smoothing)
         return weights
 

@@ -105,6 +105,11 @@ class IFD(Selector):
     splits: ClassVar[Split | None] = "features"
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss", "unconditional_loss")
 
+    @property
+    def by_row(self) -> bool:
+        """Without a warm-up on some of the rows."""
+        return self.warmup == "none"
+
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "prompt", "model"}) | needs_of_warmup(self)
 

@@ -53,6 +53,7 @@ class Indicator(Selector):
         steps=("measure the text", "keep the top k"),
         multi_turn="all assistant turns, one below the other",
     )
+    by_row: ClassVar[bool] = True
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 

@@ -26,7 +26,7 @@ from ..data.columns import check_column
 from ..data.records import Records
 from ..engines.llm.judge import Conversation
 from ..engines.llm.prompts import delimited
-from ..engines.subset.choose import tag_cover
+from ..engines.subset.tag_coverage import tag_cover
 from ..features.judgements import ask_about_rows, note_missing_replies, turns_of
 from ..features.sentence_vectors import check_sentence_encoder
 from ..features.tags import Vocabulary, parse_tags, tag_statistics

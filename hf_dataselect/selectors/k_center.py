@@ -23,14 +23,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_argmin_min
 
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
-from ..engines.subset.choose import k_center
+from ..engines.subset.choose import distances_to, k_center, mean_vector
 from ..errors import SelectionError
-from ..features.hidden_states import cached_states, note_unusable
+from ..features.hidden_states import Vectors, cached_states, note_unusable
 from ..selector import Card, Need, Selector, Split
 
 
@@ -65,30 +64,32 @@ class KCenter(Selector):
     def featurize(self, records: Records, ctx: Context) -> dict[str, Any]:
         encoded = ctx.encode(records)
         note_unusable(encoded, ctx)
-        vectors = _vectors(encoded, ctx)
-        if not np.isfinite(vectors).all(1).any():
+        embedded = _embedded(encoded, ctx)
+        if not embedded.usable.any():
             raise SelectionError("`k_center`: no row has an answer within the window and finite hidden states.")
-        kept = vectors[:0] if ctx.kept is None else _vectors(ctx.encode(ctx.kept), ctx)
-        return {"vectors": vectors, "kept": kept[np.isfinite(kept).all(1)]}
+        kept = None if ctx.kept is None else _embedded(ctx.encode(ctx.kept), ctx)
+        return {"vectors": embedded, "kept": kept}
 
     def score(self, features: dict[str, Any], ctx: Context) -> np.ndarray:
-        vectors, kept = features["vectors"], features["kept"]
-        usable, distances = np.isfinite(vectors).all(1), np.full(len(vectors), np.nan, np.float32)
-        centers = kept if len(kept) else vectors[usable].mean(0, keepdims=True)
-        distances[usable] = pairwise_distances_argmin_min(vectors[usable], centers)[1]
+        embedded, kept = features["vectors"], features["kept"]
+        usable, distances = np.flatnonzero(embedded.usable), np.full(len(embedded.usable), np.nan, np.float32)
+        vectors, before = embedded.take(usable), np.flatnonzero(kept.usable) if kept is not None else []
+        distances[usable] = distances_to(vectors, kept.take(before)[:] if len(before) else mean_vector(vectors)[None])
         return distances
 
     def select(
         self, scores: np.ndarray, records: Records, features: dict[str, Any], k: int, ctx: Context
     ) -> np.ndarray:
-        usable, kept = np.flatnonzero(np.isfinite(scores)), features["kept"]
-        first = range(len(kept)) if len(kept) else [int(np.random.default_rng(ctx.seed).integers(len(usable)))]
-        rows, _ = k_center(np.concatenate([kept, features["vectors"][usable]]), len(kept) + k, first)
-        return usable[rows[len(kept) :] - len(kept)]
+        usable, embedded, kept = np.flatnonzero(np.isfinite(scores)), features["vectors"], features["kept"]
+        if kept is None or not kept.usable.any():
+            first = int(np.random.default_rng(ctx.seed).integers(len(usable)))
+            return usable[k_center(embedded.take(usable), k, [first])[0]]
+        before = np.flatnonzero(kept.usable)
+        together = kept.join(embedded).take(np.concatenate([before, len(kept.usable) + usable]))
+        rows, _ = k_center(together, len(before) + k, range(len(before)))
+        return usable[rows[len(before) :] - len(before)]
 
 
-def _vectors(encoded: Encoded, ctx: Context) -> np.ndarray:
+def _embedded(encoded: Encoded, ctx: Context) -> Vectors:
     states = cached_states(encoded.tokens, ctx, "Embedding rows", pool="mean")
-    vectors = states.vectors[:]
-    vectors[~states.usable | encoded.problematic] = np.nan
-    return vectors
+    return states._replace(usable=states.usable & ~encoded.problematic)

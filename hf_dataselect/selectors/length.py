@@ -35,6 +35,7 @@ class Length(Selector):
         multi_turn="tokens of all assistant turns",
         deviations=("counted with the model's own tokenizer; the authors publish no script",),
     )
+    by_row: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...] | None] = ()
 
     def needs(self) -> frozenset[Need]:

@@ -29,9 +29,8 @@ from ..data.records import Records
 from ..engines.llm.reward_model import check_reward_model
 from ..engines.subset.choose import k_center
 from ..features.generated_answers import generated_answers
-from ..features.hidden_states import Vectors, prompt_vectors
 from ..features.rewards import answer_rewards
-from ..features.sentence_vectors import EncoderOption, sentence_vectors
+from ..features.sentence_vectors import EncoderOption, instruction_vectors
 from ..features.tuning import check_warmup, needs_of_warmup, tuned_on
 from ..options import Interval, Number, PositiveFloat, PositiveInt
 from ..selector import Card, Need, Selector, Split
@@ -163,19 +162,12 @@ class MoDS(EncoderOption, Selector):
 
     def _cover(self, records: Records, k: int, ctx: Context) -> np.ndarray:
         """Rows, at most `k`, by greedy k-center."""
-        embedded = ctx.of_all_parts(partial(self._embedded, records))
+        embedded = ctx.of_all_parts(partial(instruction_vectors, records, self.encoder))
         usable = np.flatnonzero(embedded.usable)
         if len(usable) == 0:
             return usable
         first = int(np.random.default_rng(ctx.seed).integers(len(usable)))
         return usable[k_center(embedded.take(usable), k, [first])[0]]
-
-    def _embedded(self, records: Records, ctx: Context) -> Vectors:
-        """The instructions as vectors, on disk where there is a cache."""
-        if self.encoder == "model":
-            return prompt_vectors(records, ctx)
-        texts = [record.prompt for record in records]
-        return sentence_vectors(texts, self.encoder, ctx, "Embedding instructions")
 
     def _judge_answers(self, records: Records, good: np.ndarray, seed: np.ndarray, ctx: Context) -> np.ndarray:
         """Rewards of the fine-tuned model's responses to the rows of high quality."""

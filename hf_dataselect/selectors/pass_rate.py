@@ -53,6 +53,7 @@ class PassRate(Selector):
         model_free=False,
         multi_turn="rows are taken whole",
     )
+    by_row: ClassVar[bool] = True
     columns: ClassVar[tuple[str, ...] | None] = ("pass_rate",)
 
     def check(self, records: Records) -> None:

@@ -45,6 +45,11 @@ class Perplexity(Selector):
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("conditional_loss",)
 
+    @property
+    def by_row(self) -> bool:
+        """The middle is that of all rows."""
+        return self.keep != "middle"
+
     def needs(self) -> frozenset[Need]:
         return frozenset({"text", "model"})
 

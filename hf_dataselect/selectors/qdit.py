@@ -30,9 +30,8 @@ from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import cosine, facility_location
 from ..engines.subset.nearest_graph import nearest_graph, represented
-from ..engines.subset.target_similarity import unit
-from ..features.hidden_states import prompt_embedding
-from ..features.sentence_vectors import EncoderOption, sentence_vectors
+from ..engines.subset.target_similarity import directions
+from ..features.sentence_vectors import EncoderOption, instruction_vectors
 from ..options import Interval, PositiveInt
 from ..rated import RatedSelector
 from ..selector import Card, Need, Split, split_of
@@ -115,19 +114,15 @@ class QDIT(EncoderOption, RatedSelector):
             return ctx.best(scores, k)
         order = ctx.best(scores)
         rows = records.subset(order)
-        if self.encoder == "model":
-            vectors = prompt_embedding(rows, ctx.of_rows(order))
-        else:
-            texts = [record.prompt for record in rows]
-            vectors = sentence_vectors(texts, self.encoder, ctx, "Embedding instructions").vectors[:]
-        usable = np.isfinite(vectors).all(1) & vectors.any(1)
+        embedded = instruction_vectors(rows, self.encoder, ctx.of_rows(order))
+        usable = embedded.directed()
         ctx.account.note("dropped", "no finite embedding of its prompt", order[~usable])
-        order, vectors = order[usable], vectors[usable]
+        order, vectors = order[usable], embedded.take(np.flatnonzero(usable))
         quality = scaled(scores[order].astype(np.float64), self.scaling)
         # The gain times n / (1 - alpha).
         worth = self.alpha / (1 - self.alpha) * len(order) * quality
         if self.neighbours is None:
-            return order[facility_location(unit(vectors.astype(np.float64)), k, cosine, worth=worth)[0]]
+            return order[facility_location(directions(vectors), k, cosine, worth=worth)[0]]
         picked, _ = represented(nearest_graph(vectors, self.neighbours), k, worth)
         ctx.account.figures["rows that may represent one"] = f"its {self.neighbours} nearest, by an index"
         return order[ctx.agreed(picked)]

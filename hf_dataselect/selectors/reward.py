@@ -42,6 +42,7 @@ class Reward(Selector):
         evidence="a step of published methods; by itself a baseline that QDIT's paper finds below random rows at its "
         "worst tenth",
     )
+    by_row: ClassVar[bool] = True
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ()
 

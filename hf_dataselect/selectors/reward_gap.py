@@ -71,6 +71,7 @@ class RewardGap(Selector):
             "SelectiveDPO (arXiv 2502.09650) claims the opposite: `keep: highest`",
         ),
     )
+    by_row: ClassVar[bool] = True
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("gap", "reward_chosen", "reward_rejected")
 

@@ -54,6 +54,7 @@ class RSR(Selector):
         evidence="the authors' on sets of reasoning traces; rows of one set, and other text, are not tested; no "
         "replication found",
     )
+    by_row: ClassVar[bool] = True
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("mean_rank", "conditional_loss")
 

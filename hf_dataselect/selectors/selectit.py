@@ -71,6 +71,7 @@ class SelectIT(Selector):
         ),
         evidence="the authors' on Alpaca with Llama 2; no replication found",
     )
+    by_row: ClassVar[bool] = True
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = ("rating", "spread")
     default_budget: ClassVar[float | int | str] = 0.2

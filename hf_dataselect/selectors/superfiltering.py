@@ -85,6 +85,10 @@ class Superfiltering(EncoderOption, Selector):
         """Without facility location."""
         return not self.diversity
 
+    @property
+    def by_row(self) -> bool:
+        return not self.diversity
+
     def needs(self) -> frozenset[Need]:
         return super().needs() | {"text", "prompt"}
 
@@ -125,8 +129,8 @@ class Superfiltering(EncoderOption, Selector):
             return ctx.best(scores, k)
         pool = ctx.best(scores, max(k, round(self.diversity_pool * len(scores))))
         vectors_of = RowVectors(records, ctx, self.encoder)
-        vectors = vectors_of(pool)
+        embedded = vectors_of.stored(pool)
         vectors_of.close()
-        usable = np.isfinite(vectors).all(1)
-        picked, _ = facility_location(vectors[usable], k, exponential_distance)
+        usable = np.flatnonzero(embedded.usable)
+        picked, _ = facility_location(embedded.take(usable), k, exponential_distance)
         return pool[usable][picked]

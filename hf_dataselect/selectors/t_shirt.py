@@ -17,6 +17,7 @@ and of these the k whose S-IFD varies least between copies are kept, the steadie
 Relations: [`Superfiltering`] is this without noise and with all tokens.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,10 +25,15 @@ import numpy as np
 
 from ..context import Context
 from ..data.records import Records
+from ..engines.subset.percentile import percentile
 from ..features.loss import check_scoring_model
 from ..features.noisy_losses import prompt_deltas
 from ..options import Fraction, NonNegativeFloat, PositiveInt
 from ..selector import Card, Need, Scores, Selector, Split
+
+
+#: Rows whose token losses are read together.
+AT_A_TIME = 256
 
 
 @dataclass
@@ -101,10 +107,15 @@ class TSHIRT(Selector):
         return ctx.best(steady, k)
 
 
-def selective_ifd(deltas: list[np.ndarray], ratio: float) -> dict[str, np.ndarray]:
+def selective_ifd(deltas: Sequence[np.ndarray], ratio: float) -> dict[str, np.ndarray]:
     """`noisy_ifd`, `sifd_mean` and `sifd_std` of each row's `(copies, 1 + tokens)`; NaN for an empty one."""
-    sizes = np.abs(np.concatenate([np.zeros(0, np.float32), *(values[:, 1:].ravel() for values in deltas)]))
-    threshold = np.percentile(sizes, 100 * (1 - ratio)) if len(sizes) else np.nan
+
+    def sizes() -> Iterator[np.ndarray]:
+        for first in range(0, len(deltas), AT_A_TIME):
+            rows = range(first, min(first + AT_A_TIME, len(deltas)))
+            yield np.abs(np.concatenate([deltas[row][:, 1:].ravel() for row in rows])).astype(np.float32)
+
+    threshold = percentile(sizes, 100 * (1 - ratio))
     found = {name: np.full(len(deltas), np.nan) for name in ("noisy_ifd", "sifd_mean", "sifd_std")}
     for row, values in enumerate(deltas):
         if len(values) == 0:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import datasets
@@ -13,9 +14,11 @@ from datasets import Dataset, Features, IterableDataset, Value
 from hf_dataselect import select_dataset
 from hf_dataselect.data.load import load_rows
 from hf_dataselect.data.streams import on_disk
+from hf_dataselect.registry import method_names, selector_class
 from tests.docs.markdown import blocks, pages
 from tests.processes import succeed
 from tests.rows import alpaca, alpaca_rows
+from tests.tiny import tiny_model, tiny_tokenizer
 
 
 def test_the_first_rows_of_a_stream_are_on_disk():
@@ -78,6 +81,9 @@ def stream_on_rank(folder: Path) -> None:
 
     # No accelerator has been made.
     rows, _ = select_dataset(stream(drawn), "random", budget=4, stream_rows=9, cache_dir=None)
+    rated = IterableDataset.from_generator(lambda: ({"text": "a", "score": (5 * i) % 7} for i in range(7)))
+    best, _ = select_dataset(rated, "column", budget=3, stream_block=2, cache_dir=None)
+    assert best["selection_row"][:] == [4, 1, 5] and best["score"][:] == [6, 5, 4]
     (folder / f"rows-{os.environ['RANK']}.json").write_text(json.dumps(rows["text"][:]))
     accelerator = Accelerator(cpu=True)
     with pytest.raises(ValueError, match="`dataset`: its first 4 rows can't be written to"):
@@ -105,7 +111,7 @@ def test_what_can_t_be_streamed_is_refused_by_the_option(tmp_path, monkeypatch):
         load_rows(str(tmp_path / "rows"), stream_rows=2)
 
 
-def test_blocks_of_a_stream_give_the_best_of_it(monkeypatch):
+def test_the_example_of_the_docs_gives_the_best_rows(monkeypatch):
     rating = np.random.default_rng(0).permutation(30).tolist()
     rows = Dataset.from_list(alpaca_rows(30)).remove_columns("rating").add_column("rating", rating)
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows.to_iterable_dataset())
@@ -120,5 +126,79 @@ def test_blocks_of_a_stream_give_the_best_of_it(monkeypatch):
         code = code.replace(said, small)
     names: dict = {}
     exec(code, names)
-    (best,) = names["best"]
-    assert best["rating"][:] == [29, 28, 27, 26]
+    assert names["rows"]["rating"][:] == [29, 28, 27, 26]
+
+
+@pytest.mark.parametrize("size", [3, 99])
+@pytest.mark.parametrize(
+    ("method", "options", "budget"),
+    [
+        ("column", {"name": "rating"}, 4),
+        ("column", {"name": "rating", "threshold": 3}, "score <= 20"),
+        ("perplexity", {"keep": "top"}, 5),
+    ],
+)
+def test_blocks_of_a_stream_give_the_rows_of_the_whole(method, options, budget, size, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    given = Dataset.from_list(alpaca_rows(20)).remove_columns("rating")
+    rating = [None, *np.random.default_rng(0).permutation(30)[:19].tolist()]  # some blocks have none to keep
+    given = given.add_column("rating", rating).map(
+        lambda row, i: {"output": "" if i == 8 else row["output"]}, with_indices=True
+    )
+    tokenizer = tiny_tokenizer()
+    ask = {"method_kwargs": options, "budget": budget, "cache_dir": None, "dtype": "float32"}
+    ask |= {"model": tiny_model(tokenizer, hidden=32), "tokenizer": tokenizer} if method == "perplexity" else {}
+    rows, whole = select_dataset(given, method, **ask)
+    found, selection = select_dataset(given.to_iterable_dataset(), method, stream_block=size, **ask)
+    assert found.column_names == rows.column_names
+    np.testing.assert_allclose(selection.scores, whole.scores, rtol=1e-5)
+    assert found.remove_columns("selection_score").to_list() == rows.remove_columns("selection_score").to_list()
+    assert selection.indices.tolist() == whole.indices.tolist() and selection.budget == whole.budget
+    assert selection.unscorable == whole.unscorable and selection.dropped == whole.dropped
+    assert selection.columns.keys() == whole.columns.keys() and selection.passes == whole.passes
+    assert selection.facts["figures"] == {"blocks of the stream": -(-20 // size)}
+    assert not [*tmp_path.glob("streams/*/*")], "no block is left"
+
+
+@pytest.mark.parametrize(
+    ("method", "given", "said"),
+    [
+        ("perplexity", {"budget": 5}, "`perplexity` with these options chooses otherwise from blocks"),
+        ("k_center", {"budget": 5}, "`k_center` with these options"),
+        ("ifd", {"budget": 5}, "`ifd` with these options"),
+        (
+            "length",
+            {"budget": 5, "diversity": {"encoder": "model"}},
+            "`diversity` chooses otherwise",
+        ),
+        ("length", {"budget": 0.1}, "`budget='0.1'` depends on rows to come: give a count"),
+        ("length", {}, "`budget='0.05'` depends"),
+        ("length", {"budget": "900 tokens"}, "depends on rows to come"),
+        ("length", {"budget": 5, "budget_by": "rating"}, "without `budget_by`"),
+        ("length", {"budget": 5, "stream_rows": 7}, "and no `stream_rows`"),
+    ],
+)
+def test_what_can_not_be_chosen_from_blocks_is_refused_before_a_row_is_read(method, given, said):
+    def unread():
+        raise AssertionError
+
+    with pytest.raises(ValueError, match=said):
+        select_dataset(IterableDataset.from_generator(unread), method, stream_block=3, **given)
+
+
+def test_the_docs_name_the_methods_that_take_blocks():
+    named = pages()["docs/scaling.md"].partition("depends on no other row:")[2].partition("All others")[0]
+    taken = {name for name in method_names() if selector_class(name).by_row}
+    assert {*re.findall(r"`(\w+)`", named)} & {*method_names()} == taken
+
+
+def test_blocks_that_are_none_or_hold_nothing_to_keep_are_told():
+    rows = Dataset.from_list([{"text": "a", "rating": None}] * 3)
+    given = {"method_kwargs": {"name": "rating"}, "budget": 2, "stream_block": 2}
+    with pytest.raises(ValueError, match="`dataset` is no stream: remove it"):
+        select_dataset(rows, "column", **given)
+    with pytest.raises(ValueError, match="`column` found no row to keep of 3 of the stream: no number in `rating`"):
+        select_dataset(rows.to_iterable_dataset(), "column", **given)
+    empty = IterableDataset.from_generator(lambda: iter([]), features=rows.features)
+    with pytest.raises(ValueError, match="`dataset`: the stream has no rows"):
+        select_dataset(empty, "column", **given)

@@ -11,7 +11,7 @@ from hf_dataselect.data.records import Records
 from hf_dataselect.engines.forward.hidden_states import hidden_state
 from hf_dataselect.engines.forward.likelihood import likelihood
 from hf_dataselect.engines.runtime.runtime import Runtime
-from hf_dataselect.features.hidden_states import prompt_embedding
+from hf_dataselect.features.hidden_states import prompt_vectors
 from hf_dataselect.features.loss import prompt_features
 from tests.rows import alpaca
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -31,10 +31,11 @@ def test_prompts_are_embedded_by_the_mean_of_their_states_and_kept(tmp_path):
         with torch.no_grad():
             hidden = ctx.model(input_ids=prompt, output_hidden_states=True).hidden_states[-1]
         expected.append(hidden[0].mean(0).numpy())
-    found = prompt_embedding(records, ctx)
+    states = prompt_vectors(records, ctx)
+    found = states.vectors[:]
     np.testing.assert_allclose(np.delete(found, 5, 0), np.delete(expected, 5, 0), rtol=1e-4, atol=1e-5)
-    assert np.isnan(found[5]).all(), "it has no answer to train on"
-    assert (np.delete(prompt_embedding(records, again), 5, 0) == np.delete(found, 5, 0)).all()
+    assert np.flatnonzero(~states.usable).tolist() == [5], "it has no answer to train on"
+    assert (prompt_vectors(records, again).vectors[:] == found).all()
     assert again.account.passes == {"embedded_rows": 0, "cached_rows": 9} and again.account.cached_seconds > 0
 
 

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hf_dataselect.data.records import Records
 from hf_dataselect.errors import SelectionError
-from hf_dataselect.features.term_scores import bm25, terms
+from hf_dataselect.features.term_scores import TermScores, terms
 from hf_dataselect.pipeline import select
 from hf_dataselect.selectors.bm25 import BM25
 from tests.rows import alpaca
@@ -26,10 +26,10 @@ def test_agrees_with_another_implementation():
     case = next(case for case in given["cases"] if (case["tokens"], case["variant"]) == ("words", "bergson"))
     rows, queries = ([texts[place] for place in given[name]] for name in ("train", "query"))
     words = re.compile(r"(?u)\b\w\w+\b").findall
-    scores, _ = bm25(rows, queries, lambda text: words(text.lower()))
-    np.testing.assert_allclose(scores.T, case["scores"], rtol=1e-6, atol=1e-6)
-    scores, own = bm25(rows, rows)
-    np.testing.assert_allclose(scores.diagonal(), own)
+    scores = TermScores(rows, queries, lambda text: words(text.lower()))
+    np.testing.assert_allclose(scores[:].T, case["scores"], rtol=1e-6, atol=1e-6)
+    scores = TermScores(rows, rows)
+    np.testing.assert_allclose(scores[:].diagonal(), scores.own)
 
 
 def test_terms_of_scripts_with_and_without_spaces():

@@ -7,9 +7,10 @@ from datasets import Dataset
 from sklearn.decomposition import PCA
 
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.subset.mapped import Mapped
 from hf_dataselect.engines.subset.matchers import for_target, round_robin
 from hf_dataselect.engines.subset.target_similarity import unit
-from hf_dataselect.engines.subset.whitening import Mapped, Whitening
+from hf_dataselect.engines.subset.whitening import Whitening
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.hidden_states import side_by_side
 from hf_dataselect.pipeline import select

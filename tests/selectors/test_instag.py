@@ -10,7 +10,7 @@ from datasets import Dataset
 from hf_dataselect.cli.main import main
 from hf_dataselect.context import Context
 from hf_dataselect.engines.runtime.runtime import Runtime
-from hf_dataselect.engines.subset.choose import tag_cover
+from hf_dataselect.engines.subset.tag_coverage import tag_cover
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.tags import Vocabulary, _by_association, parse_tags, tag_statistics
 from hf_dataselect.pipeline import select

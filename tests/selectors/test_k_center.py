@@ -9,6 +9,7 @@ import yaml
 from transformers import TrainerCallback
 
 from hf_dataselect.data.records import Records
+from hf_dataselect.engines.runtime.stored_vectors import Vectors
 from hf_dataselect.engines.subset.choose import k_center
 from hf_dataselect.selectors.k_center import KCenter
 from tests.rows import alpaca, layout
@@ -25,7 +26,10 @@ def test_rows_are_added_as_diverse_evol_does(number):
     case = golden("diverse_evol")["cases"][number]
     vectors = golden_arrays("bins_vectors")[case["vectors"]]
     candidates = np.setdiff1d(np.arange(len(vectors)), case["labelled"])
-    features = {"vectors": vectors[candidates], "kept": vectors[case["labelled"]]}
+    parts = (vectors[rows] for rows in (candidates, case["labelled"]))
+    features = {
+        name: Vectors(part, np.ones(len(part), bool)) for name, part in zip(("vectors", "kept"), parts, strict=True)
+    }
     selector, ctx = KCenter(), context_of(tiny_tokenizer())
     scores = selector.score(features, ctx)
     chosen = candidates[selector.select(scores, None, features, case["n"], ctx)]
@@ -37,7 +41,7 @@ def test_rows_are_as_far_apart_as_the_mean_states_of_the_model_say():
     tokenizer = tiny_tokenizer()
     ctx, records = context_of(tokenizer, tiny_model(tokenizer), max_length=128, dtype="float32"), Records(alpaca(8))
     features = KCenter().featurize(records, ctx)
-    for (ids, _), vector in zip(ctx.encode(records).tokens.take(range(8)), features["vectors"], strict=True):
+    for (ids, _), vector in zip(ctx.encode(records).tokens.take(range(8)), features["vectors"].vectors, strict=True):
         with torch.no_grad():
             states = ctx.model(input_ids=torch.from_numpy(ids.astype(np.int64))[None], output_hidden_states=True)
         np.testing.assert_allclose(vector, states.hidden_states[-1][0].mean(0), atol=1e-5)
@@ -48,7 +52,7 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == 4:
-            vectors = KCenter().featurize(self.trainer.records, self.trainer.context(cached=False))["vectors"]
+            vectors = KCenter().featurize(self.trainer.records, self.trainer.context(cached=False))["vectors"].vectors
             kept = self.trainer.online.policy.state["kept"]
             self.expected = np.sort(k_center(vectors, len(kept) + 3, kept)[0]).tolist()
 

@@ -18,7 +18,7 @@ from hf_dataselect.engines.runtime.stored_vectors import Vectors
 from hf_dataselect.engines.subset.choose import k_center
 from hf_dataselect.errors import SelectionError
 from hf_dataselect.features.generated_answers import generated_answers
-from hf_dataselect.features.hidden_states import prompt_embedding
+from hf_dataselect.features.hidden_states import prompt_vectors
 from hf_dataselect.features.rewards import answer_rewards
 from hf_dataselect.features.sentence_vectors import load_text_encoder
 from hf_dataselect.pipeline import select
@@ -175,7 +175,7 @@ def test_seed_rows_are_the_authors_picks(case, monkeypatch):
     expected = golden("mods")["cases"][case]
     vectors = golden_arrays("mods_vectors")[expected["vectors"]]
     embedded = Vectors(vectors, np.isfinite(vectors).all(1))
-    monkeypatch.setattr("hf_dataselect.selectors.mods.prompt_vectors", lambda records, ctx: embedded)
+    monkeypatch.setattr("hf_dataselect.features.sentence_vectors.prompt_vectors", lambda records, ctx: embedded)
     seed = next(s for s in range(10**5) if np.random.default_rng(s).integers(len(vectors)) == expected["first_centre"])
     picks = MoDS(encoder="model")._cover(Records(alpaca(2)), expected["k"], context(seed=seed))
     assert picks.tolist() == expected["picks"]
@@ -240,11 +240,12 @@ def test_rows_that_differ_in_their_tools_are_answered_apart(tmp_path, caplog):
     records = Records(Dataset.from_list([{"messages": chat, "tools": tool} for tool in tools]))
     with caplog.at_level("INFO", "hf_dataselect"):
         found, _ = generated_answers(records, ctx, 6)
+    found = [*found]
     assert found == plain_answers(ctx, records, [6, 6]) and found[0] != found[1]
     assert "the tuned model: 2 calls" in caplog.text
     again = context(cache_dir=tmp_path)
     again.tokenizer.chat_template = ctx.tokenizer.chat_template
-    assert generated_answers(records, again, 6)[0] == found
+    assert [*generated_answers(records, again, 6)[0]] == found
     assert again.account.passes["answered_rows"] == 0 and again.account.cached_seconds > 0
 
 
@@ -257,7 +258,8 @@ def test_answers_are_as_long_as_the_positions_allow(rewards):
     ctx.model.config.max_position_embeddings = positions
     lengths = [min(8, positions - length) for length in prompts]
     assert prompts[2] > positions and 0 < lengths[prompts.index(positions - 3)] == 3 < max(lengths) == 8
-    found, short = generated_answers(records, ctx, 8)
+    texts, short = generated_answers(records, ctx, 8)
+    found = [*texts]
     others = [row for row in range(6) if row != 2]
     assert found[2] is None
     assert [found[row] for row in others] == plain_answers(
@@ -273,7 +275,7 @@ def test_answers_are_as_long_as_the_positions_allow(rewards):
 
 def test_a_prompt_that_does_not_fit_in_memory_is_no_end_of_the_run(monkeypatch):
     ctx, records = context(batch_tokens=10**4), Records(alpaca(5))
-    whole, _ = generated_answers(records, ctx, 6)
+    whole = [*generated_answers(records, ctx, 6)[0]]
     longest, own = max(len(ctx.text_format().prompt_ids(record)) for record in records), ctx.model.generate
 
     def small(input_ids, **options):
@@ -282,7 +284,7 @@ def test_a_prompt_that_does_not_fit_in_memory_is_no_end_of_the_run(monkeypatch):
         return own(input_ids=input_ids, **options)
 
     monkeypatch.setattr(ctx.model, "generate", small)
-    found, _ = generated_answers(records, ctx, 6)
+    found = [*generated_answers(records, ctx, 6)[0]]
     lost = [row for row, answer in enumerate(found) if answer is None]
     assert 1 <= len(lost) < 5
     assert [a for row, a in enumerate(found) if row not in lost] == [a for r, a in enumerate(whole) if r not in lost]
@@ -304,7 +306,7 @@ def test_seed_rows_and_necessary_rows_make_the_subset(rewards):
     border = float(np.sort(judged)[len(good) // 2])
     necessary = set(good[judged < border])
     first = int(np.random.default_rng(ctx.seed).integers(len(good)))
-    seed = set(good[k_center(prompt_embedding(asked, context()), 5, [first])[0]])
+    seed = set(good[k_center(prompt_vectors(asked, context()).vectors, 5, [first])[0]])
 
     selector = mods(rewards, quality_threshold=limit, necessity_threshold=border, seed_rows=5)
     selection = select(rows, selector, 20, ctx)

@@ -11,7 +11,7 @@ from hf_dataselect.engines.llm.load import load_reward_model
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.subset.choose import cosine, facility_location
 from hf_dataselect.errors import SelectionError
-from hf_dataselect.features.hidden_states import prompt_embedding
+from hf_dataselect.features.hidden_states import prompt_vectors
 from hf_dataselect.features.sentence_vectors import load_text_encoder
 from hf_dataselect.pipeline import select
 from hf_dataselect.plan import SelectionPlan
@@ -84,7 +84,7 @@ def test_the_method_is_the_rule_on_the_prompts_of_rated_rows(alpha, scaling):
     found = select(rows, QDIT(**RATED, alpha=alpha, scaling=scaling, encoder="model"), 7, ctx)
     ratings = np.array(rows["rating"])
     order = ctx.best(ratings)
-    vectors = unit(prompt_embedding(Records(rows.select(order)), ctx))
+    vectors = unit(prompt_vectors(Records(rows.select(order)), ctx).vectors)
     quality = ratings[order] if scaling == "range" else rankdata(ratings[order])
     quality = (quality - quality.min()) / np.ptp(quality)
     expected = range(7) if alpha == 1 else greedy(vectors, quality, alpha, 7)

@@ -13,7 +13,6 @@ from ..runtime.model_state import scoring, scoring_dtype
 from ..runtime.runtime import Runtime
 from ..runtime.shared_work import missing, of_part
 from ..runtime.token_rows import TokenRows
-from ..store.ragged_store import RaggedStore
 from .likelihood import scorer
 
 
@@ -60,7 +59,7 @@ def noisy_deltas(
     namespace = {"engine": "noisy losses", "version": VERSION, "model": runtime.identity(model), "dtype": str(dtype)}
     own = whole.keys()
     keys = own if noise is None else np.array([key.tobytes()[::-1] for key in own], "V16")
-    store = RaggedStore(runtime.cache_dir, namespace | described, runtime.account.cache_files)
+    store = runtime.token_store(namespace | described)
     _, first = np.unique(keys, return_index=True)
     with missing(runtime, store, keys[first]) as stored:
         todo = np.sort(first[~stored.known])

@@ -1,7 +1,7 @@
 """Embeddings of texts by a sentence-transformers encoder."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from ..runtime.loading import check_pretrained
 from ..runtime.runtime import Runtime
 
 
-def sentence_embeddings(texts: Sequence[str], encoder: str | Any, runtime: Runtime, unit: bool = True) -> np.ndarray:
+def sentence_embeddings(texts: Iterable[str], encoder: str | Any, runtime: Runtime, unit: bool = True) -> np.ndarray:
     """
     Embeddings of a sentence-transformers encoder, float32 `(n, width)`; texts are sharded across ranks.
 
@@ -63,7 +63,7 @@ def load_sentence_encoder(encoder: str, runtime: Runtime) -> Any:
         raise SelectionError(f"`encoder={encoder!r}` can't be loaded: {error}") from error
 
 
-def text_keys(texts: Sequence[str]) -> np.ndarray:
+def text_keys(texts: Iterable[str]) -> np.ndarray:
     """Content key of each text, `(n,)` of 16 bytes (`V16`)."""
     digests = (hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts)
     return np.frombuffer(b"".join(digests), dtype="V16")

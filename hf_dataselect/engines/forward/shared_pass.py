@@ -70,8 +70,7 @@ def _store(model: nn.Module, runtime: Runtime, want: Want) -> RecordStore:
         return runtime.vector_store(vectors_namespace(runtime, model, options), state_width(model))
     likelihood = namespace_of(model) | {"model": runtime.identity(model)} | dtype
     if want in TOKENS:
-        namespace = {"engine": want, "version": VERSION, "of": likelihood}
-        return RaggedStore(runtime.cache_dir, namespace, runtime.account.cache_files)
+        return runtime.token_store({"engine": want, "version": VERSION, "of": likelihood})
     return runtime.store(likelihood, 3)
 
 

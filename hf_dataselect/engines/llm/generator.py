@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -102,6 +103,10 @@ def generation_details(runtime: Runtime, current: bool) -> list[str]:
     return (["without autocast"] if current else []) + (["vllm"] if runtime.vllm_memory is not None else [])
 
 
+def _arrays(prompts: Iterable[Sequence[int]]) -> Iterator[np.ndarray]:
+    return (np.asarray(ids, np.int32) for ids in prompts)
+
+
 class Generator(TextModel):
     """
     The current model, temporarily fine-tuned or not, responds to the very prompts that it is trained on.
@@ -138,7 +143,7 @@ class Generator(TextModel):
         Returns:
             `list[Reply]`: `problem` says why a response is missing.
         """
-        return self._replies((np.asarray(ids, np.int32) for ids in prompts), max_new_tokens, label)
+        return self._replies(_arrays(prompts), max_new_tokens, label)
 
     def room(self, prompt: Sequence[int]) -> float:
         """Positions that a prompt leaves for a response."""
@@ -169,3 +174,30 @@ class Generator(TextModel):
             for length in sorted(groups, reverse=True):
                 replies |= generated_replies(self, self.local, groups[length].items(), length, bar)
         return replies
+
+
+class Texts:
+    """
+    Texts of responses, in order, read again as they are iterated: from the disk where there is a cache. `None` for a
+    prompt without a response; an empty one is a text. They don't hold the model.
+
+    Args:
+        generator ([`Generator`]):
+            What generates them.
+    """
+
+    def __init__(self, generator: Generator):
+        self._store, self._runtime, self._keys = generator._store, generator.runtime, bytearray()
+
+    def add(self, generator: Generator, prompts: Iterable[Sequence[int]], max_new_tokens: int) -> None:
+        """Take in the responses to these prompts, which [`~Generator.generate`] has made."""
+        for key in generator._by_key(_arrays(prompts), max_new_tokens)[0]:
+            self._keys += bytes.fromhex(key)
+
+    def __iter__(self) -> Iterator[str | None]:
+        for first in range(0, len(self._keys), 16 * QUESTIONS_AT_A_TIME):
+            part = bytes(self._keys[first : first + 16 * QUESTIONS_AT_A_TIME])
+            keys = [part[place : place + 16].hex() for place in range(0, len(part), 16)]
+            replies = self._runtime.on_main(partial(self._store.load, keys))
+            for reply in map(replies.get, keys):
+                yield "" if reply is not None and reply.problem == "empty" else reply and reply.text

@@ -1,15 +1,17 @@
 """A model and its tokenizer on this rank's device: prompts, window, and cached per-row computation."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from accelerate.utils import extract_model_from_parallel, is_peft_model
-from datasets import concatenate_datasets
+from datasets import Dataset
 from jinja2 import TemplateError
 from torch import nn
 
@@ -19,7 +21,8 @@ from ..runtime.batching import padded
 from ..runtime.cached_map import Mapped, measured
 from ..runtime.model_state import positions
 from ..runtime.runtime import Runtime
-from ..runtime.token_rows import TokenRows
+from ..runtime.token_rows import TOKEN_FEATURES, TokenRows
+from ..store.arrow_files import scratch_table
 from ..store.identity import identity_of
 from .judge import Conversation, checked_conversation, well_formed
 
@@ -125,24 +128,25 @@ class LocalModel:
             prompts, width, runtime, namespace, label, passes:
                 Token ids; the rest as in [`measured`].
         """
-        model, waiting, parts, usable, count = self.unwrapped, iter(prompts), [], [], 0
-        # In blocks: as lists, the tokens of all prompts take nine times the memory.
-        while block := list(islice(waiting, QUESTIONS_AT_A_TIME)):
-            fits = [row for row, ids in enumerate(block) if ids and len(ids) <= self.window]
-            spans = [[(len(block[row]), len(block[row]) + 1)] for row in fits]
-            parts.append(TokenRows.from_lists([block[row] for row in fits], spans).dataset)
-            usable += [count + row for row in fits]
-            count += len(block)
-        values = np.full((count, width), np.nan)
-        if not usable:
-            return Mapped(values, 0, 0, 0, 0.0)
-        rows = TokenRows(concatenate_datasets(parts))
+        model, waiting, fit = self.unwrapped, iter(prompts), []
+
+        def tables() -> Iterator[pa.Table]:
+            while block := list(islice(waiting, QUESTIONS_AT_A_TIME)):
+                fits = [ids for ids in block if ids and len(ids) <= self.window]
+                fit.append(np.array([bool(ids) and len(ids) <= self.window for ids in block]))
+                yield TokenRows.from_lists(fits, [[(len(ids), len(ids) + 1)] for ids in fits]).dataset.data.table
 
         def checked(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
             check(len(todo))
             return begin(model, rows, todo)
 
-        mapped = measured(model, rows, runtime, width, namespace, checked, label, passes)
+        with scratch_table(runtime.cache_dir, TOKEN_FEATURES.arrow_schema, tables()) as table:
+            usable = np.concatenate([np.zeros(0, bool), *fit])
+            values = np.full((len(usable), width), np.nan)
+            if not usable.any():
+                return Mapped(values, 0, 0, 0, 0.0)
+            rows = TokenRows(Dataset(table, fingerprint=uuid.uuid4().hex))  # a hash of it would copy it
+            mapped = measured(model, rows, runtime, width, namespace, checked, label, passes)
         values[usable] = mapped.values
         return mapped._replace(values=values)
 

@@ -17,6 +17,7 @@ from ...compat.accelerate import out_of_memory
 from ...errors import sendable
 from ..store.contents import note_model
 from ..store.identity import identity_of
+from ..store.ragged_store import RaggedStore
 from ..store.row_store import RecordStore, RowStore, Stored
 from ..store.vector_store import VectorStore
 from .account import Account
@@ -193,6 +194,10 @@ class Runtime:
         """The cache of per-row vectors under a namespace."""
         return VectorStore(self.cache_dir, namespace, width, files=self.account.cache_files, **options)
 
+    def token_store(self, namespace: dict[str, Any]) -> RaggedStore:
+        """The cache of numbers of each row's tokens under a namespace."""
+        return RaggedStore(self.cache_dir, namespace, self.account.cache_files)
+
     def find(self, store: RecordStore, keys: np.ndarray) -> Stored:
         """Look keys up on the main process, for every rank; rows that any rank of this run wrote count 0 seconds."""
         if self.world == 1:
@@ -258,8 +263,7 @@ class Runtime:
         """
         lengths = np.asarray(lengths)
         batches = batches_by_tokens(lengths, batch_tokens or self.batch_tokens, rows, most_padding)
-        queue = batches[self.rank :: self.world][::-1]
-        result = np.zeros((len(lengths), width), dtype=dtype)
+        queue, result = batches[self.rank :: self.world][::-1], np.zeros((len(lengths), width), dtype=dtype)
         limit = None  # rows x longest row that may fit, once a batch did not
         with self.progress(sum(map(len, batches)), label) as bar, in_step(make_pass):
             while queue:

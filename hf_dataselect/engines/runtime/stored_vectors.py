@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...errors import SelectionError
-from ..store.vector_store import StoredVectors, VectorStore, check_room
+from ..store.vector_store import StoredVectors, VectorStore, blocks, check_room
 from .runtime import Runtime
 from .shared_work import missing, of_part
 
@@ -23,6 +23,17 @@ class Vectors(NamedTuple):
     def take(self, rows: np.ndarray) -> np.ndarray | StoredVectors:
         """Vectors of some rows, on disk where all of them are."""
         return self.vectors[rows] if isinstance(self.vectors, np.ndarray) else self.vectors.take(rows)
+
+    def join(self, others: "Vectors") -> "Vectors":
+        """These rows, and then others that are computed and kept in the same way."""
+        in_memory = isinstance(self.vectors, np.ndarray)
+        join = np.concatenate if in_memory else lambda parts: parts[0].join(parts[1])
+        return Vectors(join([self.vectors, others.vectors]), np.concatenate([self.usable, others.usable]))
+
+    def directed(self) -> np.ndarray:
+        """Whether the vector is finite and not 0, bool `(n,)`; read in blocks."""
+        parts = [self.vectors[part].any(1) for part in blocks(self.vectors.shape)]
+        return self.usable & np.concatenate([np.zeros(0, bool), *parts])
 
 
 def stored_vectors(

@@ -1,7 +1,9 @@
 """Vectors of rows, keyed by content and kept on disk: what is too wide to be held in memory."""
 
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,12 @@ class StoredVectors:
         """Some rows, on disk as they are."""
         return StoredVectors(self.parts, self.record, self.places[rows])
 
+    def join(self, others: "StoredVectors") -> "StoredVectors":
+        """These rows, and then others of the same width."""
+        shift = np.where(others.places[:, :1] < 0, 0, [[len(self.parts), 0]])
+        places = np.concatenate([self.places, others.places + shift])
+        return StoredVectors([*self.parts, *others.parts], self.record, places)
+
     def field(self, name: str, rows: slice | np.ndarray = np.s_[:]) -> np.ndarray:
         """One field of some rows."""
         return field_of(self.parts, self.record, name, self.places[rows])
@@ -52,6 +60,26 @@ def blocks(shape: tuple[int, int]) -> Iterator[slice]:
     """Runs of rows, of about `READ` numbers each."""
     step = max(1, READ // max(1, shape[1]))
     return (slice(first, first + step) for first in range(0, shape[0], step))
+
+
+@contextmanager
+def scratch(folder: Path | None, parts: Iterable[np.ndarray], shape: tuple[int, int]) -> Iterator[np.ndarray]:
+    """
+    Float32 `(n, width)`, given in parts, that may be changed and is gone afterwards: more than one block in a file,
+    where the folder can be written.
+
+    Raises:
+        [`SelectionError`]: the disk has no space for it.
+    """
+    if folder is None or shape[0] * shape[1] <= READ or not check_cache(folder):
+        yield np.concatenate([np.zeros((0, shape[1]), np.float32), *parts])
+        return
+    check_room(folder, shape[0], np.dtype((np.float32, shape[1:])), "'none', which holds them in memory")
+    with tempfile.TemporaryFile(dir=folder) as file:
+        for part in parts:
+            file.write(np.ascontiguousarray(part, np.float32))
+        file.flush()
+        yield np.memmap(file, np.float32, "r+", shape=shape)
 
 
 class VectorStore(RecordStore):

@@ -1,10 +1,12 @@
-"""Select rows by scores, vectors or tags: top-k, lazy facility location, k-center, tag cover."""
+"""Select rows by scores or vectors: top-k, lazy facility location, k-center."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
+from sklearn.metrics import pairwise_distances_argmin_min
 
 from ..store.vector_store import StoredVectors, blocks
+from .mapped import Mapped
 
 
 def top_k(scores: np.ndarray, k: int, ties: np.ndarray | None = None) -> np.ndarray:
@@ -67,12 +69,14 @@ PATIENCE = 1 / 16
 TIE = 1e-8
 #: Rows whose distances k-center updates at each pick.
 FARTHEST = 4096
+#: Similarities that are computed together at most.
+PRODUCTS = 2**24
 #: A matrix of all similarities of at most so many bytes is kept in memory: of 11,585 rows.
 MATRIX_BYTES = 2**30
 
 
 def facility_location(
-    vectors: np.ndarray,
+    vectors: np.ndarray | StoredVectors | Mapped,
     k: int,
     similarity: Callable[[np.ndarray, np.ndarray], np.ndarray],
     block: int = 256,
@@ -87,25 +91,26 @@ def facility_location(
     than at the last correction: about n / t of them at the t-th pick. The result is that of plain greedy selection;
     ties go to the earlier row. Similarities are float64 (the kernel of Superfiltering.D differs in the 4th digit
     only). An n x n matrix of them is kept where it takes at most `MATRIX_BYTES`; of more rows, they are computed as
-    they are needed, in the memory of the vectors and of two arrays `(block, n)`.
+    they are needed, in the memory of the vectors in float64 and of a few arrays `(block, n)`.
 
     Args:
-        vectors (`np.ndarray`):
+        vectors (`np.ndarray`, [`StoredVectors`] or [`Mapped`]):
             `(n, width)`.
         k (`int`):
             Rows to select; at most all rows.
         similarity (`Callable`):
             `(rows (a, width), rows (b, width)) -> (a, b)`, from 0 to about 1, symmetric.
         block (`int`, *optional*, defaults to `256`):
-            Rows whose similarities are computed together.
+            Rows whose similarities are computed together; fewer of many rows.
         worth (`np.ndarray` or `float`, *optional*, defaults to `0.0`):
             Added to the gain of each row `(n,)`.
 
     Returns:
         `tuple`: rows in the order of selection, int64 `(k,)`, and the gain of each, float64 `(k,)`.
     """
-    vectors = np.asarray(vectors, np.float64)
+    vectors = _in_float64(vectors)
     n = len(vectors)
+    block = max(1, min(block, PRODUCTS // max(1, n)))
     worth = np.broadcast_to(np.asarray(worth, np.float64), n)
     covered = np.zeros(n)
     corrected, gains = covered.copy(), np.zeros(n)  # gains for rows covered as in `corrected`
@@ -163,6 +168,15 @@ def facility_location(
     return np.array(chosen, np.int64), np.array(picked_gains)
 
 
+def _in_float64(vectors: np.ndarray | StoredVectors | Mapped) -> np.ndarray:
+    if isinstance(vectors, np.ndarray):
+        return vectors.astype(np.float64, copy=False)
+    whole = np.empty(vectors.shape)
+    for part in blocks(vectors.shape):
+        whole[part] = vectors[part]
+    return whole
+
+
 def _similarities(vectors: np.ndarray, similarity: Callable, block: int) -> np.ndarray:
     """All similarities `(n, n)`, block by block; those of exact copies are equal to the last bit, so that they tie."""
     n = len(vectors)
@@ -179,7 +193,8 @@ def _similarities(vectors: np.ndarray, similarity: Callable, block: int) -> np.n
 
 def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Cosine of unit vectors, clipped at 0, `(a, b)`."""
-    return np.maximum(a @ b.T, 0)
+    product = a @ b.T
+    return np.maximum(product, 0, out=product)
 
 
 def exponential_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -213,12 +228,8 @@ def k_center(
     """
     n, width = vectors.shape
     # Distances are translation-invariant, and products of centered vectors lose the fewest digits.
-    dtype = np.promote_types(vectors.dtype, np.float32)
-    mean = np.zeros(width)
-    for part in blocks((n, width)):
-        mean += vectors[part].mean(0, dtype=dtype) * (len(range(n)[part]) / n)
-    mean = mean.astype(dtype)
-    squares = np.zeros(n, dtype)
+    mean = mean_vector(vectors)
+    squares = np.zeros(n, mean.dtype)
     for part in blocks((n, width)):
         centered = vectors[part] - mean
         squares[part] = np.einsum("ij,ij->i", centered, centered)
@@ -256,43 +267,16 @@ def k_center(
             row, reached = int(near[place]), float(distance[place])
 
 
-def tag_cover(tags: Sequence[Iterable[str]], k: int) -> tuple[np.ndarray, list[int]]:
-    """
-    Complexity-first diverse sampling (arXiv 2308.07074, algorithm 1): rows by number of tags, most first; each pass
-    selects the rows with a tag that the pass has not seen; passes over the remaining rows continue until `k` are
-    selected. Rows with equally many tags keep their order. Rows without tags are never selected.
+def mean_vector(vectors: np.ndarray | StoredVectors) -> np.ndarray:
+    """Mean of vectors `(n, width)`, read in blocks, in float32 at least."""
+    (n, width), dtype = vectors.shape, np.promote_types(vectors.dtype, np.float32)
+    mean = np.zeros(width)
+    for part in blocks((n, width)):
+        mean += vectors[part].mean(0, dtype=dtype) * (len(range(n)[part]) / n)
+    return mean.astype(dtype)
 
-    Args:
-        tags (`Sequence`):
-            Tags of each row; duplicates count once.
-        k (`int`):
-            Rows to select.
 
-    Returns:
-        `tuple`: rows in the order of selection, int64, at most `k`, and the number of rows that each pass selected.
-    """
-    sets = [frozenset(row) for row in tags]
-    order = sorted((row for row, tag_set in enumerate(sets) if tag_set), key=lambda row: -len(sets[row]))
-    # For each tag, the positions in `order` of the rows that have it, the first one last.
-    holders: dict[str, list[int]] = {}
-    for place in reversed(range(len(order))):
-        for tag in sets[order[place]]:
-            holders.setdefault(tag, []).append(place)
-    taken, rows, passes = np.zeros(len(order), bool), [], []
-    while holders and len(rows) < k:
-        # A pass repeatedly selects the first row with an unseen tag, so that only the first remaining row of each tag
-        # matters. If that row is taken meanwhile, the tag has been seen.
-        for tag, places in list(holders.items()):
-            while places and taken[places[-1]]:
-                places.pop()
-            if not places:
-                del holders[tag]
-        seen, taken_before = set(), len(rows)
-        for tag in sorted(holders, key=lambda tag: holders[tag][-1]):
-            if tag not in seen and len(rows) < k:
-                place = holders[tag][-1]
-                taken[place] = True
-                rows.append(order[place])
-                seen |= sets[order[place]]
-        passes += [len(rows) - taken_before] if len(rows) > taken_before else []
-    return np.array(rows, np.int64), passes
+def distances_to(vectors: np.ndarray | StoredVectors, centers: np.ndarray) -> np.ndarray:
+    """Euclidean distance of each vector `(n, width)`, read in blocks, to the nearest of some centers, `(n,)`."""
+    parts = [pairwise_distances_argmin_min(vectors[part], centers)[1] for part in blocks(vectors.shape)]
+    return np.concatenate([np.zeros(0), *parts])

@@ -5,10 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 from sklearn.cluster import KMeans, SpectralClustering
+from sklearn.decomposition import PCA
 from sklearn.metrics import euclidean_distances
 from sklearn.neighbors import NearestNeighbors
 
-from ..store.vector_store import StoredVectors, blocks
+from ..runtime.runtime import Runtime
+from ..store import vector_store
+from ..store.vector_store import StoredVectors, blocks, scratch
+from .whitening import Whitening
 
 
 #: Nearest neighbours of each vector in the graph.
@@ -58,6 +62,48 @@ def central_rows(
         nearer = shortest < least * (1 - TIE)
         nearest, least = np.where(nearer, first, nearest), np.where(nearer, shortest, least)
     return np.unique(nearest)
+
+
+def principal_clusters(
+    vectors: np.ndarray | StoredVectors, clusters: int, variance: float, seed: int, runtime: Runtime
+) -> np.ndarray:
+    """
+    k-means (scikit-learn's, one start) of the principal components. Those of one block of vectors are scikit-learn's;
+    of more, they come from the covariance, and lie in a file where there is a cache.
+
+    Args:
+        vectors (`np.ndarray` or [`StoredVectors`]):
+            `(n, width)`, finite; read in blocks.
+        clusters (`int`):
+            Number of clusters; at most that of distinct vectors.
+        variance (`float`):
+            Part of the variance that the components explain; 1 clusters the vectors themselves.
+        seed (`int`):
+            Seed of the start.
+        runtime ([`Runtime`]):
+            Cache.
+
+    Returns:
+        `np.ndarray`: cluster labels from 0 `(n,)`.
+    """
+    distinct = np.zeros((0, vectors.shape[1]), vectors.dtype)
+    for part in blocks(vectors.shape):
+        distinct = np.unique(np.concatenate([distinct, vectors[part]]), axis=0)
+        if len(distinct) > clusters:
+            break
+    if len(distinct) < 2:
+        return np.zeros(len(vectors), np.int64)
+    parts, width = (vectors[part] for part in blocks(vectors.shape)), vectors.shape[1]
+    if variance < 1 and len(vectors) * width <= vector_store.READ:
+        reduced = PCA(variance, svd_solver="full").fit_transform(vectors[:])
+        parts, width = iter([reduced]), reduced.shape[1]
+    elif variance < 1:
+        principal = Whitening(vectors, np.ones(len(vectors), bool), variance)
+        parts, width = (principal(part) * principal.deviation for part in parts), principal.components
+    # From a copy, the mean would be taken off in memory, where its tolerance takes as much for a moment.
+    model = KMeans(min(clusters, len(distinct)), random_state=seed, n_init=1, copy_x=False)
+    with scratch(runtime.cache_dir, parts, (len(vectors), width)) as reduced:
+        return model.fit_predict(reduced)
 
 
 def spectral_clusters(vectors: np.ndarray, clusters: int, sample: int = 10_000, seed: int = 0) -> np.ndarray:

@@ -8,6 +8,8 @@ import torch
 
 from ..runtime.cached_map import cached_map
 from ..runtime.runtime import Runtime
+from ..store.vector_store import StoredVectors, blocks
+from .choose import mean_vector
 
 
 #: Block sizes: rows, and rows that they are compared with.
@@ -15,7 +17,7 @@ ROWS, OTHERS = 512, 16_384
 
 
 def nearest_distance(
-    vectors: np.ndarray,
+    vectors: np.ndarray | StoredVectors,
     neighbour: int,
     runtime: Runtime,
     label: str | None = None,
@@ -24,10 +26,10 @@ def nearest_distance(
     Euclidean distance of each vector to its k-th nearest neighbour, k = `neighbour`; a copy is at distance 0.
 
     All pairs are compared in float64 (float32 loses the difference of close vectors), block by block, keeping the
-    nearest of each: memory is that of the vectors and a block.
+    nearest of each: in memory are the vectors, on the device, and a block.
 
     Args:
-        vectors (`np.ndarray`):
+        vectors (`np.ndarray` or [`StoredVectors`]):
             `(n, width)`, finite, of at least `neighbour + 1` rows.
         neighbour (`int`):
             k, from 1.
@@ -40,19 +42,25 @@ def nearest_distance(
         `np.ndarray`: float64 `(n,)`; NaN if a block of one row did not fit in memory.
     """
     device = runtime.device if runtime.device.type != "mps" else torch.device("cpu")
-    vectors = np.ascontiguousarray(vectors)
+    whole, digests = hashlib.blake2b(), bytearray()
+    for part in blocks(vectors.shape):
+        rows = np.ascontiguousarray(vectors[part])
+        whole.update(rows)
+        digests += b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in rows)
     namespace = {
         "engine": "nearest distance",
         # Raise it when a distance between unchanged vectors changes by more than rounding.
         "version": 1,
-        "vectors": hashlib.blake2b(vectors).hexdigest() if runtime.cache_dir else None,
+        "vectors": whole.hexdigest() if runtime.cache_dir else None,
         "neighbour": neighbour,
     }
-    digests = b"".join(hashlib.blake2b(vector, digest_size=16).digest() for vector in vectors)
 
     def begin(todo: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         # Centered vectors have the same distances, and lose the fewest digits to cancellation.
-        centered = torch.from_numpy(vectors - vectors.mean(0)).to(device)
+        mean = mean_vector(vectors)
+        centered = torch.empty(vectors.shape, dtype=torch.from_numpy(mean).dtype, device=device)
+        for part in blocks(vectors.shape):
+            centered[part] = torch.from_numpy(vectors[part] - mean).to(device)
         squares = torch.cat([part.double().square().sum(1) for part in centered.split(OTHERS)])
 
         def compute(batch: np.ndarray) -> np.ndarray:
@@ -73,7 +81,7 @@ def nearest_distance(
         return compute
 
     options = {"batch_tokens": ROWS, "passes": None, "label": label}
-    keys, ones = np.frombuffer(digests, "V16"), np.ones(len(vectors), np.int64)
+    keys, ones = np.frombuffer(bytes(digests), "V16"), np.ones(len(vectors), np.int64)
     distances = cached_map(begin, keys, ones, 1, namespace, runtime, **options)
     runtime.book(cached_rows=distances.cached, cached_seconds=distances.cached_seconds)
     return distances.values[:, 0]

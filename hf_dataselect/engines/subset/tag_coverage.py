@@ -1,14 +1,17 @@
 """Select rows by what they add to the labels that are covered already, labels that are alike included."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from scipy.sparse import csr_array, diags_array, eye_array
+from sklearn import config_context
 from sklearn.neighbors import NearestNeighbors
 
 
 #: Rows whose gains are computed at each pick, as long as no other row can have a higher one.
 AT_HAND = 4096
+#: MB that a block of cosines of labels takes.
+WORKING_MEMORY = 64
 
 
 def indicator_matrix(rows: Sequence[Sequence[str]], labels: Sequence[str]) -> csr_array:
@@ -26,7 +29,8 @@ def similar_labels(vectors: np.ndarray, threshold: float) -> csr_array:
     in blocks.
     """
     near = NearestNeighbors(radius=1 - threshold, metric="cosine", algorithm="brute").fit(vectors)
-    alike = near.radius_neighbors_graph(vectors, mode="distance").tocoo()
+    with config_context(working_memory=WORKING_MEMORY):
+        alike = near.radius_neighbors_graph(vectors, mode="distance").tocoo()
     other = alike.row != alike.col
     places, shape = (alike.row[other], alike.col[other]), alike.shape
     return csr_array((1 - alike.data[other].astype(np.float64), places), shape) + eye_array(len(vectors), format="csr")
@@ -90,3 +94,45 @@ def concave_cover(weights: csr_array, k: int, power: float = 0.8, epsilon: float
 
 def _slope(covered: np.ndarray, power: float, epsilon: float) -> np.ndarray:
     return power * (covered + epsilon) ** (power - 1)
+
+
+def tag_cover(tags: Sequence[Iterable[str]], k: int) -> tuple[np.ndarray, list[int]]:
+    """
+    Complexity-first diverse sampling (arXiv 2308.07074, algorithm 1): rows by number of tags, most first; each pass
+    selects the rows with a tag that the pass has not seen; passes over the remaining rows continue until `k` are
+    selected. Rows with equally many tags keep their order. Rows without tags are never selected.
+
+    Args:
+        tags (`Sequence`):
+            Tags of each row; duplicates count once.
+        k (`int`):
+            Rows to select.
+
+    Returns:
+        `tuple`: rows in the order of selection, int64, at most `k`, and the number of rows that each pass selected.
+    """
+    sets = [frozenset(row) for row in tags]
+    order = sorted((row for row, tag_set in enumerate(sets) if tag_set), key=lambda row: -len(sets[row]))
+    # For each tag, the positions in `order` of the rows that have it, the first one last.
+    holders: dict[str, list[int]] = {}
+    for place in reversed(range(len(order))):
+        for tag in sets[order[place]]:
+            holders.setdefault(tag, []).append(place)
+    taken, rows, passes = np.zeros(len(order), bool), [], []
+    while holders and len(rows) < k:
+        # A pass repeatedly selects the first row with an unseen tag, so that only the first remaining row of each tag
+        # matters. If that row is taken meanwhile, the tag has been seen.
+        for tag, places in list(holders.items()):
+            while places and taken[places[-1]]:
+                places.pop()
+            if not places:
+                del holders[tag]
+        seen, taken_before = set(), len(rows)
+        for tag in sorted(holders, key=lambda tag: holders[tag][-1]):
+            if tag not in seen and len(rows) < k:
+                place = holders[tag][-1]
+                taken[place] = True
+                rows.append(order[place])
+                seen |= sets[order[place]]
+        passes += [len(rows) - taken_before] if len(rows) > taken_before else []
+    return np.array(rows, np.int64), passes

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..store.vector_store import StoredVectors, blocks
 from .choose import top_k
+from .mapped import Mapped
 
 
 class Target:
@@ -79,6 +80,11 @@ def highest(
     """
     parts = [np.fmax.reduce(weighted(similarity[part]), axis=1) for part in blocks(similarity.shape)]
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
+
+
+def directions(vectors: np.ndarray | StoredVectors) -> Mapped:
+    """Vectors `(n, width)` at length 1, float64, as they are read."""
+    return Mapped(vectors, lambda rows: unit(rows.astype(np.float64)), vectors.shape[1])
 
 
 def unit(vectors: np.ndarray, of_zeros: float = np.nan) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Vectors without what they have in common: mean taken off, or whitened by their principal components."""
 
-from collections.abc import Callable
-
 import numpy as np
 
 from ..store.vector_store import StoredVectors, blocks
@@ -21,12 +19,12 @@ class Whitening:
             `(n, width)`.
         usable (`np.ndarray`):
             Rows to fit, bool `(n,)`; their vectors are finite.
-        components (`int`, *optional*):
-            Components to keep, those of most variance; fewer where rows don't have as many. `None` takes off the mean
-            only.
+        components (`int` or `float`, *optional*):
+            Components to keep, those of most variance; fewer where rows don't have as many. Below 1: as few as explain
+            more than this part of the variance. `None` takes off the mean only.
     """
 
-    def __init__(self, vectors: np.ndarray | StoredVectors, usable: np.ndarray, components: int | None):
+    def __init__(self, vectors: np.ndarray | StoredVectors, usable: np.ndarray, components: float | None):
         width, count = vectors.shape[1], int(usable.sum())
         total, products, origin = np.zeros(width), np.zeros((width, width)), None
         for part in blocks((len(usable), width)):
@@ -44,10 +42,13 @@ class Whitening:
             return
         covariance = (products - count * np.outer(shift, shift)) / max(1, count - 1)
         variance, directions = np.linalg.eigh(covariance)
-        order = np.argsort(-variance)[: min(components, max(0, count - 1))]
+        order = np.argsort(-variance)[: max(0, count - 1)]
         order = order[variance[order] > LEAST * variance.max(initial=0)]
-        self.scale = directions[:, order] / np.sqrt(variance[order])
-        self.explained = float(variance[order].sum() / variance.sum()) if len(order) else 0.0
+        shares = np.cumsum(variance[order]) / variance.sum()
+        kept = components if components >= 1 else np.searchsorted(shares, components, side="right") + 1
+        order, self.explained = order[: int(kept)], float(shares[: int(kept)].max(initial=0))
+        self.deviation = np.sqrt(variance[order])
+        self.scale = directions[:, order] / self.deviation
 
     @property
     def components(self) -> int:
@@ -58,26 +59,3 @@ class Whitening:
         """Vectors `(b, width)` whitened, float64 `(b, components)`."""
         centred = vectors - self.mean
         return centred if self.scale is None else centred @ self.scale
-
-
-class Mapped:
-    """
-    A function of vectors, computed as they are indexed.
-
-    Args:
-        vectors (`np.ndarray` or [`StoredVectors`]):
-            `(n, width)`.
-        function (`Callable`):
-            `(b, width) -> (b, size)`.
-        size (`int`):
-            Numbers of each.
-    """
-
-    def __init__(self, vectors: np.ndarray | StoredVectors, function: Callable[[np.ndarray], np.ndarray], size: int):
-        self.vectors, self.function, self.shape = vectors, function, (len(vectors), size)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | np.ndarray) -> np.ndarray:
-        return self.function(self.vectors[rows])

@@ -10,9 +10,10 @@ from hf_dataselect.engines.subset.choose import (
     exponential_distance,
     facility_location,
     k_center,
-    tag_cover,
     top_k,
 )
+from hf_dataselect.engines.subset.percentile import percentile
+from hf_dataselect.engines.subset.tag_coverage import tag_cover
 from tests.shared_data import golden, golden_arrays
 
 
@@ -273,3 +274,13 @@ def test_tag_cover_of_many_passes():
 def test_tag_cover_of_rows_without_tags_ends():
     assert tag_cover([[], [], []], 2)[0].tolist() == []
     assert tag_cover([[], ["a"], []], 3)[0].tolist() == [1]
+
+
+@pytest.mark.parametrize("numbers", [1, 5, 4000])
+@pytest.mark.parametrize("q", [0, 37.5, 50, 100])
+def test_a_percentile_of_parts_is_that_of_all(numbers, q):
+    draw = np.random.default_rng(numbers)
+    values = np.abs(draw.normal(size=numbers) * 10.0 ** draw.integers(-8, 8, numbers)).astype(np.float32)
+    values[: numbers // 3] = draw.integers(0, 3)  # copies
+    assert percentile(lambda: np.split(values, range(700, numbers, 700)), q) == np.percentile(values, q)
+    assert np.isnan(percentile(list, q))

@@ -8,6 +8,7 @@ import torch
 
 from hf_dataselect.engines.runtime.account import Account
 from hf_dataselect.engines.runtime.runtime import Runtime
+from hf_dataselect.engines.store import vector_store
 from hf_dataselect.engines.store.row_store import RowStore
 from hf_dataselect.engines.subset import neighbours
 from hf_dataselect.engines.subset.neighbours import nearest_distance
@@ -38,6 +39,7 @@ def rank_of(ranks: int, rank: int, parts: list | None = None) -> SimpleNamespace
 def test_distances_are_those_of_all_pairs(neighbour, rows, others, monkeypatch):
     monkeypatch.setattr(neighbours, "ROWS", rows)
     monkeypatch.setattr(neighbours, "OTHERS", others)
+    monkeypatch.setattr(vector_store, "READ", 9 * others)
     vectors = cloud()
     found = nearest_distance(vectors, neighbour, Runtime())
     np.testing.assert_allclose(found, of_all_pairs(vectors, neighbour), rtol=1e-5, atol=5e-6)
