@@ -118,9 +118,9 @@ def select_dataset(
         cache_dir (`str`, *optional*, defaults to `$HF_DATASELECT_CACHE` or `"~/.cache/hf_dataselect"`):
             Where scores are kept, so that no row is scored twice; `None` keeps none.
         accelerator ([`~accelerate.Accelerator`], *optional*):
-            That of the training loop, if there is one. If it, or the one made before in this process, shards by FSDP2,
-            the model is sharded before it is run, as `accelerator.prepare` would: make the optimizer afterwards, and
-            give both to `prepare`.
+            That of the training loop, if there is one. If it, or the one made before in this process, shards by FSDP2
+            or ZeRO-3, the model is sharded before it is run, as `accelerator.prepare` would: make the optimizer
+            afterwards, and give both to `prepare`.
         output_dir (`str`, *optional*):
             Folder to write `recipe.yaml`, `versions.json`, `selection.json` and `scores.parquet` to.
 

@@ -3,7 +3,8 @@
 from collections.abc import Collection
 
 from .compat.sharding import left_in_environment
-from .engines.runtime.sharding import USE_FSDP2
+from .engines.runtime.fsdp2 import USE_FSDP2
+from .engines.runtime.sharding import WAYS
 
 
 #: Ways of sharding in which each rank holds all weights until training begins.
@@ -17,7 +18,7 @@ LEFT = (
 )
 #: Of the needs of a method, those that no sharded model meets, and why.
 REFUSED = {
-    "all weights": "tunes weights of the model itself, and FSDP2 rounds their sums in another way",
+    "all weights": "tunes weights of the model itself, whose sums are rounded in another way there",
     "training": "trains the model again and again",
 }
 
@@ -40,7 +41,7 @@ def check_sharded(sharding: str | None, method: str, needs: Collection[str]) -> 
     if sharding in WHOLE:
         return
     said = f"`selection_method={method!r}` runs the model, which {sharding} shards"
-    if sharding != "FSDP2":
+    if sharding not in WAYS:
         left = LEFT if left_in_environment() else ""
         raise ValueError(f"{said} in a way that it can't be run in. {USE_FSDP2} Or {WAY_OUT}.{left}")
     for need, why in REFUSED.items():

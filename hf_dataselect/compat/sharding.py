@@ -68,11 +68,6 @@ def sharding_by_accelerator(accelerator: Any) -> str | None:
     return None if plugin is None else f"ZeRO-{plugin.zero_stage}"
 
 
-def is_partitioned(model: Any) -> bool:
-    """Whether ZeRO-3 shards a model: its parameters have a `ds_id`. Seen on DeepSpeed 0.19.8."""
-    return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
-
-
 def fsdp_param_dtype(module: Any) -> torch.dtype | None:
     """
     The dtype in which FSDP2 gathers the weights of a module and computes, `param_dtype` of its mixed precision policy:

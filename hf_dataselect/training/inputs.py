@@ -14,6 +14,7 @@ from ..data.images import undecodable
 from ..data.preparation import Preparation
 from ..data.records import Records
 from ..data.text import TextFormat
+from ..engines.runtime.sharding import WAYS
 from ..evaluation.benchmark import Benchmark, load_benchmarks
 from ..evaluation.benchmarks.held_out import HeldOut
 from ..plan import SelectionPlan
@@ -131,8 +132,8 @@ def evaluable(args: DataSelectingConfig, held_out: list[HeldOut], named: list[Be
     The benchmarks that can run on the model as the run shards it; a warning names sets of evaluation rows that can't.
 
     Raises:
-        `ValueError`: a benchmark that can't run on a model that is sharded by FSDP2, or none of those that decide for
-            the best checkpoint.
+        `ValueError`: a benchmark that can't run on a model that is sharded, or none of those that decide for the best
+            checkpoint.
     """
     sharding, benchmarks = sharding_by_args(args), [*held_out, *named]
     if sharding in WHOLE:
@@ -140,12 +141,12 @@ def evaluable(args: DataSelectingConfig, held_out: list[HeldOut], named: list[Be
     if args.use_vllm:
         raise ValueError(f"`use_vllm=True`: vLLM can't take the weights of a model that {sharding} shards. Remove it.")
     elsewhere = [benchmark.name for benchmark in benchmarks if benchmark.runs_elsewhere]
-    if sharding == "FSDP2" and elsewhere:
+    if sharding in WAYS and elsewhere:
         raise ValueError(
-            f"`benchmarks`: {', '.join(elsewhere)} can't run on a model that FSDP2 shards. Remove it, and evaluate "
-            "the saved model in a launch without sharding."
+            f"`benchmarks`: {', '.join(elsewhere)} can't run on a model that {sharding} shards. Remove it, and "
+            "evaluate the saved model in a launch without sharding."
         )
-    if sharding == "FSDP2" and not any(rows.records.images for rows in held_out):
+    if sharding in WAYS and not any(rows.records.images for rows in held_out):
         return benchmarks
     if by_pir(args):
         raise ValueError(f"`metric_for_best_model={args.metric_for_best_model!r}`: {NO_PIR % sharding} Use 'loss'.")
@@ -155,7 +156,7 @@ def evaluable(args: DataSelectingConfig, held_out: list[HeldOut], named: list[Be
 
 
 #: What is said of benchmarks that don't run.
-NO_PIR = "Benchmarks can't run on a model that %s shards, nor on rows with images where it is FSDP2."
+NO_PIR = "Benchmarks can't run on a model that %s shards, nor on rows with images where it is FSDP2 or ZeRO-3."
 
 
 def _check_best_by_pir(args: DataSelectingConfig, benchmarks: list[Benchmark]) -> None:

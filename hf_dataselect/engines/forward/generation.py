@@ -14,7 +14,7 @@ from ...compat.transformers import without_router_logits
 from ...errors import SelectionError
 from ..runtime.model_state import evaluating, positions
 from ..runtime.runtime import Runtime
-from ..runtime.sharding import callable_by_parts, sharded_root
+from ..runtime.sharding import callable_by_parts, sharding_of_model
 from .vllm import vllm_ids
 
 
@@ -74,7 +74,7 @@ def generate_ids(
     accelerator = runtime.accelerator
     if accelerator is not None:
         model = accelerator.unwrap_model(model, keep_torch_compile=False)
-    sharded = sharded_root(model) is not None
+    sharded = sharding_of_model(model) is not None
     prompts = [tuple(map(int, prompt)) for prompt in prompts]
     limit = positions(model)
     for row, prompt in enumerate(prompts):
@@ -201,7 +201,7 @@ def generate(
     Raises:
         `ValueError`: a prompt without tokens; one that, with `max_new_tokens`, is longer than the positions of the
             model; an option below 1.
-        [`SelectionError`]: logits are NaN, or the model is sharded in another way than by FSDP2.
+        [`SelectionError`]: logits are NaN, or the model is sharded in another way than by FSDP2 or ZeRO-3.
         `RuntimeError`: a row that does not fit in memory even as a batch of one; the message names it.
     """
     answers = generate_ids(model, tokenizer, prompts, runtime, max_new_tokens=max_new_tokens, label=label)

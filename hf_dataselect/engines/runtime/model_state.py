@@ -22,7 +22,7 @@ from ...compat.bitsandbytes import REPACKS_FOR_CPU
 from ...compat.torch import HOOKS, cpu_has_bfloat16
 from ...compat.transformers import CAPTURING_FLAG, CHECKPOINTING_FLAGS, INPUT_GRADIENT_HOOKS
 from ...errors import SelectionError
-from .sharding import callable_by_parts, computing_dtype, sharded_root
+from .sharding import callable_by_parts, computing_dtype, sharding_of_model
 
 
 _FLAGS = ("training", "forward", *HOOKS, *CHECKPOINTING_FLAGS, *INPUT_GRADIENT_HOOKS, CAPTURING_FLAG, *PREPARED)
@@ -201,7 +201,7 @@ def cast(model: nn.Module, dtype: torch.dtype) -> Iterator[nn.Module]:
     copies: dict[int, nn.Parameter] = {}  # by parameter: tied weights stay tied
     replaced = [
         (module, name, parameter)
-        for module in (model.modules() if sharded_root(model) is None else ())
+        for module in (model.modules() if sharding_of_model(model) is None else ())
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False)
         if parameter.is_floating_point() and parameter.dtype != dtype
     ]

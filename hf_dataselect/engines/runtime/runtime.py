@@ -22,11 +22,11 @@ from ..store.row_store import RecordStore, RowStore, Stored
 from ..store.vector_store import VectorStore
 from .account import Account
 from .batching import MOST_PADDING, batches_by_tokens
+from .lockstep import in_step, refuse_to_halve
 from .part import Part
 from .phase import Phased
 from .progress import progress_bar
 from .ranks import meeting, ranks
-from .sharding import in_step, refuse_to_halve
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import nn
 
 from ...compat.accelerate import with_offloaded
 from ...compat.bitsandbytes import quantized_as_they_are
+from ...compat.deepspeed import gathered, is_gathered, own_part
 from ...compat.peft import active_adapters
 from ...compat.sharding import sharded_precision
 from ...compat.torch import after_optimizer_steps, tensor_version, whole_tensor
@@ -95,6 +96,7 @@ def _tensors(model: nn.Module) -> list[torch.Tensor]:
 
 
 def _mark(tensor: torch.Tensor) -> tuple:
+    tensor = own_part(tensor)
     return tensor_version(tensor), tensor.data_ptr(), tensor.dtype
 
 
@@ -127,8 +129,9 @@ def _hashed(hasher: Any, weights: Iterable[tuple[str, Any]]) -> str:
     """Hash of tensors by name, in the order of their names."""
     for name, tensor in weights:
         if isinstance(tensor, torch.Tensor):
-            tensor = whole_tensor(tensor)
-            bits = tensor.detach().contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
+            with gathered([tensor]):
+                tensor = whole_tensor(tensor).detach()
+            bits = tensor.contiguous().reshape(-1).view(_INTEGERS[tensor.element_size()])
             width = tensor.shape[-1] if tensor.dim() > 1 and tensor.shape[-1] > 1 else len(bits)
             hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
             rows = bits.reshape(-1, max(1, width))
@@ -157,4 +160,7 @@ _VOLATILE |= {"base_model_name_or_path", "revision", "inference_mode", "peft_ver
 
 def _state(model: nn.Module) -> dict[str, Any]:
     with quantized_as_they_are(model):
-        return model.state_dict()
+        state = model.state_dict()
+    # It has no copies of parameters that ZeRO-3 shards, but empty tensors.
+    sharded = {name: p for name, p in model.named_parameters(remove_duplicate=False) if not is_gathered(p)}
+    return state | {name: sharded[name] for name in state.keys() & sharded.keys()}

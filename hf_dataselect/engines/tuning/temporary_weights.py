@@ -14,12 +14,13 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft
 from torch import nn
 
 from ...compat.accelerate import is_offloaded
+from ...compat.deepspeed import own_part
 from ...compat.peft import active_adapters, is_target_error, refused_targets
 from ...compat.torch import local_part, part_of, unwrapped, whole_tensor
 from ...errors import SelectionError
 from ..gradients.layers import linear_layers
 from ..runtime.model_state import preserved, unprepared
-from ..runtime.sharding import sharded_root
+from ..runtime.sharding import sharding_of_model
 
 
 _ADAPTER = "hf_dataselect_warmup"
@@ -41,7 +42,7 @@ def temporary_weights(model: nn.Module, settings: Any, images: bool = False) -> 
             "is an option."
         )
     if settings.method == "full":
-        if sharded_root(model) is not None:
+        if sharding_of_model(model) is not None:
             raise SelectionError("A sharded model can't be tuned in full: use 'lora', and no `layers`.")
         if getattr(model, "is_quantized", False):
             raise SelectionError("A quantized model can't be tuned in full: use the warm-up method 'lora'.")
@@ -126,6 +127,11 @@ def own_adapter(model: nn.Module, settings: Any):
         raise SelectionError(
             f"`warmup: lora`: the adapter {active!r} ({model.peft_config[active].peft_type.value}) has no trainable "
             "weights: load it with `is_trainable=True`, or set `warmup` to `none`."
+        )
+    if any(own_part(parameter) is not parameter for parameter in parameters.values()):
+        raise SelectionError(
+            f"`warmup: lora`: ZeRO-3 shards the adapter {active!r} too since the training has begun, and it can't be "
+            "tuned and restored so: select before `train()`, or set `warmup` to `none`."
         )
     with _restored(parameters) as load:
         yield model, lambda: {name: whole_tensor(parameter) for name, parameter in parameters.items()}, load
