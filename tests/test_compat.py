@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import json
 import os
@@ -21,6 +22,7 @@ import hf_dataselect
 from hf_dataselect.compat import accelerate as of_accelerate
 from hf_dataselect.compat import bitsandbytes as of_bitsandbytes
 from hf_dataselect.compat import datasets as of_datasets
+from hf_dataselect.compat import deepspeed as of_deepspeed
 from hf_dataselect.compat import lm_eval as of_lm_eval
 from hf_dataselect.compat import peft as of_peft
 from hf_dataselect.compat import sharding as of_sharding
@@ -207,6 +209,42 @@ def test_sharding(monkeypatch, tmp_path):
     assert of_sharding.sharding_by_args(args) == "FSDP1"
     assert of_sharding.sharding_by_accelerator(accelerate.Accelerator()) is None
     assert 'os.environ["ACCELERATE_USE_FSDP"] = "true"' in source(accelerate.Accelerator), "it is not left there"
+
+
+def test_deepspeed():
+    weight, layer, called = nn.Parameter(torch.zeros(2, 3)), nn.Linear(3, 2), []
+    assert of_deepspeed.is_gathered(weight) and of_deepspeed.own_part(weight) is weight
+    weight.ds_shape, weight.ds_tensor = torch.Size([4, 3]), torch.zeros(6)
+    assert not of_deepspeed.is_gathered(weight) and of_deepspeed.own_part(weight) is weight.ds_tensor
+
+    def hook(name: str, module: str = "ours") -> None:
+        def note(*_) -> None:
+            called.append(name)
+
+        note.__module__ = module
+        layer.register_forward_hook(note)
+
+    hook("engine", "deepspeed.runtime.zero.parameter_offload")
+    hook("own")
+    with of_deepspeed.engine_at_rest(layer):
+        hook("added")
+        layer(torch.zeros(3))
+        assert called == ["own", "added"]
+    layer(torch.zeros(3))
+    assert called[2:] == ["engine", "own", "added"]
+    if (found := importlib.util.find_spec("deepspeed")) is None:
+        return
+    folder = Path(found.origin).parent / "runtime" / "zero"
+    written = (folder / "partition_parameters.py").read_text()
+    for name in (
+        "param.ds_id = ",
+        "param.ds_shape = ",
+        "param.ds_tensor = ",
+        ".linear_bk = torch.nn.functional.linear",
+    ):
+        assert name in written, f"DeepSpeed has no `{name}`"
+    assert "def zero3_linear_wrap(" in (folder / "linear.py").read_text()
+    assert ".register_forward_pre_hook(" in (folder / "parameter_offload.py").read_text()
 
 
 def test_peft():

@@ -40,6 +40,7 @@ pytestmark = pytest.mark.skipif(
 CPU, BF16 = {"use_cpu": DEVICE.type == "cpu"}, {"bf16": DEVICE.type != "cpu"}
 LESS = {"lora_r": 4, "warmup_epochs": 1, "projection_dim": 256}
 FSDP2 = ["--use_fsdp", "--fsdp_version", "2"]
+ZERO3 = ["--use_deepspeed", "--zero_stage", "3"]
 
 
 @pytest.fixture(scope="module")
@@ -159,16 +160,10 @@ def test_all_kinds_of_methods_select(folder, tmp_path):
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="accelerate shards on GPUs only")
-@pytest.mark.parametrize(
-    "method, kwargs, options, refused",
-    [
-        ("ifd", {"warmup": "none"}, FSDP2, None),
-        ("less", LESS, FSDP2, None),
-        ("ifd", {"warmup": "none"}, ["--use_deepspeed", "--zero_stage", "3"], "runs the model, which ZeRO-3 shards"),
-    ],
-)
-def test_one_sharded_rank_selects_or_refuses_by_name(method, kwargs, options, refused, tmp_path):
-    if refused and importlib.util.find_spec("deepspeed") is None:
+@pytest.mark.parametrize("options", [FSDP2, ZERO3], ids=["FSDP2", "ZeRO-3"])
+@pytest.mark.parametrize(("method", "kwargs"), [("ifd", {"warmup": "none"}), ("less", LESS)])
+def test_one_sharded_rank_selects(method, kwargs, options, tmp_path):
+    if options is ZERO3 and importlib.util.find_spec("deepspeed") is None:
         pytest.skip("needs deepspeed")
     alpaca(3, seed=9).to_json(tmp_path / "target.jsonl")
     given = {"selection_target": str(tmp_path / "target.jsonl")} if method == "less" else {}
@@ -178,9 +173,8 @@ def test_one_sharded_rank_selects_or_refuses_by_name(method, kwargs, options, re
     command += ["--mixed_precision", "bf16", "--dynamo_backend", "no", *options]
     command += ["-m", "hf_dataselect", "select", "--config", str(recipe)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=180, cwd=tmp_path)
-    said = done.stdout + done.stderr
-    assert (tmp_path / "run" / "selected.parquet").exists() == (refused is None), said[-3000:]
-    assert done.returncode == 0 if refused is None else refused in said, said[-3000:]
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert (tmp_path / "run" / "selected.parquet").exists()
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="minutes on a CPU")

@@ -1,10 +1,7 @@
 """Where a selection may run: how it is launched, with which model and rows."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from hf_dataselect.selection import Selection
 from hf_dataselect.training.config import DataSelectingConfig
 from hf_dataselect.training.trainer import DataSelectingTrainer
+from tests.partitioned import deepspeed_on_cpu, partitioned
 from tests.rows import layout
 from tests.selectors.small import LAYOUTS, with_columns
 from tests.sharded import shard_on_cpus
@@ -95,21 +93,10 @@ def in_parts(trainer: DataSelectingTrainer) -> Selection:
     return selection
 
 
-def deepspeed_on_cpu(rank: int) -> None:
-    """Without the C++ extension that DeepSpeed would compile."""
-    os.environ["DS_ACCELERATOR"] = "cpu"
-    if find_spec("deepspeed") is not None:  # else each probe says that it is missing
-        import_module("deepspeed.comm.torch").build_shm_op = lambda: None
-
-
 def dtensors(model: Any) -> int:
     from torch.distributed.tensor import DTensor
 
     return sum(isinstance(parameter, DTensor) for parameter in model.parameters())
-
-
-def zero3(model: Any) -> int:
-    return sum(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 @dataclass(frozen=True)
@@ -162,7 +149,7 @@ MODES = {
         sharded=dtensors,
     ),
     "zero2": deepspeed(2),
-    "zero3": deepspeed(3, sharded=zero3),
+    "zero3": deepspeed(3, sharded=partitioned),
     "offload": Mode("offloaded", "`device_map` leaves a layer and the head on disk", model=offloaded),
     "4bit": Mode("4-bit", "base of bitsandbytes with LoRA", package="bitsandbytes", model=quantized, same=False),
     "moe": Mode("MoE", "Mixtral of four experts", model=experts, same=False),

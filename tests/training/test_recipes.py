@@ -205,12 +205,13 @@ def test_accelerate_takes_the_launch_configuration(path):
     args, config, _ = _validate_launch_command(launch_command_parser().parse_args(command))
     assert args.module and args.training_script == "hf_dataselect"
     assert bool(args.multi_gpu) is (path.stem == "multi_gpu") and config.use_cpu is (path.stem == "cpu")
-    assert (args.num_processes > 1) is (path.stem in ("fsdp2", "multi_gpu"))
+    assert (args.num_processes > 1) is (path.stem in ("fsdp2", "multi_gpu", "zero3"))
     assert bool(args.use_fsdp) is (path.stem == "fsdp2") and (not args.use_fsdp or args.fsdp_version == 2)
+    assert bool(args.use_deepspeed) is (path.stem == "zero3") and (not args.use_deepspeed or args.zero_stage == 3)
 
 
 def test_there_are_launch_configurations_for_cpu_one_gpu_and_several():
-    assert [path.stem for path in LAUNCHERS] == ["cpu", "fsdp2", "multi_gpu", "single_gpu"]
+    assert [path.stem for path in LAUNCHERS] == ["cpu", "fsdp2", "multi_gpu", "single_gpu", "zero3"]
 
 
 def test_quickstart_rows_are_as_many_and_as_faulty_as_said():
