@@ -6,11 +6,13 @@ from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from .installed import imported
+
+
+if TYPE_CHECKING:
+    import torch  # takes a second, and the package imports this module
 
 
 class _Later(ModuleType):
@@ -76,7 +78,7 @@ def quantized_as_they_are(model: Any) -> Iterator[None]:
             state.packing_format_for_cpu = True
 
 
-def quantized_storage(model: Any) -> set[torch.dtype]:
+def quantized_storage(model: Any) -> "set[torch.dtype]":
     """
     The dtypes as whose numbers 4-bit weights are kept, where FSDP2 shards them: `bnb_4bit_quant_storage` unless it is
     one of integers. By `quant_storage` of the parameters. Seen on bitsandbytes 0.50.2; none where it is missing.

@@ -53,7 +53,7 @@ def test_options_of_select_and_train_reach_the_selection(command, judge, tmp_pat
             found["selection_stream_rows"] = options["stream_rows"]
         return load_rows(name)
 
-    def select(records, selector, budget, ctx):
+    def select(records, selector, budget, ctx, may_keep_none):
         runtime, template = ctx.runtime, ctx.tokenizer.chat_template
         found.update(
             selection_method=type(selector).__name__,

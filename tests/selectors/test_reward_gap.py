@@ -144,7 +144,7 @@ def test_the_other_answer_is_read_in_every_layout():
         (with_chats_rejected(), {"policy": "x"}, "both must be strings, or both lists of messages"),
         (pairs(), {"policy": "./none"}, "policy='./none' can't be found"),
         (pairs(), {"policy": "POLICY", "reference": "./none"}, "reference='./none' can't be found"),
-        (pairs(), {"policy": "EVALUATOR"}, "is an encoder-decoder"),
+        (pairs(), {"policy": "EVALUATOR"}, "policy=.* is a 't5', which does not predict the next token"),
     ],
 )
 def test_wrong_input_is_refused_before_a_model_loads(policy, evaluator, rows, kwargs, message):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-from sklearn.metrics import pairwise_distances_argmin_min
 
 from ..store.vector_store import StoredVectors, blocks
 from .mapped import Mapped
@@ -278,5 +277,7 @@ def mean_vector(vectors: np.ndarray | StoredVectors) -> np.ndarray:
 
 def distances_to(vectors: np.ndarray | StoredVectors, centers: np.ndarray) -> np.ndarray:
     """Euclidean distance of each vector `(n, width)`, read in blocks, to the nearest of some centers, `(n,)`."""
+    from sklearn.metrics import pairwise_distances_argmin_min  # takes a while, and [`~Context`] imports this module
+
     parts = [pairwise_distances_argmin_min(vectors[part], centers)[1] for part in blocks(vectors.shape)]
     return np.concatenate([np.zeros(0), *parts])
