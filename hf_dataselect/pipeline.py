@@ -47,7 +47,7 @@ def select(
         ctx ([`Context`]):
             Model, tokenizer, ranks. The model is restored afterwards (mode, weights, `requires_grad`,
             gradient-checkpointing flags, hooks), and so is the random state.
-        may_keep_none (`bool`, *optional*, defaults to `False`): Whether no row to keep is a result, not an error.
+        may_keep_none (`bool`, *optional*, defaults to `False`): Whether these are a block of rows, with none to keep.
 
     Returns:
         [`Selection`]: the same on every rank.
@@ -65,10 +65,7 @@ def select(
     k, groups = rows_asked(budget, selector, n), None if budget.groups is None else budget.groups.of(records.dataset)
     started = time.perf_counter()
     has_template = getattr(ctx.tokenizer, "chat_template", None) is not None
-    with (
-        peak_memory() as peak,
-        scoring(selector, ctx) as (ctx, identity),
-    ):
+    with peak_memory() as peak, scoring(selector, ctx) as (ctx, identity):
         unreadable = records.unreadable(ctx.text_format() if has_template else None, ctx.runtime.num_proc)
         for reason, rows in unreadable.items():
             ctx.account.note("dropped", reason, rows)
@@ -98,9 +95,10 @@ def select(
         why = "; ".join(reasons) or "no score is a number"
         kind = AllExcluded if np.isfinite(scores).any() and not np.isfinite(usable).any() else SelectionError
         raise kind(f"`selection_method={method!r}` found no row to keep of {n}: {why}.")
-    if k is not None and len(chosen) < k and not may_keep_none:
-        logger.warning("`%s` keeps %s rows, fewer than the %s of the budget.", method, len(chosen), k)
-    _describe_cut(usable, chosen, budget, groups, ctx)
+    if not may_keep_none:
+        if k is not None and len(chosen) < k:
+            logger.warning("`%s` keeps %s rows, fewer than the %s of the budget.", method, len(chosen), k)
+        _describe_cut(usable, chosen, budget, groups, ctx)
     selector.describe(chosen, usable, records, features, ctx)
     if tokens is not None:
         ctx.account.figures["tokens kept"] = f"{int(tokens[chosen].sum()):,} of {budget.value:,}"

@@ -150,8 +150,12 @@ def select_dataset(
     judge_options = typed_options(JudgeOptions, judge_kwargs, "judge_kwargs")
     asked = None
     if stream_block is not None:
-        if stream_rows is not None or stream_block < 1:
-            raise ValueError(f"`stream_block={stream_block}`: give a number of rows, and no `stream_rows`.")
+        if stream_rows is not None:
+            raise ValueError(
+                "`stream_block` reads all of a stream, and `stream_rows` its first rows: give one of them."
+            )
+        if not isinstance(stream_block, int) or stream_block < 1:
+            raise ValueError(f"`stream_block={stream_block!r}` must be a number of rows, at least 1.")
         asked = Budget.parse(selector.default_budget if budget is None else budget, budget_by)
         check_by_row(selector, asked, diversity_step)
 

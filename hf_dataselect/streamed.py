@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -14,6 +15,7 @@ from .data.records import Records
 from .diversity import Diversity
 from .engines.runtime.account import Account
 from .engines.store.identity import digest
+from .engines.subset.choose import tied_at_the_cut
 from .errors import SelectionError
 from .plan import SelectionPlan
 from .runs.publish import numbered
@@ -36,7 +38,8 @@ def check_by_row(selector: Selector, budget: Budget, diversity: Diversity | None
         what = f"`{method_name(selector)}` with these options" if diversity is None else "`diversity`"
         raise ValueError(
             f"`stream_block`: {what} chooses otherwise from blocks than from all rows. Give `stream_rows`, the number "
-            "of rows to write to disk and choose from, or a method whose score of a row depends on no other row."
+            "of rows to write to disk and choose from, or a method whose score of a row depends on no other row: "
+            "docs/scaling.md lists them with their options (`perplexity` with `keep: top`, `ifd` with `warmup: none`)."
         )
     if budget.unit not in ("rows", "score") or budget.groups is not None:
         raise ValueError(
@@ -70,6 +73,13 @@ def select_blocks(
     kept, numbers, scores = None, np.zeros(0, np.int64), np.zeros(0, np.float32)
     parts, contents, first = [], [], 0
     for dataset, records in blocks:
+        if first > 0:
+            try:
+                plan.selector.check(records)
+            except ValueError as error:
+                raise ValueError(
+                    f"Of rows {first:,} to {first + len(records) - 1:,} of the stream: {error}"
+                ) from error
         own = dataclasses.replace(ctx, runtime=dataclasses.replace(ctx.runtime, account=Account()))
         block = copy.copy(plan)
         block.records, block.budget, block.may_keep_none = records, of_block(budget, len(records)), True
@@ -89,7 +99,7 @@ def select_blocks(
     if len(numbers) == 0:
         why = "; ".join([*merged.unscorable, *merged.dropped])
         raise SelectionError(f"`{plan.method}` found no row to keep of {first} of the stream: {why}.")
-    merged.facts |= {"dataset": digest(contents), "also_in": None, "figures": {"blocks of the stream": len(parts)}}
+    merged.facts |= {"dataset": digest(contents), "also_in": None, "figures": _figures(parts, merged)}
     return numbered(kept, merged), merged
 
 
@@ -111,5 +121,23 @@ def _merged(parts: list[tuple[int, Selection]], indices: np.ndarray, budget: Bud
         seconds=sum(part.seconds for part in selections),
         cached_seconds=sum(part.cached_seconds for part in selections),
         passes={name: sum(part.passes.get(name, 0) for part in selections) for name in names},
+        peak_memory={
+            name: max(part.peak_memory.get(name, 0) for part in selections) for name in selections[0].peak_memory
+        },
         **lost,
     )
+
+
+def _figures(parts: list[tuple[int, Selection]], merged: Selection) -> dict[str, Any]:
+    """Figures of blocks: lists of rows as one, others block by block; and the ties at the cut of all."""
+    figures: dict[str, Any] = {"blocks of the stream": len(parts)}
+    for number, (first, part) in enumerate(parts, 1):
+        for name, value in part.facts["figures"].items():
+            if isinstance(value, list) and all(isinstance(row, int) for row in value):
+                figures.setdefault(name, []).extend(first + row for row in value)
+            else:
+                figures.setdefault(name, {})[f"block {number}"] = value
+    usable = merged.scores.copy()
+    usable[[row for rows in merged.dropped.values() for row in rows]] = np.nan
+    tied, kept = tied_at_the_cut(usable, merged.indices)
+    return figures | ({"rows tied at the cut": {"tied": tied, "kept": kept}} if tied else {})

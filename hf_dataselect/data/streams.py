@@ -2,9 +2,11 @@
 
 import atexit
 import logging
+import platform
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from datasets import Dataset, IterableDataset
 from ..compat.accelerate import several_processes
 from ..engines.runtime.batching import main_process_first
 from ..engines.runtime.ranks import meeting
+from ..errors import explained
 from .rows_hash import rows_hash
 
 
@@ -41,11 +44,13 @@ def on_disk(dataset: Any, rows: int | None, name: str = "train_dataset") -> Any:
     """
     if not isinstance(dataset, IterableDataset):
         return dataset
+    if rows is not None and rows < 1:
+        raise ValueError(f"`selection_stream_rows` (`stream_rows`) must be at least 1, got {rows}.")
     if rows is None:
         raise TypeError(
             f"`{name}` is an `IterableDataset`: rows of a stream can't be chosen from before they are read. Set "
             "`selection_stream_rows` (`stream_rows` of `select_dataset`) to the number of rows to write to disk and "
-            "choose from, or load it without `streaming=True`."
+            "choose from, give `select_dataset` a `stream_block`, or load it without `streaming=True`."
         )
     folder = _folder()
     with main_process_first():
@@ -78,25 +83,43 @@ def blocks_on_disk(stream: Any, rows: int, name: str = "train_dataset") -> Itera
             Name of the dataset in error messages.
 
     Raises:
-        `ValueError`: no stream, or one without rows, or as in [`on_disk`].
+        `ValueError`: no stream, or one without rows, rows of other types than those of the first block, or as in
+            [`on_disk`].
     """
     if not isinstance(stream, IterableDataset):
         raise ValueError(f"`stream_block`: `{name}` is no stream: remove it, or load it with `streaming=True`.")
-    folder, batches, first = _folder(), stream.iter(batch_size=rows), 0
+    folder = _folder() / platform.node()  # nodes may have the one above in common
+    lines, features, first = iter(stream), None, 0
     while True:
-        own = folder / str(first)
+        own, block = folder / str(first), None
         with main_process_first():
-            if not several_processes() or PartialState().is_local_main_process:
-                shutil.rmtree(folder, ignore_errors=True)
-                try:
-                    if batch := next(batches, None):
-                        Dataset.from_dict(batch, features=stream.features).save_to_disk(str(own))
-                except Exception as error:  # `datasets` raises a dozen kinds
-                    raise ValueError(f"`{name}`: its rows from {first:,} on can't be written: {error}") from error
-        if not own.exists():
-            break
-        block = Dataset.load_from_disk(str(own))
+            try:
+                if not several_processes() or PartialState().is_local_main_process:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    own.mkdir(parents=True)
+                    given = [*islice(lines, 1)]
+                    (own / str(len(given))).touch()
+                else:
+                    given = []
+                if (own / "1").exists():
+                    block = Dataset.from_generator(
+                        _each,
+                        features=stream.features,
+                        cache_dir=str(own),
+                        gen_kwargs={"rows": chain(given, islice(lines, rows - 1))},
+                        fingerprint=f"{folder.parent.name}-{first}",
+                    )
+                    if block.features != (features := features or block.features):
+                        block = block.cast(features)
+            except Exception as error:  # `datasets` raises a dozen kinds
+                raise ValueError(
+                    f"`{name}`: its rows from {first:,} on can't be written: {explained(error)}. If types differ "
+                    "between rows, give the stream one for each column: `stream.cast(Features(...))`."
+                ) from error
         _check_same(block, name)
+        if block is None:
+            shutil.rmtree(folder, ignore_errors=True)
+            break
         first += len(block)
         yield block
         if several_processes():
@@ -116,10 +139,11 @@ def _folder() -> Path:
     return folder
 
 
-def _check_same(written: Dataset, name: str) -> None:
+def _check_same(written: Dataset | None, name: str) -> None:
     """Refuse, with a `ValueError`, rows that nodes without a common folder have read otherwise."""
     with meeting():
-        hashes = {*gather_object([rows_hash(written)])} if several_processes() else ()
+        own = written and rows_hash(written)
+        hashes = {*gather_object([own])} if several_processes() else ()
     if len(hashes) > 1:
         raise ValueError(
             f"`{name}`: the nodes have read other rows of the stream. Seed what shuffles it, or set "
@@ -129,3 +153,7 @@ def _check_same(written: Dataset, name: str) -> None:
 
 def _first(stream: IterableDataset, rows: int) -> Iterator[dict[str, Any]]:
     yield from stream.take(rows)
+
+
+def _each(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    yield from rows

@@ -50,7 +50,6 @@ class ConversationIFD(Selector):
         deviations=("nobody has published such a score: formula and aggregate are this package's",),
         evidence="none published, by anyone; compare it with random rows before relying on it",
     )
-    by_row: ClassVar[bool] = True
     splits: ClassVar[Split | None] = "rows"
     columns: ClassVar[tuple[str, ...] | None] = (
         "context_ratio",

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
@@ -13,8 +14,9 @@ from datasets import Dataset, Features, IterableDataset, Value
 
 from hf_dataselect import select_dataset
 from hf_dataselect.data.load import load_rows
-from hf_dataselect.data.streams import on_disk
+from hf_dataselect.data.streams import blocks_on_disk, on_disk
 from hf_dataselect.registry import method_names, selector_class
+from hf_dataselect.selectors.column import Column
 from tests.docs.markdown import blocks, pages
 from tests.processes import succeed
 from tests.rows import alpaca, alpaca_rows
@@ -92,6 +94,9 @@ def stream_on_rank(folder: Path) -> None:
     datasets.config.HF_DATASETS_CACHE = folder / os.environ["RANK"]
     with pytest.raises(ValueError, match="`train_dataset`: the nodes have read other rows"):
         on_disk(stream(drawn), 9)
+    longer = IterableDataset.from_generator(lambda: ({"text": "a"} for _ in range(3 + 2 * int(os.environ["RANK"]))))
+    with pytest.raises(ValueError, match="the nodes have read other rows"):  # of which one has come to its end
+        [*blocks_on_disk(longer, 3)]
     accelerator.end_training()
 
 
@@ -156,7 +161,9 @@ def test_blocks_of_a_stream_give_the_rows_of_the_whole(method, options, budget, 
     assert selection.indices.tolist() == whole.indices.tolist() and selection.budget == whole.budget
     assert selection.unscorable == whole.unscorable and selection.dropped == whole.dropped
     assert selection.columns.keys() == whole.columns.keys() and selection.passes == whole.passes
-    assert selection.facts["figures"] == {"blocks of the stream": -(-20 // size)}
+    tied = {name: whole.facts["figures"][name] for name in ("rows tied at the cut",) if name in whole.facts["figures"]}
+    assert selection.facts["figures"] == {"blocks of the stream": -(-20 // size)} | tied
+    assert selection.peak_memory.keys() == whole.peak_memory.keys()
     assert not [*tmp_path.glob("streams/*/*")], "no block is left"
 
 
@@ -175,7 +182,7 @@ def test_blocks_of_a_stream_give_the_rows_of_the_whole(method, options, budget, 
         ("length", {}, "`budget='0.05'` depends"),
         ("length", {"budget": "900 tokens"}, "depends on rows to come"),
         ("length", {"budget": 5, "budget_by": "rating"}, "without `budget_by`"),
-        ("length", {"budget": 5, "stream_rows": 7}, "and no `stream_rows`"),
+        ("length", {"budget": 5, "stream_rows": 7}, "reads all of a stream, and `stream_rows` its first rows"),
     ],
 )
 def test_what_can_not_be_chosen_from_blocks_is_refused_before_a_row_is_read(method, given, said):
@@ -190,6 +197,40 @@ def test_the_docs_name_the_methods_that_take_blocks():
     named = pages()["docs/scaling.md"].partition("depends on no other row:")[2].partition("All others")[0]
     taken = {name for name in method_names() if selector_class(name).by_row}
     assert {*re.findall(r"`(\w+)`", named)} & {*method_names()} == taken
+
+
+@dataclass
+class Marked(Column):
+    """Enters rows among the figures, as methods do that ask a judge."""
+
+    def score(self, features, ctx):
+        ctx.account.figures |= {"marked": [0, 1], "highest": float(np.max(features))}
+        return super().score(features, ctx)
+
+
+def test_figures_of_blocks_are_kept_and_ties_are_those_of_all():
+    rows = Dataset.from_list([{"text": "a", "score": score} for score in (3, 1, 2, 2, 2, 0)])
+    _, selection = select_dataset(rows.to_iterable_dataset(), Marked(), budget=3, stream_block=3, cache_dir=None)
+    assert selection.indices.tolist()[:2] == [0, 2] and selection.facts["figures"] == {
+        "blocks of the stream": 2,
+        "marked": [0, 1, 3, 4],
+        "highest": {"block 1": 3.0, "block 2": 2.0},
+        "rows tied at the cut": {"tied": 3, "kept": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "method", "said"),
+    [
+        ([1, 2, 3, 4.5], "column", "`dataset`: its rows from 2 on can't be written: .* `stream.cast"),
+        ([0.1, 0.2, 0.3, 1.5], "pass_rate", "Of rows 2 to 3 of the stream: .*1.5 in row 1: a rate is in"),
+    ],
+)
+def test_a_later_block_is_checked_as_the_first_one(values, method, said):
+    name = "score" if method == "column" else "pass_rate"
+    stream = IterableDataset.from_generator(lambda: ({"text": "a", name: value} for value in values))
+    with pytest.raises(ValueError, match=said):
+        select_dataset(stream, method, budget=2, stream_block=2, cache_dir=None)
 
 
 def test_blocks_that_are_none_or_hold_nothing_to_keep_are_told():
