@@ -238,3 +238,10 @@ def test_the_report_tells_a_run_with_a_policy_from_the_baseline(tmp_path, capsys
     assert "Options (`selection_policy_kwargs`):\n  fraction = 0.5" in capsys.readouterr().out
     main(["methods", TABLE])
     assert "Options (`selection_policy_kwargs`):\n  values = None" in capsys.readouterr().out
+
+
+def test_steps_in_which_all_rows_are_dropped_are_told(tmp_path, caplog):
+    options = {"selection_policy_kwargs": {"fraction": 0.3}, "learning_rate": 1e-2, "max_steps": 4}
+    trainer = trained(tmp_path, "tail_drop", per_device_train_batch_size=8, **options)
+    empty = json.loads((trainer.run_folder / "policy.json").read_text())["steps_without_rows"]
+    assert 0 < empty < 4 and f"`tail_drop` dropped all rows of {empty} of 4 steps" in caplog.text

@@ -73,6 +73,7 @@ class OnlineTraining(Checkpointed):
         self.policy.state.clear()
         self.seconds = self.prepared_in = 0.0
         self.unscorable: dict[str, int] = {}
+        self.empty_steps = 0  # in which every row weighed 0
         if self.gradients is not None:
             self.gradients.begin()
         if resumed_from is not None:
@@ -168,10 +169,17 @@ class OnlineTraining(Checkpointed):
         seen = Seen(state.global_step, state.max_steps, rows[counted], losses / tokens, tokens)
         if len(seen.rows):
             self.record.observe(seen, weighted / tokens)
+            self.empty_steps += not weighted.any()
             self.policy.observe(seen)
         self.seconds += time.perf_counter() - started
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs):
+        if self.empty_steps:
+            logger.warning(
+                "`%s` dropped all rows of %d of %d steps, in which nothing was learnt: train for more steps, with more"
+                " rows in each, or drop a smaller part.",
+                *(self.trainer.args.selection_policy, self.empty_steps, state.global_step),
+            )
         if state.is_world_process_zero:
             write(self.trainer.run_folder, POLICY, self.figures(state.global_step))
 
@@ -185,6 +193,7 @@ class OnlineTraining(Checkpointed):
             "steps": steps,
             "rounds": self.sampler.round if self.policy.chooses else None,
             "unscorable": self.unscorable,
+            "steps_without_rows": self.empty_steps,
             "prepare_seconds": self.prepared_in,
             "seconds_a_step": self.seconds / max(1, steps),
         } | self.record.figures()
@@ -193,6 +202,7 @@ class OnlineTraining(Checkpointed):
         """The policy's state, the round, what was counted, and the seconds that it took."""
         parts = {"policy": self.policy.state, "sampler": self.sampler.state_dict(), "record": self.record.state_dict()}
         counted = {"seconds": [self.seconds, self.prepared_in], "unscorable": self.unscorable}
+        counted["empty_steps"] = self.empty_steps
         return packed(parts) | {"rows": packed(self.pool.rows)} | counted
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -209,4 +219,4 @@ class OnlineTraining(Checkpointed):
         self.sampler.load_state_dict(parts["sampler"])
         self.record.load_state_dict(parts["record"])
         self.seconds, self.prepared_in = parts["seconds"]
-        self.unscorable = parts["unscorable"]
+        self.unscorable, self.empty_steps = parts["unscorable"], parts.get("empty_steps", 0)
