@@ -22,8 +22,8 @@ from ..runtime.cached_map import Mapped, measured
 from ..runtime.model_state import positions
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TOKEN_FEATURES, TokenRows
-from ..store.arrow_files import scratch_table
 from ..store.identity import identity_of
+from ..store.scratch import scratch_table
 from .judge import Conversation, checked_conversation, well_formed
 
 
