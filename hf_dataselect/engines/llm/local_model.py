@@ -186,12 +186,12 @@ class LocalModel:
 
 
 def digit_ids(tokenizer: Any, digits: Sequence[str]) -> list[int | None]:
-    """The one token that a digit is; `None` where it is several, or one for all that the tokenizer does not know."""
+    """The one token that a digit is; `None` where it is several, or that of what the tokenizer does not know."""
     vocabulary, ids = tokenizer.get_vocab(), []
     for digit in digits:
         encoded = tokenizer(digit, add_special_tokens=False)["input_ids"]
         ids.append(vocabulary.get(digit, encoded[0] if len(encoded) == 1 else None))
-    return [id if ids.count(id) == 1 else None for id in ids]
+    return [id if ids.count(id) == 1 and id != tokenizer.unk_token_id else None for id in ids]
 
 
 def _next_token(
