@@ -12,6 +12,13 @@ import numpy as np
 #: Longest text of an expression, and the deepest nesting.
 LONGEST, DEEPEST = 2000, 50
 
+
+def _quotient(left: Any, right: Any) -> Any:
+    """1 / 0 is infinite; of two plain numbers a plain number."""
+    quotient = np.divide(left, right)
+    return quotient if quotient.ndim else float(quotient)
+
+
 _COMPARED: dict[type, Callable] = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
@@ -24,7 +31,7 @@ _COMPUTED: dict[type, Callable] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: np.divide,  # of numbers, too, 1 / 0 is infinite
+    ast.Div: _quotient,
 }
 
 

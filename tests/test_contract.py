@@ -187,6 +187,17 @@ class ExcludesByPlace(Sound):
 
 
 @dataclass
+class NearestTheMean(Sound):
+    __doc__ = Sound.__doc__
+
+    by_row: ClassVar[bool] = True
+
+    def score(self, features, ctx):
+        values = super().score(features, ctx).values
+        return -np.abs(values - np.nanmean(values))
+
+
+@dataclass
 class InPlace(Sound):
     __doc__ = Sound.__doc__
 
@@ -212,6 +223,7 @@ class Rangeless(Sound):
         (Infinite, "a score is finite"),
         (ColumnByPlace, "permuted columns: 'place'"),
         (ExcludesByPlace, "and of permuted rows"),
+        (NearestTheMean, "declares `by_row`"),
         (InPlace, "changes the features in place"),
         (Rangeless, "the option 'least' declares no range"),
         (ByPlace, "permuted rows must get permuted scores"),

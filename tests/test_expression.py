@@ -25,6 +25,7 @@ COLUMNS = {
         ("-ifd.loss == 2 or tokens != 799 and (tokens + 1) > 100", [True, True, False, False]),
         ("tokens / (tokens - tokens) > 1", [True, True, True, True]),
         ("score >= 4.1 and score != 4.2 and 1 / 0 > score", [True, False, False, True]),
+        ("score >= 41 / 10 and score != -(21 / -5)", [True, False, False, True]),
     ],
 )
 def test_holds_where_it_should_and_not_without_a_value(text, expected):

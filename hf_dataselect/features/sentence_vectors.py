@@ -1,5 +1,6 @@
 """Vectors of texts by a sentence encoder."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,13 +50,13 @@ class EncoderOption:
         return {"forward_rows" if self.encoder == "model" else "embedded_rows": rows} if self.embeds else {}
 
 
-def sentence_vectors(texts: RowTexts | np.ndarray, encoder: str, ctx: Context, label: str) -> Vectors:
+def sentence_vectors(texts: RowTexts | Sequence[str] | np.ndarray, encoder: str, ctx: Context, label: str) -> Vectors:
     """
     Vectors of texts, not normalised, float32 `(n, width)`; cached by content, and read from the disk as needed.
 
     Args:
-        texts ([`RowTexts`] or `np.ndarray`):
-            The texts, or an array of objects.
+        texts ([`RowTexts`], `Sequence[str]` or `np.ndarray`):
+            The texts.
         encoder (`str`):
             See [`load_text_encoder`].
         ctx ([`Context`]):
@@ -67,6 +68,7 @@ def sentence_vectors(texts: RowTexts | np.ndarray, encoder: str, ctx: Context, l
         [`SelectionError`]: the encoder can't be loaded.
     """
     model, runtime = load_text_encoder(encoder, ctx.runtime), ctx.runtime
+    texts = texts if isinstance(texts, RowTexts) else np.asarray(texts, object)
 
     def compute(rows: np.ndarray) -> np.ndarray:
         return sentence_embeddings(texts[rows], model, runtime, unit=False)

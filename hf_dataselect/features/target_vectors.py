@@ -10,7 +10,7 @@ from ..data.records import Records
 from ..data.row_texts import RowTexts
 from ..data.targets import check_target_text
 from ..engines.runtime.stored_vectors import Vectors as Vectors
-from ..engines.subset.mapped import Mapped
+from ..engines.subset.lazy_vectors import LazyVectors
 from ..engines.subset.target_similarity import unit
 from ..errors import SelectionError
 from .hidden_states import note_unusable, text_vectors
@@ -76,4 +76,4 @@ def _text_vectors(records: Records, encoder: str, ctx: Context, label: str) -> V
     texts = row_texts(records)
     states = sentence_vectors(RowTexts(records, lambda record: texts.text_of(record) or ""), encoder, ctx, label)
     known = np.array([text is not None for text in texts])
-    return Vectors(Mapped(states.vectors, unit, states.vectors.shape[1]), known & states.directed())
+    return Vectors(LazyVectors(states.vectors, unit, states.vectors.shape[1]), known & states.directed())

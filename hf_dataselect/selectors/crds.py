@@ -26,7 +26,7 @@ import numpy as np
 from ..context import Context
 from ..data.encoded import Encoded
 from ..data.records import Records
-from ..engines.subset.mapped import Mapped
+from ..engines.subset.lazy_vectors import LazyVectors
 from ..engines.subset.target_similarity import Similarity, Target, unit
 from ..engines.subset.whitening import Whitening
 from ..features.hidden_states import layer_vectors, unscaled_text_vectors
@@ -97,7 +97,7 @@ class CRDS(ServesBySimilarity, Selector):
         candidates, target = target_vectors(records, ctx, self._states(ctx))
         vectors, width = candidates.vectors, candidates.vectors.shape[1]
         if self.representation == "concatenated":
-            mapped, target = Mapped(vectors, _direction, width), _direction(target)
+            mapped, target = LazyVectors(vectors, _direction, width), _direction(target)
         else:
             kept = None
             if self.representation == "whitened":
@@ -106,7 +106,7 @@ class CRDS(ServesBySimilarity, Selector):
             if kept is not None:
                 share = f"{whiten.components} of {width}, {whiten.explained:.1%} of the variance"
                 ctx.account.figures["components"] = share
-            mapped = Mapped(vectors, lambda rows: _direction(whiten(rows)), whiten.components)
+            mapped = LazyVectors(vectors, lambda rows: _direction(whiten(rows)), whiten.components)
             target = _direction(whiten(target))
         similarity = Similarity(mapped, Target(target, self.columns_of(ctx).groups, "max"))
         return {"similarity": similarity, "usable": candidates.usable, "vectors": mapped}

@@ -30,6 +30,7 @@ from ..context import Context
 from ..data.layouts import Record
 from ..data.records import Records
 from ..diversity import Diversity
+from ..errors import Checks
 from ..features.judgements import note_injection, suspects_injection, turns_of
 from ..features.ratings import check_scorer, expected_ratings, load_scorer
 from ..features.sentence_vectors import EncoderOption
@@ -115,18 +116,21 @@ class DEITA(EncoderOption, Selector):
         return super().needs() | {"prompt"} | ({"model"} if own else set())
 
     def check(self, records: Records) -> None:
-        for option in ("complexity_scorer", "quality_scorer"):
-            if (name := getattr(self, option)) != "model":
-                check_scorer(name, option)
-        self._prompts()
-        super().check(records)
+        checks = Checks()
+        for kind in ("complexity", "quality"):
+            checks(self._check_scorer, kind)
+        checks(super().check, records)
+        checks.finish()
 
-    def _prompts(self) -> dict[str, str | None]:
-        """The prompt of each scorer; `None` for one without."""
-        return {
-            "complexity": self.complexity_prompt or card_template(self.complexity_scorer, "complexity"),
-            "quality": self.quality_prompt or card_template(self.quality_scorer, "quality"),
-        }
+    def _check_scorer(self, kind: str) -> None:
+        option = f"{kind}_scorer"
+        if (name := getattr(self, option)) != "model":
+            check_scorer(name, option)
+        self._prompt(kind)
+
+    def _prompt(self, kind: str) -> str | None:
+        """The prompt of a scorer; `None` for one without."""
+        return getattr(self, f"{kind}_prompt") or card_template(getattr(self, f"{kind}_scorer"), kind)
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(forward_rows=2 * rows)
@@ -147,7 +151,7 @@ class DEITA(EncoderOption, Selector):
         names = {"complexity": self.complexity_scorer, "quality": self.quality_scorer}
         features: dict[str, Any] = {"turns": np.array(sizes), "row": row}
         scorer = loaded = None
-        for kind, prompt in self._prompts().items():
+        for kind, prompt in {kind: self._prompt(kind) for kind in names}.items():
             asked = (pair for record in records for pair in _turns(record) if _asks(pair))
             questions = (fill(prompt, *pair) if prompt else own_question(kind, *pair) for pair in asked)
             ratings = np.full(len(row), np.nan)

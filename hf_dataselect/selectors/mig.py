@@ -121,7 +121,7 @@ class MIG(RatedSelector):
         labels = sorted({tag for row in tags if row for tag in row})
         similarity: Any = eye_array(len(labels), format="csr")
         if self.encoder is not None and labels:
-            vectors = sentence_vectors(np.array(labels, object), self.encoder, ctx, "Embedding tags").vectors[:]
+            vectors = sentence_vectors(labels, self.encoder, ctx, "Embedding tags").vectors[:]
             similarity = similar_labels(vectors, self.threshold)
         return super().featurize(records, ctx) | {"tags": tags, "labels": labels, "similarity": similarity}
 

@@ -22,6 +22,7 @@ import numpy as np
 from ..context import Context
 from ..data.records import Records
 from ..engines.subset.choose import exponential_distance, facility_location
+from ..errors import Checks
 from ..features.loss import answer_loss, check_scoring_model
 from ..features.row_vectors import RowVectors
 from ..features.sentence_vectors import EncoderOption
@@ -93,8 +94,10 @@ class Superfiltering(EncoderOption, Selector):
         return super().needs() | {"text", "prompt"}
 
     def check(self, records: Records) -> None:
-        check_scoring_model(self.model, "model")
-        super().check(records)
+        checks = Checks()
+        checks(check_scoring_model, self.model, "model")
+        checks(super().check, records)
+        checks.finish()
 
     def forecast(self, rows: int, target: int, kept: int) -> dict[str, int]:
         passes = Counter(forward_rows=2 * rows)

@@ -10,9 +10,9 @@ def test_my_selector():
 
 It asserts, on a few rows: names and docstrings; what `needs()` does not name is not used; ranges of numeric options;
 shape and dtype of scores, columns and masks; best rows first; same seed, same rows; permuted rows get permuted scores
-and columns (unless scores depend on the seed); rows without a score are named; equal scores are settled by the seed;
-options survive YAML; weights, features and random states are as before; a dataset of one row and a budget of all rows
-work.
+and columns (unless scores depend on the seed); `by_row` rows get the same scores without the others; rows without a
+score are named; equal scores are settled by the seed; options survive YAML; weights, features and random states are as
+before; a dataset of one row and a budget of all rows work.
 
 A method that needs a judge, another model or other rows gets them through `make_context` and `rows`. On several ranks,
 the same call also asserts that all compute the same; a script for `accelerate launch --num_processes 2`:
@@ -76,6 +76,7 @@ def check_selector(
     check.same_seed(first)
     check.all_rows(first)
     check.permuted_rows(first)
+    check.part_of_rows(first)
     check.rows_without_score()
     check.ties(check.one_row())
 
@@ -237,6 +238,15 @@ class _Check:
             assert same, f"`{self.name}`: permuted rows must get permuted columns: {name!r}"
         counts = [{reason: int(mask.sum()) for reason, mask in which.masks.items()} for which in (first, run)]
         assert counts[0] == counts[1], f"`{self.name}` excludes {counts[0]}, and of permuted rows {counts[1]}"
+
+    def part_of_rows(self, first: _Run) -> None:
+        if not self.selector.by_row:
+            return
+        part = np.arange(len(self.rows) // 2, len(self.rows))
+        found = self.run(self.rows.select(part), self.budget).usable
+        assert np.allclose(found, first.usable[part], rtol=1e-3, atol=1e-3, equal_nan=True), (
+            f"`{self.name}` declares `by_row`, and without other rows, a row gets another score or is excluded"
+        )
 
     def rows_without_score(self) -> None:
         rows = self.rows.to_list()

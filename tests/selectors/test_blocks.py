@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hf_dataselect.data.records import Records
-from hf_dataselect.engines.store import arrow_files, vector_store
+from hf_dataselect.engines.store import scratch, vector_store
 from hf_dataselect.features import generated_answers
 from hf_dataselect.pipeline import select
 from hf_dataselect.registry import load_selector
@@ -53,7 +53,7 @@ def test_a_method_chooses_the_same_rows_from_blocks(case, folders, tmp_path, mon
     expected = select(rows, selector, 9, whole)
     monkeypatch.setattr(vector_store, "READ", 7 * 32)
     monkeypatch.setattr(generated_answers, "BLOCK", 11)
-    monkeypatch.setattr(arrow_files, "HELD", 1000)
+    monkeypatch.setattr(scratch, "HELD", 1000)
     found = select(rows, selector, 9, parts)
     assert found.indices.tolist() == expected.indices.tolist()
     np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-5)

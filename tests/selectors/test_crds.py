@@ -7,7 +7,7 @@ from datasets import Dataset
 from sklearn.decomposition import PCA
 
 from hf_dataselect.data.records import Records
-from hf_dataselect.engines.subset.mapped import Mapped
+from hf_dataselect.engines.subset.lazy_vectors import LazyVectors
 from hf_dataselect.engines.subset.matchers import for_target, round_robin
 from hf_dataselect.engines.subset.target_similarity import unit
 from hf_dataselect.engines.subset.whitening import Whitening
@@ -67,7 +67,7 @@ def test_whitening_in_blocks_is_that_of_scikit_learn_and_leaves_out_rounding(blo
     vectors[~usable] = np.nan
     found = Whitening(vectors, usable, 5)
     theirs = PCA(5, whiten=True, svd_solver="full").fit_transform(fitted)
-    mine = Mapped(vectors, found, 5)[0:60][usable]
+    mine = LazyVectors(vectors, found, 5)[0:60][usable]
     np.testing.assert_allclose(mine @ mine.T, theirs @ theirs.T, atol=2e-3)
     assert Whitening(vectors, usable, 99).components == 7 and Whitening(vectors, usable, 99).explained > 0.999
     np.testing.assert_allclose(Whitening(vectors, usable, None).mean, fitted.mean(0), rtol=1e-7)

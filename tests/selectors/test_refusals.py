@@ -58,6 +58,16 @@ def folders(tmp_path_factory) -> dict[str, str]:
             "quality_scorer='.*MUTE.*' can't rate: .* 6",
         ),
         ("superfiltering", {"model": "LLAMA", "diversity": True, "encoder": "./none"}, "encoder='./none'"),
+        (
+            "deita",
+            {"complexity_scorer": "T5", "quality_scorer": "MUTE", "encoder": "./none"},
+            "(?s)complexity_scorer='.*quality_scorer='.*encoder='./none'",
+        ),
+        (
+            "superfiltering",
+            {"model": "BERT", "diversity": True, "encoder": "./none"},
+            "(?s)model='.*encoder='./none'",
+        ),
         ("instag", {"encoder": "./none"}, "encoder='./none'"),
         ("mig", {"quality": "length", "tags": {"similarity": 0}, "encoder": "model"}, "encoder='model'"),
     ],

@@ -22,8 +22,8 @@ from ..runtime.cached_map import Mapped, measured
 from ..runtime.model_state import positions
 from ..runtime.runtime import Runtime
 from ..runtime.token_rows import TOKEN_FEATURES, TokenRows
-from ..store.arrow_files import scratch_table
 from ..store.identity import identity_of
+from ..store.scratch import scratch_table
 from .judge import Conversation, checked_conversation, well_formed
 
 
@@ -186,12 +186,12 @@ class LocalModel:
 
 
 def digit_ids(tokenizer: Any, digits: Sequence[str]) -> list[int | None]:
-    """The one token that a digit is; `None` where it is several, or one for all that the tokenizer does not know."""
+    """The one token that a digit is; `None` where it is several, or that of what the tokenizer does not know."""
     vocabulary, ids = tokenizer.get_vocab(), []
     for digit in digits:
         encoded = tokenizer(digit, add_special_tokens=False)["input_ids"]
         ids.append(vocabulary.get(digit, encoded[0] if len(encoded) == 1 else None))
-    return [id if ids.count(id) == 1 else None for id in ids]
+    return [id if ids.count(id) == 1 and id != tokenizer.unk_token_id else None for id in ids]
 
 
 def _next_token(

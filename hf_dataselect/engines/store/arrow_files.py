@@ -2,24 +2,18 @@
 
 import hashlib
 import logging
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
-from itertools import chain
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset
 
-from ...errors import SelectionError
-from .files import check_cache, write_atomic
+from .files import write_atomic
 
 
 logger = logging.getLogger(__name__)
-
-#: Bytes of tables that are held in memory.
-HELD = 2**26
 
 
 def checked_map(dataset: Dataset, function: Callable, **options: Any) -> Dataset:
@@ -40,34 +34,6 @@ def checked_map(dataset: Dataset, function: Callable, **options: Any) -> Dataset
         for path in _files(mapped):
             _note(path)
     return mapped
-
-
-@contextmanager
-def scratch_table(folder: Path | None, schema: pa.Schema, parts: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """
-    Tables one below the other, gone afterwards: those of more than `HELD` bytes in a file that is memory-mapped, where
-    the folder can be written.
-
-    Raises:
-        [`SelectionError`]: the disk has no space for them.
-    """
-    parts, held = iter(parts), [schema.empty_table()]
-    while sum(part.nbytes for part in held) <= HELD and (part := next(parts, None)) is not None:
-        held.append(part)
-    if folder is None or sum(part.nbytes for part in held) <= HELD or not check_cache(folder):
-        yield pa.concat_tables([*held, *parts])
-        return
-    with tempfile.NamedTemporaryFile(dir=folder, suffix=".arrow") as file:
-        try:
-            with pa.ipc.new_stream(file, schema) as writer:
-                for part in chain(held, parts):
-                    writer.write_table(part)
-            file.flush()
-        except OSError as error:
-            raise SelectionError(
-                f"Tokens can't be written in {folder} ({error}): make room, or give another `selection_cache_dir`."
-            ) from error
-        yield pa.ipc.open_stream(pa.memory_map(file.name)).read_all()
 
 
 def _files(dataset: Dataset) -> list[Path]:

@@ -1,9 +1,7 @@
 """Vectors of rows, keyed by content and kept on disk: what is too wide to be held in memory."""
 
 import shutil
-import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,26 +58,6 @@ def blocks(shape: tuple[int, int]) -> Iterator[slice]:
     """Runs of rows, of about `READ` numbers each."""
     step = max(1, READ // max(1, shape[1]))
     return (slice(first, first + step) for first in range(0, shape[0], step))
-
-
-@contextmanager
-def scratch(folder: Path | None, parts: Iterable[np.ndarray], shape: tuple[int, int]) -> Iterator[np.ndarray]:
-    """
-    Float32 `(n, width)`, given in parts, that may be changed and is gone afterwards: more than one block in a file,
-    where the folder can be written.
-
-    Raises:
-        [`SelectionError`]: the disk has no space for it.
-    """
-    if folder is None or shape[0] * shape[1] <= READ or not check_cache(folder):
-        yield np.concatenate([np.zeros((0, shape[1]), np.float32), *parts])
-        return
-    check_room(folder, shape[0], np.dtype((np.float32, shape[1:])), "'none', which holds them in memory")
-    with tempfile.TemporaryFile(dir=folder) as file:
-        for part in parts:
-            file.write(np.ascontiguousarray(part, np.float32))
-        file.flush()
-        yield np.memmap(file, np.float32, "r+", shape=shape)
 
 
 class VectorStore(RecordStore):

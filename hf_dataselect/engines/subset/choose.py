@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from ..store.vector_store import StoredVectors, blocks
-from .mapped import Mapped
+from .lazy_vectors import LazyVectors
 
 
 def top_k(scores: np.ndarray, k: int, ties: np.ndarray | None = None) -> np.ndarray:
@@ -75,7 +75,7 @@ MATRIX_BYTES = 2**30
 
 
 def facility_location(
-    vectors: np.ndarray | StoredVectors | Mapped,
+    vectors: np.ndarray | StoredVectors | LazyVectors,
     k: int,
     similarity: Callable[[np.ndarray, np.ndarray], np.ndarray],
     block: int = 256,
@@ -93,7 +93,7 @@ def facility_location(
     they are needed, in the memory of the vectors in float64 and of a few arrays `(block, n)`.
 
     Args:
-        vectors (`np.ndarray`, [`StoredVectors`] or [`Mapped`]):
+        vectors (`np.ndarray`, [`StoredVectors`] or [`LazyVectors`]):
             `(n, width)`.
         k (`int`):
             Rows to select; at most all rows.
@@ -167,7 +167,7 @@ def facility_location(
     return np.array(chosen, np.int64), np.array(picked_gains)
 
 
-def _in_float64(vectors: np.ndarray | StoredVectors | Mapped) -> np.ndarray:
+def _in_float64(vectors: np.ndarray | StoredVectors | LazyVectors) -> np.ndarray:
     if isinstance(vectors, np.ndarray):
         return vectors.astype(np.float64, copy=False)
     whole = np.empty(vectors.shape)

@@ -11,7 +11,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from ..runtime.runtime import Runtime
 from ..store import vector_store
-from ..store.vector_store import StoredVectors, blocks, scratch
+from ..store.scratch import scratch
+from ..store.vector_store import StoredVectors, blocks
 from .whitening import Whitening
 
 

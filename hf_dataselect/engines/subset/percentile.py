@@ -16,7 +16,7 @@ def percentile(parts: Callable[[], Iterable[np.ndarray]], q: float) -> float:
 
     Args:
         parts (`Callable`):
-            Gives the numbers, float32 from 0, in parts; called twice.
+            Gives the numbers, finite float32 from 0, in parts; called twice.
         q (`float`):
             From 0 to 100.
     """
@@ -37,4 +37,5 @@ def percentile(parts: Callable[[], Iterable[np.ndarray]], q: float) -> float:
     within = zip(np.cumsum(lower, 1), ranks - (ends - upper)[prefixes], strict=True)
     suffixes = [np.searchsorted(counts, rank, side="right") for counts, rank in within]
     around = (prefixes.astype(np.uint32) << HALF | np.array(suffixes, np.uint32)).view(np.float32)
-    return np.percentile(around, float(100 * (place - int(place))))
+    between = float(place - int(place))
+    return np.percentile(around, 100 * between) if between else around[0]

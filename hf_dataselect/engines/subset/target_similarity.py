@@ -6,7 +6,7 @@ import numpy as np
 
 from ..store.vector_store import StoredVectors, blocks
 from .choose import top_k
-from .mapped import Mapped
+from .lazy_vectors import LazyVectors
 
 
 class Target:
@@ -82,9 +82,9 @@ def highest(
     return np.concatenate([np.zeros(0), *parts]).astype(np.float32)
 
 
-def directions(vectors: np.ndarray | StoredVectors) -> Mapped:
+def directions(vectors: np.ndarray | StoredVectors) -> LazyVectors:
     """Vectors `(n, width)` at length 1, float64, as they are read."""
-    return Mapped(vectors, lambda rows: unit(rows.astype(np.float64)), vectors.shape[1])
+    return LazyVectors(vectors, lambda rows: unit(rows.astype(np.float64)), vectors.shape[1])
 
 
 def unit(vectors: np.ndarray, of_zeros: float = np.nan) -> np.ndarray:

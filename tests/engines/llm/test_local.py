@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from transformers import LlamaForSequenceClassification
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from hf_dataselect.engines.forward.generation import generate
 from hf_dataselect.engines.llm.judge_options import JudgeOptions
@@ -172,6 +174,13 @@ def test_half_a_character_and_control_characters_have_a_rating(judge):
     asked = odd + [[{"role": "user", "content": text}] for text in odd]
     assert np.isfinite(judge.digit_logits(asked, DIGITS)).all()
     assert np.isnan(judge.digit_logits(["", "x" * 100_000], DIGITS)).all()
+
+
+def test_a_digit_that_the_tokenizer_does_not_know_is_none():
+    words = Tokenizer(WordLevel({"<unk>": 0, "1": 1, "2": 2}, "<unk>"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>")
+    assert digit_ids(tokenizer, ["1", "2", "3"]) == [1, 2, None]
+    assert digit_ids(tokenizer, ["1", "3", "4"]) == [1, None, None]
 
 
 def test_a_digit_of_several_tokens_is_nan(judge, tokenizer):

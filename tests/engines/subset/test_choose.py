@@ -284,3 +284,4 @@ def test_a_percentile_of_parts_is_that_of_all(numbers, q):
     values[: numbers // 3] = draw.integers(0, 3)  # copies
     assert percentile(lambda: np.split(values, range(700, numbers, 700)), q) == np.percentile(values, q)
     assert np.isnan(percentile(list, q))
+    assert percentile(lambda: [np.array([1, np.inf, 2], np.float32)], 50) == 2

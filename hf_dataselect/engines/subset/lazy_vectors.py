@@ -7,7 +7,7 @@ import numpy as np
 from ..store.vector_store import StoredVectors
 
 
-class Mapped:
+class LazyVectors:
     """
     A function of vectors, computed as they are indexed.
 
