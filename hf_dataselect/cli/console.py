@@ -1,6 +1,7 @@
 """What the commands say on the console: logs, and errors in one line."""
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -56,8 +57,9 @@ class _Printable(logging.Formatter):
 
 
 def say(text: str) -> None:
-    """Print what may hold texts of rows, names of folders or replies of a judge."""
-    print(printable(text))
+    """Print, on the first rank of a launch, what may hold texts of rows, names of folders or replies of a judge."""
+    if os.environ.get("RANK", "0") == "0":
+        print(printable(text))
 
 
 def traceback_printable(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -15,7 +15,7 @@ from ..engines.forward.sentence_encoder import check_sentence_encoder as check_s
 from ..engines.forward.sentence_encoder import load_sentence_encoder, sentence_embeddings, text_keys
 from ..engines.runtime.runtime import Runtime
 from ..engines.runtime.stored_vectors import Vectors
-from ..errors import SelectionError
+from ..errors import Checks, SelectionError
 from .hidden_states import prompt_vectors
 
 
@@ -41,9 +41,11 @@ class EncoderOption:
         return super().extras() | own
 
     def check(self, records: Records) -> None:
-        super().check(records)
+        checks = Checks()
+        checks(super().check, records)
         if self.embeds and self.encoder != "model":
-            check_sentence_encoder(self.encoder)
+            checks(check_sentence_encoder, self.encoder)
+        checks.finish()
 
     def embedded(self, rows: int) -> dict[str, int]:
         """The part of `forecast()` for as many rows."""

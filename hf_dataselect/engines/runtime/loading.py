@@ -22,9 +22,14 @@ def check_model_folder(model: Any) -> None:
     Raises:
         `ValueError`: there is none.
     """
-    local = isinstance(model, str) and (model.startswith(("/", "./", "../", "~")) or model.count("/") > 1)
-    if local and not Path(model).expanduser().is_dir():
+    if isinstance(model, str) and _lacks_folder(model):
         raise ValueError(f"`model`: the folder {model!r} does not exist.")
+
+
+def _lacks_folder(name: str) -> bool:
+    """Whether a name can only be that of a local folder, and there is none."""
+    local = name.startswith(("/", "./", "../", "~")) or name.count("/") > 1
+    return local and not Path(name).expanduser().is_dir()
 
 
 def check_configuration(model: Any, check: Callable[[Any], None]) -> None:
@@ -52,7 +57,8 @@ def check_pretrained(name: str, option: str, group: str = "selection_kwargs") ->
     try:
         config = AutoConfig.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise ValueError(f"`{group}`: {option}={name!r} can't be found: {error}") from error
+        why = "there is no such folder." if _lacks_folder(name) else error
+        raise ValueError(f"`{group}`: {option}={name!r} can't be found: {why}") from error
     try:
         load_processing_class(name, AutoTokenizer)
     except (OSError, ValueError) as error:
