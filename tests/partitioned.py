@@ -17,12 +17,11 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from hf_dataselect.engines.forward.likelihood import likelihood
 from hf_dataselect.engines.gradients.collect import gradients
-from hf_dataselect.engines.runtime.ranks import leave_ranks
 from hf_dataselect.engines.runtime.runtime import Runtime
 from hf_dataselect.engines.store.identity import model_identity
 from hf_dataselect.training.trainer import DataSelectingTrainer
 from tests.rows import alpaca
-from tests.sharded import UNPROJECTED, passes, rows, selected
+from tests.sharded import UNPROJECTED, passes, rows, score_where_one_fails, selected
 from tests.tiny import tiny_model, tiny_tokenizer, with_lora
 from tests.tiny_training import tiny_trainer
 
@@ -97,9 +96,6 @@ def of_rank(folder: Path, fails: int) -> None:
     def losses(trainer: DataSelectingTrainer) -> list[float]:
         return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
-    def fail(*_) -> None:
-        raise ValueError("this rank fails")
-
     accelerator = Accelerator(cpu=True)
     rank, runtime = accelerator.process_index, Runtime(accelerator, batch_tokens=100, silent=True)
     results = {}
@@ -128,10 +124,4 @@ def of_rank(folder: Path, fails: int) -> None:
     results["scores half"], _, trainer = selected(folder / "half", train=False, **in_half, **zero3())
     results["dtypes"] = sorted({str(parameter.dtype) for parameter in trainer.model.parameters()})
     np.savez(folder / f"{rank}.npz", **results)
-    if rank == fails:
-        model.get_input_embeddings().register_forward_hook(fail)
-    try:
-        likelihood(model, rows(), runtime)
-    except Exception as error:
-        leave_ranks(error)
-        raise
+    score_where_one_fails(model, runtime, rank == fails)

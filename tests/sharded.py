@@ -119,6 +119,21 @@ def shard_on_cpus(rank: int = 0) -> None:
     AcceleratorState.__init__ = patched
 
 
+def score_where_one_fails(model: torch.nn.Module, runtime: Runtime, here: bool) -> None:
+    """Losses, as a command computes them on each rank; one rank fails in a pass."""
+
+    def fail(*_) -> None:
+        raise ValueError("this rank fails")
+
+    if here:
+        model.get_input_embeddings().register_forward_hook(fail)
+    try:
+        likelihood(model, rows(), runtime)
+    except Exception as error:
+        leave_ranks(error)
+        raise
+
+
 def of_rank(folder: Path, fails: int) -> None:
     """Everything that is asserted of sharded models, by each rank; then one rank fails in a pass."""
     from torch.distributed.device_mesh import init_device_mesh
@@ -129,9 +144,6 @@ def of_rank(folder: Path, fails: int) -> None:
     def sharded(model: torch.nn.Module) -> float:
         """Part of the parameters."""
         return np.mean([isinstance(parameter, DTensor) for parameter in model.parameters()])
-
-    def fail(*_) -> None:
-        raise ValueError("this rank fails")
 
     accelerator = Accelerator(cpu=True)
     rank, config = accelerator.process_index, DistributedConfig(fsdp_size=accelerator.num_processes)
@@ -177,10 +189,4 @@ def of_rank(folder: Path, fails: int) -> None:
     found["scores experts sharded"], experts = of_experts(folder, fsdp_plugin=plugin)
     found["experts sharded"] = sharded(experts)
     np.savez(folder / f"{rank}.npz", **found)
-    if rank == fails:
-        model.get_input_embeddings().register_forward_hook(fail)
-    try:
-        likelihood(model, rows(), runtime)
-    except Exception as error:
-        leave_ranks(error)
-        raise
+    score_where_one_fails(model, runtime, rank == fails)

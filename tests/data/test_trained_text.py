@@ -58,7 +58,7 @@ def test_strings_count_where_training_has_labels(make):
 
 
 def test_strings_whose_tokens_merge_at_the_border_count_one_token_less_than_training():
-    # Training takes the completion to start where prompt and whole diverge; scores start behind the prompt's tokens.
+    # Training takes the completion to start where prompt and whole diverge; scores start after the prompt's tokens.
     rows = [{"prompt": "The cap", "completion": "ital of France"}]
     ((ids, counted),), ((trained_ids, trained),) = counted_in(written(), rows), trained_on(written(), rows)
     assert ids == trained_ids and set(counted) < set(trained)
